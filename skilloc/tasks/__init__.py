@@ -1,0 +1,5 @@
+"""Subtasks: distributions of examples with a loss. Families live in `text` (language), later `parity` and `choice`."""
+
+from skilloc.tasks.subtask import IGNORE, Batch, Subtask
+
+__all__ = ["IGNORE", "Batch", "Subtask"]
