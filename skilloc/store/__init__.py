@@ -1,0 +1,29 @@
+"""Result folders: JSON and labelled arrays, written aside and renamed into place.
+
+A result is a folder of four files. `spec.json` says what was asked, as canonical JSON; the first 16 hex digits of its
+sha256 are the result's key. `metrics.json` holds plain numbers, `tensors.safetensors` holds arrays with the names of
+their axes in the header. `manifest.json` holds the format version and the size and sha256 of the other three, so that
+a cut or altered folder is recognised. Nothing is pickled and nothing is appended: a folder appears whole, by one
+rename, or not at all.
+
+JSON has no NaN and no infinity. In a spec they are refused; in metrics they become null, and are read back as None. An
+array keeps them.
+"""
+
+from skilloc.store.folder import FORMAT, Result, clear_leftovers, is_complete, read, write
+from skilloc.store.labels import Labelled
+from skilloc.store.plain import canonical, key
+from skilloc.store.rows import table
+
+__all__ = [
+    "FORMAT",
+    "Labelled",
+    "Result",
+    "canonical",
+    "clear_leftovers",
+    "is_complete",
+    "key",
+    "read",
+    "table",
+    "write",
+]
