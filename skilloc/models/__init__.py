@@ -1,0 +1,1 @@
+"""Models: opening them, and which of their weights belong to a unit."""

@@ -1,0 +1,151 @@
+"""Tiny random transformers of several families, opened without network, and the promise that no test leaves a trace.
+
+They are shared by the whole session. After each test, `untouched` compares their weights with the first digest and
+looks for hooks, gradients and training mode that were left behind: whatever a test calls must put the model back.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from skilloc.models.language import digest
+
+VOCABULARY, CONTEXT = 61, 64
+_LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+_NATIVE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_head": 8, "d_mlp": 40, "n_ctx": CONTEXT}
+
+_models: dict[str, tuple[Any, tuple[str, int]]] = {}
+
+
+def _state(model: Any) -> tuple[str, int]:
+    """The weights, and the number of hooks that are not the libraries' own."""
+    hooks = [hook for m in model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    points = [hook for point in set(model.hook_dict.values()) for hook in (*point.fwd_hooks, *point.bwd_hooks)]
+    ours = [hook for hook in hooks if hook.__module__.partition(".")[0] not in ("transformers", "transformer_lens")]
+    return digest(model), len(ours) + len(points)
+
+
+def _randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """Large weights and biases, so that no unit is without effect, and evaluation mode."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+            else:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def _llama() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=2, max_position_embeddings=CONTEXT, **_LLAMA)
+    return _bridged(LlamaForCausalLM(config))
+
+
+def _gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return _bridged(
+        GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT))
+    )
+
+
+def _neox() -> Any:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    config = GPTNeoXConfig(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, **_LLAMA)
+    return _bridged(GPTNeoXForCausalLM(config))
+
+
+def _native(**settings: Any) -> Any:
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    config = TransformerBridgeConfig(**{**_NATIVE, "d_vocab": VOCABULARY, "seed": 0, **settings})
+    return _randomised(TransformerBridge.boot_native(config))
+
+
+def _bridged(model: Any) -> Any:
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    model.set_attn_implementation("eager")
+    return build_bridge_from_module(_randomised(model), type(model).__name__, hf_config=model.config).eval()
+
+
+_BUILDERS: dict[str, Callable[[], Any]] = {
+    "llama": _llama,
+    "gpt2": _gpt2,
+    "neox": _neox,
+    "native_gated_rms": lambda: _native(
+        gated_mlp=True, act_fn="silu", normalization_type="RMS", n_key_value_heads=2, positional_embedding_type="rotary"
+    ),
+    "native_plain_ln": lambda: _native(act_fn="gelu", normalization_type="LN"),
+    "native_gated_ln": lambda: _native(gated_mlp=True, act_fn="gelu", normalization_type="LN"),
+    "native_plain_rms": lambda: _native(act_fn="relu", normalization_type="RMS"),
+}
+
+
+def _model(name: str) -> Any:
+    if name not in _models:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = _BUILDERS[name]()
+        _models[name] = model, _state(model)
+    return _models[name][0]
+
+
+@pytest.fixture(scope="session")
+def llama() -> Any:
+    """Llama of transformers: 3 layers, gated, RMSNorm, rotary, 4 heads on 2 keys and values, no biases."""
+    return _model("llama")
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> Any:
+    """GPT-2 of transformers: 2 layers, LayerNorm, biases, fused Conv1D projections, learned positions."""
+    return _model("gpt2")
+
+
+@pytest.fixture(scope="session")
+def neox() -> Any:
+    """GPT-NeoX of transformers: 3 layers, attention and MLP in parallel, biases, fused projections."""
+    return _model("neox")
+
+
+@pytest.fixture(scope="session")
+def native_gated_rms() -> Any:
+    """Native model of transformer-lens: 2 layers, gated, RMSNorm, rotary, grouped keys and values."""
+    return _model("native_gated_rms")
+
+
+@pytest.fixture(scope="session")
+def native_plain_ln() -> Any:
+    """Native model of transformer-lens: 2 layers, gelu with biases, LayerNorm."""
+    return _model("native_plain_ln")
+
+
+@pytest.fixture(scope="session", params=list(_BUILDERS))
+def any_model(request: pytest.FixtureRequest) -> Any:
+    """Each family in turn, also the natives that are gated with LayerNorm and plain with RMSNorm."""
+    return _model(request.param)
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Tensor:
+    """Four sequences of 12 tokens."""
+    return torch.randint(VOCABULARY, (4, 12), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    """Fail a test that leaves a shared model with other weights, in training mode, or with a hook."""
+    yield
+    for name, (model, before) in _models.items():
+        _models[name] = model, after = model, _state(model)  # what one test leaves, the next is not blamed for
+        assert after == before, f"{name} was left with other weights or with hooks"
+        assert not model.training, f"{name} was left in training mode"
+        assert all(parameter.grad is None for parameter in model.parameters()), f"{name} was left with gradients"
