@@ -1,0 +1,259 @@
+"""Effects, measured exactly: what the loss becomes without a unit.
+
+    effect[f, s, u] = mean over the examples of fold f of subtask s of (loss with u at its reference - loss)
+
+Every unit is ablated alone, at all positions of all examples at once. What makes it fast, and how each unit is reached,
+is in `routes`; this file cuts the work into items, spreads them over threads, and remembers finished ones.
+"""
+
+import math
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from tqdm import tqdm
+
+from skilloc import store
+from skilloc.ablation.routes import Prober, Trunk, lay_trunk
+from skilloc.effects import Effects
+from skilloc.intervene import (
+    Folded,
+    Reference,
+    as_reference,
+    blocks_of_rows,
+    check_losses,
+    check_model,
+    fold,
+    hold,
+    losses,
+    record,
+)
+from skilloc.masks import Mask
+from skilloc.tasks import Batch
+from skilloc.units import Units, layer_of
+
+UNITS_PER_ITEM = 16
+
+
+@dataclass(frozen=True)
+class Item:
+    """A piece of work: some units of one hook.
+
+    Attributes:
+        hook: where the units are.
+        positions: which of the hook's units.
+        cost: in blocks run, for the progress bar.
+        spec: what names its result: the whole measurement and the units.
+    """
+
+    hook: str
+    positions: tuple[int, ...]
+    cost: float
+    spec: Mapping[str, Any]
+
+
+def ablation_effects(
+    model: Any,
+    batches: Mapping[str, Batch],
+    units: Units,
+    *,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    folds: int = 8,
+    select: Bool[np.ndarray, "unit"] | None = None,
+    workers: int = 1,
+    resume: Path | None = None,
+    seconds: float | None = None,
+) -> Effects:
+    """Measure the effect of every unit on every subtask by ablating it.
+
+    effect[f, s, u] = mean over the examples e of fold f of subtask s of (loss[e] with u at its reference - loss[e]),
+    nats per scored target; positive = the subtask needs the unit.
+
+    Args:
+        model: a bridge in evaluation mode; it is left as it was.
+        batches: the examples of each subtask.
+        units: the unit axis (`units_of(model)`).
+        reference: what an ablated unit is held at; zero if not given, or one value per unit.
+        folds: number of disjoint parts of each batch.
+        select: which units to measure; all if not given. The others are NaN.
+        workers: number of threads; each runs its operations on one core.
+        resume: a folder where finished items are kept, so that the same call goes on where it was stopped. Items of
+            other models, tokens or settings that lie there are left alone.
+        seconds: begin no item after this time. Units are measured in a random order then, and the rest are NaN.
+
+    Raises:
+        ValueError: if the model, batches, units, reference and selection do not belong together.
+    """
+    check_model(model, (folded := fold(batches, folds)).batch)
+    reference = as_reference(reference, units)
+    chosen = np.ones(len(units), dtype=bool) if select is None else select
+    if chosen.shape != (len(units),):
+        raise ValueError(
+            f"`select` has shape {chosen.shape} but `units` has length {len(units)}; pass one value per unit"
+        )
+    if not chosen.any():
+        raise ValueError("`select` chooses no unit; select at least one")
+    folded = folded.to(next(model.parameters()).device)
+    made = {"method": "ablation", **record(model, folded, units, reference)}
+    with one_thread():
+        trunk = lay_trunk(model, folded, units, reference)
+        baseline = folded.mean(trunk.base.cpu().numpy())
+        check_losses(baseline, folded.subtasks)
+        items = list(_items(trunk, units, chosen, made))
+        values = np.full((folded.folds, len(folded.subtasks), len(units)), math.nan)
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        # Hooks of one model are shared by its threads, so the slow route has to go alone.
+        workers = 1 if "whole" in trunk.routes.values() else workers
+        for item, found in _run(trunk, items, workers, resume, deadline):
+            span = units.span(item.hook)
+            values[:, :, np.array(item.positions) + span.start] = found
+    return Effects(values, baseline, folded.subtasks, units, np.ones(len(units), dtype=bool), made)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run every operation on one core: work is spread over items, and a sum over threads depends on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _items(trunk: Trunk, units: Units, chosen: np.ndarray, made: Mapping[str, Any]) -> Iterator[Item]:
+    depth = len(trunk.residuals) - 1 if trunk.residuals else 1 + max(layer_of(hook) for hook in units.hooks)
+    items = []
+    for hook, part in units.split(chosen).items():
+        positions = np.flatnonzero(part).tolist()
+        route = trunk.routes[hook]
+        after = depth - layer_of(hook)
+        blocks = {"closed": 0.05, "after": after, "within": after + 1, "whole": depth + 1}[route]
+        for first in range(0, len(positions), UNITS_PER_ITEM):
+            some = tuple(positions[first : first + UNITS_PER_ITEM])
+            spec = {"what": "ablation item", "made": made, "hook": hook, "positions": list(some)}
+            items.append(Item(hook, some, float(blocks * len(some)), spec))
+    # In the order of their names, which is as good as random: what a time budget reaches is then a fair sample of the
+    # units, and the progress bar's estimate holds from the start.
+    yield from sorted(items, key=lambda item: store.key(item.spec))
+
+
+def _run(
+    trunk: Trunk, items: Sequence[Item], workers: int, resume: Path | None, deadline: float
+) -> Iterator[tuple[Item, Float64[np.ndarray, "fold subtask unit"]]]:
+    """Yield each item with its effects, finished ones first."""
+    left = []
+    for item in items:
+        found = None if resume is None else _recall(resume, item)
+        if found is None:
+            left.append(item)
+        else:
+            yield item, found
+    own = threading.local()
+
+    def measure(item: Item) -> np.ndarray | None:
+        if time.monotonic() > deadline:
+            return None
+        if not hasattr(own, "prober"):
+            torch.set_num_threads(1)
+            own.prober = Prober(trunk)
+        per_example = own.prober.effects(item.hook, list(item.positions))
+        found = trunk.folded.mean(per_example.cpu().numpy())
+        if resume is not None:
+            arrays = {"effects": store.Labelled(found, ("fold", "subtask", "unit"), {})}
+            store.write(resume / store.key(item.spec), item.spec, {}, arrays)
+        return found
+
+    bar = tqdm(
+        total=sum(item.cost for item in items),
+        initial=sum(item.cost for item in items) - sum(item.cost for item in left),
+        desc="ablating",
+        disable=None,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining} {postfix}",
+    )
+    with bar:
+        for item, found in _spread(measure, left, workers):
+            bar.update(item.cost)
+            if found is not None:
+                yield item, found
+
+
+def _spread(measure: Any, items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Any]]:
+    """Yield each item with its measurement, as they are finished."""
+    if workers <= 1:
+        yield from ((item, measure(item)) for item in items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: dict[Future[Any], Item] = {pool.submit(measure, item): item for item in items}
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            # After an error or Ctrl-C, begin nothing more.
+            for future in waiting:
+                future.cancel()
+
+
+def _recall(resume: Path, item: Item) -> np.ndarray | None:
+    """Return a finished item's effects; an item that was cut or altered is taken away, to be measured again."""
+    folder = resume / store.key(item.spec)
+    if not folder.exists():
+        return None
+    try:
+        return store.read(folder).arrays["effects"].values
+    except ValueError:
+        shutil.rmtree(folder)
+        return None
+
+
+def mask_effects(
+    model: Any,
+    batches: Mapping[str, Batch],
+    masks: Sequence[Mask],
+    *,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    folds: int = 8,
+) -> tuple[Float64[np.ndarray, "mask fold subtask"], Float64[np.ndarray, "fold subtask"]]:
+    """Measure what removing many units together does.
+
+    effect[m, f, s] = mean over the examples of fold f of subtask s of (loss with the dropped units of mask m at their
+    reference - loss), nats per scored target.
+
+    Returns:
+        The effects, and the losses of the untouched model.
+
+    Raises:
+        ValueError: as `ablation_effects`.
+    """
+    check_model(model, (folded := fold(batches, folds)).batch)
+    folded = folded.to(next(model.parameters()).device)
+    base = folded.mean(_held_losses(model, folded, None, None))
+    check_losses(base, folded.subtasks)
+    found = []
+    for mask in tqdm(masks, desc="removing", disable=None):
+        held = _held_losses(model, folded, mask, as_reference(reference, mask.units))
+        found.append(folded.mean(held) - base)
+    return np.stack(found), base
+
+
+def _held_losses(model: Any, folded: Folded, mask: Mask | None, reference: Reference | None) -> np.ndarray:
+    parts = []
+    for rows in blocks_of_rows(folded.batch, int(model.cfg.d_vocab)):
+        some = Batch(folded.batch.inputs[rows], folded.batch.targets[rows])
+        if mask is None or reference is None:
+            parts.append(losses(model, some))
+            continue
+        with hold(model, mask, reference, rows):
+            parts.append(losses(model, some))
+    return torch.cat(parts).cpu().numpy()

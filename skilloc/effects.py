@@ -1,0 +1,135 @@
+"""The labelled effects: what a model loses when it loses a unit.
+
+    effect[fold, subtask, unit] = mean over the fold's examples of (loss without the unit - loss with it), in nats
+
+Positive means that the subtask needs the unit. Effects are stored signed and per fold, never as a magnitude, so that
+every later number can have an error bar. A unit that was not measured is NaN. Everything from here on is numpy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from skilloc import store
+from skilloc.units import Units
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of units on subtasks, with what made them.
+
+    Attributes:
+        values: nats, on `fold subtask unit`; NaN where a unit was not measured.
+        baseline: loss of the untouched model in nats, on `fold subtask`.
+        subtasks: names on the subtask axis.
+        units: the unit axis.
+        exact: True where the effect was measured by ablation, False where it is an estimate, on `unit`.
+        made: what made the effects: method, reference, model, tokens, versions. JSON only.
+
+    Raises:
+        ValueError: if the parts do not belong together.
+    """
+
+    values: Float[np.ndarray, "fold subtask unit"]
+    baseline: Float[np.ndarray, "fold subtask"]
+    subtasks: tuple[str, ...]
+    units: Units
+    exact: Bool[np.ndarray, "unit"]
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        folds = len(self.values)
+        wanted = (folds, len(self.subtasks), len(self.units))
+        if self.values.shape != wanted or self.baseline.shape != wanted[:2] or self.exact.shape != wanted[2:]:
+            raise ValueError(
+                f"`values` {self.values.shape}, `baseline` {self.baseline.shape} and `exact` {self.exact.shape} do not "
+                f"fit {len(self.subtasks)} subtasks and {len(self.units)} units; the axes are fold, subtask, unit"
+            )
+        if len(set(self.subtasks)) != len(self.subtasks):
+            raise ValueError(f"`subtasks` is {self.subtasks}; name each subtask once")
+
+    @property
+    def measured(self) -> Bool[np.ndarray, "unit"]:
+        """True for units that have an effect on every fold and subtask."""
+        measured: np.ndarray = np.isfinite(self.values).all(axis=(0, 1))
+        return measured
+
+    def of(self, subtask: str) -> Float[np.ndarray, "fold unit"]:
+        """Return the effects on one subtask, per fold.
+
+        Raises:
+            ValueError: if there is no such subtask.
+        """
+        if subtask not in self.subtasks:
+            raise ValueError(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
+        return self.values[:, self.subtasks.index(subtask)]
+
+    def mean(self, subtask: str) -> Float[np.ndarray, "unit"]:
+        """Return the effects on one subtask: the mean over folds."""
+        mean: np.ndarray = self.of(subtask).mean(axis=0)
+        return mean
+
+    def overlay(self, exact: "Effects") -> "Effects":
+        """Return these effects with those that `exact` measured in their place.
+
+        Raises:
+            ValueError: if the two are not about the same subtasks, units and folds.
+        """
+        same = (self.subtasks, self.units, self.values.shape) == (exact.subtasks, exact.units, exact.values.shape)
+        if not same:
+            raise ValueError(
+                f"`exact` is about {exact.subtasks} in {len(exact.values)} folds and these effects about "
+                f"{self.subtasks} in {len(self.values)}; measure both on the same batches, units and folds"
+            )
+        better = exact.measured
+        return Effects(
+            values=np.where(better, exact.values, self.values),
+            baseline=self.baseline,
+            subtasks=self.subtasks,
+            units=self.units,
+            exact=np.where(better, exact.exact, self.exact),
+            made={**self.made, "overlay": dict(exact.made)},
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """Write the effects to a result folder (see `skilloc.store`)."""
+        folds, names = [str(f) for f in range(len(self.values))], list(self.subtasks)
+        arrays = {
+            "values": store.Labelled(self.values, ("fold", "subtask", "unit"), {"fold": folds, "subtask": names}),
+            "baseline": store.Labelled(self.baseline, ("fold", "subtask"), {"fold": folds, "subtask": names}),
+            "exact": store.Labelled(self.exact, ("unit",), {}),
+        }
+        spec = {"what": "effects", "subtasks": names, "units": self.units.record(), "made": dict(self.made)}
+        metrics = {
+            "measured": int(self.measured.sum()),
+            "exact": int((self.exact & self.measured).sum()),
+            "baseline": {name: float(self.baseline[:, s].mean()) for s, name in enumerate(names)},
+        }
+        store.write(Path(folder), spec, metrics, arrays)
+
+    @staticmethod
+    def load(folder: Path | str) -> "Effects":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no result.
+            ValueError: if it was cut or altered, or is not about effects.
+        """
+        result = store.read(Path(folder))
+        if result.spec.get("what") != "effects":
+            raise ValueError(
+                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not effects; "
+                "pass a folder that `skilloc effects` wrote"
+            )
+        return Effects(
+            values=result.arrays["values"].values,
+            baseline=result.arrays["baseline"].values,
+            subtasks=tuple(result.spec["subtasks"]),
+            units=Units.from_record(result.spec["units"]),
+            exact=result.arrays["exact"].values,
+            made=result.spec["made"],
+        )

@@ -1,0 +1,172 @@
+"""Run only the part of a transformer that comes after a change.
+
+Ablating a unit of layer L leaves everything before block L as it was. So the residual stream between the blocks is kept
+from one ordinary run, and each ablation starts from there. This works on a private copy of the model's modules that
+shares its weights: the bridge's hook points are taken out of the copy (they cost time), and each block's `forward` gets
+a gate that lets the residual through untouched until the start. All that a model does around its blocks (masks, rotary
+tables, final norm, soft caps) runs as its authors wrote it, so that nothing here depends on the architecture.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from skilloc.intervene.losses import logits_of
+
+Edit = tuple[str, Callable[[Tensor], Tensor]]
+"""A hook and what to do with the activation there."""
+
+
+class _Caught(Exception):
+    """Not an error: ends a forward pass that has nothing more to tell."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+
+def original(module: nn.Module) -> nn.Module:
+    """Return the module that a bridge component wraps, or the module itself."""
+    while getattr(module, "original_component", None) is not None:
+        module = module.original_component  # type: ignore[assignment]
+    return module
+
+
+class Suffix:
+    """A private copy of a bridge's modules (weights shared) that can start at any block.
+
+    Not safe to share between threads; each thread makes its own.
+
+    Attributes:
+        depth: number of blocks.
+    """
+
+    def __init__(self, model: Any) -> None:
+        shared = {id(t): t for t in [*model.original_model.parameters(), *model.original_model.buffers()]}
+        self._copies: dict[int, Any] = dict(shared)
+        self._module = copy.deepcopy(model.original_model, self._copies).eval()
+        _unwrap(self._module)
+        self._projections = {hook: self._copy_of(_projection(model, hook)) for hook in _hooks(model)}
+        blocks = [self._copy_of(block) for block in model.blocks]
+        self.depth = len(blocks)
+        self.final_norm = self._copy_of(model.ln_final)
+        self.unembed = self._copy_of(model.unembed)
+        self._residuals: list[Tensor] = []
+        # Some blocks return the residual alone, some a tuple that begins with it; known after the first run.
+        self._wrap: dict[int, Callable[[Tensor], Any]] = {}
+        self._start: int | None = None
+        self._entering: Tensor | None = None
+        for i, block in enumerate(blocks):
+            block.forward = self._gate(i, block.forward)
+
+    def _copy_of(self, module: nn.Module) -> nn.Module:
+        found: nn.Module = self._copies[id(original(module))]
+        return found
+
+    def _gate(self, i: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(*args: Any, **kwargs: Any) -> Any:
+            positional = bool(args)
+            hidden: Any = args[0] if positional else kwargs["hidden_states"]
+            if self._start is None:
+                self._residuals.append(hidden)
+                output = forward(*args, **kwargs)
+                extra = len(output) - 1 if isinstance(output, tuple) else None
+                self._wrap[i] = (lambda h: h) if extra is None else (lambda h: (h, *[None] * extra))
+                if i == self.depth - 1:
+                    self._residuals.append(output[0] if isinstance(output, tuple) else output)
+                return output
+            if i < self._start:
+                hidden = self._entering if i == self.depth - 1 else hidden
+                return self._wrap[i](hidden)
+            if i == self._start:
+                hidden = self._entering
+            if positional:
+                return forward(hidden, *args[1:], **kwargs)
+            return forward(**{**kwargs, "hidden_states": hidden})
+
+        return gated
+
+    def run(self, inputs: Int[Tensor, "example pos"]) -> tuple[Tensor, list[Float[Tensor, "example pos d_model"]]]:
+        """Return the logits, and the residual stream before each block and after the last."""
+        self._start, self._residuals = None, []
+        logits = self._logits(inputs)
+        residuals, self._residuals = self._residuals, []
+        return logits, residuals
+
+    def logits(
+        self,
+        inputs: Int[Tensor, "example pos"],
+        start: int,
+        residual: Float[Tensor, "example pos d_model"],
+        edit: Edit | None = None,
+    ) -> Float[Tensor, "example pos d_vocab"]:
+        """Return the logits when block `start` is entered by `residual`.
+
+        Args:
+            inputs: the tokens; they still decide masks and positions.
+            start: index of the first block that runs; `depth` runs the final norm and the unembedding only.
+            residual: what enters that block.
+            edit: a hook in a block that runs, and the function that replaces the activation there.
+        """
+        if not self._wrap:
+            self.run(inputs[:1])
+        self._start, self._entering = start, residual
+        try:
+            if edit is None:
+                return self._logits(inputs)
+            with self._editing(*edit):
+                return self._logits(inputs)
+        finally:
+            self._entering = None
+
+    def activation(
+        self, inputs: Int[Tensor, "example pos"], hook: str, layer: int, residual: Float[Tensor, "example pos d_model"]
+    ) -> Float[Tensor, "example pos width"]:
+        """Return the activation at a hook of block `layer` when that block is entered by `residual`.
+
+        Heads come flat: d_head values of head 0, then of head 1, and so on.
+        """
+
+        def catch(value: Tensor) -> Tensor:
+            raise _Caught(value)
+
+        try:
+            self.logits(inputs, layer, residual, (hook, catch))
+        except _Caught as caught:
+            return caught.value
+        raise RuntimeError(
+            f'block {layer} ran without passing hook "{hook}"; this architecture cannot be swept by suffix'
+        )
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            # A key-value cache of the untouched run would be wrong after a change, and costs memory.
+            return logits_of(self._module(inputs, use_cache=False))
+
+    def _editing(self, hook: str, function: Callable[[Tensor], Tensor]) -> Any:
+        def pre_hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (function(args[0]), *args[1:])
+
+        return self._projections[hook].register_forward_pre_hook(pre_hook)
+
+
+def _unwrap(module: nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        module._modules[name] = original(child)
+        _unwrap(module._modules[name])  # type: ignore[arg-type]
+
+
+def _hooks(model: Any) -> list[str]:
+    return [hook for hook in model.hook_dict if hook.endswith((".mlp.hook_post", ".attn.hook_z"))]
+
+
+def _projection(model: Any, hook: str) -> nn.Module:
+    """Return the output projection whose input a hook reads."""
+    point = model.hook_dict[hook]
+    for module in model.modules():
+        if getattr(module, "hook_in", None) is point:
+            return original(module)
+    raise ValueError(f'hook "{hook}" is not the input of a projection; this architecture cannot be swept by suffix')
