@@ -1,16 +1,160 @@
-"""Open a language model."""
+"""Open a language model: one function, and one spelling, for every place where a model can lie."""
 
+import copy
+import difflib
 import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from skilloc.models.checkpoints import Checkpoint, hub_folder, quiet, read_folder, read_gguf
+from skilloc.models.fetch import smollm2_folder
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
+"""The small model that comes with the package: an ordinary Hugging Face folder, with a model card."""
+
+
+class Opened(NamedTuple):
+    """A model that is ready to be measured.
+
+    Attributes:
+        model: a `TransformerBridge` with the weights as they were saved, in evaluation mode.
+        tokenizer: the model's tokenizer, as it was saved.
+        name: what was opened.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+
+
+def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Opened:
+    """Open a language model and wrap it for hooks.
+
+    Nothing is folded, centred or otherwise processed: logits are those of transformers with eager attention. No code
+    that comes with a checkpoint is run.
+
+    Args:
+        name: `embedded`, the small model of this package; `smollm2`, after `skilloc fetch smollm2`; a name on the
+            Hugging Face hub, `owner/name`; a folder; or a GGUF file, whose name ends in .gguf. A folder that is called
+            like one of the others is opened as `./embedded`.
+        device: where the weights go.
+        dtype: the type of the weights; effects are small, so measure in float32.
+
+    Raises:
+        FileNotFoundError: if there is no such model.
+        ModuleNotFoundError: if a GGUF file is given and the gguf package is missing.
+        ConnectionError: if the hub is needed and cannot be reached.
+        ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
+            wrap, its tokenizer does not belong to it, or the device does not exist.
+    """
+    checkpoint = _read(str(name), dtype)
+    try:
+        checkpoint.model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'`device` is "{device}", which this machine does not have; use "cpu"') from error
+    return Opened(_bridge(checkpoint, str(name)), checkpoint.tokenizer, str(name))
+
+
+def encoder(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
+    """Return a function from texts to token ids, without special tokens, padding or truncation.
+
+    A special token that is written out in a text (`<|endoftext|>`) is encoded as the characters that it is.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return lambda texts: (
+            list(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]) if texts else []
+        )
+    own = copy.deepcopy(tokenizer.backend_tokenizer)
+    own.no_padding()
+    own.no_truncation()
+    own.encode_special_tokens = True
+    return lambda texts: [found.ids for found in own.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def separator(tokenizer: Any) -> int | None:
+    """Return the token that stands between documents, or None if the tokenizer has none.
+
+    It is the beginning-of-sequence token if the tokenizer puts that one first; else `<|endoftext|>`, if there is one
+    (chat models keep it from pretraining, and end turns with another); else the end-of-sequence token.
+    """
+    first = tokenizer("a")["input_ids"][0]
+    if first == tokenizer.bos_token_id:
+        return int(first)
+    found = tokenizer.get_vocab().get("<|endoftext|>", tokenizer.eos_token_id)
+    return None if found is None else int(found)
+
+
+def context_length(model: nn.Module) -> int:
+    """Return the longest sequence, in tokens, that the model was made for."""
+    config: Any = model.cfg
+    return int(config.n_ctx)
+
 
 def digest(model: nn.Module) -> str:
-    """Return 16 hex digits that name the weights of a model: a hash of every parameter's name, shape and bytes."""
+    """Return 16 hex digits that name the weights: a SHA-256 over the name, type, shape and bytes of every parameter."""
     state = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         plain = parameter.detach().cpu().contiguous()
         state.update(f"{name.replace('_original_component.', '')} {plain.dtype} {tuple(plain.shape)}".encode())
-        state.update(plain.flatten().view(torch.uint8).numpy())
+        state.update(plain.flatten().view(torch.uint8).numpy().data)
     return state.hexdigest()[:16]
+
+
+def _read(name: str, dtype: torch.dtype) -> Checkpoint:
+    if name == "embedded":
+        if not EMBEDDED.is_dir():
+            raise FileNotFoundError(
+                "the embedded model is not part of this installation; install skilloc again, or train it with "
+                "analyses/train_embedded.py"
+            )
+        return read_folder(EMBEDDED, dtype=dtype)
+    if name == "smollm2":
+        return read_folder(smollm2_folder(), dtype=dtype)
+    path = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        return read_gguf(path, dtype=dtype)
+    if path.is_dir():
+        return read_folder(path, dtype=dtype)
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        return read_folder(hub_folder(name), dtype=dtype)
+    near = difflib.get_close_matches(name, ["embedded", "smollm2"], n=1)
+    raise FileNotFoundError(
+        f'there is no model "{name}"; '
+        + (f"did you mean {near[0]}? " if near else "")
+        + "use embedded, smollm2, a hub name such as openai-community/gpt2, a folder, or a .gguf file"
+    )
+
+
+def _bridge(checkpoint: Checkpoint, name: str) -> Any:
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)  # the bridge adds tokens to the one it gets
+    tokenizer.init_kwargs["add_bos_token"] = True  # or it would read the tokenizer from its source once more
+    kind = type(checkpoint.model).__name__
+    with quiet():  # importing transformer-lens turns warnings off for good; here, they come back
+        from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+        try:
+            bridge = build_bridge_from_module(
+                checkpoint.model, kind, hf_config=checkpoint.model.config, tokenizer=tokenizer, model_name=name
+            )
+        except ValueError as error:
+            raise ValueError(
+                f'"{name}" is a {kind}, which transformer-lens cannot wrap; open a decoder such as Llama or GPT-2'
+            ) from error
+    _check_causal(bridge.eval(), name, kind)
+    return bridge
+
+
+def _check_causal(bridge: Any, name: str, kind: str) -> None:
+    # BERT and its kin open as language models too, but they have seen the token that they are asked for.
+    pair = torch.tensor([[0, 0], [0, 1]], device=next(bridge.parameters()).device)
+    with torch.no_grad():
+        first, other = bridge(pair)[:, 0].float()
+    if not torch.allclose(first, other, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ValueError(
+            f'"{name}" is a {kind} whose predictions depend on later tokens; open a decoder such as Llama or GPT-2'
+        )
