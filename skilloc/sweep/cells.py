@@ -1,0 +1,126 @@
+"""One cell: its name, its spec as stored, and its run in whatever process it lands in."""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from skilloc import store
+
+Outcome = Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, store.Labelled]]
+"""What a cell function returns: metrics, or metrics and arrays."""
+
+OWN = ("cell", "threads")
+"""Keys that the runner adds to a spec before it is hashed and stored."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def name_of(cell: str | Callable[[dict[str, Any]], Outcome]) -> str:
+    """Return the import path `module:function` of a cell function; one given as a string is not imported.
+
+    Raises:
+        TypeError: if it cannot be found under a name: workers get a name, never a pickled function.
+    """
+    if isinstance(cell, str):
+        module, colon, function = cell.partition(":")
+        if not (module and colon and function):
+            raise TypeError(f"`cell` is {cell!r}; pass an import path as 'module:function'")
+        return cell
+    module = getattr(cell, "__module__", "")
+    name = f"{_script() if module == '__main__' else module}:{getattr(cell, '__qualname__', '')}"
+    try:
+        found = load(name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not callable(found) or getattr(found, "__code__", None) != getattr(cell, "__code__", None):
+        raise TypeError(
+            f"`cell` {cell!r} cannot be imported as {name!r}; pass a function defined at the top of a module, or its "
+            "import path as 'module:function'"
+        )
+    return name
+
+
+def load(name: str) -> Any:
+    """Return the function at an import path `module:function`."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def stored_spec(name: str, spec: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """Return the spec as it is hashed and stored: with the cell's name and its number of threads.
+
+    Both belong to the question: another function answers another one, and sums depend on the number of threads.
+
+    Raises:
+        ValueError: if the spec uses one of these keys itself.
+    """
+    for own in OWN:
+        if own in spec:
+            raise ValueError(f"the spec has the key `{own}`, which the sweep sets itself; use another key")
+    return {"cell": name, "threads": threads, **spec}
+
+
+def run_cell(text: str, out: str) -> tuple[str, str, str]:
+    """Run one cell and write its result; only strings go in and come out, so that any engine can carry it.
+
+    Args:
+        text: the stored spec as JSON.
+        out: the folder that holds the results.
+
+    Returns:
+        "done", "cached" or "failed"; the error; the traceback.
+    """
+    stored = json.loads(text)
+    folder = Path(out) / store.key(stored)
+    if store.is_complete(folder):
+        return "cached", "", ""
+    # A cell that calls sys.exit must not end the worker.
+    try:
+        with _threads(stored["threads"]):
+            cell = load(stored["cell"])
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(stored["threads"])
+            outcome = cell({name: value for name, value in stored.items() if name not in OWN})
+        metrics, arrays = outcome if isinstance(outcome, tuple) else (outcome, {})
+        if not isinstance(metrics, Mapping) or not isinstance(arrays, Mapping):
+            raise TypeError(
+                f"{stored['cell']} returned {type(outcome).__name__}; return metrics as a dict, or a pair of metrics "
+                "and arrays"
+            )
+        store.write(folder, stored, metrics, arrays)
+    except (Exception, SystemExit) as error:
+        return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+    return "done", "", ""
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Set the number of threads for torch, imported already or only by the cell, and put it back."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    torch_before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if torch_before is not None:
+            sys.modules["torch"].set_num_threads(torch_before)
+
+
+def _script() -> str:
+    """Return the name under which a worker can import the script that is being run."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    return Path(getattr(main, "__file__", None) or "").stem

@@ -1,0 +1,133 @@
+"""Run each cell of a sweep once, wherever it is told to."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skilloc import store
+from skilloc.sweep.cells import Outcome, load, name_of, run_cell, stored_spec
+from skilloc.sweep.ledger import Ledger, Report
+from skilloc.sweep.progress import Progress
+
+
+def sweep(
+    cell: str | Callable[[dict[str, Any]], Outcome],
+    specs: Iterable[Mapping[str, Any]],
+    *,
+    out: str | Path,
+    workers: int = 0,
+    gpus: Sequence[int | str] = (),
+    scheduler: str | Path | None = None,
+    threads: int | None = 1,
+    tls: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Run a cell function on every spec, once: what `out` holds already is not run again.
+
+    The result of a spec lies in `out/KEY`, where KEY is `store.key` of the spec with `cell` and `threads` added. A
+    cell function takes a spec and returns metrics, or metrics and arrays; it draws all its randomness from the spec.
+    A cell that fails is noted in `out/failed` and tried again by the next run; the others go on.
+
+    Args:
+        cell: the cell function, or its import path `module:function`. Workers import it.
+        specs: one per cell, for instance from `grid`; equal ones are run once.
+        out: the folder for the results; workers elsewhere must see it under the same path.
+        workers: number of worker processes on this machine; 0 runs in this process.
+        gpus: CUDA devices of this machine, one worker each, instead of `workers`.
+        scheduler: address or scheduler file of a running Dask scheduler, instead of `workers`.
+        threads: number of threads per cell; None takes the machine's cores divided by the workers. It is stored with
+            each spec, because sums depend on it.
+        tls: files `ca`, `cert` and `key` for the connection to `scheduler`.
+        progress: whether to show the progress on stderr.
+
+    Raises:
+        TypeError: if a spec cannot be stored, or the cell function cannot be imported by name.
+        ValueError: if `workers`, `gpus` and `scheduler` do not go together, or a number is out of range.
+        OSError: if `out` cannot be written.
+        ConnectionError: if the scheduler does not answer, or is lost on the way; finished cells are kept.
+        KeyboardInterrupt: on Ctrl-C, with a message that says what is kept.
+    """
+    _check_engine(workers, gpus, scheduler, tls)
+    workers = len(gpus) or workers
+    threads = _threads(threads, workers, scheduler)
+    name, out = name_of(cell), Path(out).resolve()
+    ledger = Ledger(out, [stored_spec(name, spec, threads) for spec in specs])
+    left = ledger.look_up()
+    if left:
+        _check_there(name)
+        with _kept(ledger), Progress(len(ledger.specs), ledger.counts(), shown=progress) as bar:
+
+            def heard(key: str, word: str, error: str, traceback: str) -> None:
+                ledger.note(key, word, error, traceback)
+                bar.show(ledger.counts())
+
+            if scheduler is None and not workers:
+                for key, text in left.items():
+                    heard(key, *run_cell(text, str(out)))
+            else:
+                # Late: a call with everything cached, and one in this process, need no engine.
+                from skilloc.sweep import engine
+
+                with (
+                    engine.local_client(workers, gpus=gpus, threads=threads)
+                    if scheduler is None
+                    else engine.outside_client(scheduler, tls=tls)
+                ) as client:
+                    engine.run_cells(client, left, out, heard)
+        ledger.check_visible()
+    return ledger.report()
+
+
+@contextlib.contextmanager
+def _kept(ledger: Ledger) -> Iterator[None]:
+    """Let Ctrl-C say what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        there = sum(store.is_complete(ledger.out / key) for key in ledger.specs)
+        raise KeyboardInterrupt(
+            f"{there} of {len(ledger.specs)} cells are finished and kept in {ledger.out}; run the same sweep again for "
+            "the others"
+        ) from None
+
+
+def _check_there(name: str) -> None:
+    """Import the cell function here first, so that a wrong name is one error and not one per cell."""
+    try:
+        load(name)
+    except (ImportError, AttributeError) as error:
+        raise TypeError(f"`cell`: no function at {name!r} ({error}); pass its import path 'module:function'") from error
+
+
+def _check_engine(
+    workers: int, gpus: Sequence[int | str], scheduler: str | Path | None, tls: Mapping[str, str] | None
+) -> None:
+    if workers < 0:
+        raise ValueError(f"`workers` is {workers}; use 0 for this process, or a number of worker processes")
+    if (workers > 0) + (len(gpus) > 0) + (scheduler is not None) > 1:
+        raise ValueError(
+            f"`workers` {workers}, `gpus` {tuple(gpus)} and `scheduler` {scheduler} exclude each other; pass one"
+        )
+    if len(set(gpus)) < len(gpus):
+        raise ValueError(f"`gpus` {tuple(gpus)} names a device twice; give each worker its own")
+    if tls is not None and (scheduler is None or set(tls) != {"ca", "cert", "key"}):
+        raise ValueError(f"`tls` has {sorted(tls)}; pass the files `ca`, `cert` and `key`, together with a `scheduler`")
+
+
+def _threads(threads: int | None, workers: int, scheduler: str | Path | None) -> int:
+    if threads is None:
+        if scheduler is not None:
+            raise ValueError("`threads` is None, but the machines behind `scheduler` are not known here; pass a number")
+        return max(1, _cores() // max(1, workers))
+    if threads < 1:
+        raise ValueError(f"`threads` is {threads}; use at least 1, or None for the cores divided by the workers")
+    return threads
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,296 @@
+"""Sweeps on worker processes: the same results everywhere, and what happens when something is killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+CELLS = Path(__file__).parent / "cells"
+if str(CELLS) not in sys.path:
+    sys.path.insert(0, str(CELLS))
+
+import sweep_cells  # noqa: E402
+
+from skilloc import store  # noqa: E402
+from skilloc.sweep import grid, status, sweep  # noqa: E402
+from skilloc.sweep.engine import local_client  # noqa: E402
+
+DASK = [sys.executable, "-m", "dask"]
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    # The tracker of the multiprocessing module stays with its process, and a nanny may just be restarting a worker.
+    new = [process for process in psutil.Process().children(recursive=True) if process not in before]
+    ours = [process for process in new if "resource_tracker" not in " ".join(_command(process))]
+    by_hand = {process for process in ours if any(parent in before for parent in _parents(process))}
+    assert not psutil.wait_procs(set(ours) - by_hand, timeout=10)[1]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _parents(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.parents()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _wait(condition: Callable[[], object], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A `dask scheduler` and two `dask worker`s, started by hand as the documentation says."""
+    folder = tmp_path_factory.mktemp("dask")
+    file = folder / "scheduler.json"
+    environment = os.environ | {"PYTHONPATH": str(CELLS), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)]
+    worker = ["worker", "--nthreads", "1", "--memory-limit", "0", "--local-directory", str(folder)]
+    # They leave by themselves when the tests are killed: the scheduler when nothing comes, the workers without it.
+    worker += ["--death-timeout", "30"]
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*DASK, *arguments, *loopback], env=environment, stderr=subprocess.DEVNULL)
+
+    processes = [start("scheduler", "--port", "0", "--idle-timeout", "300")]
+    _wait(file.exists)
+    processes += [start(*worker) for _ in range(2)]
+    try:
+        yield file
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def test_the_engine_does_not_change_the_results(tmp_path: Path, scheduler_file: Path) -> None:
+    specs = grid({}, {"width": [8, 16, 32, 64], "rate": [0.1, 0.5], "seed": range(3)})
+    assert len(specs) == 24
+    tables = []
+    for name, engine in {
+        "here": {},
+        "one": {"workers": 1},
+        "two": {"workers": 2},
+        "outside": {"scheduler": scheduler_file},
+    }.items():
+        report = sweep(sweep_cells.trains, specs, out=tmp_path / name, **engine)  # type: ignore[arg-type]
+        assert (len(report.done), len(report.cached), len(report.failed)) == (24, 0, 0)
+        tables.append(store.table(tmp_path / name))
+    assert len(set(tables[0]["metrics.loss"])) == 24
+    for table in tables[1:]:
+        assert table.equals(tables[0])
+
+
+def test_what_workers_find_set(tmp_path: Path) -> None:
+    report = sweep(sweep_cells.sees, grid({}, {"x": range(4)}), out=tmp_path, gpus=(0, "MIG-7"), threads=2)
+    found = [store.read(tmp_path / key).metrics for key in report.done]
+    assert {(metrics["gpu"], metrics["threads"]) for metrics in found} == {("0", 2), ("MIG-7", 2)}
+    assert len({metrics["pid"] for metrics in found} | {os.getpid()}) == 3
+
+
+def test_local_workers_are_reached_from_this_machine_only() -> None:
+    with local_client(1) as client:
+        client.submit(abs, -1).result()
+        here = psutil.Process()
+        addresses = {
+            connection.laddr.ip
+            for process in (here, *here.children(recursive=True))
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert addresses == {"127.0.0.1"}
+
+
+def test_a_killed_worker_costs_only_the_running_cell(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    killed: list[str] = []
+
+    def kill() -> None:
+        _wait(lambda: any(starts.glob("3-*")))
+        pid = next(starts.glob("3-*")).name.split("-")[1]
+        killed.extend(path.name for path in starts.glob(f"*-{pid}-*"))
+        os.kill(int(pid), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    specs = grid({"starts": str(starts), "seconds": 0.3}, {"x": range(8)})
+    report = sweep(sweep_cells.naps, specs, out=tmp_path / "out", workers=2)
+    killer.join()
+    assert killed
+    assert len(report.done) == 8
+    counts = [len(list(starts.glob(f"{x}-*"))) for x in range(8)]
+    assert counts == [1, 1, 1, 2, 1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_poison_cell_is_the_only_one_lost_ten_times_out_of_ten(tmp_path: Path, scheduler_file: Path) -> None:
+    for run in range(10):
+        specs = grid({"bad": run % 5, "run": run}, {"x": range(8)})
+        # Mostly on the workers that were started by hand, which saves the time to start others.
+        engine = {"workers": 2} if run in (3, 8) else {"scheduler": scheduler_file}
+        report = sweep(sweep_cells.poison, specs, out=tmp_path / f"{run}", **engine)  # type: ignore[arg-type]
+        assert [failure.spec["x"] for failure in report.failed] == [run % 5]
+        assert report.failed[0].error.startswith("the worker process died while it ran this cell")
+        assert len(report.done) == 7
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_finished_cells_and_no_process(tmp_path: Path) -> None:
+    out, starts = tmp_path / "out", tmp_path / "starts"
+    starts.mkdir()
+    command = [sys.executable, CELLS / "sweep_driver.py", out, starts, "0.3", "12", "2"]
+    driver = subprocess.Popen(command)
+    _wait(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
+    workers = psutil.Process(driver.pid).children(recursive=True)
+    assert len(workers) >= 2
+    driver.kill()
+    driver.wait()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+    finished = len(status(out).done)
+    assert 4 <= finished < 12
+    assert len(status(out).left) == 12 - finished
+    again = subprocess.run([*command[:-1], "0"], capture_output=True, text=True, check=True)
+    assert again.stdout.split() == [str(12 - finished), str(finished), "0"]
+    assert len(list(starts.iterdir())) <= 12 + 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out, starts = tmp_path / "out", tmp_path / "starts"
+    starts.mkdir()
+    command = [sys.executable, CELLS / "sweep_driver.py", out, starts, "0.3", "12", "2"]
+    # A group of its own, since Ctrl-C on a terminal goes to the workers as well.
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _wait(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
+    workers = psutil.Process(driver.pid).children(recursive=True)
+    os.killpg(driver.pid, signal.SIGINT)
+    message = driver.communicate(timeout=20)[1]
+    finished = len(status(out).done)
+    assert f"{finished} of 12 cells are finished and kept in {out}; run the same sweep again" in message
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert not list(out.glob(".*"))
+
+
+def test_a_scheduler_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skilloc.sweep import engine
+
+    monkeypatch.setattr(engine, "ANSWER_WITHIN", 0.5)
+    with pytest.raises(ConnectionError, match=r"does not answer.*check that it runs"):
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler="tcp://127.0.0.1:9")
+    (tmp_path / "cut.json").write_text("{")
+    with pytest.raises(ConnectionError, match="wait until the scheduler has written it"):
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler=tmp_path / "cut.json")
+    with pytest.raises(FileNotFoundError, match="start `dask scheduler --scheduler-file"):
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler=tmp_path / "absent.json")
+
+
+def test_a_lost_scheduler_keeps_finished_cells(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    specs = grid({"starts": str(starts), "seconds": 0.2}, {"x": range(6)})
+    file = tmp_path / "scheduler.json"
+    # One process that is both: a scheduler with a worker, ended in the middle.
+    code = (
+        "import json, sys\nfrom distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    c = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address='127.0.0.1:0',"
+        " protocol='tcp', host='127.0.0.1')\n"
+        "    open(sys.argv[1], 'w').write(json.dumps(c.scheduler.identity()))\n    sys.stdin.read()\n"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(CELLS)}
+    )
+    _wait(lambda: file.exists() and file.stat().st_size > 0)
+
+    def kill() -> None:
+        _wait(lambda: len(list(starts.iterdir())) >= 3)
+        server.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ConnectionError, match="start it again and run the same sweep: finished cells are kept"):
+        sweep(sweep_cells.naps, specs, out=tmp_path / "out", scheduler=file)
+    killer.join()
+    server.wait()
+    assert len(status(tmp_path / "out").done) >= 2
+    assert not sweep(sweep_cells.naps, specs, out=tmp_path / "out").failed
+
+
+def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            protocol="tcp",
+            host="127.0.0.1",
+        ) as cluster,
+        pytest.raises(ValueError, match="start workers with --nthreads 1"),
+    ):
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler=cluster.scheduler_address)
+
+
+def test_results_that_are_not_to_be_seen_here_are_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler_file: Path
+) -> None:
+    from skilloc.sweep import engine, ledger
+
+    monkeypatch.setattr(ledger, "VISIBLE_WITHIN", 0.1)
+    run = engine.run_cell
+    # A worker on a machine of its own, with a folder of the same name.
+    monkeypatch.setattr(engine, "run_cell", lambda text, out: run(text, f"{out}-elsewhere"))
+    report = sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", scheduler=scheduler_file)
+    assert "put `out` on a file system that all workers share" in report.failed[0].error
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make certificates")
+def test_tls_files_are_passed_through(tmp_path: Path) -> None:
+    ca, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", key, "-out", ca], check=True, capture_output=True)
+    from distributed import LocalCluster, Security
+
+    security = Security(
+        require_encryption=True,
+        tls_ca_file=str(ca),
+        **{f"tls_{role}_{what}": str(file) for role in ("scheduler", "worker", "client") for what, file in
+           (("cert", ca), ("key", key))},
+    )  # fmt: skip
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", security=security,
+        host="127.0.0.1",
+    ) as cluster:  # fmt: skip
+        assert cluster.scheduler_address.startswith("tls://")
+        tls = {"ca": str(ca), "cert": str(ca), "key": str(key)}
+        report = sweep(
+            sweep_cells.square, [{"x": 3}], out=tmp_path / "out", scheduler=cluster.scheduler_address, tls=tls
+        )
+        assert len(report.done) == 1
+        with pytest.raises(ConnectionError, match="pass the files `ca`, `cert` and `key` as `tls`"):
+            sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler=cluster.scheduler_address)
+    with pytest.raises(ConnectionError, match="leave `tls` out"):
+        sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler="tcp://127.0.0.1:9", tls=tls)
