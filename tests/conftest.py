@@ -1,10 +1,13 @@
-"""Tiny random transformers of several families, opened without network, and the promise that no test leaves a trace.
+"""Tiny random models, opened without network or saved as files, and the promise that no test leaves a trace.
 
 They are shared by the whole session. After each test, `untouched` compares their weights with the first digest and
 looks for hooks, gradients and training mode that were left behind: whatever a test calls must put the model back.
 """
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from torch import Tensor
 from skilloc.models.language import digest
 
 VOCABULARY, CONTEXT = 61, 64
+_TEXTS = ["def add(a, b):\n    return a + b\n", "the cat sat on the mat", "void f(int x) { return; }", "ünïcödé ☃"]
 _LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 _NATIVE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_head": 8, "d_mlp": 40, "n_ctx": CONTEXT}
 
@@ -138,6 +142,123 @@ def any_model(request: pytest.FixtureRequest) -> Any:
 def tokens() -> Tensor:
     """Four sequences of 12 tokens."""
     return torch.randint(VOCABULARY, (4, 12), generator=torch.Generator().manual_seed(1))
+
+
+def _tokenizer(size: int = 300) -> Any:
+    """A byte-level BPE of about `size` tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(_TEXTS * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+
+
+def _tied_llama(vocabulary: int) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=48,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+
+def _interleaved(weight: Any, heads: int) -> Any:
+    """The order of rotary dimensions that GGUF keeps for Llama: pairs side by side instead of in halves."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer, config = gguf.GGUFWriter(path, "llama"), model.config
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(8)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    saved = json.loads(tokenizer.backend_tokenizer.to_str())
+    writer.add_token_list(sorted(saved["model"]["vocab"], key=saved["model"]["vocab"].get))
+    writer.add_token_merges([" ".join(merge) for merge in saved["model"]["merges"]])
+    writer.add_token_types([3] + [1] * (len(tokenizer) - 1))  # control, normal
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_bos_token_id(tokenizer.eos_token_id)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().numpy()
+        if "q_proj" in name or "k_proj" in name:
+            values = _interleaved(
+                values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            )
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Documents on which the tokenizer was trained."""
+    return list(_TEXTS)
+
+
+@pytest.fixture(scope="session")
+def new_tokenizer() -> Callable[..., Any]:
+    """Train a byte-level BPE of about a given number of tokens."""
+    return _tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The tokenizer of the saved model."""
+    return _tokenizer()
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A tiny Llama with tied embeddings, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    _tied_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """The same Llama as a GGUF file in float32."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    _write_gguf(path, _tied_llama(len(tokenizer)), tokenizer)
+    return path
 
 
 @pytest.fixture(autouse=True)
