@@ -93,9 +93,9 @@ def integrated_gradients_effects(
 
     effect[u] = mean over k of sum over t of delta[t, u] g[t, u](activation + alpha_k delta),
 
-    with alpha_k = (k + 1/2) / steps, where all units of a hook move together. So the effects of a hook add up to what removing the whole hook does (the
-    record's `completeness` is that sum divided by the measured loss increase, per hook and subtask). This is another
-    question than the ablation of single units, and a poor estimate of it.
+    with alpha_k = (k + 1/2) / steps, where all units of a hook move together. So the effects of a hook add up to what
+    removing the whole hook does (the record's `completeness` is that sum divided by the measured loss increase, per
+    subtask and hook). This is another question than the ablation of single units, and a poor estimate of it.
 
     Args:
         model: a bridge in evaluation mode; it is left as it was.

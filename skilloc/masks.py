@@ -103,3 +103,14 @@ def matched_random(mask: Mask, *, seed: int) -> Mask:
         dropped = int((~mask.keep[part]).sum())
         keep[part.start + rng.choice(part.stop - part.start, dropped, replace=False)] = False
     return Mask(mask.units, keep)
+
+
+def top_of_any(values: Float[np.ndarray, "subtask unit"], n: int) -> Bool[np.ndarray, "unit"]:
+    """Select n units by their best rank on any subtask, so that every subtask's own top is among them.
+
+    Raises:
+        ValueError: if fewer than n units were measured.
+    """
+    ranks = np.argsort(np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=1, kind="stable"), axis=1, kind="stable")
+    best = np.where(np.isfinite(values).all(axis=0), -ranks.min(axis=0).astype(float), np.nan)
+    return top(best, n)

@@ -1,0 +1,155 @@
+"""Joint removal: what happens to every subtask when the units that one of them needs most are taken away together.
+
+    removal[f, a, b] = loss of b on fold f with the top n units of a at their reference - loss of b on fold f, in nats
+
+Single effects say nothing about units that stand in for each other; this does. The units are chosen by cross-fitting:
+those for one half of the folds by the effects on the other half, so that no choice is made on what is reported. Beside
+each removal stand random masks with as many units on every hook.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from skilloc import store
+from skilloc.ablation import mask_effects
+from skilloc.effects import Effects
+from skilloc.intervene import Reference, as_reference, fold
+from skilloc.masks import Mask, drop_top, matched_random
+from skilloc.tasks import Batch
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Loss increases by joint removal.
+
+    Attributes:
+        values: nats, on `size fold source target`.
+        random: the same for random masks of equal size on every hook, on `draw size fold source target`.
+        baseline: loss of the untouched model in nats, on `fold target`.
+        subtasks: names on the source and target axes.
+        sizes: number of units removed, on `size`.
+        made: what made it. JSON only.
+    """
+
+    values: Float[np.ndarray, "size fold source target"]
+    random: Float[np.ndarray, "draw size fold source target"]
+    baseline: Float[np.ndarray, "fold target"]
+    subtasks: tuple[str, ...]
+    sizes: tuple[int, ...]
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, size: int) -> Float[np.ndarray, "fold source target"]:
+        """Return the loss increases for one number of removed units.
+
+        Raises:
+            ValueError: if that number was not measured.
+        """
+        return np.asarray(self.values[self._index(size)])
+
+    def random_at(self, size: int) -> Float[np.ndarray, "draw fold source target"]:
+        """Return the loss increases of the random masks of one size."""
+        return np.asarray(self.random[:, self._index(size)])
+
+    def _index(self, size: int) -> int:
+        if size not in self.sizes:
+            raise ValueError(f"`size` is {size}; measured were {', '.join(map(str, self.sizes))}")
+        return self.sizes.index(size)
+
+    def save(self, folder: Path | str) -> None:
+        """Write to a result folder (see `skilloc.store`)."""
+        labels = {"size": [str(n) for n in self.sizes], "source": list(self.subtasks), "target": list(self.subtasks)}
+        dims = ("size", "fold", "source", "target")
+        arrays = {
+            "values": store.Labelled(self.values, dims, labels),
+            "random": store.Labelled(self.random, ("draw", *dims), labels),
+            "baseline": store.Labelled(self.baseline, ("fold", "target"), {"target": list(self.subtasks)}),
+        }
+        spec = {"what": "removal", "subtasks": list(self.subtasks), "sizes": list(self.sizes), "made": dict(self.made)}
+        store.write(Path(folder), spec, {}, arrays)
+
+    @staticmethod
+    def load(folder: Path | str) -> "Removal":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no result.
+            ValueError: if it was cut or altered, or is not a removal.
+        """
+        result = store.read(Path(folder))
+        if result.spec.get("what") != "removal":
+            raise ValueError(
+                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not a removal; "
+                "pass a folder that `skilloc removal` wrote"
+            )
+        arrays = {name: array.values for name, array in result.arrays.items()}
+        names, sizes = tuple(result.spec["subtasks"]), tuple(result.spec["sizes"])
+        return Removal(arrays["values"], arrays["random"], arrays["baseline"], names, sizes, result.spec["made"])
+
+
+def removal_effects(
+    model: Any,
+    batches: Mapping[str, Batch],
+    effects: Effects,
+    *,
+    sizes: Sequence[int],
+    reference: Reference | None = None,
+    draws: int = 5,
+    seed: int = 0,
+) -> Removal:
+    """Remove the top units of each subtask together, and measure every subtask.
+
+    Args:
+        model: a bridge in evaluation mode; it is left as it was.
+        batches: the batches that `effects` were measured on.
+        effects: what units are chosen by; at least 2 folds.
+        sizes: numbers of units to remove.
+        reference: what removed units are held at; zero if not given.
+        draws: number of random masks beside each removal.
+        seed: of the random masks.
+
+    Raises:
+        ValueError: if the effects were measured on other tokens, in fewer than 2 folds, or on fewer units than `sizes`
+            asks for.
+    """
+    folds = len(effects.values)
+    tokens = dict(fold(batches, folds).digests)
+    if effects.made.get("tokens") != tokens:
+        raise ValueError(
+            f"`effects` were measured on tokens {effects.made.get('tokens')} but `batches` hold {tokens}; "
+            "draw the batches of the effects again"
+        )
+    if folds < 2:
+        raise ValueError(
+            "`effects` have 1 fold; units are chosen on other folds than those reported, so use at least 2"
+        )
+    halves = (np.arange(folds) < folds // 2, np.arange(folds) >= folds // 2)
+    shape = (len(sizes), folds, len(effects.subtasks), len(effects.subtasks))
+    values, random = np.zeros(shape), np.zeros((draws, *shape))
+    held = as_reference(reference, effects.units)
+    masks: list[Mask] = []
+    places: list[tuple[np.ndarray, tuple[Any, ...]]] = []
+    for half, other in (halves, halves[::-1]):
+        for i, size in enumerate(sizes):
+            for a, name in enumerate(effects.subtasks):
+                mask = drop_top(effects.units, effects.of(name)[other].mean(axis=0), size)
+                masks.append(mask)
+                places.append((values, (i, half, a)))
+                for d in range(draws):
+                    masks.append(matched_random(mask, seed=seed * draws + d))
+                    places.append((random, (d, i, half, a)))
+    measured, baseline = mask_effects(model, batches, masks, reference=held, folds=folds)
+    for (target, place), found in zip(places, measured, strict=True):
+        target[place] = found[place[-2]]
+    made = {
+        "method": "joint removal",
+        "draws": draws,
+        "seed": seed,
+        "reference": held.record(),
+        "effects": dict(effects.made),
+    }
+    return Removal(values, random, baseline, effects.subtasks, tuple(sizes), made)

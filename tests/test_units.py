@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skilloc.masks import Mask, drop_top, matched_random, sample, top, top_of_any
+from skilloc.units import Units
+
+UNITS = Units(("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.2.mlp.hook_post"), (2, 3, 4))
+
+
+def test_the_axis_runs_forward_and_names_say_where():
+    assert UNITS.names == ("L0H0", "L0H1", "L0N0", "L0N1", "L0N2", "L2N0", "L2N1", "L2N2", "L2N3")
+    assert UNITS.offsets.tolist() == [0, 2, 5, 9]
+    assert UNITS.layers.tolist() == [0] * 5 + [2] * 4
+    assert UNITS.kinds == ("head",) * 2 + ("neuron",) * 7
+    assert UNITS.locate(6) == ("blocks.2.mlp.hook_post", 1)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+def test_split_and_join_are_inverse(widths):
+    units = Units(tuple(f"blocks.{i}.mlp.hook_post" for i in range(len(widths))), tuple(widths))
+    values = np.arange(2 * len(units)).reshape(2, -1)
+    np.testing.assert_array_equal(units.join(units.split(values)), values)
+    for i, name in enumerate(units.names):
+        assert units.named([name]).nonzero()[0].tolist() == [i]
+        hook, position = units.locate(i)
+        assert units.span(hook).start + position == i
+    assert Units.from_record(units.record()) == units
+
+
+def test_parts_of_the_axis():
+    assert UNITS.only(["head"]) == Units(("blocks.0.attn.hook_z",), (2,))
+    assert UNITS.in_layers([2]).tolist() == [False] * 5 + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("call", "cure"),
+    [
+        (lambda: UNITS.only(["residual"]), 'unknown unit kind "residual"; use neuron or head'),
+        (lambda: UNITS.named(["L9N1"]), "names run from L0H0 to L2N3"),
+        (lambda: UNITS.in_layers([1]), r"units lie in layers \[0, 2\]"),
+        (lambda: UNITS.span("blocks.7.mlp.hook_post"), "these units lie on"),
+        (lambda: UNITS.split(np.zeros(4)), "one entry per unit"),
+        (lambda: UNITS.locate(9), "count from 0"),
+        (lambda: Units(("a1", "a1"), (1, 1)), "name each hook once"),
+        (lambda: Units(("a1",), (0,)), "without units"),
+        (lambda: Units(("final",), (3,)).names, "names no layer"),
+        (lambda: Mask(UNITS, np.ones(3, bool)), "one value per unit"),
+        (lambda: top(np.array([1.0, np.nan]), 2), "choose 0 to 1"),
+        (lambda: sample(UNITS, 10, seed=0), "choose 0 to 9"),
+    ],
+)
+def test_errors_name_the_cure(call, cure):
+    with pytest.raises(ValueError, match=cure):
+        call()
+
+
+def test_top_skips_what_was_not_measured_and_ties_go_to_the_earlier():
+    assert top(np.array([1.0, np.nan, 3, 3, -5]), 1).nonzero()[0].tolist() == [2]
+    assert top(np.array([1.0, np.nan, 3, 3, -5]), 3).nonzero()[0].tolist() == [0, 2, 3]
+
+
+def test_top_of_any_takes_every_subtasks_own_top():
+    values = np.array([[9.0, 8, 7, 6, 0, 0], [0.0, 0, 0, 0, 0.1, 0.2]])
+    assert top_of_any(values, 4).nonzero()[0].tolist() == [0, 1, 4, 5]
+
+
+def test_mask_algebra():
+    a = Mask(UNITS, np.arange(9) < 4)
+    b = Mask(UNITS, np.arange(9) % 2 == 0)
+    assert (a & b).keep.nonzero()[0].tolist() == [0, 2]
+    assert (a | b).keep.nonzero()[0].tolist() == [0, 1, 2, 3, 4, 6, 8]
+    assert (a | b).dropped == 2
+    assert ((~a).keep == ~a.keep).all()
+    with pytest.raises(ValueError, match="combine masks of one model"):
+        a & Mask(Units(("blocks.0.mlp.hook_post",), (9,)), np.ones(9, bool))
+
+
+def test_the_random_control_has_equal_size_and_layers():
+    mask = drop_top(UNITS, np.array([0, 0, 9, 8, 0, 7, 6, 5, 0.0]), 5)
+    other = [matched_random(mask, seed=s) for s in range(20)]
+    for control in other:
+        for part in map(UNITS.span, UNITS.hooks):
+            assert control.keep[part].sum() == mask.keep[part].sum()
+    assert len({control.keep.tobytes() for control in other}) > 5
+    assert (matched_random(mask, seed=3).keep == other[3].keep).all()
