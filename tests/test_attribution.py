@@ -30,13 +30,13 @@ def test_first_order_is_the_slope_of_the_ablation(any_model, batches, kind):
         "mean": lambda: mean_reference(any_model, batches, units),
         "resample": lambda: resample_reference(any_model, batches, units, seed=0),
     }[kind]()
-    step = 3e-3
+    step = 1e-3  # small enough for the kinks of a relu
     close = near(reference, any_model, batches, units, step)
     chosen = np.arange(len(units)) % 5 == 0
     exact = ablation_effects(any_model, batches, units, reference=close, folds=2, select=chosen).values[..., chosen]
     first = attribution_effects(any_model, batches, units, reference=close, folds=2, curvature=0).values[..., chosen]
     size = np.abs(exact).max()
-    assert size > 1e-5
+    assert size > 1e-6
     np.testing.assert_allclose(first, exact, atol=0.05 * size)
 
 
