@@ -75,12 +75,13 @@ def run_cell(text: str, out: str) -> tuple[str, str, str]:
         out: the folder that holds the results.
 
     Returns:
-        "done", "cached" or "failed"; the error; the traceback.
+        "done" or "failed"; the error; the traceback.
     """
     stored = json.loads(text)
     folder = Path(out) / store.key(stored)
+    # It was not there when the sweep looked; but another sweep may be at it, or the word of its end was lost.
     if store.is_complete(folder):
-        return "cached", "", ""
+        return "done", "", ""
     # A cell that calls sys.exit must not end the worker.
     try:
         with _threads(stored["threads"]):

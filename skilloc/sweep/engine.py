@@ -16,6 +16,7 @@ from pathlib import Path
 import dask
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster
 
+from skilloc import store
 from skilloc.sweep.cells import run_cell
 
 DEATHS = 1
@@ -143,7 +144,10 @@ def run_cells(client: Client, cells: Mapping[str, str], out: Path, heard: Heard)
         # A bounded wait, since workers may join meanwhile.
         with contextlib.suppress(queue.Empty):
             future = ended.get(timeout=1.0)
-            heard(running.pop(future), *_outcome(future))
+            key = running.pop(future)
+            # The folder is asked first: a worker that dies after it has written takes only the word with it, and
+            # asking the engine for a lost word would run the cell again.
+            heard(key, *(("done", "", "") if store.is_complete(out / key) else _outcome(future)))
 
 
 def _slots(client: Client) -> int:

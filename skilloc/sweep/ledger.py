@@ -41,8 +41,8 @@ class Report:
     Attributes:
         out: the folder that holds the results.
         keys: of all cells, in the order of the specs; `store.read(out / key)` reads one.
-        done: keys of the cells that ran now.
-        cached: keys of the cells that were there already.
+        done: keys of the cells that were finished meanwhile, by this run or by another on the same folder.
+        cached: keys of the cells that were there before.
         failed: the others, with reasons.
     """
 

@@ -20,7 +20,7 @@ def sweep(
     workers: int = 0,
     gpus: Sequence[int | str] = (),
     scheduler: str | Path | None = None,
-    threads: int | None = 1,
+    threads: int = 1,
     tls: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> Report:
@@ -37,7 +37,7 @@ def sweep(
         workers: number of worker processes on this machine; 0 runs in this process.
         gpus: CUDA devices of this machine, one worker each, instead of `workers`.
         scheduler: address or scheduler file of a running Dask scheduler, instead of `workers`.
-        threads: number of threads per cell; None takes the machine's cores divided by the workers. It is stored with
+        threads: number of threads per cell; 0 takes this machine's cores divided by the workers. It is stored with
             each spec, because sums depend on it.
         tls: files `ca`, `cert` and `key` for the connection to `scheduler`.
         progress: whether to show the progress on stderr.
@@ -116,14 +116,12 @@ def _check_engine(
         raise ValueError(f"`tls` has {sorted(tls)}; pass the files `ca`, `cert` and `key`, together with a `scheduler`")
 
 
-def _threads(threads: int | None, workers: int, scheduler: str | Path | None) -> int:
-    if threads is None:
-        if scheduler is not None:
-            raise ValueError("`threads` is None, but the machines behind `scheduler` are not known here; pass a number")
-        return max(1, _cores() // max(1, workers))
-    if threads < 1:
-        raise ValueError(f"`threads` is {threads}; use at least 1, or None for the cores divided by the workers")
-    return threads
+def _threads(threads: int, workers: int, scheduler: str | Path | None) -> int:
+    if threads < 0:
+        raise ValueError(f"`threads` is {threads}; use at least 1, or 0 for the cores divided by the workers")
+    if threads == 0 and scheduler is not None:
+        raise ValueError("`threads` is 0, but the machines behind `scheduler` are not known here; pass a number")
+    return threads or max(1, _cores() // max(1, workers))
 
 
 def _cores() -> int:
