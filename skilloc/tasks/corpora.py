@@ -1,0 +1,242 @@
+"""Documents: the texts that language subtasks are made of.
+
+They come from files, from datasets (JSONL, parquet, hub), or from three corpora that every machine has once skilloc is
+installed. What the built-in corpora hold depends on the versions installed (Python itself, torch, and for English the
+packages of `ENGLISH`): results carry a hash of the documents, so another version is seen and not mistaken for this one.
+The three are disjoint: the standard library's docstrings stay in `python` and are left out of `english`.
+"""
+
+import ast
+import glob
+import importlib.util
+import re
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+BUILTIN = ("python", "cpp", "english")
+"""The corpora that need no files: standard library source, torch's headers, prose from docstrings."""
+
+ENGLISH = (
+    *("torch", "numpy", "sympy", "mpmath", "networkx", "pandas", "matplotlib", "transformers", "huggingface_hub"),
+    *("transformer_lens", "dask", "distributed", "tornado", "pydantic", "rich", "tyro", "fsspec", "jinja2", "torchgen"),
+    *("accelerate", "datasets", "wandb", "fontTools", "PIL", "yaml", "packaging"),
+)
+"""Packages whose docstrings make the English corpus: what skilloc requires, directly or through torch."""
+
+LARGEST = 200_000
+"""Source files of more characters than this are tables written by programs, and are left out of built-in corpora."""
+
+# Tests, other people's packages, tables of characters, prose in disguise, and what differs from one build to the next.
+NOT_PYTHON = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
+NOT_PYTHON |= {"lib2to3", "ensurepip"}
+BUILD_FILE = re.compile(r"(_sysconfigdata|config-)")
+# 7,000 generated files, and other projects' headers that only some builds of torch carry.
+NOT_CPP = ("ATen/ops/", "google/", "kineto", "nvtx", "oneapi/")
+
+HEADING = re.compile(r"^[^\n]*\n[ \t]*([-=~^*\"+#])\1{2,}[ \t]*$", re.MULTILINE)
+PARAMETER = re.compile(r"^[ \t]*[\w*, .]{1,40} : |^[ \t]*[\w*]+ ?(\([^)]*\))?:(\s|$)|^[ \t]*:\w+", re.MULTILINE)
+ROLE = re.compile(r":[a-z:]+:`~?(?:[^`<]*<)?([^`>]*)>?`")
+BLANK = re.compile(r"\n[ \t]*\n")
+WORD = re.compile(r"[A-Za-z']+")
+SMALL_WORDS = frozenset(
+    "a all also an and any are as at be been but by can each for from has have if in into is it its may more no not of "  # noqa: SIM905
+    "on one only or other should so such than that the then there these they this to use used was we when where which "
+    "will with you".split()
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text and where it comes from, as `source` or `source:part`."""
+
+    text: str
+    origin: str
+
+
+def documents(source: str) -> list[Document]:
+    """Read documents by the one spelling that the command line uses.
+
+    Args:
+        source: `python`, `cpp` or `english` (built in); a file or a glob such as `src/**/*.rs` (one document per file);
+            `data.jsonl#field` or `data.parquet#field` (one document per row); `hub:owner/name#field` (a dataset of the
+            hub). Without `#field`, the field is `text`.
+
+    Raises:
+        ValueError: if nothing is found, or a field is missing.
+        FileNotFoundError: if a file does not exist.
+    """
+    if source in BUILTIN:
+        return builtin_documents(source)
+    place, _, field = source.partition("#")
+    if place.startswith("hub:"):
+        return dataset_documents(place.removeprefix("hub:"), field=field or "text")
+    if Path(place).suffix in READERS:
+        return dataset_documents(place, field=field or "text")
+    return file_documents(source)
+
+
+def builtin_documents(name: str) -> list[Document]:
+    """Read a built-in corpus: about 10 MB of Python, C++ or English, in one to four seconds.
+
+    Raises:
+        ValueError: if there is no such corpus.
+    """
+    if name == "python":
+        return list(_python())
+    if name == "cpp":
+        return list(_cpp())
+    if name == "english":
+        return list(_english())
+    raise ValueError(f'unknown corpus "{name}"; built in are {", ".join(BUILTIN)}')
+
+
+def file_documents(pattern: str | Path) -> list[Document]:
+    """Read every file that a path or a glob matches (`**` goes into folders), one document each, in order of path.
+
+    Raises:
+        FileNotFoundError: if the path names no file.
+        ValueError: if the glob matches no file, or a file is not text in UTF-8.
+    """
+    pattern = str(pattern)
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    if not paths and glob.has_magic(pattern):
+        raise ValueError(f'glob "{pattern}" matches no file; quote it in the shell, and use ** to go into folders')
+    if not paths:
+        raise FileNotFoundError(
+            f'no file "{pattern}"; pass an existing file, a quoted glob, one of {", ".join(BUILTIN)}, data.jsonl#field '
+            "or hub:owner/name#field"
+        )
+    found = []
+    for path in paths:
+        try:
+            found.append(Document(Path(path).read_text(encoding="utf-8"), path))
+        except UnicodeDecodeError as error:
+            raise ValueError(f'file "{path}" is not UTF-8 text; narrow the pattern or convert the file') from error
+    return found
+
+
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def dataset_documents(path: str, *, field: str = "text", limit: int = 20_000) -> list[Document]:
+    """Read the rows of a JSONL or parquet file, or of the train split of a dataset of the hub, one document each.
+
+    Args:
+        path: a file that ends in .jsonl, .json or .parquet, or a name on the hub.
+        field: the column that holds the text.
+        limit: read no more rows than this.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the dataset cannot be read, has no such field, or the field holds something else than text.
+    """
+    import datasets  # takes seconds to import
+
+    kind = READERS.get(Path(path).suffix)
+    if kind and not Path(path).is_file():
+        raise FileNotFoundError(f'no file "{path}"; pass an existing file, or hub:owner/name for a dataset of the hub')
+    try:
+        if kind:
+            rows = datasets.load_dataset(kind, data_files=path, split="train", streaming=True)
+        else:
+            rows = datasets.load_dataset(path, split="train", streaming=True)
+        found = list(rows.take(limit))
+    except Exception as error:  # the reader raises whatever its file format raises
+        cure = "check that it is whole" if kind else "check the name and the network, or pass a local file"
+        raise ValueError(f'cannot read dataset "{path}" ({type(error).__name__}: {error}); {cure}') from error
+    for number, row in enumerate(found):
+        if not isinstance(row.get(field), str):
+            have = ", ".join(name for name, value in row.items() if isinstance(value, str)) or "none"
+            raise ValueError(
+                f'row {number} of "{path}" has no text in `field` "{field}"; its text fields are {have}: '
+                f"pass {path}#FIELD"
+            )
+    return [Document(row[field], f"{path}:{number}") for number, row in enumerate(found)]
+
+
+def _read(paths: Sequence[Path], root: Path, source: str) -> Iterator[Document]:
+    for path in paths:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if len(text.strip()) > 0 and len(text) <= LARGEST:
+            yield Document(text, f"{source}:{path.relative_to(root).as_posix()}")
+
+
+def _python() -> Iterator[Document]:
+    root = Path(sysconfig.get_path("stdlib"))
+    chosen = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if not NOT_PYTHON.intersection(parts) and not BUILD_FILE.match(parts[0]):
+            chosen.append(path)
+    return _read(chosen, root, "python")
+
+
+def _cpp() -> Iterator[Document]:
+    root = _package("torch") / "include"
+    paths = sorted(path for path in root.rglob("*") if path.suffix in (".h", ".hpp"))
+    return _read([path for path in paths if not path.relative_to(root).as_posix().startswith(NOT_CPP)], root, "cpp")
+
+
+def _package(name: str) -> Path:
+    """Folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f'package "{name}" is not installed; run pip install {name}')
+    return Path(spec.origin).parent
+
+
+def _english() -> Iterator[Document]:
+    seen: set[str] = set()
+    for name, text in _topics().items():
+        kept = prose(text, seen)
+        if len(kept) >= 200:
+            yield Document(kept, f"english:topics/{name}")
+    for package in ENGLISH:
+        if importlib.util.find_spec(package) is None:
+            continue
+        root = _package(package)
+        for path in sorted(root.rglob("*.py")):
+            if {"test", "tests"}.intersection(path.relative_to(root).parts):
+                continue
+            source = path.read_text(encoding="utf-8", errors="replace")
+            pieces = source.split('"""')[1::2]  # ast takes ten times as long; what is no docstring is no prose either
+            kept = prose("\n\n".join(pieces), seen)
+            if len(kept) >= 200:
+                yield Document(kept, f"english:{package}/{path.relative_to(root).as_posix()}")
+
+
+def _topics() -> dict[str, str]:
+    """Python's own reference manual, which `help()` shows."""
+    path = Path(sysconfig.get_path("stdlib")) / "pydoc_data" / "topics.py"
+    if not path.is_file():
+        return {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+def prose(text: str, seen: set[str]) -> str:
+    """Keep the paragraphs of `text` that read as English, each on one line, and note them in `seen`.
+
+    A paragraph stays if it is at least 60 characters and 10 words long, begins like a sentence and ends like one, holds
+    no doctest and no table of parameters, and consists of letters (90 %) and of small English words (a quarter). One
+    that is in `seen` already is dropped, as docstrings are copied from module to module.
+    """
+    kept = []
+    for paragraph in BLANK.split(HEADING.sub("\n", text)):
+        line = " ".join(paragraph.split())
+        if len(line) < 60 or not line[0].isupper() or line[-1] not in ".:!?)" or ">>>" in line or line in seen:
+            continue
+        if PARAMETER.search(paragraph):
+            continue
+        line = ROLE.sub(r"\1", line).replace("`", "")
+        words = WORD.findall(line)
+        letters = sum(map(len, words)) + line.count(" ")
+        small = sum(word.lower() in SMALL_WORDS for word in words)
+        if len(words) >= 10 and letters >= 0.9 * len(line) and small >= 0.25 * len(words) and line not in seen:
+            seen.add(line)
+            kept.append(line)
+    return "\n\n".join(kept)
