@@ -1,0 +1,138 @@
+"""Exact sweeps against the loop that everybody writes: one `run_with_hooks` per unit.
+
+Both are timed in turn, in this process, in CPU seconds of one thread, on the same tokens; what counts is the ratio. The
+bound is what the matrix products alone would take at this machine's own speed. Run by `make bench`.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from skilloc.ablation.routes import Prober, lay_trunk
+from skilloc.intervene import fold, zero_reference
+from skilloc.models.language import encoder, open_model, separator
+from skilloc.models.weights import units_of
+from skilloc.tasks import Batch
+from skilloc.tasks.text import builtin_documents, text_subtask
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def python_batch(name: str, n: int) -> tuple[object, Batch]:
+    opened = open_model(name)
+    subtask = text_subtask(
+        "python",
+        builtin_documents("python"),
+        encoder(opened.tokenizer),
+        length=128,
+        separator=separator(opened.tokenizer),
+    )
+    return opened.model, subtask.draw(n)
+
+
+def hooked(model, batch: Batch, hook: str, position: int) -> torch.Tensor:
+    def silence(value, hook):
+        value = value.clone()
+        value[:, :, position] = 0
+        return value
+
+    with torch.no_grad():
+        logits = model.run_with_hooks(batch.inputs, fwd_hooks=[(hook, silence)])
+        return functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+
+
+def product_rate(rows: int, d_in: int, d_out: int) -> float:
+    """Floating point operations per second of one thread in a product of this shape."""
+    a, b = torch.randn(rows, d_in), torch.randn(d_out, d_in)
+    functional.linear(a, b)
+    n = max(3, int(1e9 / (rows * d_in * d_out)))
+    return n * 2 * rows * d_in * d_out / seconds(lambda: [functional.linear(a, b) for _ in range(n)])
+
+
+def bound(model, batch: Batch, layer: int, closed: bool) -> float:
+    """Seconds that the products after block `layer` would take alone; for the closed form, the exponentials."""
+    cfg = model.cfg
+    tokens = batch.inputs.numel()
+    if closed:
+        x = torch.randn(128, cfg.d_vocab)
+        per_entry = seconds(lambda: [torch.exp2(x, out=x.clone()) for _ in range(20)]) / (20 * x.numel())
+        return tokens * cfg.d_vocab * per_entry
+    block = sum(p.numel() for p in model.original_model.get_submodule("model.layers.0").parameters() if p.ndim == 2)
+    attention = 2 * batch.inputs.shape[1] * cfg.n_heads * cfg.d_head
+    operations = 2 * tokens * ((cfg.n_layers - 1 - layer) * (block + attention) + cfg.d_vocab * cfg.d_model)
+    return operations / product_rate(tokens, cfg.d_model, 4 * cfg.d_model)
+
+
+def compare(model, batch: Batch, layers: list[int], each: int) -> dict[int, tuple[float, float, float]]:
+    """Seconds per neuron by the loop, by the sweep, and by the bound, for some layers."""
+    units = units_of(model, kinds=("neuron",))
+    trunk = lay_trunk(model, fold({"python": batch}, 1), units, zero_reference(units))
+    prober = Prober(trunk)
+    found = {}
+    for layer in layers:
+        hook = f"blocks.{layer}.mlp.hook_post"
+        closed = trunk.routes[hook] == "closed"
+        rng = np.random.default_rng(layer)
+        some = rng.choice(units.widths[layer], 16 * each if closed else each, replace=False).tolist()
+        prober.effects(hook, some[:1])
+        hooked(model, batch, hook, some[0])
+        loop = np.mean([seconds(lambda p=p, h=hook: hooked(model, batch, h, p)) for p in some[:each]])
+        sweep = seconds(lambda h=hook, s=some: prober.effects(h, s)) / len(some)
+        found[layer] = float(loop), sweep, bound(model, batch, layer, closed)
+    return found
+
+
+def show(name: str, found: dict[int, tuple[float, float, float]]) -> None:
+    print(f"\n{name}: CPU ms per neuron of one thread\nlayer   loop  sweep  bound  loop/sweep  sweep/bound")
+    for layer, (loop, sweep, least) in found.items():
+        print(row(str(layer), loop, sweep, least))
+    print(row("all", *np.mean(list(found.values()), axis=0)))
+
+
+def row(name: str, loop: float, sweep: float, least: float) -> str:
+    times = " ".join(f"{1e3 * t:6.2f}" for t in (loop, sweep, least))
+    return f"{name:>5} {times} {loop / sweep:10.2f} {sweep / least:10.2f}"
+
+
+def ratio(found: dict[int, tuple[float, float, float]]) -> float:
+    loop, sweep, _ = np.mean(list(found.values()), axis=0)
+    return float(loop / sweep)
+
+
+def test_embedded_model():
+    model, batch = python_batch("embedded", 8)
+    found = compare(model, batch, list(range(model.cfg.n_layers)), 12)
+    show("embedded model, 8 x 128 tokens", found)
+    assert ratio(found) >= 2.5
+    assert ratio({k: v for k, v in found.items() if k == model.cfg.n_layers - 1}) >= 20
+
+
+def test_smollm2():
+    try:
+        model, batch = python_batch("smollm2", 4)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    found = compare(model, batch, [0, 4, 8, 12, 16, 20, 24, 28, 29], 2)
+    show("SmolLM2-135M, 4 x 128 tokens", found)
+    # Every fourth layer stands for four, the last one only for itself.
+    weights = np.array([4, 4, 4, 4, 4, 4, 4, 1, 1])
+    loops, sweeps, _ = np.array(list(found.values())).T
+    average = float((weights * loops).sum() / (weights * sweeps).sum())
+    print(f"average over the 30 layers: loop/sweep {average:.2f}")
+    assert average >= 1.7
