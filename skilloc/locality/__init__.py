@@ -1,0 +1,35 @@
+"""Locality: how few units carry a subtask, which units subtasks share, and what removing them does.
+
+Effects are signed, in nats, positive where the subtask needs the unit, measured on disjoint folds of the examples; NaN
+marks a unit that was not measured. Every score comes with a 95 % interval over folds and its chance level.
+
+- One subtask (`scores`, `table`): effective number of units, Gini, Hoyer, locality and others, free of noise bias.
+- Between subtasks (`between`): overlap, top-k Jaccard, rank correlation; `selectivity` per unit.
+- Joint removal (`removal_scores`): specificity, asymmetry, hierarchy, excess over random masks; `interaction` of pairs.
+- `spread` between references.
+"""
+
+from .concentration import NAMES, chance, plain, scores, table
+from .entanglement import between, overlap, rank_correlation, reliability, selectivity, top_jaccard
+from .removal import Spread, interaction, removal_scores, spread
+from .uncertainty import Score, Scores
+
+__all__ = [
+    "NAMES",
+    "Score",
+    "Scores",
+    "Spread",
+    "between",
+    "chance",
+    "interaction",
+    "overlap",
+    "plain",
+    "rank_correlation",
+    "reliability",
+    "removal_scores",
+    "scores",
+    "selectivity",
+    "spread",
+    "table",
+    "top_jaccard",
+]

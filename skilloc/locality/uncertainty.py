@@ -1,0 +1,186 @@
+"""Folds: what the noise does to a score, how it is taken out, and how far the rest can be trusted.
+
+Effects are measured on disjoint folds of the examples, so a fold value is the true effect plus noise of mean zero,
+independent of the other folds. Two rules follow. A number that multiplies or selects noisy values is biased when both
+factors come from the same folds; it is not when what selects (a sign, a rank, a weight) comes from some folds and the
+value selected from others (cross-fitting). And every interval comes from how a number moves between folds.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+GROUPS = 8
+"""More folds than this are averaged into this many groups: all subsets of 8 groups can be visited, and an interval
+from 8 is only a tenth wider than one from 16."""
+
+_FIT_SIZES = {3: (2, 1), 4: (3, 2, 1), 5: (3, 2, 1), 6: (4, 2, 1), 7: (5, 3, 1), 8: (6, 3, 1)}
+
+_DOF = (1, 2, 3, 4, 5, 6, 8, 10, 15, 30, np.inf)
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.306, 2.228, 2.131, 2.042, 1.960)
+
+
+class Score(NamedTuple):
+    """One number with its 95 % interval over folds and its chance level.
+
+    A score that the folds cannot tell from noise has `value` NaN and, as interval, all that is possible.
+    """
+
+    value: float
+    low: float
+    high: float
+    chance: float
+
+
+class Scores(NamedTuple):
+    """Many numbers of one kind, with 95 % intervals over folds and chance levels, all of one shape."""
+
+    value: Float[np.ndarray, "*shape"]
+    low: Float[np.ndarray, "*shape"]
+    high: Float[np.ndarray, "*shape"]
+    chance: Float[np.ndarray, "*shape"]
+
+
+class Replicates(NamedTuple):
+    """Statistics linear in held-out values, and the same when one fold is left out.
+
+    Attributes:
+        full: from all folds.
+        without: fold g taken away everywhere.
+        unvalued: fold g taken away as held-out values only; the selections that it took part in stay.
+    """
+
+    full: Float[np.ndarray, " statistic"]
+    without: Float[np.ndarray, "fold statistic"]
+    unvalued: Float[np.ndarray, "fold statistic"]
+
+
+def t_quantile(dof: int | Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Two-sided 95 % quantile of Student's t, from a table that is almost straight in 1 / dof (error below 0.005)."""
+    return np.asarray(np.interp(1 / np.asarray(dof), 1 / np.array(_DOF)[::-1], _T95[::-1]))
+
+
+def check_folds(values: Float[np.ndarray, "fold *axes"], name: str) -> None:
+    """Refuse fewer than 3 folds.
+
+    Raises:
+        ValueError: if there are fewer than 3 folds.
+    """
+    if len(values) < 3:
+        raise ValueError(
+            f"`{name}` has {len(values)} fold(s), and an interval needs at least 3; "
+            "measure the same examples in more folds, 8 or 16 if possible"
+        )
+
+
+def measured(effects: Float[np.ndarray, "fold *axes unit"]) -> Bool[np.ndarray, " unit"]:
+    """Return which units were measured: False where all values are NaN.
+
+    Raises:
+        ValueError: if there are fewer than 3 folds, a value is infinite, a unit is NaN in some folds or subtasks only,
+            or no unit was measured.
+    """
+    check_folds(effects, "effects")
+    missing = np.isnan(effects).reshape(-1, effects.shape[-1])
+    partly = missing.any(axis=0) & ~missing.all(axis=0)
+    if partly.any():
+        raise ValueError(
+            f"`effects` of unit {int(partly.argmax())} (and {int(partly.sum()) - 1} more) is NaN in some folds or "
+            "subtasks but not in all; measure a unit everywhere, or set it to NaN everywhere"
+        )
+    if np.isinf(effects).any():
+        raise ValueError(
+            "`effects` has infinite values; look for overflow in the losses, and measure those units again"
+        )
+    if missing.all():
+        raise ValueError(f"`effects` has no measured unit among {effects.shape[-1]}; measure some units first")
+    return np.asarray(~missing[0])
+
+
+def grouped(values: Float[np.ndarray, "fold *axes"]) -> Float[np.ndarray, "group *axes"]:
+    """Average folds g, g + 8, g + 16, … into group g, in float64; up to 8 folds stay as they are."""
+    values = values.astype(np.float64)
+    if len(values) <= GROUPS:
+        return values
+    return np.stack([values[group::GROUPS].mean(axis=0) for group in range(GROUPS)])
+
+
+def mean_of(table: Float[np.ndarray, "fold unit"], fit: Sequence[int]) -> Float[np.ndarray, " unit"]:
+    """Mean over some of the folds, as a product: several times faster than indexing and averaging."""
+    weights = np.zeros(len(table))
+    weights[fit] = 1 / len(fit)
+    return np.asarray(weights @ table)
+
+
+def _extrapolation(sizes: Sequence[int]) -> Float[np.ndarray, " size"]:
+    """Weights c with Σ c = 1 and Σ c / size^(¾ j) = 0 for j = 1, 2, …: they lead to noise 0 (Richardson).
+
+    What selections miss grows with their noise variance v ∝ 1 / size as v where effects are dense around 0 and as √v
+    where most are far below the noise; v^¾ serves both to within a third of the correction.
+    """
+    noise = np.array(sizes, dtype=np.float64) ** -0.75
+    return np.linalg.solve(np.vander(noise, len(sizes), increasing=True).T, np.eye(len(sizes))[0])
+
+
+def cross_fit(
+    folds: int,
+    width: int,
+    contributions: Callable[[list[int], list[int]], Float[np.ndarray, "held statistic"]],
+) -> Replicates:
+    """Cross-fit statistics and extrapolate them to selections without noise.
+
+    With `contributions(fit, held)[b, s]` = Σ_u w_s(mean effects of unit u over the folds of `fit`) · effect of u in the
+    held-out fold b, a unit without a true effect contributes 0 on average, whatever its noise. The mean T(h) over all
+    sets `fit` of h folds and all folds held out of them still selects with noise of variance ∝ 1/h, and so misses part
+    of the units whose effects are below it. T(h) is measured at up to three sizes h and extrapolated to 1/h = 0.
+
+    Args:
+        folds: number of folds, 3 to 8.
+        width: number of statistics.
+        contributions: may return fewer than `width` statistics; the rest are 0.
+    """
+    sizes = _FIT_SIZES[folds]
+    shorter = [size for size in sizes if size < folds - 1]  # a fold can be left out and one still be held out
+    reduced = dict(zip(shorter, _extrapolation(shorter), strict=True))
+    full = np.zeros(width)
+    without = np.zeros((folds, width))
+    valued = np.zeros((folds, width))
+    for weight, size in zip(_extrapolation(sizes), sizes, strict=True):
+        sets = list(combinations(range(folds), size))
+        avoiding = len(sets) * (folds - size) // folds  # sets that leave out a given fold
+        for fit in sets:
+            held = [fold for fold in range(folds) if fold not in fit]
+            each = contributions(list(fit), held)
+            n = each.shape[1]
+            total = each.sum(axis=0)
+            full[:n] += weight / (len(sets) * len(held)) * total
+            if size in reduced:
+                without[held, :n] += reduced[size] / (avoiding * (len(held) - 1)) * (total - each)
+            valued[held, :n] += weight / avoiding * each
+    return Replicates(full, without, (folds * full - valued) / (folds - 1))
+
+
+def standard_error(
+    without: Float[np.ndarray, "fold *shape"], unvalued: Float[np.ndarray, "fold *shape"] | None = None
+) -> Float[np.ndarray, "*shape"]:
+    """Delete-one-fold jackknife: √((F − 1)/F · Σ_g (value without fold g − their mean)²).
+
+    For a mean over folds this is the usual standard error. For noise that enters as a product of c folds it is √c too
+    large, while the same formula on held-out values alone is √c too small; given both, their geometric mean is taken.
+    """
+    folds = len(without)
+
+    def spread(values: Float[np.ndarray, "fold *shape"]) -> Float[np.ndarray, "*shape"]:
+        return np.asarray(np.sqrt((folds - 1) / folds * ((values - values.mean(axis=0)) ** 2).sum(axis=0)))
+
+    return spread(without) if unvalued is None else np.asarray(np.sqrt(spread(without) * spread(unvalued)))
+
+
+def mean_over_folds(values: Float[np.ndarray, "fold *shape"], *, chance: float = 0.0) -> Scores:
+    """Mean over folds ± t · standard error."""
+    mean = values.mean(axis=0)
+    half = t_quantile(len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return Scores(mean, mean - half, mean + half, np.full_like(mean, chance))
