@@ -49,11 +49,18 @@ class Suffix:
         self._copies: dict[int, Any] = dict(shared)
         self._module = copy.deepcopy(model.original_model, self._copies).eval()
         _unwrap(self._module)
+        if getattr(self._module, "_supports_sdpa", False):
+            # The bridge shows attention patterns, so it asks for slow attention; nobody looks at this copy's.
+            self._module.set_attn_implementation("sdpa")
         self._projections = {hook: self._copy_of(_projection(model, hook)) for hook in _hooks(model)}
         blocks = [self._copy_of(block) for block in model.blocks]
         self.depth = len(blocks)
         self.final_norm = self._copy_of(model.ln_final)
         self.unembed = self._copy_of(model.unembed)
+        bias = getattr(self.unembed, "bias", None)
+        if isinstance(bias, Tensor) and not bool(bias.any()):
+            # The bridge gives every unembedding a bias; adding zeros to all logits costs as much as a block.
+            self.unembed.bias = None
         self._residuals: list[Tensor] = []
         # Some blocks return the residual alone, some a tuple that begins with it; known after the first run.
         self._wrap: dict[int, Callable[[Tensor], Any]] = {}

@@ -130,9 +130,8 @@ def test_smollm2():
         pytest.skip(str(error))
     found = compare(model, batch, [0, 4, 8, 12, 16, 20, 24, 28, 29], 2)
     show("SmolLM2-135M, 4 x 128 tokens", found)
-    # Every fourth layer stands for four, the last one only for itself.
-    weights = np.array([4, 4, 4, 4, 4, 4, 4, 1, 1])
-    loops, sweeps, _ = np.array(list(found.values())).T
-    average = float((weights * loops).sum() / (weights * sweeps).sum())
+    # The time is linear in the layer up to the last but one, so the layers between are interpolated.
+    everywhere = [np.interp(range(30), list(found), times) for times in zip(*found.values(), strict=True)]
+    average = float(everywhere[0].sum() / everywhere[1].sum())
     print(f"average over the 30 layers: loop/sweep {average:.2f}")
     assert average >= 1.7
