@@ -118,7 +118,7 @@ def _lines(text: str) -> UInt64[np.ndarray, " line"]:
     return np.sort(np.frombuffer(hashes, dtype="<u8"))
 
 
-def _candidates(lines: Sequence[UInt64[np.ndarray, " line"]]) -> Iterable[tuple[int, int]]:
+def _candidates(lines: Sequence[UInt64[np.ndarray, " _"]]) -> Iterable[tuple[int, int]]:
     """Pairs of documents whose sketches agree in a band."""
     if not lines:
         return
