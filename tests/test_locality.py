@@ -112,7 +112,7 @@ def test_intervals_cover_at_their_nominal_rate():
     rng = np.random.default_rng(4)
     names = (*COUNTS, *SHARES, "mass")
     inside = {name: [] for name in names}
-    for trial in range(150):
+    for trial in range(120):
         effects = heavy_tailed(rng)
         noise = (0.5, 1.0, 2.0)[trial % 3] * np.median(np.abs(effects))  # of the mean over folds
         table = measure(rng, effects, noise, folds=(8, 16)[trial % 2])
@@ -134,6 +134,15 @@ def test_intervals_cover_when_whole_folds_are_off():
         score = locality.scores(table)["mass"]
         inside.append(score.low <= np.maximum(effects, 0).sum() <= score.high)
     assert 0.88 <= np.mean(inside) <= 1
+
+
+def test_a_scale_per_fold_moves_the_mass_but_not_the_shape():
+    rng = np.random.default_rng(11)
+    found = locality.scores(heavy_tailed(rng, 300) * (1 + 0.05 * rng.standard_normal((8, 1))))
+    width = {name: (found[name].high - found[name].low) / found[name].value for name in locality.NAMES}
+    assert width["mass"] > 0.03
+    assert width["effective_number"] < 0.1 * width["mass"]
+    assert width["entropy_number"] < 0.05 * width["mass"]
 
 
 def test_a_planted_unit_is_found_under_noise():
@@ -254,7 +263,7 @@ def test_overlap_without_noise_is_the_definition():
 def test_overlap_is_not_lost_in_noise():
     rng = np.random.default_rng(1)
     plain, debiased, inside = [], [], []
-    for _ in range(15):
+    for _ in range(10):
         effects = related(rng)
         table = measure(rng, effects, 1.0)
         found = locality.overlap(table, draws=1)
