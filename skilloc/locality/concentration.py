@@ -160,8 +160,9 @@ def scores(effects: Float[np.ndarray, "fold unit"], *, top: int = 10) -> dict[st
     noise that could hide any number of small ones: N, locality and Hoyer keep their wide interval, the others are NaN.
 
     In simulation (2,000 units, lognormal effects, 8 or 16 folds, noise of their mean 0.5, 1 and 2 times the median
-    effect) `plain` finds N 3, 11 and 31 % too large, this 0, 1 and 5 % too small, and 92 to 99 % of the intervals
-    hold the truth; of 3 or 4 folds about 80 to 95 %. Where noise hides most of the mass N stays too small.
+    effect) `plain` finds N 3, 11 and 31 % too large, this 0, 1 to 2 and 5 to 6 % too small, and 92 to 99 % of its
+    intervals for N hold the truth (88 to 100 % for the other scores; with 3 or 4 folds 75 to 100 %). Where noise hides
+    most of the mass, N stays too small, and fewer intervals hold it.
 
     Args:
         effects: signed, nats, positive = needed; NaN = unit not measured.
