@@ -227,15 +227,16 @@ def prose(text: str, seen: set[str]) -> str:
     """
     kept = []
     for paragraph in BLANK.split(HEADING.sub("\n", text)):
-        line = " ".join(paragraph.split())
-        if len(line) < 60 or not line[0].isupper() or line[-1] not in ".:!?)" or ">>>" in line or line in seen:
+        body = paragraph.strip()
+        if len(body) < 60 or not body[0].isupper() or body[-1] not in ".:!?)" or ">>>" in body:
             continue
-        if PARAMETER.search(paragraph):
+        line = " ".join(body.split())
+        if len(line) < 60 or line in seen or PARAMETER.search(paragraph):
             continue
         line = ROLE.sub(r"\1", line).replace("`", "")
         words = WORD.findall(line)
         letters = sum(map(len, words)) + line.count(" ")
-        small = sum(word.lower() in SMALL_WORDS for word in words)
+        small = sum(map(SMALL_WORDS.__contains__, map(str.lower, words)))
         if len(words) >= 10 and letters >= 0.9 * len(line) and small >= 0.25 * len(words) and line not in seen:
             seen.add(line)
             kept.append(line)

@@ -192,7 +192,7 @@ def text_subtask(
             counts = ", ".join(f"{len(part)} {key}" for key, part in splits().items())
             raise ValueError(
                 f'`n` is {n} but the {split} split of subtask "{name}" has {len(packed)} rows of {length} tokens '
-                f"(documents: {counts}); draw fewer, shorten `length`, or pass more documents"
+                f"(documents: {counts}); draw fewer or from another split, or pass more documents"
             )
         chosen = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))[:n].sort().values
         return Batch(packed[chosen, :-1].contiguous(), packed[chosen, 1:].contiguous())
