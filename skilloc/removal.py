@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from skilloc import store
+from skilloc import locality, store
 from skilloc.ablation import mask_effects
 from skilloc.effects import Effects
-from skilloc.intervene import Reference, as_reference, fold
-from skilloc.masks import Mask, drop_top, matched_random
+from skilloc.intervene import Reference, as_reference
+from skilloc.locality import Scores
+from skilloc.masks import Mask, drop_top, matched_random, top
 from skilloc.tasks import Batch
 
 
@@ -117,12 +118,7 @@ def removal_effects(
             asks for.
     """
     folds = len(effects.values)
-    tokens = dict(fold(batches, folds).digests)
-    if effects.made.get("tokens") != tokens:
-        raise ValueError(
-            f"`effects` were measured on tokens {effects.made.get('tokens')} but `batches` hold {tokens}; "
-            "draw the batches of the effects again"
-        )
+    _check_tokens(effects, batches)
     if folds < 2:
         raise ValueError(
             "`effects` have 1 fold; units are chosen on other folds than those reported, so use at least 2"
@@ -153,3 +149,73 @@ def removal_effects(
         "effects": dict(effects.made),
     }
     return Removal(values, random, baseline, effects.subtasks, tuple(sizes), made)
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """How pairs of units work together on one subtask.
+
+    Attributes:
+        names: of the units.
+        scores: effect of both minus the sum of their single effects, in nats, on `unit unit`; positive = each stands
+            in for the other.
+    """
+
+    names: tuple[str, ...]
+    scores: Scores
+
+
+def pair_interactions(
+    model: Any,
+    batches: Mapping[str, Batch],
+    effects: Effects,
+    *,
+    subtask: str,
+    n: int = 10,
+    reference: Reference | None = None,
+) -> Interactions:
+    """Measure e_ij - e_i - e_j for all pairs of a subtask's top n units.
+
+    The units are chosen on the first half of the folds, and everything is measured on the second.
+
+    Args:
+        model: a bridge in evaluation mode; it is left as it was.
+        batches: the batches that `effects` were measured on.
+        effects: what units are chosen by; at least 6 folds, so that 3 are left for an interval.
+        subtask: whose units and whose loss.
+        n: number of units; n (n - 1) / 2 pairs are ablated.
+        reference: what units are held at; zero if not given.
+
+    Raises:
+        ValueError: if there are fewer than 6 folds, or the effects were measured on other tokens.
+    """
+    folds = len(effects.values)
+    if folds < 6:
+        raise ValueError(
+            f"`effects` have {folds} folds; pairs are chosen on one half and measured on the other, so use 6"
+        )
+    _check_tokens(effects, batches)
+    units = effects.units
+    chosen = np.flatnonzero(top(effects.of(subtask)[: folds // 2].mean(axis=0), n))
+    first, second = np.triu_indices(n, k=1)
+    groups = [*chosen[:, None], *chosen[np.stack([first, second], axis=1)]]
+    masks = [Mask(units, ~np.isin(np.arange(len(units)), group)) for group in groups]
+    measured, _ = mask_effects(model, batches, masks, reference=as_reference(reference, units), folds=folds)
+    held_out = measured[:, folds // 2 :, effects.subtasks.index(subtask)].T
+    single, joint = held_out[:, :n], np.zeros((len(held_out), n, n))
+    joint[:, first, second] = joint[:, second, first] = held_out[:, n:]
+    alone = np.eye(n, dtype=bool)
+    joint[:, alone] = 2 * single
+    scores = locality.interaction(
+        joint, np.broadcast_to(single[:, :, None], joint.shape), np.broadcast_to(single[:, None], joint.shape)
+    )
+    return Interactions(tuple(units.names[u] for u in chosen), scores)
+
+
+def _check_tokens(effects: Effects, batches: Mapping[str, Batch]) -> None:
+    tokens = {name: batch.digest for name, batch in batches.items()}
+    if effects.made.get("tokens") != tokens:
+        raise ValueError(
+            f"`effects` were measured on tokens {effects.made.get('tokens')} but `batches` hold {tokens}; "
+            "draw the batches of the effects again"
+        )
