@@ -1,0 +1,63 @@
+"""The commands. Each is a file of this folder with a frozen dataclass `Command`: its fields are the options, its
+docstring the help, and `run` does it. These files import nothing heavy at their top, so that `skilloc --help` answers
+at once. To add a command, add its file and its name to `COMMANDS`.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import tyro
+
+COMMANDS = ("effects", "locality", "removal", "show", "fetch", "sweep")
+ABOUT = "Which parts of a network carry a skill, how local is it, and what happens when they are taken away?"
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command line.
+
+    An error of the user's making ends it with one or two lines on stderr and exit status 2; anything else is a bug, and
+    keeps its traceback.
+
+    Args:
+        args: the arguments; those of the process if not given.
+    """
+    try:
+        commands = {name: import_module(f"skilloc.cli.{name}").Command for name in COMMANDS}
+        config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands, prog="skilloc", description=ABOUT, args=args, config=config
+        )
+        command.run()
+    except KeyboardInterrupt as stopped:
+        print(
+            f"\nskilloc: {stopped or 'stopped; what was measured is kept, and the same command goes on'}",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if not is_users(error):
+            raise
+        print(f"skilloc: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether an error is the user's to mend: the file system's, or one that skilloc itself raised at its door.
+
+    The same type out of another library, or any other type, is a bug.
+    """
+    if isinstance(error, OSError):
+        return True
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    return (
+        isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and PACKAGE in Path(raised).resolve().parents
+    )

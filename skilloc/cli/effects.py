@@ -1,0 +1,105 @@
+"""`skilloc effects`: what a model loses when it loses a unit."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from skilloc.study.settings import Settings
+
+BUILTIN = ("python", "cpp", "english")
+
+Model = Annotated[Positional[str], arg(metavar="MODEL")]
+Subtask = Annotated[tuple[tuple[str, ...], ...], arg(metavar="NAME=SOURCE ..."), UseAppendAction]
+
+
+@dataclass(frozen=True)
+class Options(Settings):
+    """The settings, as the help prints them."""
+
+    units: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = Settings.units
+    method: Annotated[str, arg(metavar="METHOD")] = Settings.method
+    reference: Annotated[str, arg(metavar="REFERENCE")] = Settings.reference
+    split: Annotated[str, arg(metavar="SPLIT")] = Settings.split
+    layers: Annotated[tuple[int, ...], arg(metavar="LAYER ...", help_behavior_hint="(default: all)")] = ()
+    only: Annotated[tuple[str, ...], arg(metavar="UNIT ...", help_behavior_hint="(default: all)")] = ()
+    sample: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """Measure or estimate the effect of every unit on every subtask: its loss without the unit minus its loss with it.
+
+    Killed at any moment, the same command goes on where it was.
+    """
+
+    model: Model
+    """embedded, smollm2, a hub name, a folder, or a .gguf file"""
+    out: Path
+    """folder for the results"""
+    subtask: Subtask = ()
+    """what to measure on. SOURCE is python, cpp or english (built in), a file, a quoted glob, data.jsonl#field,
+    data.parquet#field or hub:owner/name#field. Without it: python, cpp and english"""
+    settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
+    seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """begin no exact measurement after this time; the same command goes on for as long again"""
+    workers: Annotated[int, arg(help_behavior_hint="")] = 0
+    """threads of the exact sweep (default: one per core)"""
+    device: str = "cpu"
+    """where the model runs"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Measure, save, print the units that each subtask needs most."""
+        sources = sources_of(self.subtask)
+        from skilloc.cli import tables
+        from skilloc.models.language import open_model
+        from skilloc.study.measure import measure
+        from skilloc.study.report import about, calibration_record, top_units
+
+        opened = open_model(self.model, device=self.device)
+        study = measure(opened, sources, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds)
+        record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
+        record["calibration"] = calibration_record(study)
+        if self.json:
+            tables.print_json(record)
+            return
+        tables.print_about(record)
+        tables.print_top(record)
+        tables.print_calibration(record)
+        print(f"saved in {self.out}; next: skilloc locality {self.out}")
+
+
+def sources_of(subtask: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Read NAME=SOURCE arguments; a built-in corpus may stand alone.
+
+    Raises:
+        ValueError: if an argument is neither, or a name comes twice.
+    """
+    given = [pair for group in subtask for pair in group] or list(BUILTIN)
+    sources: dict[str, str] = {}
+    for pair in given:
+        name, equals, source = pair.partition("=")
+        if not equals and pair in BUILTIN:
+            source = pair
+        if not name or not source:
+            raise ValueError(
+                f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(BUILTIN)}'
+            )
+        if name in sources:
+            raise ValueError(f'`subtask` has "{name}" twice; give each subtask a name of its own')
+        sources[name] = source
+    return sources
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,55 @@
+"""`skilloc removal`: what happens to every subtask when the units that one of them needs most go together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from skilloc.cli.effects import Model
+
+
+@dataclass(frozen=True)
+class Command:
+    """Remove the top units of each subtask together and measure all subtasks, beside random units of the same layers.
+
+    The units are chosen on other folds than those reported. The examples are those of DIR, drawn again.
+    """
+
+    model: Model
+    """the model that DIR is about"""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """a folder that `skilloc effects` wrote"""
+    n: tuple[int, ...] = (10, 30, 100)
+    """numbers of units to remove"""
+    reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    """what removed units are held at: zero, mean or resample (default: as in DIR)"""
+    draws: int = 5
+    """number of random masks beside each removal"""
+    seed: int = 0
+    """of the random masks"""
+    out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """folder for the result (default: DIR/removal)"""
+    device: str = "cpu"
+    """where the model runs"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Measure, save, print the matrices."""
+        from skilloc.cli import tables
+        from skilloc.models.language import open_model
+        from skilloc.study.folder import load_study
+        from skilloc.study.removing import remove
+        from skilloc.study.report import removal_record
+
+        effects = load_study(self.folder).effects
+        out = self.out or self.folder / "removal"
+        opened = open_model(self.model, device=self.device)
+        removal = remove(opened, effects, out, sizes=self.n, reference=self.reference, draws=self.draws, seed=self.seed)
+        record = {"out": str(out), **removal_record(removal)}
+        if self.json:
+            tables.print_json(record)
+            return
+        tables.print_removal(record)
+        print(f"saved in {out}; next: skilloc show {self.folder}")

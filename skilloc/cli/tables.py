@@ -1,0 +1,184 @@
+"""Records as tables for the terminal. Rows are scores and columns subtasks, so that three subtasks fit 80 columns."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from skilloc.study.report import Record, plain
+
+ABREAST = 4
+"""Subtasks side by side in one table."""
+
+WORDS = {
+    "mass": "mass (nats)",
+    "effective_number": "effective number",
+    "entropy_number": "entropy number",
+    "k50": "units for half",
+    "k90": "units for 90 %",
+    "negative_share": "negative share",
+}
+
+
+def print_json(record: Any) -> None:
+    """Print a record as JSON; NaN and infinity become null."""
+    print(json.dumps(plain(record), indent=1, ensure_ascii=False))
+
+
+def print_about(record: Record) -> None:
+    """Print what a result is about, in two lines."""
+    console = _console()
+    measured = f"{record['measured']:,} of {record['units']:,} units"
+    exact = "all exactly" if record["exact"] == record["measured"] else f"{record['exact']:,} of them exactly"
+    console.print(
+        f"[bold]{record['model']}[/]: {measured}, {exact} ({record['method']}, reference {record['reference']})",
+        highlight=False,
+    )
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in record["baseline"].items())
+    console.print(f"loss in nats per token: {losses} ({record['folds']} folds)\n", highlight=False)
+
+
+def print_top(record: Record) -> None:
+    """Print the units that each subtask needs most, with their effects."""
+    for subtasks in _abreast(record["subtasks"]):
+        table = _table("", subtasks)
+        rows = max(len(record["top"][name]) for name in subtasks)
+        for place in range(rows):
+            table.add_row(str(place + 1), *(_unit(record["top"][name], place) for name in subtasks))
+        _print("units needed most: effect in nats, ± half its 95 % interval (~ = estimated)", table)
+
+
+def _unit(units: Sequence[Record], place: int) -> str:
+    if place >= len(units):
+        return ""
+    unit = units[place]
+    error = "" if math.isnan(unit["high"]) else f" ± {number(unit['high'] - unit['value'], 2)}"
+    return f"{unit['unit']} {'' if unit['exact'] else '~'}{number(unit['value'])}{error}"
+
+
+def print_calibration(record: Record) -> None:
+    """Print how far an estimate can be trusted."""
+    found = record["calibration"]
+    if found is None:
+        return
+    for subtasks in _abreast(list(found)):
+        first = found[subtasks[0]]
+        title = f"the estimate against {first['measured']} exact effects, {first['drawn']} of random units"
+        table = _table("", subtasks)
+        for name in ("pearson", "spearman", "relative_error"):
+            table.add_row(name.replace("_", " "), *(interval(found[subtask][name]) for subtask in subtasks))
+        for name in first["recall"]:
+            k, m = name.split(" in ")
+            label = f"top {k} found in top {m}"
+            table.add_row(label, *(interval(found[s]["recall"].get(name)) for s in subtasks))
+        for m in first["missed_mass"]:
+            table.add_row(f"mass missed beyond {m}", *(interval(found[s]["missed_mass"].get(m)) for s in subtasks))
+        _print(title, table)
+
+
+def print_locality(record: Record) -> None:
+    """Print the scores of each subtask, then the matrices between subtasks."""
+    for subtasks in _abreast(record["subtasks"]):
+        table = _table("", [*subtasks, "chance"])
+        for name in record["scores"][subtasks[0]]:
+            scores = [record["scores"][subtask][name] for subtask in subtasks]
+            label = f"top {record['top']} share" if name == "top_share" else WORDS.get(name, name)
+            table.add_row(label, *map(interval, scores), number(scores[0]["chance"]))
+        _print("how local: score \\[95 % interval]; – = cannot be told from noise", table)
+    titles = {"overlap": "weighted overlap", "top_jaccard": f"top {record['top']} in common"}
+    for name, scores in record["between"].items():
+        _print_matrix(titles.get(name, name.replace("_", " ")), record["subtasks"], scores)
+
+
+def print_removal(record: Record) -> None:
+    """Print, per number of removed units, the loss increases beside those of random units, and the scores."""
+    names = record["subtasks"]
+    for size, scores in record["sizes"].items():
+        title = f"top {size} units removed: loss increase in nats"
+        _print_matrix(title, names, scores["loss_increase"], control="random")
+        table = _table("", ["value \\[95 % interval]", "random"])
+        for s, name in enumerate(names):
+            one = {end: values[s] for end, values in scores["specificity"].items()}
+            table.add_row(f"specificity of {name}", interval(one), number(one["chance"]))
+        table.add_row("asymmetry", interval(scores["asymmetry"]), number(scores["asymmetry"]["chance"]))
+        _print("", table)
+
+
+def print_spread(record: Record) -> None:
+    """Print how far the scores move between references."""
+    for subtasks in _abreast(list(record["scores"])):
+        title = f"largest minus smallest score over the references {', '.join(record['references'])}"
+        table = _table("", subtasks)
+        for name in record["scores"][subtasks[0]]:
+            ranges = [record["scores"][subtask][name]["range"] for subtask in subtasks]
+            table.add_row(WORDS.get(name, name.replace("_", " ")), *map(number, ranges))
+        _print(title, table)
+
+
+def _print_matrix(title: str, names: Sequence[str], scores: Mapping[str, Any], *, control: str = "chance") -> None:
+    """Print values with intervals; the control goes into the title if it is one number, else into the cells."""
+    apart = [
+        scores["chance"][row][column] for row in range(len(names)) for column in range(len(names))
+        if row != column and math.isfinite(scores["chance"][row][column])
+    ]  # fmt: skip
+    one = len({number(level) for level in apart}) == 1
+    title = f"{title} \\[95 % interval]" + (f", {control} {number(apart[0])}" if one else f" ({control})")
+    for columns in _abreast(names):
+        table = _table("", columns)
+        for row, name in enumerate(names):
+            table.add_row(name, *(_cell(scores, row, list(names).index(c), with_control=not one) for c in columns))
+        _print(title, table)
+
+
+def _cell(scores: Mapping[str, Any], row: int, column: int, *, with_control: bool) -> str:
+    score = {end: values[row][column] for end, values in scores.items()}
+    level = score["chance"]
+    return interval(score) + (f" ({number(level, 2)})" if with_control and math.isfinite(level) else "")
+
+
+def interval(score: Mapping[str, float] | None) -> str:
+    """Return a score with its interval, `0.634 [0.58, 0.67]`; a dash for one that cannot be told from noise."""
+    if score is None or math.isnan(score["value"]):
+        return "–"
+    if score["low"] == score["high"]:
+        return number(score["value"])
+    return f"{number(score['value'])} \\[{number(score['low'], 2)}, {number(score['high'], 2)}]"
+
+
+def number(value: float, figures: int = 3) -> str:
+    """Return a number with so many figures: 0.00123, 0.123, 1.23, 123, 1,234."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    digits = max(0, figures - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{min(digits, 5)}f}"
+    return (text.rstrip("0").rstrip(".") if text.strip("-01.") == "" else text).replace("-", "−")
+
+
+def _abreast(subtasks: Sequence[str]) -> list[list[str]]:
+    return [list(subtasks[i : i + ABREAST]) for i in range(0, len(subtasks), ABREAST)]
+
+
+def _print(title: str, table: Table) -> None:
+    console = _console()
+    if title:
+        console.print(title, style="bold")
+    console.print(table)
+    console.print()
+
+
+def _table(first: str, columns: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in (first, *columns):
+        table.add_column(column, no_wrap=True, header_style="dim")
+    return table
+
+
+def _console() -> Console:
+    """A terminal as wide as it is; a file or a pipe gets whole lines."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)

@@ -1,0 +1,89 @@
+"""Curves with bands: sorted effects, and losses against the number of removed units."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from skilloc.plots.style import CONTROL, colour_of, signed_ticks
+
+
+def sorted_curves(
+    ax: Axes,
+    ranks: Float[np.ndarray, "point"],
+    values: Float[np.ndarray, "subtask point"],
+    low: Float[np.ndarray, "subtask point"],
+    high: Float[np.ndarray, "subtask point"],
+    subtasks: Sequence[str],
+    *,
+    noise: Float[np.ndarray, "subtask"],
+) -> Axes:
+    """Draw effects against their rank: ranks logarithmic, effects symmetric logarithmic, linear within the noise.
+
+    A curve that falls at once is a local skill; one that stays above its noise for long is spread out.
+
+    Args:
+        ax: where to draw.
+        ranks: places on the rank axis, from 1.
+        values: effect in nats at these ranks.
+        low: lower end of the band.
+        high: upper end of the band.
+        subtasks: names.
+        noise: nats that a single unit's effect must exceed to be told from 0; dashed.
+    """
+    largest = 2 * float(np.nanmax(np.abs(values)))
+    linear = float(np.clip(noise.min(), largest * 1e-5, largest / 10))
+    for s, name in enumerate(subtasks):
+        ax.fill_between(ranks, low[s], high[s], color=colour_of(s), alpha=0.18, lw=0)
+        ax.plot(ranks, values[s], color=colour_of(s), label=name)
+        ax.axhline(noise[s], color=colour_of(s), lw=0.8, ls=(0, (4, 3)), alpha=0.8)
+    ax.plot([], [], color=CONTROL, lw=0.8, ls=(0, (4, 3)), label="noise of one unit")
+    ax.axhline(0, color="black", lw=0.5)
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
+    ticks, labels = signed_ticks(linear, largest, most=4)
+    ax.set_yticks(ticks, labels)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
+    bottom = min(1.5 * float(np.nanmin(values)), -linear)
+    ax.set(xlim=(ranks[0], ranks[-1]), ylim=(bottom, largest), xlabel="rank of the unit", ylabel="effect (nats)")
+    ax.legend(loc="upper right")
+    return ax
+
+
+def removal_curves(
+    ax: Axes,
+    counts: Int[np.ndarray, "size"],
+    values: Float[np.ndarray, "target size"],
+    low: Float[np.ndarray, "target size"],
+    high: Float[np.ndarray, "target size"],
+    subtasks: Sequence[str],
+    *,
+    control: Float[np.ndarray, "target size"],
+) -> Axes:
+    """Draw the loss increase of every subtask against the number of removed units, beside random masks.
+
+    Args:
+        ax: where to draw.
+        counts: numbers of removed units.
+        values: loss increase in nats.
+        low: lower end of the band.
+        high: upper end of the band.
+        subtasks: names on the target axis.
+        control: the same for random masks of equal size and layers; dotted, in each subtask's colour.
+    """
+    for s, name in enumerate(subtasks):
+        ax.fill_between(counts, low[s], high[s], color=colour_of(s), alpha=0.2, lw=0)
+        ax.plot(counts, values[s], "o-", color=colour_of(s), label=name)
+        ax.plot(counts, control[s], ":", color=colour_of(s), lw=1.2)
+    ax.plot([], [], ":", color=CONTROL, lw=1.2, label="random units")
+    ax.axhline(0, color="black", lw=0.5)
+    ax.set(xscale="log", xlabel="units removed", ylabel="loss increase (nats)")
+    ax.xaxis.set_major_locator(FixedLocator([float(n) for n in counts]))
+    ax.set_xticklabels([f"{n:,}" for n in counts])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="x", which="minor", length=0)
+    ax.legend(loc="upper left")
+    return ax

@@ -1,0 +1,102 @@
+"""One look for all figures: sizes for a paper's page, colours that colour-blind readers can tell apart."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+WIDE, NARROW = 6.8, 3.3
+"""Widths in inches of a figure over two columns, and over one."""
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c6d31")
+"""Okabe & Ito's colours but for the yellow, which is too light for lines."""
+
+CONTROL = "#8a8a8a"
+"""Controls and chance levels are always this grey."""
+
+RC: dict[str, Any] = {
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    # Text stays text, so that an SVG can be searched and edited; and the same picture is the same file.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "skilloc",
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """Return a context in which figures are made, drawn into and saved."""
+    return rc_context(RC)  # type: ignore[arg-type]
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, width: float = WIDE, height: float = 3.0, **subplots: Any
+) -> tuple[Figure, Any]:
+    """Return a figure that no window and no global list knows, and its axes (an array if there are several).
+
+    Args:
+        rows: number of axes below each other.
+        columns: number of axes beside each other.
+        width: in inches; `WIDE` or `NARROW`.
+        height: in inches.
+        subplots: passed on to `Figure.subplots`.
+    """
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots(rows, columns, **subplots)
+
+
+def colour_of(position: int) -> str:
+    """Return the colour of the subtask at a position of the subtask axis; the same in every picture."""
+    return COLOURS[position % len(COLOURS)]
+
+
+def short(value: float) -> str:
+    """Return a number with two figures: 0.0012, 0.12, 1.2, 12, 1,200."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    digits = max(0, 1 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:,.{min(digits, 6)}f}".replace("-", "−")
+
+
+def signed_ticks(linear: float, largest: float, *, most: int) -> tuple[list[float], list[str]]:
+    """Return ticks for a symmetric logarithmic scale, 0 and powers of ten on both sides, with their labels.
+
+    Args:
+        linear: where the logarithmic parts begin.
+        largest: where they end.
+        most: number of powers on each side, at most; the largest are kept.
+    """
+    decades = 10.0 ** np.arange(np.ceil(np.log10(linear)), np.floor(np.log10(largest)) + 1)
+    step = -(-len(decades) // most)
+    decades = decades[::-1][:: max(step, 1)][::-1]
+    ticks = [*(-decades[::-1]).tolist(), 0.0, *decades.tolist()]
+    return ticks, [_power(tick) for tick in ticks]
+
+
+def _power(value: float) -> str:
+    if value == 0:
+        return "0"
+    size = f"{abs(value):g}" if 0.001 <= abs(value) < 10_000 else f"$10^{{{round(np.log10(abs(value)))}}}$"
+    return ("−" if value < 0 else "+") + size

@@ -1,0 +1,111 @@
+"""The examples of a study: drawn from sources that have a name, and drawn again from the record of a result."""
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+from skilloc.effects import Effects
+from skilloc.intervene import Reference, mean_reference, resample_reference, zero_reference
+from skilloc.models.language import Opened, context_length, digest, encoder, separator
+from skilloc.study.settings import Settings
+from skilloc.tasks import Batch, Subtask
+from skilloc.tasks.subtask import Split
+from skilloc.tasks.text import documents, text_subtask
+from skilloc.units import Units
+
+DRAW = ("sequences", "length", "split", "seed")
+
+
+def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
+    """Make a subtask of every source, in the tokens of a model.
+
+    Args:
+        opened: the model and its tokenizer.
+        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it.
+        length: tokens per example.
+
+    Raises:
+        ValueError: if there are no sources, one has no texts, or the length is beyond the model's context.
+        FileNotFoundError: if a file is not there.
+    """
+    context = context_length(opened.model)
+    if length > context:
+        raise ValueError(
+            f'`length` is {length} but the context of "{opened.name}" is {context} tokens; use at most that'
+        )
+    if not sources:
+        raise ValueError("`sources` is empty; name at least one subtask")
+    encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
+    return {
+        name: text_subtask(name, documents(source), encode, length=length, separator=end)
+        for name, source in sources.items()
+    }
+
+
+def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Batch]:
+    """Draw the examples of every subtask, from the split that the settings name.
+
+    Raises:
+        ValueError: if the split is unknown, or holds too little text.
+    """
+    return _draw(subtasks, settings, settings.split)
+
+
+def reference_of(
+    opened: Opened, subtasks: Mapping[str, Subtask], batches: Mapping[str, Batch], units: Units, settings: Settings
+) -> Reference:
+    """Make the reference that the settings name; a mean comes from text of another split than the measured one."""
+    if settings.reference == "mean":
+        other = "train" if settings.split == "selection" else "selection"
+        return mean_reference(opened.model, _draw(subtasks, settings, other), units)
+    if settings.reference == "resample":
+        return resample_reference(opened.model, batches, units, seed=settings.seed)
+    return zero_reference(units)
+
+
+def record_of(sources: Mapping[str, str], subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Any]:
+    """Return what `redraw` needs, with what the texts are. JSON only."""
+    texts = {name: dict(subtask.made or {}) for name, subtask in subtasks.items()}
+    kept = {name: getattr(settings, name) for name in (*DRAW, "reference")}
+    return {"sources": dict(sources), "texts": texts, **kept}
+
+
+def redraw(opened: Opened, effects: Effects, *, reference: str | None = None) -> tuple[dict[str, Batch], Reference]:
+    """Draw the examples of a result again, with its reference; refuse if they, or the model, are not the same.
+
+    Args:
+        opened: the model that the effects were measured on.
+        effects: effects that a study measured.
+        reference: another reference than theirs.
+
+    Raises:
+        ValueError: if the effects do not say how their examples were drawn, the model is another one, or the texts
+            have changed.
+    """
+    drawn: Mapping[str, Any] | None = effects.made.get("drawn")
+    if not drawn:
+        raise ValueError("`effects` do not say how their examples were drawn; measure them with `skilloc effects`")
+    found, wanted = digest(opened.model), effects.made["model"]
+    if found != wanted:
+        name = effects.made.get("name")
+        cure = "its weights have changed: measure the effects again" if opened.name == name else f"open {name}"
+        raise ValueError(f'"{opened.name}" ({found}) is not the model that these effects are of ({wanted}); {cure}')
+    kept = {name: drawn[name] for name in (*DRAW, "reference")}
+    settings = Settings(folds=len(effects.values), **{**kept, **({"reference": reference} if reference else {})})
+    subtasks = subtasks_of(opened, drawn["sources"], length=settings.length)
+    batches = draw(subtasks, settings)
+    for name, batch in batches.items():
+        if batch.digest != effects.made["tokens"][name]:
+            raise ValueError(
+                f'the texts of subtask "{name}" ({drawn["sources"][name]}) are not those of these effects any more; '
+                "measure the effects again"
+            )
+    return batches, reference_of(opened, subtasks, batches, effects.units, settings)
+
+
+def _draw(subtasks: Mapping[str, Subtask], settings: Settings, split: str) -> dict[str, Batch]:
+    if split not in get_args(Split):
+        raise ValueError(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
+    return {
+        name: subtask.draw(settings.sequences, split=cast(Split, split), seed=settings.seed)
+        for name, subtask in subtasks.items()
+    }

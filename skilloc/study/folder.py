@@ -1,0 +1,119 @@
+"""The folder of a study: who it belongs to, and what is in it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from skilloc import store
+from skilloc.calibration import Calibration, Interval
+from skilloc.effects import Effects
+
+WORDS = {"model": "another model", "tokens": "other tokens", "units": "other units", "reference": "another reference"}
+
+
+class Compared(NamedTuple):
+    """An estimate and exact effects of some units.
+
+    Attributes:
+        estimate: effects by attribution.
+        exact: effects by ablation, of the units that were drawn and of the estimate's own top.
+        drawn: which units were drawn at random.
+        calibration: how far the estimate can be trusted, by subtask.
+    """
+
+    estimate: Effects
+    exact: Effects
+    drawn: Bool[np.ndarray, "unit"]
+    calibration: dict[str, Calibration]
+
+
+class Study(NamedTuple):
+    """What a finished study holds.
+
+    Attributes:
+        effects: the result.
+        compared: how far it can be trusted, where it was estimated and compared with exact effects.
+    """
+
+    effects: Effects
+    compared: Compared | None
+
+
+def claim(folder: Path, request: Mapping[str, Any]) -> None:
+    """Make a folder the home of a study; one that is so already stays as it is.
+
+    Raises:
+        ValueError: if the folder belongs to another study, naming what differs, or holds other files.
+    """
+    home = folder / "request"
+    if not home.exists():
+        if folder.is_dir() and any(not path.name.endswith(".aside") for path in folder.iterdir()):
+            raise ValueError(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
+        store.write(home, request, {})
+        return
+    there, wanted = store.read(home).spec, json.loads(store.canonical(request))
+    for name in wanted:
+        if there.get(name) != wanted[name]:
+            raise ValueError(
+                f'"{folder}" holds a study {_difference(name, there.get(name), wanted[name])}; '
+                "choose another folder for `out`, or delete that one"
+            )
+
+
+def _difference(name: str, there: Any, wanted: Any) -> str:
+    if name == "settings" and isinstance(there, Mapping):
+        key = next(key for key in {**there, **wanted} if there.get(key) != wanted.get(key))
+        return f"with `{key}` {there.get(key)} and not {wanted.get(key)}"
+    if name == "tokens" and isinstance(there, Mapping) and list(there) != list(wanted):
+        return f"of subtasks {', '.join(there)} and not {', '.join(wanted)}"
+    return f"of {WORDS.get(name, f'another {name}')}"
+
+
+def save_compared(folder: Path, compared: Compared) -> None:
+    """Write the exact effects beside an estimate, and what the comparison says."""
+    compared.exact.save(folder / "exact")
+    metrics = {name: asdict(found) for name, found in compared.calibration.items()}
+    arrays = {"drawn": store.Labelled(compared.drawn, ("unit",), {})}
+    store.write(folder / "calibration", {"what": "calibration", "made": dict(compared.estimate.made)}, metrics, arrays)
+
+
+def load_study(folder: Path) -> Study:
+    """Read a study, or effects that were saved alone.
+
+    Raises:
+        FileNotFoundError: if there is none, or it is not finished.
+        ValueError: if a part of it was cut or altered.
+    """
+    if (folder / "manifest.json").is_file():
+        return Study(Effects.load(folder), None)
+    if not (folder / "effects").is_dir():
+        begun = (folder / "request").is_dir()
+        raise FileNotFoundError(
+            f'"{folder}" {"holds an unfinished study" if begun else "holds no study"}; '
+            + ("run its `skilloc effects` again to go on" if begun else "pass a folder that `skilloc effects` wrote")
+        )
+    effects = Effects.load(folder / "effects")
+    if not (folder / "calibration").is_dir():
+        return Study(effects, None)
+    found = store.read(folder / "calibration")
+    calibration = {name: _calibration(found.metrics[name]) for name in effects.subtasks}
+    estimate, exact = Effects.load(folder / "estimate"), Effects.load(folder / "exact")
+    return Study(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration))
+
+
+def _calibration(record: Mapping[str, Any]) -> Calibration:
+    """Read what `asdict` made of a calibration; a number that JSON could not hold is NaN."""
+
+    def read(entry: Any) -> Any:
+        if not isinstance(entry, Mapping):
+            return entry
+        if set(entry) == {"value", "low", "high"}:
+            return Interval(**{end: float("nan") if value is None else value for end, value in entry.items()})
+        return {name: read(value) for name, value in entry.items()}
+
+    return Calibration(**{name: read(entry) for name, entry in record.items()})

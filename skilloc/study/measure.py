@@ -1,0 +1,181 @@
+"""Measure a study: draw the examples, estimate or ablate, compare, and keep every step in the folder."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from skilloc import store
+from skilloc.ablation import ablation_effects
+from skilloc.attribution import attribution_effects, integrated_gradients_effects
+from skilloc.calibration import RECALLS, calibrate
+from skilloc.effects import Effects
+from skilloc.intervene import Reference
+from skilloc.masks import top
+from skilloc.models.language import Opened, digest
+from skilloc.models.weights import units_of
+from skilloc.study.draws import draw, record_of, reference_of, subtasks_of
+from skilloc.study.folder import Compared, Study, claim, load_study, save_compared
+from skilloc.study.settings import Settings
+from skilloc.tasks import Batch
+from skilloc.units import Units
+
+LEAST = 8
+"""With fewer random units than this, a correlation says nothing."""
+
+
+def measure(
+    opened: Opened,
+    sources: Mapping[str, str],
+    settings: Settings,
+    folder: Path,
+    *,
+    workers: int = 1,
+    seconds: float | None = None,
+) -> Study:
+    """Measure the effects of a model's units on some subtasks into a folder; the same call goes on where it stopped.
+
+    Args:
+        opened: the model and its tokenizer.
+        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it.
+        settings: how and what to measure.
+        folder: where the study is kept.
+        workers: number of threads of an exact sweep.
+        seconds: begin no exact measurement after this time. The effects found by then are saved, those of units that
+            were not reached are NaN (or estimates); the same call goes on for as long again.
+
+    Raises:
+        ValueError: if the settings ask for what is not there, or the folder belongs to another study.
+        FileNotFoundError: if a source is not there.
+    """
+    units = units_of(opened.model, kinds=settings.units)
+    candidates = _candidates(settings, units)
+    ranking = None if settings.of is None else _ranking(settings.of, units)
+    subtasks = subtasks_of(opened, sources, length=settings.length)
+    batches = draw(subtasks, settings)
+    reference = reference_of(opened, subtasks, batches, units, settings)
+    request = {
+        "what": "study",
+        "model": digest(opened.model),
+        "tokens": {name: batch.digest for name, batch in batches.items()},
+        "units": units.record(),
+        "reference": reference.record(),
+        "settings": {**settings.record(), "of": None if ranking is None else store.key(ranking.made)},
+    }
+    claim(folder, request)
+    if not (folder / "effects").is_dir() or (folder / "items").is_dir():
+        extra = {"name": opened.name, "drawn": record_of(sources, subtasks, settings)}
+        work = Work(opened.model, batches, units, reference, settings, candidates, ranking, extra)
+        _measure(work, folder, workers, seconds)
+    return load_study(folder)
+
+
+class Work(NamedTuple):
+    """What is to be measured."""
+
+    model: Any
+    batches: Mapping[str, Batch]
+    units: Units
+    reference: Reference
+    settings: Settings
+    candidates: Bool[np.ndarray, "unit"]
+    ranking: Effects | None
+    extra: Mapping[str, Any]
+
+
+def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> None:
+    """Measure, save, and only then clear away the pieces: while `items` is there, the study is not finished."""
+    items = folder / "items"
+    items.mkdir(exist_ok=True)
+    estimate = _estimate(work, folder) if work.settings.estimates else None
+    drawn, chosen = _choose(work, estimate)
+    exact, complete = None, True
+    if chosen.any():
+        exact = ablation_effects(
+            work.model, work.batches, work.units, reference=work.reference, folds=work.settings.folds, select=chosen,
+            workers=workers, resume=items, seconds=seconds,
+        )  # fmt: skip
+        complete = bool(exact.measured[chosen].all())
+    effects = exact if estimate is None else estimate
+    if estimate is not None and exact is not None and work.settings.method == "two-stage":
+        effects = estimate.overlay(exact)
+    assert effects is not None
+    # A part that an earlier budget allowed gives way to a larger one; the pieces of both are in `items`.
+    for part in ("effects", "calibration", "exact"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    if estimate is not None and exact is not None:
+        _compare(folder, estimate, exact, drawn & exact.measured, work.settings)
+    replace(effects, made={**effects.made, **work.extra}).save(folder / "effects")
+    if complete:
+        shutil.rmtree(items)
+
+
+def _estimate(work: Work, folder: Path) -> Effects:
+    if (folder / "estimate").is_dir():
+        return Effects.load(folder / "estimate")
+    settings = work.settings
+    if settings.method == "integrated-gradients":
+        found = integrated_gradients_effects(
+            work.model, work.batches, work.units, reference=work.reference, folds=settings.folds, select=work.candidates
+        )
+    else:
+        found = attribution_effects(
+            work.model, work.batches, work.units, reference=work.reference, folds=settings.folds,
+            select=work.candidates, curvature=settings.curvature, seed=settings.seed,
+        )  # fmt: skip
+    estimate = replace(found, made={**found.made, **work.extra})
+    estimate.save(folder / "estimate")
+    return estimate
+
+
+def _choose(work: Work, estimate: Effects | None) -> tuple[Bool[np.ndarray, "unit"], Bool[np.ndarray, "unit"]]:
+    """Return the units drawn at random, and all that are to be measured exactly."""
+    settings, places = work.settings, np.flatnonzero(work.candidates)
+    if settings.method == "ablation" and settings.sample is None and settings.top is None:
+        return np.zeros_like(work.candidates), work.candidates
+    drawn = np.zeros_like(work.candidates)
+    rng = np.random.default_rng(settings.seed)
+    drawn[rng.choice(places, min(settings.drawn, len(places)), replace=False)] = True
+    chosen = drawn.copy()
+    ranking = work.ranking or estimate
+    if ranking is not None:
+        for subtask in ranking.subtasks:
+            size = np.where(work.candidates, np.abs(ranking.mean(subtask)), np.nan)
+            chosen |= top(size, min(settings.ranked, int(np.isfinite(size).sum())))
+    if not chosen.any() and estimate is None:
+        raise ValueError("`sample` and `top` choose no unit; measure at least one")
+    return drawn, chosen
+
+
+def _compare(
+    folder: Path, estimate: Effects, exact: Effects, drawn: Bool[np.ndarray, "unit"], settings: Settings
+) -> None:
+    if drawn.sum() >= LEAST:
+        recalls = sorted({*RECALLS, (10, settings.ranked)} if settings.ranked >= 10 else RECALLS)
+        found = calibrate(estimate, exact, drawn=drawn, recalls=recalls, seed=settings.seed)
+        save_compared(folder, Compared(estimate, exact, drawn, found))
+
+
+def _candidates(settings: Settings, units: Units) -> Bool[np.ndarray, "unit"]:
+    chosen = np.ones(len(units), dtype=bool)
+    if settings.layers:
+        chosen &= units.in_layers(settings.layers)
+    if settings.only:
+        chosen &= units.named(settings.only)
+    if not chosen.any():
+        raise ValueError(f"no unit of `only` {', '.join(settings.only)} lies in `layers` {settings.layers}; drop one")
+    return chosen
+
+
+def _ranking(folder: Path, units: Units) -> Effects:
+    found = load_study(folder).effects
+    if found.units != units:
+        raise ValueError(
+            f'`of` "{folder}" is about {len(found.units)} units on {len(found.units.hooks)} hooks but this study about '
+            f"{len(units)} on {len(units.hooks)}; rank by effects of the same model and kinds of unit"
+        )
+    return found

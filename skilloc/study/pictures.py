@@ -1,0 +1,169 @@
+"""The pictures of a study, as PNG and SVG: what `skilloc show` and the demo write."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skilloc import plots
+from skilloc.effects import Effects
+from skilloc.study.folder import Compared, Study
+from skilloc.study.report import Record, noise_of, sorted_effects
+from skilloc.units import KINDS
+
+SHARES = ("locality", "hoyer", "gini", "top_share", "negative_share")
+COUNTS = ("effective_number", "entropy_number", "k50", "k90")
+
+
+def draw_study(study: Study, locality: Record | None, removal: Record | None, folder: Path) -> list[Path]:
+    """Draw all pictures that a study has numbers for.
+
+    Args:
+        study: the effects, and the estimate with its calibration.
+        locality: as `report.locality_record` makes it.
+        removal: as `report.removal_record` makes it.
+        folder: where the pictures go.
+
+    Returns:
+        The PNG files; an SVG lies beside each.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawings: dict[str, Callable[[], Any]] = {"units": lambda: _units(study.effects)}
+    if len(study.effects.values) > 1:
+        drawings["sorted"] = lambda: _sorted(study.effects)
+    if locality is not None:
+        drawings["locality"] = lambda: _locality(locality)
+        if locality["between"]:
+            drawings["entanglement"] = lambda: _entanglement(locality)
+    if removal is not None:
+        drawings["removal"] = lambda: _removal(removal)
+    if study.compared is not None:
+        compared = study.compared
+        drawings["calibration"] = lambda: _calibration(study.effects, compared)
+    paths = []
+    with plots.style():
+        for name, drawing in drawings.items():
+            figure = drawing()
+            for kind in ("svg", "png"):
+                figure.savefig(folder / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
+            paths.append(folder / f"{name}.png")
+    return paths
+
+
+def _units(effects: Effects) -> Any:
+    mean = effects.values.mean(axis=0)
+    kinds, layers = np.array(effects.units.kinds), effects.units.layers
+    there = [kind for kind in reversed(KINDS) if (kinds == kind).any()]
+    rows = len(np.unique(layers)) * (len(effects.subtasks) + 0.35)
+    figure, axes = plots.figure(
+        1,
+        len(there),
+        height=float(np.clip(0.16 * rows, 1.4, 7)) + 0.7,
+        width_ratios=[1, 4][-len(there) :],
+        squeeze=False,
+    )
+    noise = float(np.max(noise_of(effects))) if len(effects.values) > 1 else 0.0
+    norm = plots.effect_norm(mean, noise=noise)
+    for ax, kind in zip(axes[0], there, strict=True):
+        chosen = kinds == kind
+        ordered = kind != "head" or int(np.bincount(layers[chosen]).max()) > 40
+        plots.unit_map(ax, mean[:, chosen], layers[chosen], effects.subtasks, norm=norm, ordered=ordered)
+        ax.set_title(f"{kind}s")
+        ax.set_xlabel("rank within its layer, by the largest |effect| on any subtask" if ordered else kind)
+    plots.subtask_legend(axes[0, -1], effects.subtasks)
+    plots.colour_bar(figure, axes[0], norm=norm, label="effect (nats)")
+    return figure
+
+
+def _sorted(effects: Effects) -> Any:
+    figure, ax = plots.figure(width=plots.NARROW * 1.3, height=3.0)
+    plots.sorted_curves(ax, *sorted_effects(effects), effects.subtasks, noise=noise_of(effects))
+    ax.set_title("sorted effects")
+    return figure
+
+
+def _locality(record: Record) -> Any:
+    subtasks = record["subtasks"]
+    figure, axes = plots.figure(1, 2, height=0.5 + 0.42 * len(SHARES) * max(1.0, len(subtasks) / 4))
+    for ax, names, log in ((axes[0], SHARES, False), (axes[1], COUNTS, True)):
+        table = {
+            end: np.array([[record["scores"][s][name][end] for s in subtasks] for name in names], dtype=float)
+            for end in ("value", "low", "high", "chance")
+        }
+        labels = [f"top {record['top']} share" if name == "top_share" else name.replace("_", " ") for name in names]
+        plots.score_dots(
+            ax, labels, table["value"], table["low"], table["high"], table["chance"][:, 0], subtasks, log=log
+        )
+    plots.subtask_legend(axes[1], subtasks, control="chance")
+    axes[0].set_title("how local each skill is")
+    return figure
+
+
+def _entanglement(record: Record) -> Any:
+    titles = {
+        "overlap": "weighted overlap",
+        "top_jaccard": f"top {record['top']} in common",
+        "rank_correlation": "rank correlation",
+    }
+    n = len(record["subtasks"])
+    figure, axes = plots.figure(1, 3, height=2.6 if n <= 5 else 3.2)
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        found = record["between"][name]
+        plots.entanglement_matrix(ax, *_arrays(found), record["subtasks"])
+        ax.set_title(title)
+        if ax is not axes[0]:
+            ax.set_yticklabels([])
+    return figure
+
+
+def _removal(record: Record) -> Any:
+    """The matrix at the middle size, and each source's curves over all sizes."""
+    subtasks, sizes = record["subtasks"], [int(size) for size in record["sizes"]]
+    several = len(sizes) > 1
+    shown = str(sizes[len(sizes) // 2])
+    matrix = record["sizes"][shown]["loss_increase"]
+    n = len(subtasks) if several else 0
+    figure, axes = plots.figure(1, 1 + n, height=2.6, width=plots.WIDE if several else plots.NARROW, squeeze=False,
+                                width_ratios=[1.5] + [1] * n)  # fmt: skip
+    plots.removal_matrix(axes[0, 0], *_arrays(matrix), subtasks)
+    axes[0, 0].set_title(f"top {shown} units removed")
+    grown = {end: np.array([found["loss_increase"][end] for found in record["sizes"].values()]) for end in matrix}
+    for a in range(n):
+        ax = axes[0, 1 + a]
+        plots.removal_curves(
+            ax, np.array(sizes), grown["value"][:, a].T, grown["low"][:, a].T, grown["high"][:, a].T, subtasks,
+            control=grown["chance"][:, a].T,
+        )  # fmt: skip
+        ax.set_title(f"units of {subtasks[a]}")
+        ax.sharey(axes[0, 1])
+        if a:
+            ax.set_ylabel("")
+            ax.get_legend().remove()
+    return figure
+
+
+def _arrays(scores: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    value, low, high, chance = (np.array(scores[end], dtype=float) for end in ("value", "low", "high", "chance"))
+    return value, low, high, chance
+
+
+def _calibration(effects: Effects, compared: Compared) -> Any:
+    n = len(effects.subtasks)
+    columns = min(n, 3)
+    rows = -(-n // columns)
+    figure, axes = plots.figure(rows, columns, height=2.5 * rows, squeeze=False)
+    noise = noise_of(compared.estimate) if len(effects.values) > 1 else np.full(n, 1e-4)
+    for s, (ax, name) in enumerate(zip(axes.flat, effects.subtasks, strict=False)):
+        found = compared.calibration[name].pearson
+        label = f"Pearson {found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]".replace("-", "−")
+        plots.calibration_scatter(
+            ax, compared.estimate.mean(name), compared.exact.mean(name), drawn=compared.drawn, linear=float(noise[s]),
+            label=label, colour=plots.colour_of(s),
+        )  # fmt: skip
+        ax.set_title(name)
+        if s % columns:
+            ax.set_ylabel("")
+    for ax in axes.flat[n:]:
+        ax.remove()
+    return figure

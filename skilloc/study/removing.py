@@ -1,0 +1,56 @@
+"""Joint removal for a study: its examples drawn again, its top units removed together, the result kept in a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from skilloc.effects import Effects
+from skilloc.models.language import Opened
+from skilloc.removal import Removal, removal_effects
+from skilloc.study.draws import redraw
+
+
+def remove(
+    opened: Opened,
+    effects: Effects,
+    folder: Path,
+    *,
+    sizes: Sequence[int] = (10, 30, 100),
+    reference: str | None = None,
+    draws: int = 5,
+    seed: int = 0,
+) -> Removal:
+    """Measure joint removal on the examples of some effects, or read it if the folder holds it already.
+
+    Args:
+        opened: the model that the effects were measured on.
+        effects: effects that a study measured.
+        folder: where the result is kept.
+        sizes: numbers of units to remove.
+        reference: another reference than that of the effects.
+        draws: number of random masks beside each removal.
+        seed: of the random masks.
+
+    Raises:
+        ValueError: if the model or the texts are not those of the effects, the folder holds another removal, or the
+            sizes or draws are out of range.
+    """
+    measured = int(effects.measured.sum())
+    if not sizes or min(sizes) < 1 or max(sizes) > measured:
+        raise ValueError(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
+    if draws < 2:
+        raise ValueError(f"`draws` is {draws}; without at least 2 random masks there is no control")
+    sizes = sorted(set(sizes))
+    batches, held = redraw(opened, effects, reference=reference)
+    if folder.is_dir() and any(folder.iterdir()):
+        found = Removal.load(folder)
+        asked = {"draws": draws, "seed": seed, "reference": held.record()}
+        there = {name: found.made.get(name) for name in asked}
+        if (list(found.sizes), there) != (sizes, asked) or found.made.get("effects") != effects.made:
+            raise ValueError(
+                f'"{folder}" holds another removal (of {", ".join(map(str, found.sizes))} units); choose another '
+                "folder for `out`, or delete that one"
+            )
+        return found
+    removal = removal_effects(opened.model, batches, effects, sizes=sizes, reference=held, draws=draws, seed=seed)
+    removal.save(folder)
+    return removal

@@ -1,0 +1,168 @@
+"""What the effects of a study say, as plain records: tables, pictures and `--json` all show these and nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from skilloc import locality
+from skilloc.effects import Effects
+from skilloc.locality import Scores
+from skilloc.locality.uncertainty import mean_over_folds
+from skilloc.removal import Removal
+from skilloc.study.folder import Study
+
+Record = dict[str, Any]
+
+
+def about(effects: Effects) -> Record:
+    """Return what the effects are about: model, method, reference, number of units, losses."""
+    made = effects.made
+    return {
+        "model": made.get("name", made.get("model")),
+        "method": "two-stage" if "overlay" in made else made.get("method"),
+        "reference": made.get("reference", {}).get("name"),
+        "subtasks": list(effects.subtasks),
+        "folds": len(effects.values),
+        "units": len(effects.units),
+        "measured": int(effects.measured.sum()),
+        "exact": int((effects.exact & effects.measured).sum()),
+        "baseline": dict(zip(effects.subtasks, effects.baseline.mean(axis=0).tolist(), strict=True)),
+    }
+
+
+def top_units(effects: Effects, *, n: int = 10) -> dict[str, list[Record]]:
+    """Return the n units that each subtask needs most, with 95 % intervals over folds (NaN below 2 folds)."""
+    found = {}
+    names = effects.units.names
+    for subtask in effects.subtasks:
+        values = effects.of(subtask)
+        mean, low, high = _over_folds(values)
+        order = np.argsort(-np.where(np.isfinite(mean), mean, -np.inf), kind="stable")
+        found[subtask] = [
+            {
+                "unit": names[u],
+                "value": float(mean[u]),
+                "low": float(low[u]),
+                "high": float(high[u]),
+                "exact": bool(effects.exact[u]),
+            }
+            for u in order[: min(n, int(effects.measured.sum()))]
+        ]
+    return found
+
+
+def calibration_record(study: Study) -> Record | None:
+    """Return how far the estimate of a study can be trusted; None where it was not compared with exact effects."""
+    if study.compared is None:
+        return None
+    return {name: asdict(found) for name, found in study.compared.calibration.items()}
+
+
+def _over_folds(values: Float[np.ndarray, "fold *axes"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if len(values) < 2:
+        mean = values.mean(axis=0)
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    found = mean_over_folds(values)
+    return found.value, found.low, found.high
+
+
+def locality_record(effects: Effects, *, top: int = 10) -> Record:
+    """Return the scores of every subtask, and the matrices between them, with intervals and chance levels.
+
+    Raises:
+        ValueError: if there are fewer than 3 folds, or too few measured units.
+    """
+    scores = locality.table(effects.values, effects.subtasks, top=top)
+    record: Record = {
+        **about(effects),
+        "top": top,
+        "scores": {name: {score: found._asdict() for score, found in row.items()} for name, row in scores.items()},
+        "reliability": _lists(locality.reliability(effects.values)),
+        "between": {},
+    }
+    if len(effects.subtasks) > 1:
+        record["between"] = {name: _lists(found) for name, found in locality.between(effects.values, top=top).items()}
+    return record
+
+
+def removal_record(removal: Removal) -> Record:
+    """Return, for each number of removed units, the matrices and scores of joint removal.
+
+    Raises:
+        ValueError: if there are fewer than 3 folds or 2 random draws.
+    """
+    sizes = {}
+    for size in removal.sizes:
+        found = locality.removal_scores(removal.at(size), removal.random_at(size))
+        sizes[str(size)] = {name: _lists(scores) for name, scores in found.items()}
+    baseline = dict(zip(removal.subtasks, removal.baseline.mean(axis=0).tolist(), strict=True))
+    reference = removal.made.get("reference", {}).get("name")
+    return {"subtasks": list(removal.subtasks), "reference": reference, "baseline": baseline, "sizes": sizes}
+
+
+def spread_record(records: Sequence[Record]) -> Record | None:
+    """Return how far each locality score moves between references; None unless the records differ in nothing else."""
+    references = [record["reference"] for record in records]
+    same = all(
+        [record[key] for key in ("model", "subtasks", "units", "measured")]
+        == [records[0][key] for key in ("model", "subtasks", "units", "measured")]
+        for record in records
+    )
+    if len(records) < 2 or not same or len(set(references)) < len(references):
+        return None
+    found: Record = {"references": references, "scores": {}}
+    for subtask in records[0]["subtasks"]:
+        values = np.array([[score["value"] for score in record["scores"][subtask].values()] for record in records])
+        moved = locality.spread(values)
+        found["scores"][subtask] = {
+            name: {"range": float(moved.range[i]), "deviation": float(moved.deviation[i])}
+            for i, name in enumerate(locality.NAMES)
+        }
+    return found
+
+
+class Curves(NamedTuple):
+    """Sorted effects: nats at some ranks, with 95 % bands over folds."""
+
+    ranks: Float[np.ndarray, "point"]
+    value: Float[np.ndarray, "subtask point"]
+    low: Float[np.ndarray, "subtask point"]
+    high: Float[np.ndarray, "subtask point"]
+
+
+def sorted_effects(effects: Effects) -> Curves:
+    """Return effects by rank, where a fold's units are ranked by the other folds.
+
+    So the curve shows no luck: where the order is all noise, it is 0. Beyond rank 10, it shows means over ever wider
+    ranges of ranks.
+    """
+    values = effects.values[:, :, effects.measured]
+    folds, _, n = values.shape
+    others = (values.sum(axis=0) - values) / max(folds - 1, 1) if folds > 1 else values
+    ordered = np.take_along_axis(values, np.argsort(-others, axis=-1, kind="stable"), axis=-1)
+    edges = np.arange(n) if n <= 10 else np.unique(np.r_[0:10, np.geomspace(10, n, 36).astype(int)])[:-1]
+    counts = np.diff(np.append(edges, n))
+    binned = np.add.reduceat(ordered, edges, axis=-1) / counts
+    return Curves(np.sqrt((edges + 1) * (edges + counts)).astype(float), *_over_folds(binned))
+
+
+def noise_of(effects: Effects) -> Float[np.ndarray, "subtask"]:
+    """Return, per subtask, the half-width in nats of the 95 % interval of a typical (median) unit."""
+    mean, _, high = _over_folds(effects.values[:, :, effects.measured])
+    return np.asarray(np.median(high - mean, axis=-1))
+
+
+def plain(record: Any) -> Any:
+    """Return a record as JSON holds it: NaN and infinity become None."""
+    if isinstance(record, Mapping):
+        return {str(key): plain(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [plain(value) for value in record]
+    return None if isinstance(record, float) and not np.isfinite(record) else record
+
+
+def _lists(scores: Scores) -> Record:
+    return {name: np.asarray(values).tolist() for name, values in scores._asdict().items()}

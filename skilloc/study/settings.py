@@ -1,0 +1,94 @@
+"""What a study asks. Plain values: no torch here, because the command line's help reads this."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
+REFERENCES = ("zero", "mean", "resample")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How effects are measured, and of which units."""
+
+    units: tuple[str, ...] = ("neuron", "head")
+    """kinds of unit: neuron, head, or both"""
+    method: str = "ablation"
+    """ablation: every unit exactly. attribution: all units from gradients, compared with exact effects of some.
+    two-stage: attribution, and where exact effects were measured, those. integrated-gradients: how the removal of a
+    whole layer's units divides among them"""
+    reference: str = "zero"
+    """what an ablated unit is held at: zero; its mean over other text; or resample, its values on other examples"""
+    sequences: int = 8
+    """examples per subtask"""
+    length: int = 96
+    """tokens per example"""
+    folds: int = 8
+    """disjoint parts of the examples, for error bars"""
+    split: str = "report"
+    """part of the documents: choose units on selection, state numbers on report"""
+    seed: int = 0
+    """of every random choice"""
+    layers: tuple[int, ...] = ()
+    """only units of these layers"""
+    only: tuple[str, ...] = ()
+    """only these units, by name, such as L3N17 L2H1"""
+    sample: int | None = None
+    """measure this many random units exactly (default: 64 beside an estimate; every unit for ablation)"""
+    top: int | None = None
+    """measure the units with the largest effects exactly, this many per subtask (default: 50 beside an estimate)"""
+    of: Path | None = None
+    """rank the top units by the effects of this study, instead of the estimate"""
+    curvature: int = 8
+    """label draws for the curvature of an attribution; 0 leaves it out"""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("method", self.method, METHODS),
+            ("reference", self.reference, REFERENCES),
+        ):
+            if value not in allowed:
+                raise ValueError(f'unknown {name} "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
+        for name, least in (("sequences", 1), ("length", 1), ("folds", 1), ("curvature", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
+        for name in ("sample", "top"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least 0")
+        if self.folds > self.sequences:
+            raise ValueError(
+                f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"
+            )
+        if self.method == "ablation" and self.top and self.of is None:
+            raise ValueError(
+                f"`top` is {self.top}, but nothing ranks the units; name a study with `of`, or use the method two-stage"
+            )
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the method estimates effects, so that it needs exact ones beside it."""
+        return self.method != "ablation"
+
+    @property
+    def drawn(self) -> int:
+        """Number of random units to measure exactly."""
+        return (64 if self.estimates else 0) if self.sample is None else self.sample
+
+    @property
+    def ranked(self) -> int:
+        """Number of top units of each subtask to measure exactly."""
+        return (50 if self.estimates else 0) if self.top is None else self.top
+
+    def record(self) -> dict[str, Any]:
+        """Return what names the measurement, beyond the model, the tokens, the units and the reference. JSON only."""
+        return {
+            "method": self.method,
+            "folds": self.folds,
+            "seed": self.seed,
+            "layers": list(self.layers),
+            "only": list(self.only),
+            "sample": self.drawn,
+            "top": self.ranked,
+            **({"curvature": self.curvature} if self.method in ("attribution", "two-stage") else {}),
+        }
