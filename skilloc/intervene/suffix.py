@@ -56,11 +56,11 @@ class Suffix:
         blocks = [self._copy_of(block) for block in model.blocks]
         self.depth = len(blocks)
         self.final_norm = self._copy_of(model.ln_final)
-        self.unembed: Any = self._copy_of(model.unembed)
+        self.unembed = self._copy_of(model.unembed)
         bias = getattr(self.unembed, "bias", None)
         if isinstance(bias, Tensor) and not bool(bias.any()):
             # The bridge gives every unembedding a bias; adding zeros to all logits costs as much as a block.
-            self.unembed.bias = None
+            self.unembed.register_parameter("bias", None)
         self._residuals: list[Tensor] = []
         # Some blocks return the residual alone, some a tuple that begins with it; known after the first run.
         self._wrap: dict[int, Callable[[Tensor], Any]] = {}
