@@ -102,7 +102,8 @@ def ablation_effects(
         )
     if not chosen.any():
         raise ValueError("`select` chooses no unit; select at least one")
-    folded = folded.to(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    folded, reference = folded.to(device), reference.to(device)
     made = {"method": "ablation", **record(model, folded, units, reference)}
     with one_thread():
         trunk = lay_trunk(model, folded, units, reference)

@@ -34,6 +34,10 @@ class Reference:
     values: Mapping[str, Tensor]
     made: Mapping[str, object] = field(default_factory=dict)
 
+    def to(self, device: torch.device | str) -> "Reference":
+        """Return the same values on `device`."""
+        return Reference(self.name, {hook: value.to(device) for hook, value in self.values.items()}, self.made)
+
     def on(self, hook: str, rows: slice) -> Tensor:
         """Return the values at a hook for some of the examples."""
         value = self.values[hook]
