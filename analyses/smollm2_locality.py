@@ -23,6 +23,7 @@ import numpy as np
 
 from skilloc import plots
 from skilloc.models.language import open_model
+from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure as measure_study
 from skilloc.study.removing import remove
 from skilloc.study.report import (
@@ -74,10 +75,11 @@ def measure(scale: Scale, folder: Path) -> dict[str, Any]:
         sample=scale.sample,
         top=scale.top,
     )
-    study = measure_study(opened, CORPORA, settings, folder, workers=len(os.sched_getaffinity(0)))
+    subtasks = subtasks_of(opened, CORPORA, length=scale.length)
+    study = measure_study(opened, subtasks, settings, folder, workers=len(os.sched_getaffinity(0)))
     effects = study.effects
     measured = {"wall_minutes": (time.time() - wall) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
-    removal = remove(opened, effects, folder / "removal", sizes=(scale.removed,), draws=scale.draws)
+    removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=(scale.removed,), draws=scale.draws)
     curves = sorted_effects(effects)
     compared = study.compared
     assert compared is not None

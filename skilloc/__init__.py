@@ -1,1 +1,78 @@
-"""skilloc: which parts of a network carry a skill, how local is it, and if they are removed, does it stay removed?"""
+"""Which parts of a network carry a skill, how local is it, and if they are removed, does it stay removed?
+
+The public names are imported when they are first used, so that `import skilloc` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skilloc import locality as locality
+    from skilloc import plots as plots
+    from skilloc import store as store
+    from skilloc.ablation import ablation_effects as ablation_effects
+    from skilloc.ablation import mask_effects as mask_effects
+    from skilloc.attribution import attribution_effects as attribution_effects
+    from skilloc.attribution import integrated_gradients_effects as integrated_gradients_effects
+    from skilloc.calibration import Calibration as Calibration
+    from skilloc.calibration import calibrate as calibrate
+    from skilloc.effects import Effects as Effects
+    from skilloc.intervene import Reference as Reference
+    from skilloc.intervene import hold as hold
+    from skilloc.intervene import losses as losses
+    from skilloc.intervene import mean_reference as mean_reference
+    from skilloc.intervene import resample_reference as resample_reference
+    from skilloc.intervene import zero_reference as zero_reference
+    from skilloc.masks import Mask as Mask
+    from skilloc.masks import drop_top as drop_top
+    from skilloc.masks import matched_random as matched_random
+    from skilloc.models.language import encoder as encoder
+    from skilloc.models.language import open_model as open_model
+    from skilloc.models.language import separator as separator
+    from skilloc.models.weights import units_of as units_of
+    from skilloc.removal import Removal as Removal
+    from skilloc.removal import removal_effects as removal_effects
+    from skilloc.study.draws import subtasks_of as subtasks_of
+    from skilloc.study.measure import measure as measure
+    from skilloc.study.settings import Settings as Settings
+    from skilloc.tasks import Batch as Batch
+    from skilloc.tasks import Subtask as Subtask
+    from skilloc.tasks.text import documents as documents
+    from skilloc.tasks.text import text_subtask as text_subtask
+    from skilloc.units import Units as Units
+
+_HOMES = {
+    "skilloc": ("locality", "plots", "store"),
+    "skilloc.ablation": ("ablation_effects", "mask_effects"),
+    "skilloc.attribution": ("attribution_effects", "integrated_gradients_effects"),
+    "skilloc.calibration": ("Calibration", "calibrate"),
+    "skilloc.effects": ("Effects",),
+    "skilloc.intervene": ("Reference", "hold", "losses", "mean_reference", "resample_reference", "zero_reference"),
+    "skilloc.masks": ("Mask", "drop_top", "matched_random"),
+    "skilloc.models.language": ("encoder", "open_model", "separator"),
+    "skilloc.models.weights": ("units_of",),
+    "skilloc.removal": ("Removal", "removal_effects"),
+    "skilloc.study.draws": ("subtasks_of",),
+    "skilloc.study.measure": ("measure",),
+    "skilloc.study.settings": ("Settings",),
+    "skilloc.tasks": ("Batch", "Subtask"),
+    "skilloc.tasks.text": ("documents", "text_subtask"),
+    "skilloc.units": ("Units",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f'skilloc has no "{name}"; it has {", ".join(__all__)}')
+    home = _HOME[name]
+    found = import_module(f"skilloc.{name}") if home == "skilloc" else getattr(import_module(home), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

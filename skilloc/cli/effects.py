@@ -60,11 +60,15 @@ class Command:
         sources = sources_of(self.subtask)
         from skilloc.cli import tables
         from skilloc.models.language import open_model
+        from skilloc.study.draws import subtasks_of
         from skilloc.study.measure import measure
         from skilloc.study.report import about, calibration_record, top_units
 
         opened = open_model(self.model, device=self.device)
-        study = measure(opened, sources, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds)
+        subtasks = subtasks_of(opened, sources, length=self.settings.length)
+        study = measure(
+            opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
+        )
         record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
         record["calibration"] = calibration_record(study)
         if self.json:

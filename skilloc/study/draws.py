@@ -1,6 +1,7 @@
 """The examples of a study: drawn from sources that have a name, and drawn again from the record of a result."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from skilloc.effects import Effects
@@ -12,7 +13,7 @@ from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import documents, text_subtask
 from skilloc.units import Units
 
-DRAW = ("sequences", "length", "split", "seed")
+DRAW = ("sequences", "split", "seed", "reference")
 
 
 def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
@@ -35,10 +36,11 @@ def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> d
     if not sources:
         raise ValueError("`sources` is empty; name at least one subtask")
     encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
-    return {
+    made = {
         name: text_subtask(name, documents(source), encode, length=length, separator=end)
         for name, source in sources.items()
     }
+    return {name: replace(made[name], made={**(made[name].made or {}), "source": sources[name]}) for name in made}
 
 
 def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Batch]:
@@ -62,19 +64,25 @@ def reference_of(
     return zero_reference(units)
 
 
-def record_of(sources: Mapping[str, str], subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Any]:
+def record_of(subtasks: Mapping[str, Subtask], batches: Mapping[str, Batch], settings: Settings) -> dict[str, Any]:
     """Return what `redraw` needs, with what the texts are. JSON only."""
-    texts = {name: dict(subtask.made or {}) for name, subtask in subtasks.items()}
-    kept = {name: getattr(settings, name) for name in (*DRAW, "reference")}
-    return {"sources": dict(sources), "texts": texts, **kept}
+    kept = {name: getattr(settings, name) for name in DRAW}
+    return {
+        "subtasks": {name: dict(subtask.made or {}) for name, subtask in subtasks.items()},
+        "length": max(batch.inputs.shape[1] for batch in batches.values()),
+        **kept,
+    }
 
 
-def redraw(opened: Opened, effects: Effects, *, reference: str | None = None) -> tuple[dict[str, Batch], Reference]:
+def redraw(
+    opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, reference: str | None = None
+) -> tuple[dict[str, Batch], Reference]:
     """Draw the examples of a result again, with its reference; refuse if they, or the model, are not the same.
 
     Args:
         opened: the model that the effects were measured on.
         effects: effects that a study measured.
+        subtasks: what they were drawn from; read again from the sources in the record if not given.
         reference: another reference than theirs.
 
     Raises:
@@ -89,15 +97,18 @@ def redraw(opened: Opened, effects: Effects, *, reference: str | None = None) ->
         name = effects.made.get("name")
         cure = "its weights have changed: measure the effects again" if opened.name == name else f"open {name}"
         raise ValueError(f'"{opened.name}" ({found}) is not the model that these effects are of ({wanted}); {cure}')
-    kept = {name: drawn[name] for name in (*DRAW, "reference")}
+    kept = {name: drawn[name] for name in DRAW}
     settings = Settings(folds=len(effects.values), **{**kept, **({"reference": reference} if reference else {})})
-    subtasks = subtasks_of(opened, drawn["sources"], length=settings.length)
+    if subtasks is None:
+        sources = {name: made.get("source", "") for name, made in drawn["subtasks"].items()}
+        if not all(sources.values()):
+            raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
+        subtasks = subtasks_of(opened, sources, length=drawn["length"])
     batches = draw(subtasks, settings)
     for name, batch in batches.items():
-        if batch.digest != effects.made["tokens"][name]:
+        if batch.digest != effects.made["tokens"].get(name):
             raise ValueError(
-                f'the texts of subtask "{name}" ({drawn["sources"][name]}) are not those of these effects any more; '
-                "measure the effects again"
+                f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
             )
     return batches, reference_of(opened, subtasks, batches, effects.units, settings)
 

@@ -18,10 +18,10 @@ from skilloc.intervene import Reference
 from skilloc.masks import top
 from skilloc.models.language import Opened, digest
 from skilloc.models.weights import units_of
-from skilloc.study.draws import draw, record_of, reference_of, subtasks_of
+from skilloc.study.draws import draw, record_of, reference_of
 from skilloc.study.folder import Compared, Study, claim, load_study, save_compared
 from skilloc.study.settings import Settings
-from skilloc.tasks import Batch
+from skilloc.tasks import Batch, Subtask
 from skilloc.units import Units
 
 LEAST = 8
@@ -30,7 +30,7 @@ LEAST = 8
 
 def measure(
     opened: Opened,
-    sources: Mapping[str, str],
+    subtasks: Mapping[str, Subtask],
     settings: Settings,
     folder: Path,
     *,
@@ -41,8 +41,8 @@ def measure(
 
     Args:
         opened: the model and its tokenizer.
-        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it.
-        settings: how and what to measure.
+        subtasks: what to draw examples from (`subtasks_of`).
+        settings: how and what to measure; its `length` is that of `subtasks_of` and not used here.
         folder: where the study is kept.
         workers: number of threads of an exact sweep.
         seconds: begin no exact measurement after this time. The effects found by then are saved, those of units that
@@ -50,12 +50,10 @@ def measure(
 
     Raises:
         ValueError: if the settings ask for what is not there, or the folder belongs to another study.
-        FileNotFoundError: if a source is not there.
     """
     units = units_of(opened.model, kinds=settings.units)
     candidates = _candidates(settings, units)
     ranking = None if settings.of is None else _ranking(settings.of, units)
-    subtasks = subtasks_of(opened, sources, length=settings.length)
     batches = draw(subtasks, settings)
     reference = reference_of(opened, subtasks, batches, units, settings)
     request = {
@@ -68,7 +66,7 @@ def measure(
     }
     claim(folder, request)
     if not (folder / "effects").is_dir() or (folder / "items").is_dir():
-        extra = {"name": opened.name, "drawn": record_of(sources, subtasks, settings)}
+        extra = {"name": opened.name, "drawn": record_of(subtasks, batches, settings)}
         work = Work(opened.model, batches, units, reference, settings, candidates, ranking, extra)
         _measure(work, folder, workers, seconds)
     return load_study(folder)

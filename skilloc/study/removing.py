@@ -1,12 +1,13 @@
 """Joint removal for a study: its examples drawn again, its top units removed together, the result kept in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skilloc.effects import Effects
 from skilloc.models.language import Opened
 from skilloc.removal import Removal, removal_effects
 from skilloc.study.draws import redraw
+from skilloc.tasks import Subtask
 
 
 def remove(
@@ -14,6 +15,7 @@ def remove(
     effects: Effects,
     folder: Path,
     *,
+    subtasks: Mapping[str, Subtask] | None = None,
     sizes: Sequence[int] = (10, 30, 100),
     reference: str | None = None,
     draws: int = 5,
@@ -25,6 +27,7 @@ def remove(
         opened: the model that the effects were measured on.
         effects: effects that a study measured.
         folder: where the result is kept.
+        subtasks: what the examples are drawn from; read again from the sources in the record if not given.
         sizes: numbers of units to remove.
         reference: another reference than that of the effects.
         draws: number of random masks beside each removal.
@@ -40,7 +43,7 @@ def remove(
     if draws < 2:
         raise ValueError(f"`draws` is {draws}; without at least 2 random masks there is no control")
     sizes = sorted(set(sizes))
-    batches, held = redraw(opened, effects, reference=reference)
+    batches, held = redraw(opened, effects, subtasks=subtasks, reference=reference)
     if folder.is_dir() and any(folder.iterdir()):
         found = Removal.load(folder)
         asked = {"draws": draws, "seed": seed, "reference": held.record()}
