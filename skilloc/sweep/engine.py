@@ -9,7 +9,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import queue
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +30,11 @@ DIED = (
 
 ANSWER_WITHIN = 20.0
 """Seconds that an outside scheduler has to answer."""
+
+NOBODY_AFTER = 60.0
+"""Seconds without any worker after which that is said."""
+
+_log = logging.getLogger(__name__)
 
 Heard = Callable[[str, str, str, str], None]
 
@@ -133,7 +140,12 @@ def run_cells(client: Client, cells: Mapping[str, str], out: Path, heard: Heard)
     running: dict[Future, str] = {}
     # Another sweep on the same scheduler may run the same cell for another folder.
     mark = hashlib.sha256(str(out).encode()).hexdigest()[:8]
+    patience = time.monotonic() + NOBODY_AFTER
     while left or running:
+        if time.monotonic() > patience:
+            patience = math.inf
+            if not running:
+                _log.warning("no worker has joined the scheduler yet; if none is in a queue, look at a worker's log")
         # The window stays on this side, since an outside scheduler may queue several cells on one worker; and whoever
         # is queued on a worker is blamed when it dies.
         while left and len(running) < _slots(client):

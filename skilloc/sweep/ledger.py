@@ -92,14 +92,22 @@ class Ledger:
             ) from error
         store.clear_leftovers(self.out)
         noted = {path.stem for path in (self.out / "failed").glob("*.json")}
-        for key in self.specs:
-            if store.is_complete(self.out / key):
+        for key, state in self.states().items():
+            if state == "cached":
                 self.words[key] = "cached"
                 if key in noted:
                     self._forget(key)
-            elif (self.out / key).exists():
+            elif state == "damaged":
                 self.note(key, "failed", f"{self.out / key} is damaged; delete the folder and run the sweep again")
         return {key: store.canonical(self.specs[key]) for key in self.unheard()}
+
+    def states(self) -> dict[str, str]:
+        """Return "cached", "damaged" or "left" by key, from what lies on the disk; nothing is changed."""
+        states = {}
+        for key in self.specs:
+            folder = self.out / key
+            states[key] = "cached" if store.is_complete(folder) else "damaged" if folder.exists() else "left"
+        return states
 
     def note(self, key: str, word: str, error: str = "", traceback: str = "") -> None:
         """Note what became of a cell; a failure goes to the disk too, if that can be written at all."""

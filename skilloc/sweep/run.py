@@ -52,8 +52,7 @@ def sweep(
     _check_engine(workers, gpus, scheduler, tls)
     workers = len(gpus) or workers
     threads = _threads(threads, workers, scheduler)
-    name, out = name_of(cell), Path(out).resolve()
-    ledger = Ledger(out, [stored_spec(name, spec, threads) for spec in specs])
+    ledger, name = _ledger(cell, specs, out, threads), name_of(cell)
     left = ledger.look_up()
     if left:
         _check_there(name)
@@ -65,7 +64,7 @@ def sweep(
 
             if scheduler is None and not workers:
                 for key, text in left.items():
-                    heard(key, *run_cell(text, str(out)))
+                    heard(key, *run_cell(text, str(ledger.out)))
             else:
                 # Late: a call with everything cached, and one in this process, need no engine.
                 from skilloc.sweep import engine
@@ -75,9 +74,34 @@ def sweep(
                     if scheduler is None
                     else engine.outside_client(scheduler, tls=tls)
                 ) as client:
-                    engine.run_cells(client, left, out, heard)
+                    engine.run_cells(client, left, ledger.out, heard)
         ledger.check_visible()
     return ledger.report()
+
+
+def preview(
+    cell: str | Callable[[dict[str, Any]], Outcome],
+    specs: Iterable[Mapping[str, Any]],
+    *,
+    out: str | Path,
+    workers: int = 0,
+    gpus: Sequence[int | str] = (),
+    scheduler: str | Path | None = None,
+    threads: int = 1,
+) -> dict[str, str]:
+    """Return what `sweep` would find of each cell, by key: "cached", "left" to run, or "damaged". Nothing is changed.
+
+    Args, and errors, as of `sweep`.
+    """
+    _check_engine(workers, gpus, scheduler, None)
+    return _ledger(cell, specs, out, _threads(threads, len(gpus) or workers, scheduler)).states()
+
+
+def _ledger(
+    cell: str | Callable[[dict[str, Any]], Outcome], specs: Iterable[Mapping[str, Any]], out: str | Path, threads: int
+) -> Ledger:
+    name = name_of(cell)
+    return Ledger(Path(out).resolve(), [stored_spec(name, spec, threads) for spec in specs])
 
 
 @contextlib.contextmanager

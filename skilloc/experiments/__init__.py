@@ -1,0 +1,37 @@
+"""The experiments that a sweep's configuration may name: cell functions, with their settings.
+
+A configuration can name these and nothing else, so reading one never runs code that it brings along.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from skilloc.experiments.token_budget import TokenBudget
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a configuration's `experiment` stands for.
+
+    Attributes:
+        cell: import path `module:function` of the cell function; imported only where cells run.
+        settings: frozen dataclass of the spec.
+        about: one line.
+    """
+
+    cell: str
+    settings: type[Any]
+    about: str
+
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        "token-budget": Experiment(
+            "skilloc.experiments.token_budget:measure_budget",
+            TokenBudget,
+            "how effects and locality scores of a language model settle as more text is used",
+        ),
+    }
+)

@@ -1,0 +1,257 @@
+import contextlib
+import csv
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+CELLS = Path(__file__).parent / "cells"
+if str(CELLS) not in sys.path:
+    sys.path.insert(0, str(CELLS))
+
+from sweep_experiments import EXPERIMENTS  # noqa: E402
+
+from skilloc import experiments  # noqa: E402
+from skilloc.cli import main, sweep_config  # noqa: E402
+from skilloc.cli.sweep_config import read_plan  # noqa: E402
+from skilloc.experiments.token_budget import TokenBudget  # noqa: E402
+
+CONFIG = """
+experiment = "curve"
+[settings]
+steps = 3
+model.depth = 2
+[grid.product]
+width = [8, 16]
+rate = [1, 0.5]
+[grid.zip]
+seed = [0, 1]
+model.kind = ["a", "b"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _test_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_config, "EXPERIMENTS", EXPERIMENTS)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", EXPERIMENTS)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "curve.toml").write_text(CONFIG)
+    return tmp_path / "curve.toml"
+
+
+def _read(folder: Path, text: str, *changes: str) -> sweep_config.Plan:
+    (folder / "own.toml").write_text(text)
+    return read_plan(folder / "own.toml", changes)
+
+
+def test_a_plan_has_every_cell_with_all_its_settings(config: Path) -> None:
+    plan = read_plan(config)
+    assert (plan.experiment, plan.cell, plan.threads) == ("curve", "sweep_experiments:curve", 1)
+    assert len(plan.specs) == 2 * 2 * 2
+    assert plan.specs[0] == {
+        "steps": 3, "width": 8, "rate": 1.0, "seed": 0, "labels": ["x"], "model": {"depth": 2, "kind": "a"}
+    }  # fmt: skip
+    assert {(spec["seed"], spec["model"]["kind"]) for spec in plan.specs} == {(0, "a"), (1, "b")}
+
+
+def test_an_integer_for_a_float_is_the_same_cell(tmp_path: Path) -> None:
+    both = _read(tmp_path, 'experiment = "curve"\n[grid.product]\nrate = [1, 1.0]')
+    assert len(both.specs) == 1
+
+
+def test_listed_cells(tmp_path: Path) -> None:
+    plan = _read(tmp_path, 'experiment = "curve"\n[[grid.list]]\nwidth = 1\n[[grid.list]]\nwidth = 2\nseed = 5')
+    assert [(spec["width"], spec["seed"]) for spec in plan.specs] == [(1, 0), (2, 5)]
+
+
+def test_changes_go_over_the_file_in_every_cell(config: Path) -> None:
+    plan = read_plan(config, ["width=3", "model.kind=c d", "labels=['y', 'z']"])
+    assert len(plan.specs) == 4
+    assert {spec["width"] for spec in plan.specs} == {3}
+    assert plan.specs[0]["model"] == {"depth": 2, "kind": "c d"}
+    assert plan.specs[0]["labels"] == ["y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("experiment =", "is not TOML"),
+        ("", "one of curve, odd"),
+        ('experiment = "curv"', 'unknown experiment "curv"; did you mean "curve"'),
+        ('experiment = "os:system"', "use one of curve, odd"),
+        ('experiment = "curve"\nsetings = {}', 'did you mean "settings"'),
+        ('experiment = "curve"\nthreads = "two"', "use a number"),
+        ('experiment = "curve"\n[settings]\nwidht = 3', 'unknown setting "widht"; did you mean "width"'),
+        ('experiment = "curve"\n[settings]\nmodel.dept = 3', 'did you mean "model.depth"'),
+        ('experiment = "curve"\n[grid.product]\nseeds = [1]', 'did you mean "seed"'),
+        ('experiment = "curve"\n[grid.prod]\nseed = [1]', 'did you mean "product"'),
+        ('experiment = "curve"\n[grid.list]\nseed = 1', r"write \[\[grid.list\]\]"),
+        ('experiment = "curve"\n[grid.product]\nseed = 1', "pass a list of values"),
+        ('experiment = "curve"\n[grid.zip]\nseed = [1]\nwidth = [1, 2]', "give each as many values"),
+        ('experiment = "curve"\n[settings]\nseed = 1\n[grid.product]\nseed = [1, 2]', "keep it in one of them"),
+        ('experiment = "curve"\n[settings]\nwidth = "8"', '`width`: Input should be a valid integer but is "8"'),
+        ('experiment = "curve"\n[settings]\nwidth = true', "`width`: Input should be a valid integer but is true"),
+        ('experiment = "curve"\n[settings]\nrate = nan', "use a finite number"),
+        ('experiment = "curve"\n[settings]\nwidth = 0', "`width` is 0; use at least 1"),
+        ('experiment = "curve"\n[settings]\nwidth = 1979-05-27', "`spec.width` is of type date"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused_by_its_cure(tmp_path: Path, text: str, cure: str) -> None:
+    with pytest.raises(ValueError, match=f"own.toml.*{cure}"):
+        _read(tmp_path, text)
+
+
+def test_changes_that_make_no_sense_are_refused(config: Path) -> None:
+    with pytest.raises(ValueError, match="write --set key=value"):
+        read_plan(config, ["width"])
+    with pytest.raises(ValueError, match='unknown setting "with"; did you mean "width"'):
+        read_plan(config, ["with=3"])
+    with pytest.raises(FileNotFoundError, match="pass a TOML file"):
+        read_plan(config.with_name("absent.toml"))
+
+
+def test_nothing_in_a_configuration_is_executed(tmp_path: Path) -> None:
+    trap = f"__import__('pathlib').Path({str(tmp_path / 'trap')!r}).touch()"
+    plan = _read(tmp_path, f'experiment = "curve"\n[settings]\nmodel.kind = "{trap}"', f"labels=[{trap!r}]")
+    assert plan.specs[0]["model"]["kind"] == trap
+    assert not (tmp_path / "trap").exists()
+
+
+def test_dry_run_run_status_and_table(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    run = ["sweep", "run", str(config), "--out", str(out)]
+    main([*run, "--dry-run"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "curve: labels=x model.depth=2 steps=3"
+    assert len(shown) == 1 + 8 + 1
+    assert shown[1].startswith("left ")
+    assert shown[1].endswith(" model.kind=a rate=1.0 seed=0 width=8")
+    assert shown[-1] == "8 cells: 0 cached, 8 to run"
+    assert not out.exists()
+
+    main([*run, "--set", "width=8"])
+    assert "4 cells: 4 done, 0 cached, 0 failed; next: skilloc sweep table" in capsys.readouterr().out
+    main([*run, "--dry-run"])
+    assert "8 cells: 4 cached, 4 to run" in capsys.readouterr().out
+    main([*run, "--workers", "1"])
+    assert "8 cells: 4 done, 4 cached, 0 failed" in capsys.readouterr().out
+
+    main(["sweep", "status", str(out)])
+    assert capsys.readouterr().out.startswith("8 done, 0 failed, 0 left")
+    main(["sweep", "table", str(out)])
+    shown = capsys.readouterr().out.splitlines()
+    assert "spec.steps = 3" in shown
+    assert not any(line.startswith("spec.seed = ") for line in shown)
+    assert [line.split()[-1] for line in shown[-8:]] == ["12.0", "24.0", "24.0", "48.0", "12.5", "24.5", "24.5", "48.5"]
+
+    main(["sweep", "table", str(out), "--csv", str(tmp_path / "a" / "t.csv"), "--parquet", str(tmp_path / "t.parquet")])
+    assert "8 rows in" in capsys.readouterr().out
+    import pandas
+
+    with (tmp_path / "a" / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    frame = pandas.read_parquet(tmp_path / "t.parquet")
+    assert len(rows) == len(frame) == 8
+    assert sorted(float(row["metrics.area"]) for row in rows) == sorted(frame["metrics.area"])
+
+
+def test_failures_are_shown_and_the_exit_status_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.toml").write_text('experiment = "odd"\n[grid.product]\nx = [0, 1, 2]')
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "run", str(tmp_path / "odd.toml"), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1
+    main(["sweep", "status", str(tmp_path / "out")])
+    shown = capsys.readouterr().out
+    assert "2 done, 1 failed, 0 left" in shown
+    assert shown.count("x=1\n    ArithmeticError: 1 is odd") == 2
+
+
+def test_an_error_of_the_user_is_a_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.toml").write_text('experiment = "curve"\n[settings]\nwidht = 3')
+    for arguments in (
+        ["run", str(tmp_path / "own.toml")],
+        ["run", str(tmp_path / "absent.toml")],
+        ["status", str(tmp_path / "absent")],
+        ["table", str(tmp_path / "absent")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", *arguments])
+        assert ended.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_list_names_every_experiment_with_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sweep", "list"])
+    shown = capsys.readouterr().out
+    assert "curve: area under a curve" in shown
+    assert "    model.depth = 1" in shown
+
+
+def test_help_and_list_import_neither_torch_nor_dask_nor_pandas() -> None:
+    code = (
+        "import sys; sys.argv = ['skilloc', 'sweep', 'list']\nfrom skilloc.cli import main\nmain()\n"
+        "print([m for m in ('torch', 'dask', 'pandas', 'transformers') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "token-budget" in shown
+    assert shown.splitlines()[-1] == "[]"
+
+
+def test_every_experiment_of_the_package_is_sound() -> None:
+    from importlib import import_module
+
+    shipped = MappingProxyType(import_module("skilloc.experiments.token_budget").__dict__)
+    assert callable(shipped["measure_budget"])
+    assert dataclasses.is_dataclass(TokenBudget)
+    assert TokenBudget.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command, as the recipe does")
+def test_the_slurm_recipe_runs(config: Path, tmp_path: Path) -> None:
+    """With stand-ins for srun (it starts the tasks here) and for hostname (this machine alone)."""
+    recipe = Path(__file__).parents[1] / "docs" / "slurm" / "sweep.sbatch"
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
+    here = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(CELLS)!r})\n"
+    scripts = {
+        "hostname": "#!/bin/sh\necho 127.0.0.1\n",
+        "srun": '#!/bin/bash\ntrap \'kill $pids\' TERM\nn=${1#--ntasks=}; shift\n'
+        'for _ in $(seq "$n"); do "$@" & pids="$pids $!"; done\nwait\n',
+        "dask": here + "from dask.__main__ import main\nif __name__ == '__main__':\n    main()\n",
+        "skilloc": here + "import sweep_experiments\nfrom skilloc.cli import main, sweep_config\n"
+        "sweep_config.EXPERIMENTS = sweep_experiments.EXPERIMENTS\nif __name__ == '__main__':\n    main()\n",
+    }  # fmt: skip
+    for name, text in scripts.items():
+        (stubs / name).write_text(text)
+        (stubs / name).chmod(0o755)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    environment = {
+        "PATH": f"{stubs}:/usr/bin:/bin",
+        "PYTHONPATH": str(CELLS),
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "2",
+        "TMPDIR": str(tmp_path),
+    }
+    job = subprocess.Popen(
+        ["bash", recipe, config, tmp_path / "out"],
+        cwd=shared, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        shown, errors = job.communicate(timeout=90)
+        assert job.returncode == 0, errors
+        assert "8 cells: 8 done, 0 cached, 0 failed" in shown
+        assert not list(shared.iterdir())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
