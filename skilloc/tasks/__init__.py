@@ -1,4 +1,4 @@
-"""Subtasks: distributions of examples with a loss. Families live in `text` (language), later `parity` and `choice`."""
+"""Subtasks: distributions of examples with a loss. Families live in `text` (language), `parity`, later `choice`."""
 
 from skilloc.tasks.subtask import IGNORE, Batch, Subtask
 
