@@ -1,13 +1,8 @@
-import contextlib
 import csv
 import dataclasses
-import os
-import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 
@@ -17,10 +12,12 @@ if str(CELLS) not in sys.path:
 
 from sweep_experiments import EXPERIMENTS  # noqa: E402
 
-from skilloc import experiments  # noqa: E402
+from skilloc import experiments, store  # noqa: E402
 from skilloc.cli import main, sweep_config  # noqa: E402
 from skilloc.cli.sweep_config import read_plan  # noqa: E402
-from skilloc.experiments.token_budget import TokenBudget  # noqa: E402
+from skilloc.sweep.cells import load  # noqa: E402
+
+SHIPPED = experiments.EXPERIMENTS
 
 CONFIG = """
 experiment = "curve"
@@ -207,51 +204,9 @@ def test_help_and_list_import_neither_torch_nor_dask_nor_pandas() -> None:
 
 
 def test_every_experiment_of_the_package_is_sound() -> None:
-    from importlib import import_module
-
-    shipped = MappingProxyType(import_module("skilloc.experiments.token_budget").__dict__)
-    assert callable(shipped["measure_budget"])
-    assert dataclasses.is_dataclass(TokenBudget)
-    assert TokenBudget.__dataclass_params__.frozen  # type: ignore[attr-defined]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command, as the recipe does")
-def test_the_slurm_recipe_runs(config: Path, tmp_path: Path) -> None:
-    """With stand-ins for srun (it starts the tasks here) and for hostname (this machine alone)."""
-    recipe = Path(__file__).parents[1] / "docs" / "slurm" / "sweep.sbatch"
-    stubs = tmp_path / "bin"
-    stubs.mkdir()
-    here = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(CELLS)!r})\n"
-    scripts = {
-        "hostname": "#!/bin/sh\necho 127.0.0.1\n",
-        "srun": '#!/bin/bash\ntrap \'kill $pids\' TERM\nn=${1#--ntasks=}; shift\n'
-        'for _ in $(seq "$n"); do "$@" & pids="$pids $!"; done\nwait\n',
-        "dask": here + "from dask.__main__ import main\nif __name__ == '__main__':\n    main()\n",
-        "skilloc": here + "import sweep_experiments\nfrom skilloc.cli import main, sweep_config\n"
-        "sweep_config.EXPERIMENTS = sweep_experiments.EXPERIMENTS\nif __name__ == '__main__':\n    main()\n",
-    }  # fmt: skip
-    for name, text in scripts.items():
-        (stubs / name).write_text(text)
-        (stubs / name).chmod(0o755)
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    environment = {
-        "PATH": f"{stubs}:/usr/bin:/bin",
-        "PYTHONPATH": str(CELLS),
-        "SLURM_JOB_ID": "7",
-        "SLURM_NTASKS": "2",
-        "TMPDIR": str(tmp_path),
-    }
-    job = subprocess.Popen(
-        ["bash", recipe, config, tmp_path / "out"],
-        cwd=shared, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        shown, errors = job.communicate(timeout=90)
-        assert job.returncode == 0, errors
-        assert "8 cells: 8 done, 0 cached, 0 failed" in shown
-        assert not list(shared.iterdir())
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
+    for name, experiment in SHIPPED.items():
+        assert callable(load(experiment.cell)), name
+        assert experiment.settings.__dataclass_params__.frozen
+        names = {field.name for field in dataclasses.fields(experiment.settings)}
+        assert not names & {"cell", "threads"}, "these are the sweep's own"
+        assert store.key(dataclasses.asdict(experiment.settings()))

@@ -1,5 +1,6 @@
 """Sweeps on worker processes: the same results everywhere, and what happens when something is killed."""
 
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,8 @@ import sweep_cells  # noqa: E402
 
 from skilloc import store  # noqa: E402
 from skilloc.sweep import grid, status, sweep  # noqa: E402
-from skilloc.sweep.engine import local_client  # noqa: E402
+from skilloc.sweep.cells import stored_spec  # noqa: E402
+from skilloc.sweep.engine import local_client, run_cells  # noqa: E402
 
 DASK = [sys.executable, "-m", "dask"]
 
@@ -119,6 +121,18 @@ def test_local_workers_are_reached_from_this_machine_only() -> None:
             if connection.status == psutil.CONN_LISTEN
         }
     assert addresses == {"127.0.0.1"}
+
+
+def test_scheduling_costs_less_than_20_ms_a_cell(tmp_path: Path) -> None:
+    cells = {f"{x}": json.dumps(stored_spec("sweep_cells:square", {"x": x}, 1)) for x in range(200)}
+    words: list[str] = []
+    with local_client(2) as client:
+        # Scheduler and nannies live in this process. Its own time, because that of the clock depends on the neighbours.
+        began = time.process_time()
+        run_cells(client, cells, tmp_path, lambda key, word, error, traceback: words.append(word))
+        seconds = time.process_time() - began
+    assert words == ["done"] * 200
+    assert seconds / 200 < 0.02
 
 
 def test_a_killed_worker_costs_only_the_running_cell(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def measure_budget(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, 
     # Late: `skilloc sweep list` reads this file, and must not wait for torch.
     from skilloc.attribution import attribution_effects
     from skilloc.locality import plain, reliability, scores
+    from skilloc.models.language import digest
     from skilloc.models.weights import units_of
     from skilloc.store import Labelled
 
@@ -73,10 +74,17 @@ def measure_budget(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, 
         model, batches, units, folds=settings.folds, curvature=settings.curvature, seed=settings.seed
     )
     agreement = reliability(effects.values)
-    metrics: dict[str, Any] = {"tokens": settings.sequences * settings.length, "subtasks": {}}
+    # The spec names the model and the texts; these digests say what they were.
+    metrics: dict[str, Any] = {
+        "tokens": settings.sequences * settings.length,
+        "model": digest(model),
+        "units": len(units),
+        "subtasks": {},
+    }
     for place, name in enumerate(effects.subtasks):
         found = scores(effects.values[:, place])
         metrics["subtasks"][name] = {
+            "examples": batches[name].digest,
             "loss": effects.baseline[:, place].mean(),
             "reliability": agreement.value[place],
             # The score of the mean effects as they are, with the bias of their noise.
