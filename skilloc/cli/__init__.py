@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-COMMANDS = ("effects", "locality", "removal", "show", "fetch", "sweep")
+COMMANDS = ("demo", "effects", "locality", "removal", "show", "fetch", "sweep")
 ABOUT = "Which parts of a network carry a skill, how local is it, and what happens when they are taken away?"
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -34,10 +34,8 @@ def main(args: Sequence[str] | None = None) -> None:
         )
         command.run()
     except KeyboardInterrupt as stopped:
-        print(
-            f"\nskilloc: {stopped or 'stopped; what was measured is kept, and the same command goes on'}",
-            file=sys.stderr,
-        )
+        said = str(stopped) or "stopped; what was measured is kept, and the same command goes on"
+        print(f"\nskilloc: {said}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has left, as `head` does; what is still buffered has nowhere to go.

@@ -13,7 +13,14 @@ from skilloc import store
 from skilloc.calibration import Calibration, Interval
 from skilloc.effects import Effects
 
-WORDS = {"model": "another model", "tokens": "other tokens", "units": "other units", "reference": "another reference"}
+ASKED = {
+    "model": "of another model",
+    "units": "of other units",
+    "settings": "with other settings",
+    "tokens": "of other tokens",
+    "reference": "of another reference",
+}
+"""The parts of a request, in the order in which a difference is looked for, and how it is told."""
 
 
 class Compared(NamedTuple):
@@ -57,7 +64,7 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
         store.write(home, request, {})
         return
     there, wanted = store.read(home).spec, json.loads(store.canonical(request))
-    for name in wanted:
+    for name in ASKED:
         if there.get(name) != wanted[name]:
             raise ValueError(
                 f'"{folder}" holds a study {_difference(name, there.get(name), wanted[name])}; '
@@ -71,7 +78,7 @@ def _difference(name: str, there: Any, wanted: Any) -> str:
         return f"with `{key}` {there.get(key)} and not {wanted.get(key)}"
     if name == "tokens" and isinstance(there, Mapping) and list(there) != list(wanted):
         return f"of subtasks {', '.join(there)} and not {', '.join(wanted)}"
-    return f"of {WORDS.get(name, f'another {name}')}"
+    return ASKED[name]
 
 
 def save_compared(folder: Path, compared: Compared) -> None:

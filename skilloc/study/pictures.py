@@ -72,7 +72,7 @@ def _units(effects: Effects) -> Any:
         ax.set_title(f"{kind}s")
         ax.set_xlabel("rank within its layer, by the largest |effect| on any subtask" if ordered else kind)
     plots.subtask_legend(axes[0, -1], effects.subtasks)
-    plots.colour_bar(figure, axes[0], norm=norm, label="effect (nats)")
+    plots.colour_bar(figure, axes[0].tolist(), norm=norm, label="effect (nats)")
     return figure
 
 

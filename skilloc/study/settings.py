@@ -81,9 +81,13 @@ class Settings:
         return (50 if self.estimates else 0) if self.top is None else self.top
 
     def record(self) -> dict[str, Any]:
-        """Return what names the measurement, beyond the model, the tokens, the units and the reference. JSON only."""
+        """Return the settings that the result depends on. JSON only."""
         return {
             "method": self.method,
+            "reference": self.reference,
+            "sequences": self.sequences,
+            "length": self.length,
+            "split": self.split,
             "folds": self.folds,
             "seed": self.seed,
             "layers": list(self.layers),

@@ -1,0 +1,5 @@
+"""`python -m skilloc.cli` is `skilloc`."""
+
+from skilloc.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""`skilloc demo`: what skilloc does, on the model and the text that every installation has."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+
+@dataclass(frozen=True)
+class Command:
+    """Measure the embedded model on three corpora, and write tables, pictures and a page about it. Takes three minutes.
+
+    Killed at any moment, the same command goes on where it was.
+    """
+
+    out: Path = Path("skilloc-demo")
+    """folder for the results"""
+    workers: Annotated[int, arg(help_behavior_hint="")] = 0
+    """threads of the exact sweep (default: one per core)"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Run it, and print the tables and where the page is."""
+        begun = time.monotonic()
+
+        def report(line: str) -> None:
+            print(f"{time.monotonic() - begun:4.0f} s  {line}", file=sys.stderr)
+
+        report("loading")
+        from skilloc.cli import tables
+        from skilloc.cli.effects import cores
+        from skilloc.demo import run_demo
+
+        record = run_demo(self.out, workers=self.workers or cores(), report=report)
+        report("done")
+        if self.json:
+            tables.print_json(record)
+            return
+        print()
+        tables.print_about(record)
+        tables.print_top(record)
+        tables.print_locality(record["locality"])
+        tables.print_removal(record["removal"])
+        tables.print_calibration(record)
+        print(f"In plain words, with pictures: {self.out / 'summary.md'}")

@@ -1,0 +1,104 @@
+"""The demo: everything that skilloc says about the embedded model and three built-in corpora, in three minutes.
+
+Exact effects of all neurons and heads; how local each skill is; how entangled they are; joint removal beside random
+masks; attribution against the exact effects; pictures, and a page in plain words. Stopped at any moment, the same call
+goes on where it was.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from skilloc.attribution import attribution_effects
+from skilloc.calibration import calibrate
+from skilloc.effects import Effects
+from skilloc.models.language import Opened, open_model
+from skilloc.study.draws import draw, reference_of, subtasks_of
+from skilloc.study.folder import Compared, Study, load_study, save_compared
+from skilloc.study.measure import measure
+from skilloc.study.pictures import draw_study
+from skilloc.study.removing import remove
+from skilloc.study.report import Record, about, calibration_record, locality_record, removal_record, top_units
+from skilloc.study.settings import Settings
+from skilloc.summary import summarise
+from skilloc.tasks import Batch, Subtask
+from skilloc.tasks.text import BUILTIN
+
+SETTINGS = Settings(sequences=24, length=32)
+"""2,304 tokens in all: what two cores ablate 2,072 units on in two minutes. Many short examples tell more than few
+long ones, because documents differ."""
+
+SIZES, DRAWS = (10, 30, 100), 3
+
+
+def run_demo(
+    folder: Path,
+    *,
+    workers: int = 1,
+    model: str = "embedded",
+    settings: Settings = SETTINGS,
+    report: Callable[[str], None] = lambda line: None,
+) -> Record:
+    """Measure, draw and summarise the embedded model into a folder.
+
+    Args:
+        folder: where everything is kept; a study, so that `skilloc show` and the others read it.
+        workers: number of threads of the exact sweep.
+        model: another model.
+        settings: how and what to measure.
+        report: told, line by line, what is being done.
+
+    Returns:
+        The record that the page was written from.
+
+    Raises:
+        ValueError: if the folder belongs to another study.
+    """
+    report(f"opening {model}, drawing examples of {', '.join(BUILTIN)}")
+    opened = open_model(model)
+    subtasks = subtasks_of(opened, {name: name for name in BUILTIN}, length=settings.length)
+    report("ablating every unit")
+    study = measure(opened, subtasks, settings, folder, workers=workers)
+    effects = study.effects
+    report("comparing attribution with the exact effects")
+    if study.compared is None:
+        _compare(opened, subtasks, effects, settings, folder)
+    report("removing the units that each subtask needs most, beside random ones")
+    sizes = [n for n in SIZES if n <= effects.measured.sum()]
+    removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, draws=DRAWS)
+    report("drawing pictures, writing the summary")
+    return write_page(load_study(folder), removal_record(removal), folder)
+
+
+def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, settings: Settings, folder: Path) -> None:
+    """Estimate the effects that are known exactly."""
+    batches: dict[str, Batch] = draw(subtasks, settings)
+    held = reference_of(opened, subtasks, batches, effects.units, settings)
+    estimate = attribution_effects(
+        opened.model, batches, effects.units, reference=held, folds=settings.folds, curvature=settings.curvature
+    )
+    estimate = replace(estimate, made={**estimate.made, "drawn": effects.made["drawn"], "name": opened.name})
+    everything = np.asarray(effects.measured)
+    found = calibrate(estimate, effects, drawn=everything)
+    if not (folder / "estimate").is_dir():
+        estimate.save(folder / "estimate")
+    save_compared(folder, Compared(estimate, effects, everything, found))
+
+
+def write_page(study: Study, removal: Record, folder: Path) -> Record:
+    """Draw the pictures of a study and write its summary; return the record of both."""
+    locality = locality_record(study.effects)
+    pictures = draw_study(study, locality, removal, folder / "pictures")
+    record = {
+        "folder": str(folder),
+        **about(study.effects),
+        "top": top_units(study.effects),
+        "locality": locality,
+        "removal": removal,
+        "calibration": calibration_record(study),
+        "pictures": [str(path) for path in pictures],
+    }
+    (folder / "summary.md").write_text(summarise(study.effects, record), encoding="utf-8")
+    return record
