@@ -287,8 +287,12 @@ def test_old_leftovers_are_cleared_and_nothing_else(tmp_path: Path) -> None:
         (folder / "spec.json").touch()
         if folder != young:
             os.utime(folder, (time.time() - 2 * 86400,) * 2)
-    assert store.clear_leftovers(tmp_path) == 1
+    file = tmp_path / f".plan.json.{'c' * 16}.aside"
+    file.touch()
+    os.utime(file, (time.time() - 2 * 86400,) * 2)
+    assert store.clear_leftovers(tmp_path) == 2
     assert not old.exists()
+    assert not file.exists()
     assert all(folder.exists() for folder in (young, *others))
     assert store.clear_leftovers(tmp_path / "absent") == 0
 

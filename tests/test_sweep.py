@@ -221,6 +221,16 @@ def test_a_folder_that_cannot_be_written_stops_before_anything_runs(
     assert not list(tmp_path.glob("1-*"))
 
 
+def test_what_is_all_there_can_be_asked_for_in_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(sweep_cells.square, [{"x": 1}], out=tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(os, "replace", lambda *args: pytest.fail("something was written"))
+    assert len(sweep(sweep_cells.square, [{"x": 1}], out=tmp_path).cached) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_two_drivers_on_one_folder_lose_nothing(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     starts.mkdir()
@@ -243,10 +253,15 @@ def test_a_thousand_cached_cells_answer_within_a_second_without_dask_or_torch(
     code = (
         "import sys, time; from skilloc.sweep import grid, sweep; began = time.process_time();"
         "report = sweep('sweep_cells:square', grid({}, {'x': range(1000)}), out=sys.argv[1], workers=2);"
-        "print(len(report.cached), time.process_time() - began, [m for m in ('dask', 'torch') if m in sys.modules])"
+        "seconds = time.process_time() - began; sweep('sweep_cells:square', [{'x': -1}], out=sys.argv[1]);"
+        "print(len(report.cached), seconds, [m for m in ('dask', 'torch') if m in sys.modules])"
     )
     cached, seconds, imported = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(CELLS)},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split(maxsplit=2)
     assert cached == "1000"
     assert imported.strip() == "[]"

@@ -82,7 +82,8 @@ def defaults(settings: type[Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             names |= defaults(field.type, f"{prefix}{field.name}.")
         else:
-            names[prefix + field.name] = field.default
+            made = field.default_factory() if callable(field.default_factory) else "(no default)"
+            names[prefix + field.name] = made if field.default is dataclasses.MISSING else field.default
     return names
 
 

@@ -106,11 +106,11 @@ def is_complete(folder: Path) -> bool:
 
 
 def clear_leftovers(root: Path, *, older_than: float = DAY) -> int:
-    """Remove what killed writers left directly under `root`: hidden folders of this package, unchanged for long.
+    """Remove what killed writers left directly under `root`: hidden files and folders of this package, long unchanged.
 
     Args:
         root: the folder that holds the results.
-        older_than: age in seconds; a younger folder may still be in the writing.
+        older_than: age in seconds; what is younger may still be in the writing.
 
     Returns:
         How many were removed.
@@ -120,7 +120,7 @@ def clear_leftovers(root: Path, *, older_than: float = DAY) -> int:
         # Someone else may have removed it first, or own it: either way it is not ours to insist on.
         with contextlib.suppress(OSError):
             if _ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
-                shutil.rmtree(path)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed += 1
     return removed
 

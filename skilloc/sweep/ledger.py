@@ -77,11 +77,25 @@ class Ledger:
         self.failures: dict[str, Failure] = {}
 
     def look_up(self) -> dict[str, str]:
-        """Note the plan and what is there already; return the other specs as JSON by key.
+        """Note what is there already and, unless that is all, the plan; return the other specs as JSON by key.
 
         Raises:
-            OSError: if the folder cannot be written.
+            OSError: if there is something to do but the folder cannot be written.
         """
+        states = self.states()
+        if any(state != "cached" for state in states.values()):
+            self._begin()
+        noted = {path.stem for path in (self.out / "failed").glob("*.json")}
+        for key, state in states.items():
+            if state == "cached":
+                self.words[key] = "cached"
+                if key in noted:
+                    self._forget(key)
+            elif state == "damaged":
+                self.note(key, "failed", f"{self.out / key} is damaged; delete the folder and run the sweep again")
+        return {key: store.canonical(self.specs[key]) for key in self.unheard()}
+
+    def _begin(self) -> None:
         try:
             _write(self.out / "plans" / f"{store.key({'keys': sorted(self.specs)})}.json", sorted(self.specs))
         except OSError as error:
@@ -90,16 +104,8 @@ class Ledger:
                 f"cannot write into {self.out} ({error.strerror or error}); free some space or choose an `out` that "
                 "you may write to",
             ) from error
-        store.clear_leftovers(self.out)
-        noted = {path.stem for path in (self.out / "failed").glob("*.json")}
-        for key, state in self.states().items():
-            if state == "cached":
-                self.words[key] = "cached"
-                if key in noted:
-                    self._forget(key)
-            elif state == "damaged":
-                self.note(key, "failed", f"{self.out / key} is damaged; delete the folder and run the sweep again")
-        return {key: store.canonical(self.specs[key]) for key in self.unheard()}
+        for folder in (self.out, self.out / "plans", self.out / "failed"):
+            store.clear_leftovers(folder)
 
     def states(self) -> dict[str, str]:
         """Return "cached", "damaged" or "left" by key, from what lies on the disk; nothing is changed."""
@@ -131,7 +137,7 @@ class Ledger:
     def check_visible(self) -> None:
         """Fail the cells whose results a worker has written, but that are not to be seen here."""
         until = time.monotonic() + VISIBLE_WITHIN
-        for key in [key for key, word in self.words.items() if word != "failed"]:
+        for key in [key for key, word in self.words.items() if word == "done"]:
             while not store.is_complete(self.out / key):
                 if time.monotonic() > until:
                     text = f"its worker has written {self.out / key}, which is not to be seen here"
