@@ -22,7 +22,7 @@ from skilloc.study.pictures import draw_study
 from skilloc.study.removing import remove
 from skilloc.study.report import Record, about, calibration_record, locality_record, removal_record, top_units
 from skilloc.study.settings import Settings
-from skilloc.summary import summarise
+from skilloc.study.summary import summarise
 from skilloc.tasks import Batch, Subtask
 from skilloc.tasks.text import BUILTIN
 
