@@ -434,7 +434,8 @@ def test_sources_are_read_and_built_in_ones_are_the_default():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(1.0, "1"), (0.5, "0.500"), (1234.6, "1,235"), (-0.0123, "−0.0123"), (float("nan"), "–")]
+    ("value", "text"),
+    [(1.0, "1"), (0.5, "0.500"), (1234.6, "1,235"), (-0.0123, "−0.0123"), (0.1, "0.100"), (float("nan"), "–")],
 )
 def test_numbers_in_tables(value, text):
     assert number(value) == text

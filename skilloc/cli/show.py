@@ -28,7 +28,9 @@ class Command:
 
         study = load_study(self.folder)
         folds = len(study.effects.values)
-        locality = locality_record(study.effects, top=self.top) if folds >= 3 else None
+        most = int(study.effects.measured.sum()) - 1
+        enough = folds >= 3 and most >= 1
+        locality = locality_record(study.effects, top=min(self.top, most)) if enough else None
         held = self.folder / "removal"
         removal = removal_record(Removal.load(held)) if held.is_dir() else None
         pictures = draw_study(study, locality, removal, self.folder / "pictures")
@@ -48,7 +50,7 @@ class Command:
         tables.print_top(record)
         tables.print_calibration(record)
         if locality is None:
-            print(f"no locality scores: {folds} fold(s), and an interval needs 3 or more (--folds)")
+            print(f"no locality scores: {most + 1} unit(s) in {folds} fold(s), and they need at least 2 in 3")
         else:
             tables.print_locality(locality)
         if removal is not None:

@@ -99,6 +99,8 @@ def print_removal(record: Record) -> None:
     for size, scores in record["sizes"].items():
         title = f"top {size} units removed: loss increase in nats"
         _print_matrix(title, names, scores["loss_increase"], control="random")
+        if "specificity" not in scores:  # a single subtask
+            continue
         table = _table("", ["value \\[95 % interval]", "random"])
         for s, name in enumerate(names):
             one = {end: values[s] for end, values in scores["specificity"].items()}
@@ -152,11 +154,10 @@ def number(value: float, figures: int = 3) -> str:
     """Return a number with so many figures: 0.00123, 0.123, 1.23, 123, 1,234."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value == 0:
-        return "0"
+    if value in (-1, 0, 1):
+        return f"{value:.0f}".replace("-", "−")
     digits = max(0, figures - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{min(digits, 5)}f}"
-    return (text.rstrip("0").rstrip(".") if text.strip("-01.") == "" else text).replace("-", "−")
+    return f"{value:,.{min(digits, 5)}f}".replace("-", "−")
 
 
 def _abreast(subtasks: Sequence[str]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from skilloc.plots.style import CONTROL, colour_of, signed_ticks
 
@@ -46,6 +47,7 @@ def score_dots(
     ax.set_axisbelow(True)
     if log:
         ax.set(xscale="log", xlabel="number of units")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda units, _: f"{units:,.0f}"))
     else:
         ax.set(xlim=(-0.02, 1.02), xlabel="share")
     return ax

@@ -76,7 +76,11 @@ def _cells(
     size = 8.0 if n <= DETAILED else max(4.0, 36 / n)
     for row, column in np.ndindex(n, n):
         value, known = float(values[row, column]), bool(np.isfinite(values[row, column]))
-        place: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if value > 0.6 * largest else "black"}
+        place: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "color": "white" if value > 0.75 * largest else "black",
+        }
         ax.text(column, row - (0.2 if n <= DETAILED else 0), short(value), fontsize=size, weight="bold", **place)
         if n <= DETAILED and known:
             same = low[row, column] == high[row, column]

@@ -14,6 +14,7 @@ from skilloc.units import KINDS
 
 SHARES = ("locality", "hoyer", "gini", "top_share", "negative_share")
 COUNTS = ("effective_number", "entropy_number", "k50", "k90")
+LABELS = {"top_share": "top {top} share", "k50": "units for half", "k90": "units for 90 %"}
 
 
 def draw_study(study: Study, locality: Record | None, removal: Record | None, folder: Path) -> list[Path]:
@@ -91,7 +92,7 @@ def _locality(record: Record) -> Any:
             end: np.array([[record["scores"][s][name][end] for s in subtasks] for name in names], dtype=float)
             for end in ("value", "low", "high", "chance")
         }
-        labels = [f"top {record['top']} share" if name == "top_share" else name.replace("_", " ") for name in names]
+        labels = [LABELS.get(name, name).format(top=record["top"]) for name in names]
         plots.score_dots(
             ax, labels, table["value"], table["low"], table["high"], table["chance"][:, 0], subtasks, log=log
         )

@@ -40,6 +40,8 @@ def remove(
     measured = int(effects.measured.sum())
     if not sizes or min(sizes) < 1 or max(sizes) > measured:
         raise ValueError(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
+    if len(effects.values) < 3:
+        raise ValueError(f"the effects have {len(effects.values)} fold(s), and an interval needs 3; measure more folds")
     if draws < 2:
         raise ValueError(f"`draws` is {draws}; without at least 2 random masks there is no control")
     sizes = sorted(set(sizes))

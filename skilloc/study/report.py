@@ -96,7 +96,11 @@ def removal_record(removal: Removal) -> Record:
     """
     sizes = {}
     for size in removal.sizes:
-        found = locality.removal_scores(removal.at(size), removal.random_at(size))
+        if len(removal.subtasks) > 1:
+            found = locality.removal_scores(removal.at(size), removal.random_at(size))
+        else:
+            chance = removal.random_at(size).mean(axis=(0, 1))
+            found = {"loss_increase": mean_over_folds(removal.at(size))._replace(chance=chance)}
         sizes[str(size)] = {name: _lists(scores) for name, scores in found.items()}
     baseline = dict(zip(removal.subtasks, removal.baseline.mean(axis=0).tolist(), strict=True))
     reference = removal.made.get("reference", {}).get("name")
