@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -34,6 +34,7 @@ from skilloc.intervene import (
     fold,
     logits_of,
     record,
+    widest,
 )
 from skilloc.tasks import IGNORE, Batch
 from skilloc.units import Units, kind_of
@@ -56,7 +57,7 @@ def attribution_effects(
     """Estimate the effect of every unit on every subtask: activation x gradient, plus curvature.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
         batches: the examples of each subtask.
         units: the unit axis (`units_of(model)`).
         reference: what an ablated unit would be held at; zero if not given, or one value per unit.
@@ -98,7 +99,7 @@ def integrated_gradients_effects(
     subtask and hook). This is another question than the ablation of single units, and a poor estimate of it.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
         batches: the examples of each subtask.
         units: the unit axis.
         reference: what the units move to; zero if not given, or one value per unit.
@@ -153,7 +154,7 @@ def _estimated(
     held = as_reference(reference, units)
     folded = folded.to(next(model.parameters()).device)
     base, parts = [], []
-    for rows in blocks_of_rows(folded.batch, int(model.cfg.d_vocab)):
+    for rows in blocks_of_rows(folded.batch, widest(model)):
         losses, found = estimate(Batch(folded.batch.inputs[rows], folded.batch.targets[rows]), held, rows)
         base.append(losses)
         parts.append(torch.cat([found[hook] for hook in units.hooks], dim=1))
@@ -176,7 +177,7 @@ def _first_and_curvature(
     losses, graph, found = _gradients(model, batch, list(units.hooks), held, rows, shift=0.0, keep=draws > 0)
     if graph is None:
         return losses, found
-    scored = (batch.targets != IGNORE).sum(dim=1).double()
+    scored = _scored(batch)
     for _ in range(draws):
         for hook, slope in graph.slopes(graph.drawn(generator)).items():
             found[hook] += slope.square() / (2 * draws * scored[:, None])
@@ -190,7 +191,7 @@ class _Graph:
         self.logits, self.batch, self.deltas, self.leaves = logits, batch, deltas, leaves
         self.probabilities = logits.detach().float().softmax(dim=-1)
 
-    def slopes(self, labels: Int[Tensor, "example pos"]) -> PerUnit:
+    def slopes(self, labels: Int[Tensor, "example *pos"]) -> PerUnit:
         """Return, per hook, sum over t of delta g, where g is the gradient of the summed loss of some labels."""
         # d(-log softmax(z)[y]) / dz = softmax(z) - onehot(y): the loss itself need not be run.
         scored = (labels != IGNORE)[..., None]
@@ -204,7 +205,7 @@ class _Graph:
             for hook, gradient in zip(hooks, gradients, strict=True)
         }
 
-    def drawn(self, generator: torch.Generator) -> Int[Tensor, "example pos"]:
+    def drawn(self, generator: torch.Generator) -> Int[Tensor, "example *pos"]:
         """Return labels drawn from the model, at the scored positions."""
         flat = self.probabilities.flatten(0, -2)
         labels = torch.multinomial(flat, 1, generator=generator).view(self.probabilities.shape[:-1])
@@ -213,7 +214,13 @@ class _Graph:
 
 def _over_positions(product: Tensor, hook: str) -> Tensor:
     product = product.double()
-    return (product.sum(dim=-1) if kind_of(hook) == "head" else product).sum(dim=1)
+    per_unit = product.sum(dim=-1) if kind_of(hook) == "head" else product
+    return per_unit.reshape(len(per_unit), -1, per_unit.shape[-1]).sum(dim=1)
+
+
+def _scored(batch: Batch) -> Float64[Tensor, "example"]:
+    """Return the number of scored targets of each example."""
+    return (batch.targets != IGNORE).reshape(len(batch), -1).sum(dim=1).double()
 
 
 def _gradients(
@@ -241,6 +248,6 @@ def _gradients(
     if not hooks:
         return losses, None, {}
     graph = _Graph(logits, batch, deltas, leaves)
-    scored = (batch.targets != IGNORE).sum(dim=1).double()
+    scored = _scored(batch)
     slopes = {hook: slope / scored[:, None] for hook, slope in graph.slopes(batch.targets).items()}
     return losses, graph if keep else None, slopes

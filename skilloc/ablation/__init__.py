@@ -3,7 +3,8 @@
     effect[f, s, u] = mean over the examples of fold f of subtask s of (loss with u at its reference - loss)
 
 Every unit is ablated alone, at all positions of all examples at once. What makes it fast, and how each unit is reached,
-is in `routes`; this file cuts the work into items, spreads them over threads, and remembers finished ones.
+is in `routes` for transformers and in `dense` for MLPs; this file cuts the work into items, spreads them over threads,
+and remembers finished ones.
 """
 
 import math
@@ -23,6 +24,7 @@ from jaxtyping import Bool, Float, Float64
 from tqdm import tqdm
 
 from skilloc import store
+from skilloc.ablation.dense import Layers, LayersProber, lay_layers
 from skilloc.ablation.routes import Prober, Trunk, lay_trunk
 from skilloc.effects import Effects
 from skilloc.intervene import (
@@ -36,12 +38,15 @@ from skilloc.intervene import (
     hold,
     losses,
     record,
+    widest,
 )
 from skilloc.masks import Mask
+from skilloc.models.mlp import MLP
 from skilloc.tasks import Batch
-from skilloc.units import Units, layer_of
+from skilloc.units import Units
 
-UNITS_PER_ITEM = 16
+UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 64
+"""Of a transformer, and of an MLP, whose neurons take milliseconds each."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Item:
     Attributes:
         hook: where the units are.
         positions: which of the hook's units.
-        cost: in blocks run, for the progress bar.
+        cost: in blocks or layers run, for the progress bar.
         spec: what names its result: the whole measurement and the units.
     """
 
@@ -79,7 +84,7 @@ def ablation_effects(
     nats per scored target; positive = the subtask needs the unit.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
         batches: the examples of each subtask.
         units: the unit axis (`units_of(model)`).
         reference: what an ablated unit is held at; zero if not given, or one value per unit.
@@ -106,14 +111,14 @@ def ablation_effects(
     folded, reference = folded.to(device), reference.to(device)
     made = {"method": "ablation", **record(model, folded, units, reference)}
     with one_thread():
-        trunk = lay_trunk(model, folded, units, reference)
+        trunk = _lay(model, folded, units, reference)
         baseline = folded.mean(trunk.base.cpu().numpy())
         check_losses(baseline, folded.subtasks)
         items = list(_items(trunk, units, chosen, made))
         values = np.full((folded.folds, len(folded.subtasks), len(units)), math.nan)
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         # Hooks of one model are shared by its threads, so the slow route has to go alone.
-        workers = 1 if "whole" in trunk.routes.values() else workers
+        workers = 1 if isinstance(trunk, Trunk) and "whole" in trunk.routes.values() else workers
         for item, found in _run(trunk, items, workers, resume, deadline):
             span = units.span(item.hook)
             values[:, :, np.array(item.positions) + span.start] = found
@@ -131,25 +136,27 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _items(trunk: Trunk, units: Units, chosen: np.ndarray, made: Mapping[str, Any]) -> Iterator[Item]:
-    depth = len(trunk.residuals) - 1 if trunk.residuals else 1 + max(layer_of(hook) for hook in units.hooks)
-    items = []
+def _lay(model: Any, folded: Folded, units: Units, reference: Reference) -> Trunk | Layers:
+    if isinstance(model, MLP):
+        return lay_layers(model, folded, units, reference)
+    return lay_trunk(model, folded, units, reference)
+
+
+def _items(trunk: Trunk | Layers, units: Units, chosen: np.ndarray, made: Mapping[str, Any]) -> Iterator[Item]:
+    items, size = [], UNITS_PER_ITEM if isinstance(trunk, Trunk) else NEURONS_PER_ITEM
     for hook, part in units.split(chosen).items():
         positions = np.flatnonzero(part).tolist()
-        route = trunk.routes[hook]
-        after = depth - layer_of(hook)
-        blocks = {"closed": 0.05, "after": after, "within": after + 1, "whole": depth + 1}[route]
-        for first in range(0, len(positions), UNITS_PER_ITEM):
-            some = tuple(positions[first : first + UNITS_PER_ITEM])
+        for first in range(0, len(positions), size):
+            some = tuple(positions[first : first + size])
             spec = {"what": "ablation item", "made": made, "hook": hook, "positions": list(some)}
-            items.append(Item(hook, some, float(blocks * len(some)), spec))
+            items.append(Item(hook, some, trunk.cost(hook) * len(some), spec))
     # In the order of their names, which is as good as random: what a time budget reaches is then a fair sample of the
     # units, and the progress bar's estimate holds from the start.
     yield from sorted(items, key=lambda item: store.key(item.spec))
 
 
 def _run(
-    trunk: Trunk, items: Sequence[Item], workers: int, resume: Path | None, deadline: float
+    trunk: Trunk | Layers, items: Sequence[Item], workers: int, resume: Path | None, deadline: float
 ) -> Iterator[tuple[Item, Float64[np.ndarray, "fold subtask unit"]]]:
     """Yield each item with its effects, finished ones first."""
     left = []
@@ -166,7 +173,7 @@ def _run(
             return None
         if not hasattr(own, "prober"):
             torch.set_num_threads(1)
-            own.prober = Prober(trunk)
+            own.prober = Prober(trunk) if isinstance(trunk, Trunk) else LayersProber(trunk)
         per_example = own.prober.effects(item.hook, list(item.positions))
         found = trunk.folded.mean(per_example.cpu().numpy())
         if resume is not None:
@@ -250,7 +257,7 @@ def mask_effects(
 
 def _held_losses(model: Any, folded: Folded, mask: Mask | None, reference: Reference | None) -> np.ndarray:
     parts = []
-    for rows in blocks_of_rows(folded.batch, int(model.cfg.d_vocab)):
+    for rows in blocks_of_rows(folded.batch, widest(model)):
         some = Batch(folded.batch.inputs[rows], folded.batch.targets[rows])
         if mask is None or reference is None:
             parts.append(losses(model, some))

@@ -8,6 +8,7 @@
 `after` and `within` are checked against the bridge's own hooks, on a short piece of the batch, before they are used.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,26 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from skilloc.ablation.tail import Tail, read_tail, tail_losses
-from skilloc.intervene import Edit, Folded, Reference, Suffix, attached, blocks_of_rows, example_losses, logits_of
+from skilloc.intervene import (
+    Edit,
+    Folded,
+    Reference,
+    Suffix,
+    UnknownLayoutError,
+    attached,
+    blocks_of_rows,
+    example_losses,
+    logits_of,
+    widest,
+)
 from skilloc.models.weights import output_weight
 from skilloc.tasks import IGNORE
 from skilloc.units import Units, kind_of, layer_of
 
 CHECK_TOKENS = 16
 TOLERANCE = 1e-3
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,20 +63,26 @@ class Trunk:
     tail: Tail | None
     base: Float64[Tensor, "example"]
 
+    def cost(self, hook: str) -> float:
+        """Cost of a unit, in blocks run."""
+        layer = layer_of(hook)
+        depth = len(self.residuals) - 1 if self.residuals else 1 + max(map(layer_of, self.routes))
+        costs = {"closed": 0.05, "after": depth - layer, "within": depth - layer + 1, "whole": depth + 1}
+        return float(costs[self.routes[hook]])
+
 
 @torch.no_grad()
 def lay_trunk(model: Any, folded: Folded, units: Units, reference: Reference) -> Trunk:
     """Run the model once, keep its residual stream, and choose a route for every hook."""
     batch = folded.batch
-    rows = blocks_of_rows(batch, int(model.cfg.d_vocab))
+    rows = blocks_of_rows(batch, widest(model))
     try:
         suffix = Suffix(model)
         runs = [suffix.run(batch.inputs[part]) for part in rows]
-        sound = _same(_bridge_logits(model, batch.inputs[:1]), suffix.run(batch.inputs[:1])[0])
-    except (AttributeError, KeyError, ValueError, TypeError):
-        # An architecture whose modules are laid out in a way this package does not know; the bridge still runs it.
-        sound = False
-    if not sound:
+        if not _same(_bridge_logits(model, batch.inputs[:1]), suffix.run(batch.inputs[:1])[0]):
+            raise UnknownLayoutError("its modules alone compute something else than the bridge")
+    except UnknownLayoutError as error:
+        _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", error)
         base = torch.cat([example_losses(_bridge_logits(model, batch.inputs[p]), batch.targets[p]) for p in rows])
         return Trunk(model, folded, reference, [], {}, dict.fromkeys(units.hooks, "whole"), None, base)
     residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
@@ -118,7 +138,7 @@ class Prober:
     def __init__(self, trunk: Trunk) -> None:
         self.trunk = trunk
         self._suffix = Suffix(trunk.model) if trunk.residuals else None
-        self._rows = blocks_of_rows(trunk.folded.batch, int(trunk.model.cfg.d_vocab))
+        self._rows = blocks_of_rows(trunk.folded.batch, widest(trunk.model))
         self._bases: dict[int, Tensor] = {}
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """The only place that attaches hooks: losses, activations, holding units at a reference, running only a suffix."""
 
 from skilloc.intervene.holding import hold
-from skilloc.intervene.hooks import attached, blocks_of_rows, losses, read_activations
+from skilloc.intervene.hooks import attached, blocks_of_rows, losses, read_activations, widest
 from skilloc.intervene.losses import Folded, check_losses, check_model, example_losses, fold, logits_of
 from skilloc.intervene.record import record
 from skilloc.intervene.reference import (
@@ -12,13 +12,14 @@ from skilloc.intervene.reference import (
     resample_reference,
     zero_reference,
 )
-from skilloc.intervene.suffix import Edit, Suffix
+from skilloc.intervene.suffix import Edit, Suffix, UnknownLayoutError
 
 __all__ = [
     "Edit",
     "Folded",
     "Reference",
     "Suffix",
+    "UnknownLayoutError",
     "as_reference",
     "attached",
     "blocks_of_rows",
@@ -34,5 +35,6 @@ __all__ = [
     "read_activations",
     "record",
     "resample_reference",
+    "widest",
     "zero_reference",
 ]

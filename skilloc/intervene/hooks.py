@@ -9,17 +9,25 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from skilloc.intervene.losses import check_model, example_losses, logits_of
+from skilloc.models.mlp import MLP
 from skilloc.tasks import Batch
 from skilloc.units import Units
 
 MAX_LOGITS = 2**26
-"""Examples are passed in blocks whose logits have at most this many entries (256 MB in float32)."""
+"""Examples are passed in blocks whose widest tensor has at most this many entries (256 MB in float32)."""
 
 
-def blocks_of_rows(batch: Batch, d_vocab: int) -> list[slice]:
-    """Cut the examples of a batch into blocks that keep the logits within `MAX_LOGITS` entries."""
+def widest(model: Any) -> int:
+    """Return the width of the largest tensor of a forward pass: the logits, or a hidden layer of an `MLP`."""
+    if isinstance(model, MLP):
+        return max(model.cfg.d_out, *model.cfg.widths)
+    return int(getattr(getattr(model, "cfg", None), "d_vocab", 1))
+
+
+def blocks_of_rows(batch: Batch, width: int) -> list[slice]:
+    """Cut the examples of a batch into blocks that keep the widest tensor within `MAX_LOGITS` entries."""
     positions = batch.inputs.shape[1] if not batch.inputs.is_floating_point() else 1
-    rows = max(1, MAX_LOGITS // (positions * max(1, d_vocab)))
+    rows = max(1, MAX_LOGITS // (positions * max(1, width)))
     return [slice(start, min(start + rows, len(batch))) for start in range(0, len(batch), rows)]
 
 
@@ -34,13 +42,9 @@ def losses(model: nn.Module, batch: Batch) -> Float64[Tensor, "example"]:
         return torch.cat(
             [
                 example_losses(logits_of(model(batch.inputs[rows])), batch.targets[rows])
-                for rows in blocks_of_rows(batch, _d_vocab(model))
+                for rows in blocks_of_rows(batch, widest(model))
             ]
         )
-
-
-def _d_vocab(model: nn.Module) -> int:
-    return int(getattr(getattr(model, "cfg", None), "d_vocab", 1))
 
 
 @contextmanager
@@ -62,7 +66,7 @@ def attached(model: Any, functions: Mapping[str, Any]) -> Iterator[None]:
 def read_activations(model: Any, batch: Batch, units: Units) -> dict[str, Tensor]:
     """Return the activations of all units on all examples.
 
-    Shapes: per hook `example pos neuron`, or `example pos head d_head`.
+    Shapes: per hook `example pos neuron`, or `example pos head d_head`; of an `MLP` `example neuron`.
     """
     check_model(model, batch)
     parts: dict[str, list[Tensor]] = {hook: [] for hook in units.hooks}
@@ -75,6 +79,6 @@ def read_activations(model: Any, batch: Batch, units: Units) -> dict[str, Tensor
         return read
 
     with torch.no_grad(), attached(model, {hook: reader(hook) for hook in units.hooks}):
-        for rows in blocks_of_rows(batch, _d_vocab(model)):
+        for rows in blocks_of_rows(batch, widest(model)):
             model(batch.inputs[rows])
     return {hook: torch.cat(values) for hook, values in parts.items()}

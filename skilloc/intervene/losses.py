@@ -11,8 +11,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from skilloc.models.mlp import MLP
 from skilloc.tasks import IGNORE, Batch
-
 
 CACHED = 2**18
 """Logits that are worked on at a time: 1 MB in float32, which stays in a core's cache."""
@@ -49,33 +49,33 @@ def logits_of(output: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Folded:
-    """Batches of several subtasks as one batch, and the weights that turn per-example values into means per fold.
+    """Batches of several subtasks as one batch, and where each fold lies in it.
 
     Attributes:
         batch: the examples of all subtasks, one after the other; shorter sequences are padded on the right, where a
             causal model's earlier positions cannot see it.
         subtasks: names on the subtask axis.
-        weights: mean over the examples of a fold, as a matrix on `fold subtask example`.
+        rows: the examples of each fold of each subtask, first by fold and then by subtask.
         digests: the hash of each subtask's own examples.
     """
 
     batch: Batch
     subtasks: tuple[str, ...]
-    weights: Float64[np.ndarray, "fold subtask example"]
+    rows: tuple[tuple[slice, ...], ...]
     digests: Mapping[str, str]
 
     @property
     def folds(self) -> int:
         """Number of folds."""
-        return len(self.weights)
+        return len(self.rows)
 
     def mean(self, per_example: Float64[np.ndarray, "example *rest"]) -> Float64[np.ndarray, "fold subtask *rest"]:
         """Return the mean of per-example values over each fold of each subtask."""
-        return np.tensordot(self.weights, per_example, axes=1)
+        return np.array([[per_example[part].mean(axis=0) for part in parts] for parts in self.rows])
 
     def to(self, device: torch.device | str) -> "Folded":
         """Return the same with the batch on `device`."""
-        return Folded(self.batch.to(device), self.subtasks, self.weights, self.digests)
+        return Folded(self.batch.to(device), self.subtasks, self.rows, self.digests)
 
 
 def fold(batches: Mapping[str, Batch], folds: int) -> Folded:
@@ -96,18 +96,22 @@ def fold(batches: Mapping[str, Batch], folds: int) -> Folded:
     ranks = {(b.inputs.ndim, b.targets.ndim, b.inputs.dtype) for b in batches.values()}
     if len(ranks) > 1:
         raise ValueError(f"`batches` mix kinds of input {sorted(map(str, ranks))}; measure them one kind at a time")
+    lengths = sorted({b.inputs.shape[1] for b in batches.values()})
+    if len(lengths) > 1 and next(iter(batches.values())).inputs.is_floating_point():
+        raise ValueError(f"`batches` have inputs of widths {lengths}; draw them from subtasks of one world")
     longest = max(b.inputs.shape[1] for b in batches.values())
     stacked = Batch(
         torch.cat([_pad(b.inputs, longest, 0) for b in batches.values()]),
         torch.cat([_pad(b.targets, longest, IGNORE) if b.targets.ndim > 1 else b.targets for b in batches.values()]),
     )
-    weights = np.zeros((folds, len(batches), len(stacked)))
-    first = 0
-    for s, batch in enumerate(batches.values()):
-        for f, rows in enumerate(np.array_split(np.arange(first, first + len(batch)), folds)):
-            weights[f, s, rows] = 1 / len(rows)
+    rows, first = [], 0
+    for batch in batches.values():
+        parts = np.array_split(np.arange(first, first + len(batch)), folds)
+        rows.append([slice(int(part[0]), int(part[-1]) + 1) for part in parts])
         first += len(batch)
-    return Folded(stacked, tuple(batches), weights, {name: b.digest for name, b in batches.items()})
+    return Folded(
+        stacked, tuple(batches), tuple(zip(*rows, strict=True)), {name: b.digest for name, b in batches.items()}
+    )
 
 
 def _pad(tensor: Tensor, length: int, value: int) -> Tensor:
@@ -118,11 +122,13 @@ def check_model(model: nn.Module, batch: Batch) -> None:
     """Refuse a model that cannot be measured on a batch.
 
     Raises:
-        ValueError: if the model is in training mode, a sequence is longer than its context, or a token is not in its
-            vocabulary.
+        ValueError: if the model is in training mode, a sequence is longer than its context, a token is not in its
+            vocabulary, or an `MLP` has other inputs or classes.
     """
     if model.training:
         raise ValueError("`model` is in training mode, where dropout is random; call model.eval() first")
+    if isinstance(model, MLP):
+        _check_mlp(model, batch)
     cfg = getattr(model, "cfg", None)
     if cfg is None or batch.inputs.is_floating_point():
         return
@@ -135,6 +141,20 @@ def check_model(model: nn.Module, batch: Batch) -> None:
     if vocabulary and vocabulary > 0 and highest >= vocabulary:
         raise ValueError(
             f"the batch holds token {highest} but `model` has {vocabulary} tokens; use the tokenizer of this model"
+        )
+
+
+def _check_mlp(model: MLP, batch: Batch) -> None:
+    d_in, d_out = model.cfg.d_in, model.cfg.d_out
+    if not batch.inputs.is_floating_point() or batch.inputs.shape[1] != d_in:
+        raise ValueError(
+            f"`model` is an MLP with {d_in} inputs but the batch has {batch.inputs.dtype} inputs of width "
+            f"{batch.inputs.shape[1]}; draw from the subtasks that it was trained on"
+        )
+    if batch.targets.ndim != 1 or not 0 <= int(batch.targets.min()) <= int(batch.targets.max()) < d_out:
+        raise ValueError(
+            f"`model` is an MLP with {d_out} outputs but the batch has targets of shape {tuple(batch.targets.shape)} "
+            f"from {int(batch.targets.min())} to {int(batch.targets.max())}; pass one class per example"
         )
 
 

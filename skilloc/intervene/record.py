@@ -1,5 +1,6 @@
 """The record that every measurement carries: which model, tokens, units, reference and versions."""
 
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -19,5 +20,10 @@ def record(model: nn.Module, folded: Folded, units: Units, reference: Reference)
         "folds": folded.folds,
         "units": units.record(),
         "reference": reference.record(),
-        "versions": {name: metadata.version(name) for name in ("skilloc", "torch", "transformer-lens", "transformers")},
+        "versions": dict(_versions()),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("skilloc", "torch", "transformer-lens", "transformers")}

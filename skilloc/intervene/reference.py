@@ -41,11 +41,12 @@ class Reference:
     def on(self, hook: str, rows: slice) -> Tensor:
         """Return the values at a hook for some of the examples."""
         value = self.values[hook]
-        per_example = value.ndim == (4 if kind_of(hook) == "head" else 3)
+        # One value per neuron has one axis, with examples (and positions, which an MLP has not) there are more.
+        per_example = value.ndim == 4 if kind_of(hook) == "head" else value.ndim > 1
         return value[rows] if per_example else value
 
     def of(self, hook: str, position: int, rows: slice) -> Tensor:
-        """Return one unit's value at a hook, as it broadcasts against `example pos` (and d_head, for a head)."""
+        """Return one unit's value at a hook, as it broadcasts against `example *pos` (and d_head, for a head)."""
         value = self.on(hook, rows)
         if value.ndim == 0:
             return value

@@ -13,6 +13,7 @@ from torch import nn
 
 from skilloc.models.checkpoints import Checkpoint, hub_folder, quiet, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
+from skilloc.models.mlp import is_mlp_folder, open_mlp
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 """The small model that comes with the package: an ordinary Hugging Face folder, with a model card."""
@@ -22,8 +23,8 @@ class Opened(NamedTuple):
     """A model that is ready to be measured.
 
     Attributes:
-        model: a `TransformerBridge` with the weights as they were saved, in evaluation mode.
-        tokenizer: the model's tokenizer, as it was saved.
+        model: a `TransformerBridge` with the weights as they were saved, or an `MLP`; in evaluation mode.
+        tokenizer: the model's tokenizer, as it was saved; None for an `MLP`.
         name: what was opened.
     """
 
@@ -40,8 +41,8 @@ def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: t
 
     Args:
         name: `embedded`, the small model of this package; `smollm2`, after `skilloc fetch smollm2`; a name on the
-            Hugging Face hub, `owner/name`; a folder; or a GGUF file, whose name ends in .gguf. A folder that is called
-            like one of the others is opened as `./embedded`.
+            Hugging Face hub, `owner/name`; a folder, also of a saved `MLP`; or a GGUF file, whose name ends in .gguf.
+            A folder that is called like one of the others is opened as `./embedded`.
         device: where the weights go.
         dtype: the type of the weights; effects are small, so measure in float32.
 
@@ -52,12 +53,18 @@ def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: t
         ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
             wrap, its tokenizer does not belong to it, or the device does not exist.
     """
+    if str(name) not in ("embedded", "smollm2") and is_mlp_folder(folder := Path(name).expanduser()):
+        return Opened(_moved(open_mlp(folder).to(dtype), device), None, str(name))
     checkpoint = _read(str(name), dtype)
+    _moved(checkpoint.model, device)
+    return Opened(_bridge(checkpoint, str(name)), checkpoint.tokenizer, str(name))
+
+
+def _moved(model: Any, device: torch.device | str) -> Any:
     try:
-        checkpoint.model.to(torch.device(device))
+        return model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'`device` is "{device}", which this machine does not have; use "cpu"') from error
-    return Opened(_bridge(checkpoint, str(name)), checkpoint.tokenizer, str(name))
 
 
 def encoder(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:

@@ -4,7 +4,8 @@ A unit is one coupled group of weights, those that read for it and those that wr
 silent. A neuron lives at the input of its MLP's output projection (`blocks.3.mlp.hook_post`), gated or not; a head at
 z, the input of its attention's output projection (`blocks.3.attn.hook_z`). The weights are those of the bridge's own
 components: where a checkpoint fuses projections (GPT-2, GPT-NeoX, Phi-3), transformer-lens runs on the parts that it
-split off, and these parts are the ones that count here.
+split off, and these parts are the ones that count here. In an `MLP`, the neurons of a hidden layer live at
+`layers.3.hook_post`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from skilloc.models.mlp import MLP
 from skilloc.units import KINDS, Units, kind_of, layer_of
 
 _OUTPUT = {"neuron": "out", "head": "o"}
@@ -28,7 +30,7 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = tuple(KINDS)) -> Units:
     without attention or without an MLP has no units of that kind.
 
     Args:
-        model: a `TransformerBridge`.
+        model: a `TransformerBridge`, or an `MLP`, which has neurons only.
         kinds: "neuron", "head", or both.
 
     Raises:
@@ -38,6 +40,10 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = tuple(KINDS)) -> Units:
     wanted = set(kinds)
     for kind in wanted - set(KINDS):
         raise ValueError(f'unknown unit kind "{kind}"; use {" or ".join(KINDS)}')
+    if isinstance(model, MLP):
+        if "neuron" not in wanted:
+            raise ValueError('`model` is an MLP, which has no heads; use kinds=("neuron",)')
+        return Units(tuple(model.hook_dict), tuple(len(layer.weight) for layer in _linears(model)[:-1]))
     widths = {}
     for layer, block in enumerate(_blocks(model)):
         for kind in ("head", "neuron"):
@@ -54,13 +60,17 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = tuple(KINDS)) -> Units:
 
 
 def output_weight(model: nn.Module, hook: str) -> Float[Tensor, "d_in d_model"]:
-    """Return the weights through which the units of a hook write to the residual stream, as a view.
+    """Return the weights through which the units of a hook write to the residual stream, or to the next layer of an
+    `MLP`, as a view.
 
     Row n is what neuron n writes per unit of activation. Rows `d_head * h` to `d_head * (h + 1)` are those of head h.
 
     Raises:
         ValueError: if the hook has no such projection.
     """
+    if isinstance(model, MLP):
+        weight: Tensor = _linears(model)[_hidden(model, hook) + 1].weight
+        return weight.T
     return _by_input(_output_projection(model, hook))
 
 
@@ -83,6 +93,10 @@ def group(model: nn.Module, hook: str) -> dict[str, Float[Tensor, "unit d_unit *
     Raises:
         ValueError: if the hook has no such weights, or its units are coupled through the activation (SoLU).
     """
+    if isinstance(model, MLP):
+        layer = _linears(model)[_hidden(model, hook)]
+        parts = {"out.weight": output_weight(model, hook), "in.weight": layer.weight, "in.bias": layer.bias}
+        return {name: part.view(-1, 1, *part.shape[1:]) for name, part in parts.items()}
     component = _component(model, hook)
     rows = _head_rows(model, hook) if kind_of(hook) == "head" else _neuron_rows(model, hook)
     d_unit = _d_head(model, hook) if kind_of(hook) == "head" else 1
@@ -102,7 +116,7 @@ def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[
     The model then computes what it computes when the activations of these units are held at zero.
 
     Args:
-        model: a `TransformerBridge`; changed in place until the context is left.
+        model: a `TransformerBridge` or an `MLP`; changed in place until the context is left.
         hook: where the units live.
         index: position, or positions, on that hook.
 
@@ -125,6 +139,16 @@ def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[
         with torch.no_grad():
             for name, view in views.items():
                 view[positions] = saved[name]
+
+
+def _linears(model: MLP) -> list[Any]:
+    return [*model.layers, model.out]
+
+
+def _hidden(model: MLP, hook: str) -> int:
+    if hook not in model.hook_dict:
+        raise ValueError(f'`hook` is "{hook}", but this MLP has {", ".join(model.hook_dict)}; see `units_of(model)`')
+    return layer_of(hook)
 
 
 def _neuron_rows(model: nn.Module, hook: str) -> list[str]:

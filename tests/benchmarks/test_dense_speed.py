@@ -1,0 +1,73 @@
+"""The exact sweep of an MLP against the loop that everybody writes: a copy of the network per neuron.
+
+Both are timed in turn, in this process, in CPU seconds of one thread, on the same examples; what counts is the ratio.
+The loop is run on a sample of neurons and scaled by their number, the sweep in full. Run by `make bench`.
+"""
+
+import copy
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from skilloc.ablation import ablation_effects
+from skilloc.models.mlp import MLP
+from skilloc.models.weights import units_of
+from skilloc.tasks.parity import parity_subtasks
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def mean_losses(model, batches):
+    with torch.no_grad():
+        return [functional.cross_entropy(model(b.inputs).double(), b.targets).item() for b in batches.values()]
+
+
+def loop(model, batches, base, layer, position):
+    """The authors' way: copy the network, zero the neuron's weights, run every subtask."""
+    pruned = copy.deepcopy(model)
+    with torch.no_grad():
+        pruned.layers[layer].weight[position] = 0
+        pruned.layers[layer].bias[position] = 0
+        after = pruned.layers[layer + 1] if layer + 1 < len(pruned.layers) else pruned.out
+        after.weight[:, position] = 0
+    return np.array(mean_losses(pruned, batches)) - base
+
+
+@pytest.mark.parametrize(("width", "sampled", "least"), [(128, 24, 25), (512, 4, 60), (1024, 2, 90)])
+def test_sweep_of_a_network_of_depth_3(width, sampled, least):
+    # The setting of the paper's figures 8 and 9: 6 atoms of 3 bits and 2 composites, 2000 examples each.
+    subtasks = parity_subtasks(18, atoms=6, k=3, composites=[(0, 1, 2), (3, 4, 5)])
+    batches = {name: subtask.draw(2000) for name, subtask in subtasks.items()}
+    model = MLP(24, 2, width, 3)
+    with torch.no_grad():  # as large as the effects of a trained network
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    units = units_of(model)
+    ablation_effects(model, batches, units, select=np.arange(2 * width) % width == 0)
+    start = time.process_time()
+    effects = ablation_effects(model, batches, units, folds=8)
+    sweep = time.process_time() - start
+    base = np.array(mean_losses(model, batches))
+    chosen = [(layer, p) for layer in (0, 1) for p in range(0, width, width // sampled)][: 2 * sampled]
+    loop(model, batches, base, 0, 0)
+    start = time.process_time()
+    slow = [loop(model, batches, base, layer, p) for layer, p in chosen]
+    literal = (time.process_time() - start) * 2 * width / len(chosen)
+    fast = [effects.values[:, :, layer * width + p].mean(axis=0) for layer, p in chosen]
+    difference, size = np.abs(np.array(fast) - np.array(slow)).max(), np.abs(np.array(slow)).max()
+    print(
+        f"\nwidth {width}: loop {literal:.2f} s, sweep {sweep:.3f} s, ratio {literal / sweep:.0f}; "
+        f"largest effect {size:.3f}, largest difference {difference:.1e}"
+    )
+    assert size > 0.01
+    assert difference < 1e-6
+    assert literal / sweep >= least
