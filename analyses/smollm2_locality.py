@@ -6,7 +6,7 @@ An answer: locality scores with intervals beside their chance levels, from attri
 with exact effects, on a random sample of neurons, is stated; and a removal matrix beside matched random masks.
 
 Minutes on two cores: `--scale quick` under one (the embedded model, few tokens), `--scale cpu` about 30 (3 corpora of
-8 x 96 tokens, the top 67 of each corpus and 64 random neurons exactly), `--scale paper` some hours (64 x 256 tokens).
+24 x 32 tokens, the top 67 of each corpus and 64 random neurons exactly), `--scale paper` some hours (64 x 256 tokens).
 Stopped, the same command goes on. Needs `skilloc fetch smollm2`, but for `quick`.
 """
 
@@ -57,7 +57,7 @@ class Scale:
 
 SCALES = {
     "quick": Scale("embedded", 4, 24, 4, 8, 20, 2),
-    "cpu": Scale("smollm2", 8, 96, 67, 64, 100, 3),
+    "cpu": Scale("smollm2", 24, 32, 67, 64, 100, 3),
     "paper": Scale("smollm2", 64, 256, 200, 256, 100, 10),
 }
 

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from skilloc.masks import Mask as Mask
     from skilloc.masks import drop_top as drop_top
     from skilloc.masks import matched_random as matched_random
+    from skilloc.masks import sample as sample
+    from skilloc.masks import top as top
+    from skilloc.masks import top_of_any as top_of_any
     from skilloc.models.language import encoder as encoder
     from skilloc.models.language import open_model as open_model
     from skilloc.models.language import separator as separator
     from skilloc.models.weights import units_of as units_of
     from skilloc.removal import Removal as Removal
+    from skilloc.removal import pair_interactions as pair_interactions
     from skilloc.removal import removal_effects as removal_effects
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.study.measure import measure as measure
@@ -48,10 +52,10 @@ _HOMES = {
     "skilloc.calibration": ("Calibration", "calibrate"),
     "skilloc.effects": ("Effects",),
     "skilloc.intervene": ("Reference", "hold", "losses", "mean_reference", "resample_reference", "zero_reference"),
-    "skilloc.masks": ("Mask", "drop_top", "matched_random"),
+    "skilloc.masks": ("Mask", "drop_top", "matched_random", "sample", "top", "top_of_any"),
     "skilloc.models.language": ("encoder", "open_model", "separator"),
     "skilloc.models.weights": ("units_of",),
-    "skilloc.removal": ("Removal", "removal_effects"),
+    "skilloc.removal": ("Removal", "pair_interactions", "removal_effects"),
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),
     "skilloc.study.settings": ("Settings",),

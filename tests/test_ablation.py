@@ -8,6 +8,7 @@ import torch
 from skilloc import ablation, store
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.intervene import (
+    UnknownLayoutError,
     example_losses,
     mean_reference,
     read_activations,
@@ -90,15 +91,16 @@ def test_every_model_takes_the_fast_routes(any_model, batches):
     assert trunk.routes == wanted
 
 
-def test_the_slow_route_gives_the_same(llama, batches, monkeypatch):
+def test_the_slow_route_gives_the_same(llama, batches, monkeypatch, caplog):
     units = units_of(llama)
     fast = ablation_effects(llama, batches, units, folds=1, select=sample(units, 20, seed=1))
 
     def refuse(_):
-        raise ValueError("an architecture that is not known")
+        raise UnknownLayoutError("it is turned off")
 
     monkeypatch.setattr("skilloc.ablation.routes.Suffix", refuse)
     slow = ablation_effects(llama, batches, units, folds=1, select=sample(units, 20, seed=1), workers=2)
+    assert "this is slow" in caplog.text
     np.testing.assert_allclose(fast.values, slow.values, atol=1e-5)
     assert fast.made == slow.made
 

@@ -21,6 +21,10 @@ Edit = tuple[str, Callable[[Tensor], Tensor]]
 """A hook and what to do with the activation there."""
 
 
+class UnknownLayoutError(Exception):
+    """The modules of a model are laid out in a way that its suffix cannot be run alone; the bridge still runs it."""
+
+
 class _Caught(Exception):
     """Not an error: ends a forward pass that has nothing more to tell."""
 
@@ -42,9 +46,15 @@ class Suffix:
 
     Attributes:
         depth: number of blocks.
+
+    Raises:
+        UnknownLayoutError: if the blocks of the model cannot be found or run alone.
     """
 
     def __init__(self, model: Any) -> None:
+        for part in ("blocks", "ln_final", "unembed"):
+            if part not in model._modules:
+                raise UnknownLayoutError(f"it has no `{part}`")
         shared = {id(t): t for t in [*model.original_model.parameters(), *model.original_model.buffers()]}
         self._copies: dict[int, Any] = dict(shared)
         self._module = copy.deepcopy(model.original_model, self._copies).eval()
@@ -56,11 +66,11 @@ class Suffix:
         blocks = [self._copy_of(block) for block in model.blocks]
         self.depth = len(blocks)
         self.final_norm = self._copy_of(model.ln_final)
-        self.unembed = self._copy_of(model.unembed)
-        bias = getattr(self.unembed, "bias", None)
-        if isinstance(bias, Tensor) and not bool(bias.any()):
+        unembed: Any = self._copy_of(model.unembed)
+        if isinstance(getattr(unembed, "bias", None), Tensor) and not bool(unembed.bias.any()):
             # The bridge gives every unembedding a bias; adding zeros to all logits costs as much as a block.
-            self.unembed.register_parameter("bias", None)
+            unembed.bias = None
+        self.unembed = unembed
         self._residuals: list[Tensor] = []
         # Some blocks return the residual alone, some a tuple that begins with it; known after the first run.
         self._wrap: dict[int, Callable[[Tensor], Any]] = {}
@@ -70,13 +80,17 @@ class Suffix:
             block.forward = self._gate(i, block.forward)
 
     def _copy_of(self, module: nn.Module) -> nn.Module:
-        found: nn.Module = self._copies[id(original(module))]
+        found: nn.Module | None = self._copies.get(id(original(module)))
+        if found is None:
+            raise UnknownLayoutError(f"its {type(original(module)).__name__} is no part of the wrapped model")
         return found
 
     def _gate(self, i: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         def gated(*args: Any, **kwargs: Any) -> Any:
             positional = bool(args)
-            hidden: Any = args[0] if positional else kwargs["hidden_states"]
+            hidden: Any = args[0] if positional else kwargs.get("hidden_states")
+            if not isinstance(hidden, Tensor):
+                raise UnknownLayoutError(f"block {i} is not entered by a residual stream")
             if self._start is None:
                 self._residuals.append(hidden)
                 output = forward(*args, **kwargs)
@@ -144,9 +158,7 @@ class Suffix:
             self.logits(inputs, layer, residual, (hook, catch))
         except _Caught as caught:
             return caught.value
-        raise RuntimeError(
-            f'block {layer} ran without passing hook "{hook}"; this architecture cannot be swept by suffix'
-        )
+        raise UnknownLayoutError(f"block {layer} ran without passing {hook}")
 
     def _logits(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -176,4 +188,4 @@ def _projection(model: Any, hook: str) -> nn.Module:
     for module in model.modules():
         if getattr(module, "hook_in", None) is point:
             return original(module)
-    raise ValueError(f'hook "{hook}" is not the input of a projection; this architecture cannot be swept by suffix')
+    raise UnknownLayoutError(f"{hook} is not the input of a projection")
