@@ -11,6 +11,7 @@ Reads the model folder as any user does, and writes its card: README.md, and the
 import argparse
 import json
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def card(made: dict[str, Any], found: dict[str, Any]) -> str:
         for split, part in parts.items()
     ]
     head = ["corpus", "nats per token", "bits per byte", "bigram: nats per token", "bigram: bits per byte"]
-    return CARD.format(
+    text = CARD.format(
         **made["shape"],
         **{key: value for key, value in made.items() if key not in ("shape", "data")},
         **{key: made["versions"][key] for key in ("python", "torch")},
@@ -154,6 +155,8 @@ def card(made: dict[str, Any], found: dict[str, Any]) -> str:
         crossed=table(["", *BUILTIN], [*crossed, ["this model", *(model[name]["bits_per_byte"] for name in BUILTIN)]]),
         data=table(["corpus", "split", "documents", "bytes", "tokens", "hash"], data),
     )
+    parts = text.split("\n\n")
+    return "\n\n".join(part if part[0] in "-#|" else textwrap.fill(part, 120) for part in parts) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,7 +3,8 @@
 Question: can two million parameters, one core and about 70 minutes give a language model that is worth dissecting: one
 that has learnt Python, C++ and English, each far better than counting pairs of tokens does?
 An answer: bits per byte on documents never trained on, per corpus, below 1.40 (Python), 0.97 (C++) and 1.45 (English),
-which 15 minutes of AdamW with little English reached. `embedded_losses` measures them, and writes the model card.
+which 15 minutes of a plain recipe with little English reached on other held-out files. `embedded_losses` measures it.
+Measured: 1.11 and 1.39 beat two of them; C++ has 1.23, on a split without near-duplicates and generated operators.
 
 Minutes: about 70 on one core (`--scale cpu`); half a minute for `--scale quick`. Stopped, the same command goes on.
 Writes an ordinary Hugging Face folder: config.json, model.safetensors, tokenizer files, and card.json (what made it).
