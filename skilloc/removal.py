@@ -118,7 +118,7 @@ def removal_effects(
             asks for.
     """
     folds = len(effects.values)
-    _check_tokens(effects, batches)
+    batches = _in_order(effects, batches)
     if folds < 2:
         raise ValueError(
             "`effects` have 1 fold; units are chosen on other folds than those reported, so use at least 2"
@@ -194,7 +194,7 @@ def pair_interactions(
         raise ValueError(
             f"`effects` have {folds} folds; pairs are chosen on one half and measured on the other, so use 6"
         )
-    _check_tokens(effects, batches)
+    batches = _in_order(effects, batches)
     units = effects.units
     chosen = np.flatnonzero(top(effects.of(subtask)[: folds // 2].mean(axis=0), n))
     first, second = np.triu_indices(n, k=1)
@@ -212,10 +212,12 @@ def pair_interactions(
     return Interactions(tuple(units.names[u] for u in chosen), scores)
 
 
-def _check_tokens(effects: Effects, batches: Mapping[str, Batch]) -> None:
+def _in_order(effects: Effects, batches: Mapping[str, Batch]) -> dict[str, Batch]:
+    """Return the batches in the order of the effects' subtasks, if they are those that the effects were measured on."""
     tokens = {name: batch.digest for name, batch in batches.items()}
     if effects.made.get("tokens") != tokens:
         raise ValueError(
             f"`effects` were measured on tokens {effects.made.get('tokens')} but `batches` hold {tokens}; "
             "draw the batches of the effects again"
         )
+    return {name: batches[name] for name in effects.subtasks}

@@ -124,6 +124,9 @@ def test_joint_removal_is_specific_and_its_control_does_nothing(planted, batches
     assert abs(increase[0, 1]) < 0.6 * increase[1, 1]  # the second unit of a one-unit subtask is any unit
     assert removal.at(1).mean(axis=0)[0, 1] == pytest.approx(0, abs=0.01)
     assert np.abs(removal.random_at(1)[..., 0, 0]).mean() < removal.at(1)[:, 0, 0].mean()
+    # Results name their subtasks, so the order of the batches does not matter.
+    turned = removal_effects(planted, dict(reversed(batches.items())), effects, sizes=(1, 2), draws=4)
+    np.testing.assert_allclose(turned.values, removal.values, atol=1e-6)
     # One removed unit is a single ablation.
     np.testing.assert_allclose(
         removal.at(1)[:, 0, 0], effects.of("one")[:, effects.units.named(["L0N5"])][:, 0], atol=1e-5

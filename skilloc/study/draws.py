@@ -100,7 +100,8 @@ def redraw(
     kept = {name: drawn[name] for name in DRAW}
     settings = Settings(folds=len(effects.values), **{**kept, **({"reference": reference} if reference else {})})
     if subtasks is None:
-        sources = {name: made.get("source", "") for name, made in drawn["subtasks"].items()}
+        # JSON sorts names; the subtask axis has an order of its own.
+        sources = {name: drawn["subtasks"][name].get("source", "") for name in effects.subtasks}
         if not all(sources.values()):
             raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
         subtasks = subtasks_of(opened, sources, length=drawn["length"])
