@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from skilloc.models.language import encoder as encoder
     from skilloc.models.language import open_model as open_model
     from skilloc.models.language import separator as separator
+    from skilloc.models.mlp import MLP as MLP
+    from skilloc.models.mlp import open_mlp as open_mlp
+    from skilloc.models.mlp import save_mlp as save_mlp
     from skilloc.models.weights import units_of as units_of
     from skilloc.removal import Removal as Removal
     from skilloc.removal import pair_interactions as pair_interactions
@@ -41,8 +44,13 @@ if TYPE_CHECKING:
     from skilloc.study.settings import Settings as Settings
     from skilloc.tasks import Batch as Batch
     from skilloc.tasks import Subtask as Subtask
+    from skilloc.tasks.parity import parity_stream as parity_stream
+    from skilloc.tasks.parity import parity_subtasks as parity_subtasks
     from skilloc.tasks.text import documents as documents
     from skilloc.tasks.text import text_subtask as text_subtask
+    from skilloc.training import History as History
+    from skilloc.training import TrainConfig as TrainConfig
+    from skilloc.training import train as train
     from skilloc.units import Units as Units
 
 _HOMES = {
@@ -54,13 +62,16 @@ _HOMES = {
     "skilloc.intervene": ("Reference", "hold", "losses", "mean_reference", "resample_reference", "zero_reference"),
     "skilloc.masks": ("Mask", "drop_top", "matched_random", "sample", "top", "top_of_any"),
     "skilloc.models.language": ("encoder", "open_model", "separator"),
+    "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
     "skilloc.models.weights": ("units_of",),
     "skilloc.removal": ("Removal", "pair_interactions", "removal_effects"),
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),
     "skilloc.study.settings": ("Settings",),
     "skilloc.tasks": ("Batch", "Subtask"),
+    "skilloc.tasks.parity": ("parity_stream", "parity_subtasks"),
     "skilloc.tasks.text": ("documents", "text_subtask"),
+    "skilloc.training": ("History", "TrainConfig", "train"),
     "skilloc.units": ("Units",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -26,8 +26,8 @@ from skilloc.intervene import logits_of, losses, widest
 from skilloc.models.language import digest
 from skilloc.tasks import IGNORE, Batch
 
-CACHED = 2**18
-"""Entries of the widest activation of a block: 1 MB in float32. Twice as many with bfloat16 products."""
+CACHED, CACHED_BF16 = 2**17, 5 * 2**17
+"""Entries of the widest activation of a block, with products in float32 and in bfloat16, where larger blocks pay."""
 
 Sample = Callable[[int], tuple[Tensor, Tensor]]
 """The inputs and targets of a step, as a pure function of the step, counted from 0."""
@@ -178,7 +178,7 @@ def _step(
     model.train()
     adam.zero_grad()
     scored = int((targets != IGNORE).sum())
-    size = max(1, (2 * CACHED if config.bf16 else CACHED) // (widest(model) * targets[0].numel()))
+    size = max(1, (CACHED_BF16 if config.bf16 else CACHED) // (widest(model) * targets[0].numel()))
     loss = torch.zeros((), device=targets.device)
     for first in range(0, len(inputs), size):
         part = slice(first, first + size)

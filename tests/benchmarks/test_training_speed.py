@@ -1,0 +1,78 @@
+"""The training loop against a plain one: the paper's data generation, and an evaluation of every subtask at each step.
+
+Both are timed in turn, in this process, in CPU seconds of one thread, at the setting of the paper's figure 2 (64 bits,
+4 atoms of 4 bits and their composite, 2000 examples each, width 128, depth 3). Run by `make bench`.
+"""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from skilloc.models.mlp import MLP
+from skilloc.tasks.parity import parity_stream, parity_subtasks
+from skilloc.training import TrainConfig, train
+
+STEPS = 40
+CODES = [(0,), (1,), (2,), (3,), (0, 1, 2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def get_batch(codes, each):
+    """The authors' way: one random integer per bit, and the parity from a sum."""
+    rows = []
+    for code in codes:
+        bits = torch.randint(0, 2, (each, 64), dtype=torch.float32)
+        control = torch.zeros(each, 4)
+        control[:, list(code)] = 1
+        chosen = [4 * atom + k for atom in code for k in range(4)]
+        rows.append((torch.cat([control, bits], dim=1), bits[:, chosen].sum(dim=1).long() % 2))
+    return torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
+
+
+def plain(steps):
+    model = MLP(68, 2, 128, 3)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-5)
+    for _ in range(steps):
+        with torch.no_grad():
+            for code in CODES:
+                x, y = get_batch([code], 2000)
+                functional.cross_entropy(model(x), y).item()
+        x, y = get_batch(CODES, 2000)
+        adam.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        adam.step()
+
+
+def lean(steps, bf16):
+    subtasks = parity_subtasks(64, atoms=4, k=4, composites=[(0, 1, 2, 3)])
+    evaluate = {name: subtask.draw(2000, split="selection") for name, subtask in subtasks.items()}
+    config = TrainConfig(steps=steps, evaluate_every=250, bf16=bf16)
+    train(MLP(68, 2, 128, 3), parity_stream(subtasks.values(), 2000, seed=0), config, evaluate=evaluate)
+
+
+def seconds(work):
+    start = time.process_time()
+    work(STEPS)
+    return time.process_time() - start
+
+
+def test_steps_at_the_setting_of_figure_2():
+    works = (plain, lambda n: lean(n, False), lambda n: lean(n, True))
+    for work in works:
+        work(2)
+    found = np.array([[seconds(work) for work in works] for _ in range(3)])
+    slow, fast, half = np.median(found, axis=0) / STEPS * 1e3
+    print(f"\nCPU ms per step: plain {slow:.1f}, float32 {fast:.1f}, bf16 {half:.1f}")
+    print(f"plain/float32 {slow / fast:.2f}, plain/bf16 {slow / half:.2f}")
+    assert slow / fast >= 2
+    assert slow / half >= 3
