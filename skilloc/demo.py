@@ -65,9 +65,10 @@ def run_demo(
     report("comparing attribution with the exact effects")
     if study.compared is None:
         _compare(opened, subtasks, effects, settings, folder)
-    report("removing the units that each subtask needs most, beside random ones")
-    sizes = [n for n in SIZES if n <= effects.measured.sum()]
-    removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, draws=DRAWS)
+    report("removing the neurons that each subtask needs most, beside random ones")
+    neurons = effects.units.kinds.count("neuron")
+    sizes = [n for n in SIZES if n <= neurons]
+    removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, kinds=["neuron"], draws=DRAWS)
     report("drawing pictures, writing the summary")
     return write_page(load_study(folder), removal_record(removal), folder)
 

@@ -177,6 +177,39 @@ def test_removal_draws_the_very_tokens_again_and_is_not_measured_twice(run, stud
     assert "specificity" in out
 
 
+def test_removal_can_be_of_one_kind_of_unit_and_refuses_to_mix(run, study, monkeypatch):
+    dropped = []
+    from skilloc import removal
+
+    original = removal.mask_effects
+    monkeypatch.setattr(
+        removal,
+        "mask_effects",
+        lambda model, batches, masks, **kw: dropped.extend(masks) or original(model, batches, masks, **kw),
+    )
+    status, out, _ = run("removal", "model", study, "--n", 3, "--draws", 2, "--units", "head", "--json")
+    assert (status, json.loads(out)["units"]) == (0, "heads")
+    for mask in dropped:
+        assert mask.dropped == 3
+        assert {kind for kind, kept in zip(mask.units.kinds, mask.keep, strict=True) if not kept} == {"head"}
+    before = contents(study)
+    status, _, error = run("removal", "model", study, "--n", 3, "--draws", 2, "--units", "neuron")
+    assert (status, "another removal" in error) == (2, True)
+    assert contents(study) == before
+
+
+def test_a_single_subtask_has_locality_removal_and_pictures(run, tmp_path):
+    out = tmp_path / "one"
+    args = ["--subtask", "fish=fish/*.txt", "--out", out, *SMALL, "--units", "head"]
+    assert run("effects", "model", *args)[0] == 0
+    assert run("locality", out, "--top", 3)[0] == 0
+    status, _, error = run("removal", "model", out, "--n", 2, "--draws", 2)
+    assert (status, error) == (0, "")
+    status, text, _ = run("show", out, "--top", 3)
+    assert status == 0
+    assert "top 2 units removed" in text
+
+
 def test_two_stage_keeps_estimates_and_measures_a_sample_and_the_top(run, tmp_path):
     out = tmp_path / "two"
     status, _, _ = run(*effects_args(out, "--method", "two-stage", "--sample", 10, "--top", 4))

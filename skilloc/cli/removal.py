@@ -22,6 +22,8 @@ class Command:
     """a folder that `skilloc effects` wrote"""
     n: tuple[int, ...] = (10, 30, 100)
     """numbers of units to remove"""
+    units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
+    """kinds of unit to remove: neuron, head, or both"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
     """what removed units are held at: zero, mean or resample (default: as in DIR)"""
     draws: int = 5
@@ -46,7 +48,16 @@ class Command:
         effects = load_study(self.folder).effects
         out = self.out or self.folder / "removal"
         opened = open_model(self.model, device=self.device)
-        removal = remove(opened, effects, out, sizes=self.n, reference=self.reference, draws=self.draws, seed=self.seed)
+        removal = remove(
+            opened,
+            effects,
+            out,
+            sizes=self.n,
+            kinds=self.units,
+            reference=self.reference,
+            draws=self.draws,
+            seed=self.seed,
+        )
         record = {"out": str(out), **removal_record(removal)}
         if self.json:
             tables.print_json(record)

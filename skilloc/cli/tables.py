@@ -97,7 +97,7 @@ def print_removal(record: Record) -> None:
     """Print, per number of removed units, the loss increases beside those of random units, and the scores."""
     names = record["subtasks"]
     for size, scores in record["sizes"].items():
-        title = f"top {size} units removed: loss increase in nats"
+        title = f"top {size} {record['units']} removed: loss increase in nats"
         _print_matrix(title, names, scores["loss_increase"], control="random")
         if "specificity" not in scores:  # a single subtask
             continue

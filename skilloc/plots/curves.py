@@ -62,6 +62,7 @@ def removal_curves(
     subtasks: Sequence[str],
     *,
     control: Float[np.ndarray, "target size"],
+    legend: bool = True,
 ) -> Axes:
     """Draw the loss increase of every subtask against the number of removed units, beside random masks.
 
@@ -73,6 +74,7 @@ def removal_curves(
         high: upper end of the band.
         subtasks: names on the target axis.
         control: the same for random masks of equal size and layers; dotted, in each subtask's colour.
+        legend: whether to explain the lines here; panels beside each other share one.
     """
     for s, name in enumerate(subtasks):
         ax.fill_between(counts, low[s], high[s], color=colour_of(s), alpha=0.2, lw=0)
@@ -85,5 +87,6 @@ def removal_curves(
     ax.set_xticklabels([f"{n:,}" for n in counts])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(axis="x", which="minor", length=0)
-    ax.legend(loc="upper left")
+    if legend:
+        ax.legend(loc="upper left")
     return ax

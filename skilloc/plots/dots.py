@@ -1,6 +1,7 @@
 """Dots: scores with intervals and chance levels, and estimates against what they estimate."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -26,7 +27,7 @@ def score_dots(
     Args:
         ax: where to draw.
         scores: names of the rows.
-        value: the scores; NaN leaves out a dot and keeps its interval.
+        value: the scores; NaN leaves out a dot, and its interval is pale.
         low: lower ends of the intervals.
         high: upper ends.
         chance: chance level of each score.
@@ -38,7 +39,8 @@ def score_dots(
         ax.plot([chance[row]] * 2, [row - 0.42, row + 0.42], color=CONTROL, lw=2.2, alpha=0.7, solid_capstyle="butt")
         for s in range(len(subtasks)):
             place = row + (s - (len(subtasks) - 1) / 2) * spread
-            ax.plot([low[row, s], high[row, s]], [place] * 2, color=colour_of(s), lw=1.2, solid_capstyle="butt")
+            known: dict[str, Any] = {"lw": 1.2} if np.isfinite(value[row, s]) else {"lw": 0.8, "alpha": 0.35}
+            ax.plot([low[row, s], high[row, s]], [place] * 2, color=colour_of(s), solid_capstyle="butt", **known)
             ax.plot([value[row, s]], [place], "o", color=colour_of(s))
     ax.set_yticks(range(len(scores)), [name.replace("_", " ") for name in scores])
     ax.set_ylim(len(scores) - 0.5, -0.5)

@@ -120,27 +120,28 @@ def _entanglement(record: Record) -> Any:
 
 def _removal(record: Record) -> Any:
     """The matrix at the middle size, and each source's curves over all sizes."""
-    subtasks, sizes = record["subtasks"], [int(size) for size in record["sizes"]]
-    several = len(sizes) > 1
+    subtasks, units, sizes = record["subtasks"], record["units"], [int(size) for size in record["sizes"]]
     shown = str(sizes[len(sizes) // 2])
-    matrix = record["sizes"][shown]["loss_increase"]
-    n = len(subtasks) if several else 0
-    figure, axes = plots.figure(1, 1 + n, height=2.6, width=plots.WIDE if several else plots.NARROW, squeeze=False,
-                                width_ratios=[1.5] + [1] * n)  # fmt: skip
-    plots.removal_matrix(axes[0, 0], *_arrays(matrix), subtasks)
-    axes[0, 0].set_title(f"top {shown} units removed")
-    grown = {end: np.array([found["loss_increase"][end] for found in record["sizes"].values()]) for end in matrix}
-    for a in range(n):
-        ax = axes[0, 1 + a]
-        plots.removal_curves(
-            ax, np.array(sizes), grown["value"][:, a].T, grown["low"][:, a].T, grown["high"][:, a].T, subtasks,
-            control=grown["chance"][:, a].T,
-        )  # fmt: skip
-        ax.set_title(f"units of {subtasks[a]}")
-        ax.sharey(axes[0, 1])
+    n = len(subtasks) if len(sizes) > 1 else 0
+    figure, axes = plots.figure(
+        1, 1 + n, height=2.7, width=plots.WIDE if n else plots.NARROW, squeeze=False, width_ratios=[1.5] + [1] * n
+    )
+    plots.removal_matrix(axes[0, 0], *_arrays(record["sizes"][shown]["loss_increase"]), subtasks)
+    axes[0, 0].set_title(f"top {shown} {units} removed")
+    value, low, high, control = (
+        np.stack(ends, axis=-1)
+        for ends in zip(*(_arrays(found["loss_increase"]) for found in record["sizes"].values()), strict=True)
+    )
+    for a, ax in enumerate(axes[0, 1:]):
+        counts = np.array(sizes)
+        plots.removal_curves(ax, counts, value[a], low[a], high[a], subtasks, control=control[a], legend=False)
+        ax.set_title(f"{units} of {subtasks[a]}")
+        ax.set_xlabel(f"{units} removed")
+        ax.set_ylim(min(0.0, float(low.min())) * 1.05, float(high.max()) * 1.05)
         if a:
-            ax.set_ylabel("")
-            ax.get_legend().remove()
+            ax.set(ylabel="", yticklabels=[])
+    if n:
+        figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower right", ncols=len(subtasks) + 1)
     return figure
 
 

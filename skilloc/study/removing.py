@@ -1,7 +1,10 @@
 """Joint removal for a study: its examples drawn again, its top units removed together, the result kept in a folder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from skilloc.effects import Effects
 from skilloc.models.language import Opened
@@ -17,6 +20,7 @@ def remove(
     *,
     subtasks: Mapping[str, Subtask] | None = None,
     sizes: Sequence[int] = (10, 30, 100),
+    kinds: Sequence[str] = (),
     reference: str | None = None,
     draws: int = 5,
     seed: int = 0,
@@ -29,6 +33,8 @@ def remove(
         folder: where the result is kept.
         subtasks: what the examples are drawn from; read again from the sources in the record if not given.
         sizes: numbers of units to remove.
+        kinds: remove only units of these kinds; all if not given. Where heads are few and matter most, masks of any
+            kind remove most heads, the random ones too.
         reference: another reference than that of the effects.
         draws: number of random masks beside each removal.
         seed: of the random masks.
@@ -37,6 +43,8 @@ def remove(
         ValueError: if the model or the texts are not those of the effects, the folder holds another removal, or the
             sizes or draws are out of range.
     """
+    if kinds:
+        effects = _only(effects, kinds)
     measured = int(effects.measured.sum())
     if not sizes or min(sizes) < 1 or max(sizes) > measured:
         raise ValueError(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
@@ -59,3 +67,10 @@ def remove(
     removal = removal_effects(opened.model, batches, effects, sizes=sizes, reference=held, draws=draws, seed=seed)
     removal.save(folder)
     return removal
+
+
+def _only(effects: Effects, kinds: Sequence[str]) -> Effects:
+    """Return effects in which other kinds of unit count as not measured, so that they are never chosen."""
+    chosen = np.isin(effects.units.kinds, effects.units.only(kinds).kinds)
+    made = {**effects.made, "only": sorted(set(kinds))}
+    return replace(effects, values=np.where(chosen, effects.values, np.nan), made=made)

@@ -104,7 +104,14 @@ def removal_record(removal: Removal) -> Record:
         sizes[str(size)] = {name: _lists(scores) for name, scores in found.items()}
     baseline = dict(zip(removal.subtasks, removal.baseline.mean(axis=0).tolist(), strict=True))
     reference = removal.made.get("reference", {}).get("name")
-    return {"subtasks": list(removal.subtasks), "reference": reference, "baseline": baseline, "sizes": sizes}
+    units = " and ".join(f"{kind}s" for kind in removal.made.get("effects", {}).get("only", [])) or "units"
+    return {
+        "subtasks": list(removal.subtasks),
+        "reference": reference,
+        "units": units,
+        "baseline": baseline,
+        "sizes": sizes,
+    }
 
 
 def spread_record(records: Sequence[Record]) -> Record | None:
@@ -140,14 +147,13 @@ class Curves(NamedTuple):
 def sorted_effects(effects: Effects) -> Curves:
     """Return effects by rank, where a fold's units are ranked by the other folds.
 
-    So the curve shows no luck: where the order is all noise, it is 0. Beyond rank 10, it shows means over ever wider
-    ranges of ranks.
+    So the curve shows no luck: where the order is all noise, it is 0. Points are means over ever wider ranges of ranks.
     """
     values = effects.values[:, :, effects.measured]
     folds, _, n = values.shape
     others = (values.sum(axis=0) - values) / max(folds - 1, 1) if folds > 1 else values
     ordered = np.take_along_axis(values, np.argsort(-others, axis=-1, kind="stable"), axis=-1)
-    edges = np.arange(n) if n <= 10 else np.unique(np.r_[0:10, np.geomspace(10, n, 36).astype(int)])[:-1]
+    edges = np.unique(np.geomspace(1, n + 1, 25).astype(int))[:-1] - 1
     counts = np.diff(np.append(edges, n))
     binned = np.add.reduceat(ordered, edges, axis=-1) / counts
     return Curves(np.sqrt((edges + 1) * (edges + counts)).astype(float), *_over_folds(binned))

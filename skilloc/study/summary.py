@@ -16,7 +16,7 @@ ROWS = {
     "k90": "units for 90 % of it",
     "locality": "locality (1 = one unit, 0 = all alike)",
     "top_share": "share of the top {top}",
-    "negative_share": "share of harmful units",
+    "negative_share": "share of harmful effects",
 }
 
 
@@ -103,10 +103,10 @@ def _removed(record: Record) -> str:
     if record["removal"] is None:
         return ""
     names, sizes = record["subtasks"], record["removal"]["sizes"]
-    size = list(sizes)[len(sizes) // 2]
+    size, units = list(sizes)[len(sizes) // 2], record["removal"]["units"]
     found = sizes[size]
-    lines = [f"## What is lost without the {size} units that one of them needs most?", ""]
-    lines += _header([f"loss of {name}" for name in names] + ["specificity", "of random units"])
+    lines = [f"## What is lost without the {size} {units} that one of them needs most?", ""]
+    lines += _header([f"loss of {name}" for name in names] + ["specificity", f"of random {units}"])
     for a, name in enumerate(names):
         increase = {end: np.array(values) for end, values in found["loss_increase"].items()}
         cells = [
@@ -114,16 +114,18 @@ def _removed(record: Record) -> str:
             for b in range(len(names))
         ]
         specific = {end: values[a] for end, values in found["specificity"].items()}
-        lines.append(f"| units of {name} | {' | '.join(cells)} | {interval(specific)} | {number(specific['chance'])} |")
+        lines.append(
+            f"| {units} of {name} | {' | '.join(cells)} | {interval(specific)} | {number(specific['chance'])} |"
+        )
     verdicts = []
     for a, name in enumerate(names):
         specific = {end: values[a] for end, values in found["specificity"].items()}
         hit = compared({**specific, "chance": 1.0}, below="hits the others more", above=f"hits {name} most")
-        verdicts.append(f"removing the units of {name} {hit.replace('not told from chance', 'hits all about alike')}")
+        verdicts.append(f"removing the {units} of {name} {hit.replace('not told from chance', 'hits all about alike')}")
     said = "; ".join(verdicts)
     return "\n".join([
         *lines, "",
-        "Nats per token. The units were chosen on other folds than those reported; random units lie in the same "
+        f"Nats per token. The {units} were chosen on other folds than those reported; random {units} lie in the same "
         f"layers. Specificity is the loss of the subtask itself over the mean of the others: {said}.",
         "", "![removal](pictures/removal.png)",
     ])  # fmt: skip
