@@ -98,7 +98,7 @@ def calibration_scatter(
     ax.plot(exact[dot], estimate[dot], "o", color=colour, mew=0, alpha=0.45, ms=2.6, rasterized=bool(dot.sum() > 500))
     ax.set_xscale("symlog", linthresh=linear, linscale=0.5)
     ax.set_yscale("symlog", linthresh=linear, linscale=0.5)
-    ticks, labels = signed_ticks(linear, largest, most=2)
+    ticks, labels = signed_ticks(linear, largest, most=1)
     ax.set_xticks(ticks, labels)
     ax.set_yticks(ticks, labels)
     ax.minorticks_off()
