@@ -2,8 +2,8 @@
 
 Question: as more text is read, how soon do the units' effects agree with themselves, and how soon does the number of
 units that carry a corpus stop moving? An answer: a number of tokens beyond which scores of independent draws lie within
-each other's intervals, and reliability is near 1. The control is the score without correction for the noise of the
-effects: it should start too high, since noise is spread over all units, and fall towards the corrected one.
+each other's intervals, and reliability is near 1. The controls are the score without correction for the noise of the
+effects, and its chance level: that of effects drawn from a normal distribution around 0.
 
 Minutes: about 10 on two cores (`--scale cpu`), half a minute for `--scale quick`; `--scale paper` asks a larger model,
 on a GPU. `skilloc sweep run analyses/token_budget.toml` runs the same cells into the same folder.
@@ -77,6 +77,8 @@ def draw(found: dict[str, Any]) -> Any:
         right.plot(tokens, reliability, "o", color=colour, ms=3, alpha=0.8)
         right.plot(budgets, [np.nanmean(reliability[tokens == b]) for b in budgets], color=colour, label=subtask)
     left.plot([], [], color=CONTROL, lw=0.8, ls=(0, (4, 3)), label="uncorrected")
+    chance = _values(records, next(iter(records[0]["metrics"]["subtasks"])), "effective_number", "chance")
+    left.axhline(chance[0], color=CONTROL, lw=0.8, label="chance")
     left.set(yscale="log", ylabel="effective number of units", title="units that carry a corpus")
     right.set(ylabel="rank correlation of\ndisjoint halves", title="reliability of effects", ylim=(-0.05, 1.0))
     for axes in (left, right):

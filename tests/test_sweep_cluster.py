@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 
@@ -281,30 +282,40 @@ def test_results_that_are_not_to_be_seen_here_are_failures(
     assert "put `out` on a file system that all workers share" in report.failed[0].error
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make certificates")
-def test_tls_files_are_passed_through(tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command to make certificates")
     ca, key = tmp_path / "ca.pem", tmp_path / "key.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run([*make, "-keyout", key, "-out", ca], check=True, capture_output=True)
+    return {"ca": str(ca), "cert": str(ca), "key": str(key)}
+
+
+def test_tls_files_are_passed_through(tmp_path: Path, certificate: dict[str, str]) -> None:
     from distributed import LocalCluster, Security
 
-    security = Security(
-        require_encryption=True,
-        tls_ca_file=str(ca),
-        **{f"tls_{role}_{what}": str(file) for role in ("scheduler", "worker", "client") for what, file in
-           (("cert", ca), ("key", key))},
-    )  # fmt: skip
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", security=security,
-        host="127.0.0.1",
-    ) as cluster:  # fmt: skip
-        assert cluster.scheduler_address.startswith("tls://")
-        tls = {"ca": str(ca), "cert": str(ca), "key": str(key)}
-        report = sweep(
-            sweep_cells.square, [{"x": 3}], out=tmp_path / "out", scheduler=cluster.scheduler_address, tls=tls
-        )
+    roles = ("scheduler", "worker", "client")
+    files = {f"tls_{role}_{part}": certificate[part] for role in roles for part in ("cert", "key")}
+    security = Security(require_encryption=True, tls_ca_file=certificate["ca"], **files)
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(security=security, host="127.0.0.1", **options) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        report = sweep(sweep_cells.square, [{"x": 3}], out=tmp_path / "out", scheduler=address, tls=certificate)
         assert len(report.done) == 1
         with pytest.raises(ConnectionError, match="pass the files `ca`, `cert` and `key` as `tls`"):
-            sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler=cluster.scheduler_address)
+            sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler=address)
     with pytest.raises(ConnectionError, match="leave `tls` out"):
-        sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler="tcp://127.0.0.1:9", tls=tls)
+        sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler="tcp://127.0.0.1:9", tls=certificate)
+
+
+def test_local_workers_follow_the_tls_of_dasks_configuration(tmp_path: Path, certificate: dict[str, str]) -> None:
+    with dask.config.set({"distributed.comm.require-encryption": True}):
+        assert len(sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", workers=1).done) == 1
+        names = [(role, part) for role in ("scheduler", "worker", "client") for part in ("cert", "key")]
+        files = {f"distributed.comm.tls.{role}.{part}": certificate[part] for role, part in names}
+        files["distributed.comm.tls.ca-file"] = certificate["ca"]
+        with dask.config.set(files), local_client(1) as client:
+            assert client.scheduler.address.startswith("tls://127.0.0.1")
+            assert client.submit(abs, -1).result() == 1

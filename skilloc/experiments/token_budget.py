@@ -1,8 +1,8 @@
 """How effects settle with the number of tokens that they are measured on.
 
 Effects are means over examples, so their noise falls as one over the root of the number of tokens. A score made of
-them has its own noise, and without the corrections of `locality` a bias as well: noise spreads over all units, so too
-little text makes a skill look less local than it is. The cells of this experiment draw more and more text.
+them has its own noise and, where `locality` does not correct it, a bias. The cells of this experiment draw more and
+more text.
 """
 
 from collections.abc import Mapping

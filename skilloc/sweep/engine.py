@@ -43,12 +43,19 @@ Heard = Callable[[str, str, str, str], None]
 def local_client(workers: int, *, gpus: Sequence[int | str] = (), threads: int = 1) -> Iterator[Client]:
     """Start workers on this machine, reachable from this machine only, and stop them at the end.
 
+    They use TLS if Dask's own configuration has the files for it, which keeps out other users of this machine too.
+
     Args:
         workers: number of worker processes; each runs one cell at a time.
         gpus: one CUDA device per worker, by number or name; none by default.
         threads: number of threads of each worker.
     """
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    security = Security()
+    if security.get_listen_args("scheduler")["ssl_context"] is None:
+        security, protocol = Security(require_encryption=False), "tcp://"
+    else:
+        protocol = "tls://"
+    here = {"host": "127.0.0.1", "protocol": protocol, "security": security, "dashboard_address": "127.0.0.1:0"}
     nannies = {}
     for place in range(workers):
         environment = {"OMP_NUM_THREADS": str(threads)}
@@ -65,7 +72,7 @@ def local_client(workers: int, *, gpus: Sequence[int | str] = (), threads: int =
     scheduler = {"cls": Scheduler, "options": here | {"port": 0, "dashboard": False}}
     with (
         dask.config.set(settings),
-        SpecCluster(workers=nannies, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
+        SpecCluster(workers=nannies, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
