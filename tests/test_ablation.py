@@ -16,6 +16,7 @@ from skilloc.intervene import (
     zero_reference,
 )
 from skilloc.masks import Mask, drop_top, matched_random, sample
+from skilloc.models.language import open_model
 from skilloc.models.weights import units_of, zeroed
 from skilloc.tasks import IGNORE, Batch
 
@@ -80,6 +81,33 @@ def test_ablation_equals_weight_surgery(any_model, batches):
                 with zeroed(any_model, hook, position):
                     gone = example_losses(any_model(batch.inputs), batch.targets)
             np.testing.assert_allclose(effects.values[0, s, u], (gone - base).mean(), atol=1e-5)
+
+
+def test_the_embedded_model():
+    """Some neurons and heads of every layer: the sweep, one hook per unit, and weight surgery."""
+    model = open_model("embedded").model
+    tokens = torch.randint(model.cfg.d_vocab, (2, 25), generator=torch.Generator().manual_seed(0))
+    batch = rows(tokens, 0, 2)
+    units = units_of(model)
+    chosen = np.zeros(len(units), dtype=bool)
+    for hook in units.hooks:
+        chosen[[units.span(hook).start, units.span(hook).stop - 1]] = True
+    effects = ablation_effects(model, {"a": batch}, units, folds=1, select=chosen)
+    with torch.no_grad():
+        base = example_losses(model(batch.inputs), batch.targets)
+        for u in np.flatnonzero(chosen).tolist():
+            hook, position = units.locate(u)
+
+            def silence(value, hook, position=position):
+                value = value.clone()
+                value[:, :, position] = 0
+                return value
+
+            hooked = example_losses(model.run_with_hooks(batch.inputs, fwd_hooks=[(hook, silence)]), batch.targets)
+            with zeroed(model, hook, position):
+                cut = example_losses(model(batch.inputs), batch.targets)
+            assert effects.values[0, 0, u] == pytest.approx((hooked - base).mean().item(), abs=1e-5)
+            assert effects.values[0, 0, u] == pytest.approx((cut - base).mean().item(), abs=1e-5)
 
 
 def test_every_model_takes_the_fast_routes(any_model, batches):
