@@ -194,7 +194,8 @@ def test_a_killed_driver_leaves_finished_cells_and_no_process(tmp_path: Path) ->
 def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path: Path) -> None:
     out, starts = tmp_path / "out", tmp_path / "starts"
     starts.mkdir()
-    command = [sys.executable, CELLS / "sweep_driver.py", out, starts, "0.3", "12", "2"]
+    # More cells than any delay lets through.
+    command = [sys.executable, CELLS / "sweep_driver.py", out, starts, "0.3", "200", "2"]
     # A group of its own, since Ctrl-C on a terminal goes to the workers as well.
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     _wait(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
@@ -202,7 +203,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path: Path) -> No
     os.killpg(driver.pid, signal.SIGINT)
     message = driver.communicate(timeout=20)[1]
     finished = len(status(out).done)
-    assert f"{finished} of 12 cells are finished and kept in {out}; run the same sweep again" in message
+    assert f"{finished} of 200 cells are finished and kept in {out}; run the same sweep again" in message
     assert not psutil.wait_procs(workers, timeout=10)[1]
     assert not list(out.glob(".*"))
 
