@@ -20,12 +20,13 @@ from skilloc import demo
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
-from skilloc.cli.tables import interval, number
+from skilloc.cli.tables import scored
 from skilloc.effects import Effects
 from skilloc.models.language import open_model
 from skilloc.models.weights import units_of
 from skilloc.study import draws
 from skilloc.study.draws import draw, subtasks_of
+from skilloc.study.report import number
 from skilloc.study.settings import Settings
 from skilloc.tasks.text import Document
 
@@ -143,7 +144,7 @@ def test_json_is_all_there_is_on_stdout_and_says_what_the_tables_say(run, study)
     assert best["unit"] == effects.units.names[int(effects.mean("fish").argmax())]
     _, table, _ = run("effects", *effects_args(study)[1:])
     assert best["unit"] in table
-    assert number(best["value"]) in table
+    assert number(best["value"], 3) in table
     assert str(study) in table
 
 
@@ -471,13 +472,13 @@ def test_sources_are_read_and_built_in_ones_are_the_default():
     [(1.0, "1"), (0.5, "0.500"), (1234.6, "1,235"), (-0.0123, "−0.0123"), (0.1, "0.100"), (float("nan"), "–")],
 )
 def test_numbers_in_tables(value, text):
-    assert number(value) == text
+    assert number(value, 3) == text
 
 
 def test_intervals_in_tables():
     score = {"value": 0.634, "low": 0.58, "high": 0.67, "chance": 0.1}
-    assert interval(score) == "0.634 \\[0.58, 0.67]"
-    assert interval({**score, "value": float("nan")}) == "–"
+    assert scored(score) == "0.634 \\[0.58, 0.67]"
+    assert scored({**score, "value": float("nan")}) == "–"
 
 
 def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_path, monkeypatch):

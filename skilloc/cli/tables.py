@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from skilloc.study.report import Record, plain
+from skilloc.study.report import Record, interval, number, plain
 
 ABREAST = 4
 """Subtasks side by side in one table."""
@@ -55,8 +55,8 @@ def _unit(units: Sequence[Record], place: int) -> str:
     if place >= len(units):
         return ""
     unit = units[place]
-    error = "" if math.isnan(unit["high"]) else f" ± {number(unit['high'] - unit['value'], 2)}"
-    return f"{unit['unit']} {'' if unit['exact'] else '~'}{number(unit['value'])}{error}"
+    error = "" if math.isnan(unit["high"]) else f" ± {number(unit['high'] - unit['value'])}"
+    return f"{unit['unit']} {'' if unit['exact'] else '~'}{number(unit['value'], 3)}{error}"
 
 
 def print_calibration(record: Record) -> None:
@@ -69,13 +69,13 @@ def print_calibration(record: Record) -> None:
         title = f"the estimate against {first['measured']} exact effects, {first['drawn']} of random units"
         table = _table("", subtasks)
         for name in ("pearson", "spearman", "relative_error"):
-            table.add_row(name.replace("_", " "), *(interval(found[subtask][name]) for subtask in subtasks))
+            table.add_row(name.replace("_", " "), *(scored(found[subtask][name]) for subtask in subtasks))
         for name in first["recall"]:
             k, m = name.split(" in ")
             label = f"top {k} found in top {m}"
-            table.add_row(label, *(interval(found[s]["recall"].get(name)) for s in subtasks))
+            table.add_row(label, *(scored(found[s]["recall"].get(name)) for s in subtasks))
         for m in first["missed_mass"]:
-            table.add_row(f"mass missed beyond {m}", *(interval(found[s]["missed_mass"].get(m)) for s in subtasks))
+            table.add_row(f"mass missed beyond {m}", *(scored(found[s]["missed_mass"].get(m)) for s in subtasks))
         _print(title, table)
 
 
@@ -86,7 +86,7 @@ def print_locality(record: Record) -> None:
         for name in record["scores"][subtasks[0]]:
             scores = [record["scores"][subtask][name] for subtask in subtasks]
             label = f"top {record['top']} share" if name == "top_share" else WORDS.get(name, name)
-            table.add_row(label, *map(interval, scores), number(scores[0]["chance"]))
+            table.add_row(label, *map(scored, scores), number(scores[0]["chance"], 3))
         _print("how local: score \\[95 % interval]; – = cannot be told from noise", table)
     titles = {"overlap": "weighted overlap", "top_jaccard": f"top {record['top']} in common"}
     for name, scores in record["between"].items():
@@ -104,8 +104,8 @@ def print_removal(record: Record) -> None:
         table = _table("", ["value \\[95 % interval]", "random"])
         for s, name in enumerate(names):
             one = {end: values[s] for end, values in scores["specificity"].items()}
-            table.add_row(f"specificity of {name}", interval(one), number(one["chance"]))
-        table.add_row("asymmetry", interval(scores["asymmetry"]), number(scores["asymmetry"]["chance"]))
+            table.add_row(f"specificity of {name}", scored(one), number(one["chance"], 3))
+        table.add_row("asymmetry", scored(scores["asymmetry"]), number(scores["asymmetry"]["chance"], 3))
         _print("", table)
 
 
@@ -116,7 +116,7 @@ def print_spread(record: Record) -> None:
         table = _table("", subtasks)
         for name in record["scores"][subtasks[0]]:
             ranges = [record["scores"][subtask][name]["range"] for subtask in subtasks]
-            table.add_row(WORDS.get(name, name.replace("_", " ")), *map(number, ranges))
+            table.add_row(WORDS.get(name, name.replace("_", " ")), *(number(moved, 3) for moved in ranges))
         _print(title, table)
 
 
@@ -127,7 +127,7 @@ def _print_matrix(title: str, names: Sequence[str], scores: Mapping[str, Any], *
         if row != column and math.isfinite(scores["chance"][row][column])
     ]  # fmt: skip
     one = len({number(level) for level in apart}) == 1
-    title = f"{title} \\[95 % interval]" + (f", {control} {number(apart[0])}" if one else f" ({control})")
+    title = f"{title} \\[95 % interval]" + (f", {control} {number(apart[0], 3)}" if one else f" ({control})")
     for columns in _abreast(names):
         table = _table("", columns)
         for row, name in enumerate(names):
@@ -138,26 +138,12 @@ def _print_matrix(title: str, names: Sequence[str], scores: Mapping[str, Any], *
 def _cell(scores: Mapping[str, Any], row: int, column: int, *, with_control: bool) -> str:
     score = {end: values[row][column] for end, values in scores.items()}
     level = score["chance"]
-    return interval(score) + (f" ({number(level, 2)})" if with_control and math.isfinite(level) else "")
+    return scored(score) + (f" ({number(level)})" if with_control and math.isfinite(level) else "")
 
 
-def interval(score: Mapping[str, float] | None) -> str:
-    """Return a score with its interval, `0.634 [0.58, 0.67]`; a dash for one that cannot be told from noise."""
-    if score is None or math.isnan(score["value"]):
-        return "–"
-    if score["low"] == score["high"]:
-        return number(score["value"])
-    return f"{number(score['value'])} \\[{number(score['low'], 2)}, {number(score['high'], 2)}]"
-
-
-def number(value: float, figures: int = 3) -> str:
-    """Return a number with so many figures: 0.00123, 0.123, 1.23, 123, 1,234."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value in (-1, 0, 1):
-        return f"{value:.0f}".replace("-", "−")
-    digits = max(0, figures - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(digits, 5)}f}".replace("-", "−")
+def scored(score: Mapping[str, float] | None) -> str:
+    """Return a score with its interval, as rich takes it: a bracket that is none of its marks has a backslash."""
+    return interval(score, 3).replace("[", "\\[")
 
 
 def _abreast(subtasks: Sequence[str]) -> list[list[str]]:

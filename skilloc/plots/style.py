@@ -76,7 +76,7 @@ def short(value: float) -> str:
         return "–"
     if value == 0:
         return "0"
-    digits = max(0, 1 - int(np.floor(np.log10(abs(value)))))
+    digits = max(0, 1 - int(np.floor(np.log10(abs(float(f"{value:.1e}"))))))  # 0.999 is written like 1
     return f"{value:,.{min(digits, 6)}f}".replace("-", "−")
 
 

@@ -124,7 +124,7 @@ def _removal(record: Record) -> Any:
     shown = str(sizes[len(sizes) // 2])
     n = len(subtasks) if len(sizes) > 1 else 0
     figure, axes = plots.figure(
-        1, 1 + n, height=2.7, width=plots.WIDE if n else plots.NARROW, squeeze=False, width_ratios=[1.5] + [1] * n
+        1, 1 + n, height=2.7, width=plots.WIDE if n else plots.NARROW, squeeze=False, width_ratios=[1.7] + [1] * n
     )
     plots.removal_matrix(axes[0, 0], *_arrays(record["sizes"][shown]["loss_increase"]), subtasks)
     axes[0, 0].set_title(f"top {shown} {units} removed")
@@ -135,7 +135,7 @@ def _removal(record: Record) -> Any:
     for a, ax in enumerate(axes[0, 1:]):
         counts = np.array(sizes)
         plots.removal_curves(ax, counts, value[a], low[a], high[a], subtasks, control=control[a], legend=False)
-        ax.set_title(f"{units} of {subtasks[a]}")
+        ax.set_title(f"needed by {subtasks[a]}", fontsize=8 if len(subtasks[a]) < 8 else 7)
         ax.set_xlabel(f"{units} removed")
         ax.set_ylim(min(0.0, float(low.min())) * 1.05, float(high.max()) * 1.05)
         if a:

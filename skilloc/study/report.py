@@ -1,5 +1,6 @@
 """What the effects of a study say, as plain records: tables, pictures and `--json` all show these and nothing else."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from skilloc import locality
 from skilloc.effects import Effects
 from skilloc.locality import Scores
-from skilloc.locality.uncertainty import mean_over_folds
+from skilloc.locality.uncertainty import mean_over_folds, t_quantile
 from skilloc.removal import Removal
 from skilloc.study.folder import Study
 
@@ -145,18 +146,27 @@ class Curves(NamedTuple):
 
 
 def sorted_effects(effects: Effects) -> Curves:
-    """Return effects by rank, where a fold's units are ranked by the other folds.
+    """Return effects by rank, where each half of the folds is ranked by the other half.
 
     So the curve shows no luck: where the order is all noise, it is 0. Points are means over ever wider ranges of ranks.
     """
     values = effects.values[:, :, effects.measured]
     folds, _, n = values.shape
-    others = (values.sum(axis=0) - values) / max(folds - 1, 1) if folds > 1 else values
-    ordered = np.take_along_axis(values, np.argsort(-others, axis=-1, kind="stable"), axis=-1)
+    halves = (np.arange(0, folds, 2), np.arange(1, folds, 2)) if folds > 1 else (np.array([0]), np.array([0]))
     edges = np.unique(np.geomspace(1, n + 1, 25).astype(int))[:-1] - 1
     counts = np.diff(np.append(edges, n))
-    binned = np.add.reduceat(ordered, edges, axis=-1) / counts
-    return Curves(np.sqrt((edges + 1) * (edges + counts)).astype(float), *_over_folds(binned))
+    parts = []
+    for half, other in (halves, halves[::-1]):
+        order = np.argsort(-values[other].mean(axis=0, keepdims=True), axis=-1, kind="stable")
+        ordered = np.take_along_axis(values[half], order, axis=-1)
+        parts.append(np.add.reduceat(ordered, edges, axis=-1) / counts)
+    value = np.mean([part.mean(axis=0) for part in parts], axis=0)
+    half_width = np.full_like(value, np.nan)
+    if folds > 3:
+        variances = [part.var(axis=0, ddof=1) / len(part) for part in parts]
+        half_width = t_quantile(folds - 2) * np.sqrt(np.sum(variances, axis=0)) / 2
+    ranks = np.sqrt((edges + 1) * (edges + counts)).astype(float)
+    return Curves(ranks, value, value - half_width, value + half_width)
 
 
 def noise_of(effects: Effects) -> Float[np.ndarray, "subtask"]:
@@ -172,6 +182,25 @@ def plain(record: Any) -> Any:
     if isinstance(record, list | tuple):
         return [plain(value) for value in record]
     return None if isinstance(record, float) and not np.isfinite(record) else record
+
+
+def interval(score: Mapping[str, float] | None, figures: int = 2) -> str:
+    """Return a score with its interval, `0.63 [0.58, 0.67]`; a dash for one that cannot be told from noise."""
+    if score is None or math.isnan(score["value"]):
+        return "–"
+    value = number(score["value"], figures)
+    return value if score["low"] == score["high"] else f"{value} [{number(score['low'])}, {number(score['high'])}]"
+
+
+def number(value: float, figures: int = 2) -> str:
+    """Return a number with so many figures, and all those before the point: 0.0012, 0.12, 1.2, 123, 1,234."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value in (-1, 0, 1):
+        return f"{value:.0f}".replace("-", "−")
+    rounded = float(f"{value:.{figures - 1}e}")  # 0.999 has as many figures before the point as 1
+    digits = max(0, figures - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{value:,.{min(digits, 5)}f}".replace("-", "−")
 
 
 def _lists(scores: Scores) -> Record:

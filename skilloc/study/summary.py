@@ -7,7 +7,7 @@ import numpy as np
 
 from skilloc import locality
 from skilloc.effects import Effects
-from skilloc.study.report import Record
+from skilloc.study.report import Record, interval, number
 from skilloc.units import KINDS
 
 ROWS = {
@@ -68,7 +68,7 @@ def _where(effects: Effects, name: str) -> str:
     """In which layer, and in heads or neurons, the effects of one subtask lie; sums free of noise."""
     values = effects.of(name)[:, effects.measured]
     layers, kinds = effects.units.layers[effects.measured], np.array(effects.units.kinds)[effects.measured]
-    by_layer = {int(layer): _mass(values[:, layers == layer]) for layer in np.unique(layers)}
+    by_layer = {int(layer): max(0.0, _mass(values[:, layers == layer])) for layer in np.unique(layers)}
     strongest = max(by_layer, key=lambda layer: by_layer[layer])
     total = sum(by_layer.values())
     said = f"Layer {strongest} carries {number(by_layer[strongest])} of {number(total)} nats"
@@ -95,7 +95,7 @@ def _entangled(record: Record) -> str:
         cells += [number(one["top_jaccard"]["chance"]), interval(one["rank_correlation"])]
         lines.append(f"| {names[a]}, {names[b]} | {' | '.join(cells)} |")
         verdict = compared(one["overlap"], below="share fewer units than chance", above="share units beyond chance")
-        verdicts.append(f"{names[a]} and {names[b]} {verdict}".replace(" not ", " do not "))
+        verdicts.append(f"{names[a]} and {names[b]}: {verdict}")
     return "\n".join([*lines, "", f"{'; '.join(verdicts)}.", "", "![entanglement](pictures/entanglement.png)"])
 
 
@@ -120,8 +120,9 @@ def _removed(record: Record) -> str:
     verdicts = []
     for a, name in enumerate(names):
         specific = {end: values[a] for end, values in found["specificity"].items()}
-        hit = compared({**specific, "chance": 1.0}, below="hits the others more", above=f"hits {name} most")
-        verdicts.append(f"removing the {units} of {name} {hit.replace('not told from chance', 'hits all about alike')}")
+        score = {**specific, "chance": 1.0}
+        hit = compared(score, below="the others most", above=f"{name} most", between="all about alike")
+        verdicts.append(f"removing those of {name} hits {hit}".replace("hits too noisy", "is too noisy"))
     said = "; ".join(verdicts)
     return "\n".join([
         *lines, "",
@@ -169,30 +170,13 @@ def _limits(effects: Effects, record: Record) -> str:
     )
 
 
-def compared(score: Record, *, below: str, above: str) -> str:
+def compared(score: Record, *, below: str, above: str, between: str = "not told from chance") -> str:
     """Say where a score's interval lies beside its chance level."""
     if not np.isfinite(score["value"]):
-        return "too noisy to compare with chance"
+        return "too noisy to tell"
     if score["high"] < score["chance"]:
         return below
-    return above if score["low"] > score["chance"] else "not told from chance"
-
-
-def interval(score: Record) -> str:
-    """Return a score with its interval; a dash where it cannot be told from noise."""
-    if not np.isfinite(score["value"]):
-        return "–"
-    if score["low"] == score["high"]:
-        return number(score["value"])
-    return f"{number(score['value'])} [{number(score['low'])}, {number(score['high'])}]"
-
-
-def number(value: float) -> str:
-    """Return a number with two figures, or as an integer from 10 on."""
-    if not np.isfinite(value):
-        return "–" if np.isnan(value) else "∞" if value > 0 else "−∞"
-    digits = max(0, 1 - int(np.floor(np.log10(abs(value))))) if value else 0
-    return f"{value:,.{min(digits, 4)}f}".replace("-", "−")
+    return above if score["low"] > score["chance"] else between
 
 
 def _header(columns: Sequence[str]) -> list[str]:

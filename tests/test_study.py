@@ -1,0 +1,205 @@
+"""What a study says of its effects: curves without luck, noise, spread, pictures and a page that hold together."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from skilloc import store
+from skilloc.effects import Effects
+from skilloc.removal import Removal
+from skilloc.study import pictures
+from skilloc.study.folder import Study, claim
+from skilloc.study.report import (
+    about,
+    locality_record,
+    noise_of,
+    plain,
+    removal_record,
+    sorted_effects,
+    spread_record,
+    top_units,
+)
+from skilloc.study.settings import Settings
+from skilloc.study.summary import compared, summarise
+from skilloc.units import Units
+
+NAMES = ("python", "cpp", "english")
+UNITS = Units(
+    ("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.1.attn.hook_z", "blocks.1.mlp.hook_post"),
+    (4, 200, 4, 200),
+)
+DRAWN = {"sequences": 8, "length": 16, "split": "report", "seed": 0}
+
+
+def made(true: np.ndarray, noise: float, *, folds: int = 8, reference: str = "zero", seed: int = 0) -> Effects:
+    values = true + noise * np.random.default_rng(seed).normal(size=(folds, *true.shape))
+    record = {"method": "ablation", "name": "planted", "reference": {"name": reference}, "drawn": DRAWN}
+    return Effects(values, np.full((folds, 3), 3.0), NAMES, UNITS, np.ones(len(UNITS), bool), record)
+
+
+@pytest.fixture
+def planted() -> Effects:
+    true = np.zeros((3, len(UNITS)))
+    true[:, 3] = 0.5  # a head that all need
+    for s in range(3):
+        true[s, 20 * (s + 1)] = 1.0  # a neuron of its own each
+    return made(true, 0.01)
+
+
+def removed(own: float, other: float) -> Removal:
+    matrix = np.full((3, 3), other) + (own - other) * np.eye(3)
+    noise = 0.01 * np.random.default_rng(1).normal(size=(3, 8, 3, 3))
+    values = matrix * np.array([0.3, 0.6, 1.0])[:, None, None, None] + noise
+    random = 0.01 * np.random.default_rng(2).normal(size=(4, 3, 8, 3, 3))
+    return Removal(values, random, np.full((8, 3), 3.0), NAMES, (10, 30, 100), {"reference": {"name": "zero"}})
+
+
+def test_sorted_effects_of_pure_noise_are_zero():
+    curves = sorted_effects(made(np.zeros((3, len(UNITS))), 1.0, folds=16))
+    assert abs(curves.value[:, :5].mean()) < 0.2  # the largest of 408 noisy means are near 3 / sqrt(16)
+    inside = (curves.low < 0) & (curves.high > 0)
+    assert 0.85 < inside.mean() < 1
+
+
+def test_sorted_effects_find_planted_ones_at_their_rank(planted):
+    curves = sorted_effects(planted)
+    assert curves.ranks[0] == 1
+    np.testing.assert_allclose(curves.value[:, 0], 1.0, atol=0.05)
+    np.testing.assert_allclose(curves.value[:, 1], 0.5, atol=0.05)
+    assert np.abs(curves.value[:, 3:]).max() < 0.05
+    assert (np.diff(curves.ranks) > 0).all()
+    assert curves.ranks[-1] <= len(UNITS)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_sorted_effects_of_few_units_keep_them_all(n):
+    effects = made(np.zeros((3, len(UNITS))), 1.0)
+    values = effects.values.copy()
+    values[..., n:] = np.nan
+    curves = sorted_effects(Effects(values, effects.baseline, NAMES, UNITS, effects.exact))
+    np.testing.assert_array_equal(curves.ranks, np.arange(1, n + 1))
+    np.testing.assert_allclose(curves.value.mean(axis=1), values[..., :n].mean(axis=(0, 2)), atol=1e-12)
+
+
+def test_noise_is_the_interval_of_a_typical_unit():
+    found = noise_of(made(np.zeros((3, len(UNITS))), 0.02, folds=8))
+    np.testing.assert_allclose(found, 2.365 * 0.02 / np.sqrt(8), rtol=0.15)
+
+
+def test_the_units_needed_most_are_the_planted_ones(planted):
+    found = top_units(planted, n=2)
+    for s, name in enumerate(NAMES):
+        assert [unit["unit"] for unit in found[name]] == [UNITS.names[20 * (s + 1)], "L0H3"]
+        assert found[name][0]["low"] < found[name][0]["value"] < found[name][0]["high"]
+        assert found[name][0]["value"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_spread_is_between_references_of_the_same_measurement_only(planted):
+    zero = {**locality_record(planted), "folder": "a"}
+    mean = {**zero, "reference": "mean"}
+    found = spread_record([zero, mean])
+    assert found["references"] == ["zero", "mean"]
+    assert all(score["range"] == 0 for row in found["scores"].values() for score in row.values())
+    assert spread_record([zero]) is None
+    assert spread_record([zero, zero]) is None
+    assert spread_record([zero, {**mean, "model": "another"}]) is None
+
+
+def test_records_become_json():
+    assert plain({"a": [float("nan"), (1.0, float("inf"))], "b": None}) == {"a": [None, [1.0, None]], "b": None}
+
+
+def titles_and_labels(figure):
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = [t for ax in figure.axes for t in (ax.title, ax._left_title, ax._right_title)]
+    for ax in figure.axes:
+        low, high = sorted(ax.get_xlim())
+        texts += [t.label1 for t in ax.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+    legends = [legend for ax in figure.axes if (legend := ax.get_legend())] + figure.legends
+    boxes = [t.get_window_extent(renderer) for t in texts if t.get_text()]
+    return boxes + [legend.get_window_extent(renderer) for legend in legends]
+
+
+def test_titles_ticks_and_legends_of_the_pictures_do_not_overlap_and_lie_inside(planted, tmp_path, monkeypatch):
+    kept = []
+    original = pictures.plots.figure
+
+    def keep(*args, **settings):
+        kept.append(original(*args, **settings))
+        return kept[-1]
+
+    monkeypatch.setattr(pictures.plots, "figure", keep)
+    study = Study(planted, None)
+    paths = pictures.draw_study(study, locality_record(planted), removal_record(removed(1.0, 0.4)), tmp_path)
+    assert [path.stem for path in paths] == ["units", "sorted", "locality", "entanglement", "removal"]
+    for path, (figure, _) in zip(paths, kept, strict=True):
+        with pictures.plots.style():
+            figure.canvas.draw()
+            boxes = titles_and_labels(figure)
+        for i, box in enumerate(boxes):
+            assert box.x1 <= figure.bbox.x1 + 1, path.stem
+            assert box.x0 >= -1, path.stem
+            for other in boxes[i + 1 :]:
+                assert not box.overlaps(other), path.stem
+
+
+def test_the_page_tells_planted_structure_from_none(planted):
+    def page(effects, removal):
+        record = {
+            **about(effects),
+            "top": top_units(effects),
+            "locality": locality_record(effects),
+            "removal": removal_record(removal),
+            "calibration": None,
+        }
+        return summarise(effects, record)
+
+    local = page(planted, removed(1.0, 0.1))
+    for s, name in enumerate(NAMES):
+        assert f"**{name}** is more local than chance. It needs most: {UNITS.names[20 * (s + 1)]} (1.0)" in local
+        assert f"neurons of {name}" not in local
+        assert f"removing those of {name} hits {name} most" in local
+    assert "python and cpp: share units beyond chance" in local
+    nothing = page(made(np.zeros((3, len(UNITS))), 1.0), removed(0.5, 0.5))
+    assert nothing.count("too noisy to tell") == 6
+    assert "removing those of cpp hits all about alike" in nothing
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.2, 0.3, "above"), (0.0, 0.05, "below"), (0.05, 0.2, "not told from chance")]
+)
+def test_an_interval_is_compared_with_its_chance(low, high, said):
+    score = {"value": (low + high) / 2, "low": low, "high": high, "chance": 0.1}
+    assert compared(score, below="below", above="above") == said
+    assert compared({**score, "value": float("nan")}, below="below", above="above").startswith("too noisy")
+
+
+def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
+    request = {
+        "what": "study",
+        "model": "a",
+        "units": {},
+        "settings": {"seed": 0},
+        "tokens": {"x": "1"},
+        "reference": {},
+    }
+    claim(tmp_path / "s", request)
+    claim(tmp_path / "s", request)
+    assert store.read(tmp_path / "s" / "request").spec == request
+    for key, value, said in (
+        ("model", "b", "of another model"),
+        ("settings", {"seed": 1}, "`seed` 0 and not 1"),
+        ("tokens", {"x": "2"}, "of other tokens"),
+        ("tokens", {"y": "1"}, "of subtasks x and not y"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            claim(tmp_path / "s", {**request, key: value})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"method": "x"}, {"reference": "x"}, {"length": 0}, {"folds": 9}, {"top": -1}, {"top": 3}, {"curvature": -1}],
+)
+def test_settings_that_contradict_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"use|needs|`of`"):
+        Settings(**wrong)
