@@ -5,8 +5,8 @@ units that carry a corpus stop moving? An answer: a number of tokens beyond whic
 each other's intervals, and reliability is near 1. The controls are the score without correction for the noise of the
 effects, and its chance level: that of effects drawn from a normal distribution around 0.
 
-Minutes: about 10 on two cores (`--scale cpu`), half a minute for `--scale quick`; `--scale paper` asks a larger model,
-on a GPU. `skilloc sweep run analyses/token_budget.toml` runs the same cells into the same folder.
+Minutes: about 11 on two busy cores (`--scale cpu --workers 2`), half a minute for `--scale quick`; `--scale paper` asks
+a larger model, on a GPU. `skilloc sweep run analyses/token_budget.toml` runs the same cells into the same folder.
 """
 
 import argparse
@@ -62,7 +62,8 @@ def draw(found: dict[str, Any]) -> Any:
     tokens = np.array([record["metrics"]["tokens"] for record in records])
     budgets = np.unique(tokens)
     figure, (left, right) = plots.figure(1, 2, height=2.9)
-    for place, subtask in enumerate(records[0]["metrics"]["subtasks"]):
+    subtasks = records[0]["spec"]["sources"]
+    for place, subtask in enumerate(subtasks):
         colour = plots.colour_of(place)
         shifted = tokens * 1.06 ** (place - 1)  # so that the bars of the subtasks stand side by side
         number, low, high = (_values(records, subtask, "effective_number", end) for end in ("value", "low", "high"))
@@ -77,9 +78,9 @@ def draw(found: dict[str, Any]) -> Any:
         right.plot(tokens, reliability, "o", color=colour, ms=3, alpha=0.8)
         right.plot(budgets, [np.nanmean(reliability[tokens == b]) for b in budgets], color=colour, label=subtask)
     left.plot([], [], color=CONTROL, lw=0.8, ls=(0, (4, 3)), label="uncorrected")
-    chance = _values(records, next(iter(records[0]["metrics"]["subtasks"])), "effective_number", "chance")
+    chance = _values(records, subtasks[0], "effective_number", "chance")
     left.axhline(chance[0], color=CONTROL, lw=0.8, label="chance")
-    left.set(yscale="log", ylabel="effective number of units", title="units that carry a corpus")
+    left.set(ylabel="effective number of units", title="units that carry a corpus", ylim=(0, None))
     right.set(ylabel="rank correlation of\ndisjoint halves", title="reliability of effects", ylim=(-0.05, 1.0))
     for axes in (left, right):
         axes.set(xscale="log", xlabel="tokens per corpus")

@@ -61,7 +61,10 @@ def test_the_picture_is_drawn_from_the_record_alone(tmp_path: Path) -> None:
         return {"effective_number": ends, "effective_number_plain": 5.0, "reliability": 0.5}
 
     records = [
-        {"spec": {}, "metrics": {"tokens": tokens, "subtasks": {"a": subtask(3.0), "b": subtask(None)}}}
+        {
+            "spec": {"sources": ["b", "a"]},
+            "metrics": {"tokens": tokens, "subtasks": {"a": subtask(3.0), "b": subtask(None)}},
+        }
         for tokens in (100, 100, 200)
     ]
     (tmp_path / "token_budget.json").write_text(json.dumps({"scale": "quick", "records": records}))
