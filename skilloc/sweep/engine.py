@@ -129,7 +129,9 @@ def _address(scheduler: str | Path) -> str:
         ) from error
 
 
-def run_cells(client: Client, cells: Mapping[str, str], out: Path, heard: Heard) -> None:
+def run_cells(
+    client: Client, cells: Mapping[str, str], out: Path, heard: Heard, check_stopped: Callable[[], None] = lambda: None
+) -> None:
     """Run cells on the workers of a client, never more at once than there are workers.
 
     Args:
@@ -137,6 +139,7 @@ def run_cells(client: Client, cells: Mapping[str, str], out: Path, heard: Heard)
         cells: stored spec as JSON by key.
         out: the folder that holds the results; workers must see it under the same path.
         heard: called as each cell ends, with key, outcome, error and traceback.
+        check_stopped: called every second or so; what it raises ends the run.
 
     Raises:
         ConnectionError: if the scheduler is lost.
@@ -149,6 +152,7 @@ def run_cells(client: Client, cells: Mapping[str, str], out: Path, heard: Heard)
     mark = hashlib.sha256(str(out).encode()).hexdigest()[:8]
     patience = time.monotonic() + NOBODY_AFTER
     while left or running:
+        check_stopped()
         if time.monotonic() > patience:
             patience = math.inf
             if not running:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ def sweep(
     left = ledger.look_up()
     if left:
         _check_there(name)
-        with _kept(ledger), Progress(len(ledger.specs), ledger.counts(), shown=progress) as bar:
+        with _kept(ledger) as check_stopped, Progress(len(ledger.specs), ledger.counts(), shown=progress) as bar:
 
             def heard(key: str, word: str, error: str, traceback: str) -> None:
                 ledger.note(key, word, error, traceback)
@@ -74,7 +76,7 @@ def sweep(
                     if scheduler is None
                     else engine.outside_client(scheduler, tls=tls)
                 ) as client:
-                    engine.run_cells(client, left, ledger.out, heard)
+                    engine.run_cells(client, left, ledger.out, heard, check_stopped)
         ledger.check_visible()
     return ledger.report()
 
@@ -105,16 +107,34 @@ def _ledger(
 
 
 @contextlib.contextmanager
-def _kept(ledger: Ledger) -> Iterator[None]:
-    """Let Ctrl-C say what is kept and how to go on."""
+def _kept(ledger: Ledger) -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C say what is kept and how to go on.
+
+    The engine's own code may catch the interrupt and go on, so it is remembered too: what is yielded raises it again.
+    """
+    pressed = threading.Event()
+
+    def press(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, press) if ours else None
     try:
-        yield
+        yield check
     except KeyboardInterrupt:
         there = sum(store.is_complete(ledger.out / key) for key in ledger.specs)
         raise KeyboardInterrupt(
             f"{there} of {len(ledger.specs)} cells are finished and kept in {ledger.out}; run the same sweep again for "
             "the others"
         ) from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def _check_there(name: str) -> None:
