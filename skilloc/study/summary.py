@@ -121,7 +121,7 @@ def _removed(record: Record) -> str:
     for a, name in enumerate(names):
         specific = {end: values[a] for end, values in found["specificity"].items()}
         score = {**specific, "chance": 1.0}
-        hit = compared(score, below="the others most", above=f"{name} most", between="all about alike")
+        hit = compared(score, below="the others most", above=f"{name} most", between="all alike, as far as can be told")
         verdicts.append(f"removing those of {name} hits {hit}".replace("hits too noisy", "is too noisy"))
     said = "; ".join(verdicts)
     return "\n".join([
