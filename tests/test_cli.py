@@ -1,5 +1,6 @@
 """The command line as a user meets it: a tiny model in a folder, texts in files, commands, results, refusals."""
 
+import errno
 import hashlib
 import json
 import os
@@ -334,6 +335,7 @@ REFUSED = {
     "too long": (["effects", "model", "--length", "49"], "at most"),
     "too many folds": (["effects", "model", "--folds", "9", "--sequences", "8"], "sequence of its own"),
     "NaN weights": (["effects", "broken", "--subtask", "fish=fish/*.txt"], "NaN"),
+    "nothing to measure": (["effects", "model", "--sample", "0"], "every unit"),
     "nothing to rank by": (["effects", "model", "--top", "3"], "two-stage"),
     "nothing there": (["locality", "nowhere"], "skilloc effects"),
     "nothing named": (["locality"], "."),
@@ -397,6 +399,30 @@ def test_a_folder_of_another_study_is_refused_and_untouched(run, study, change, 
     assert "choose another folder" in error
     assert len(error.strip().splitlines()) <= 2
     assert contents(study) == before
+
+
+def test_a_study_that_was_refused_leaves_its_folder_free(run, tmp_path):
+    assert run(*effects_args(tmp_path / "out", model="broken"))[0] == 2
+    assert run(*effects_args(tmp_path / "out", "--only", "L0N0"))[0] == 0
+
+
+def test_a_file_is_no_folder(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    status, _, error = run(*effects_args(tmp_path / "file"))
+    assert (status, "is a file" in error) == (2, True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_line_without_the_systems_number(run, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("skilloc.store.folder._write_file", full)
+    status, _, error = run(*effects_args(tmp_path / "out"))
+    assert status == 2
+    assert "No space left on device" in error
+    assert "Errno" not in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_a_folder_of_other_files_is_refused_and_untouched(run, home, tmp_path):

@@ -186,6 +186,7 @@ def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
     claim(tmp_path / "s", request)
     claim(tmp_path / "s", request)
     assert store.read(tmp_path / "s" / "request").spec == request
+    (tmp_path / "s" / "effects").mkdir()
     for key, value, said in (
         ("model", "b", "of another model"),
         ("settings", {"seed": 1}, "`seed` 0 and not 1"),
@@ -194,6 +195,9 @@ def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             claim(tmp_path / "s", {**request, key: value})
+    (tmp_path / "s" / "effects").rmdir()
+    claim(tmp_path / "s", {**request, "model": "b"})  # nothing was measured for the first
+    assert store.read(tmp_path / "s" / "request").spec["model"] == "b"
 
 
 @pytest.mark.parametrize(

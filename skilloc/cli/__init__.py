@@ -26,6 +26,8 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the arguments; those of the process if not given.
     """
+    # The hub's client reports each of its attempts; what came of them is told by the one error at the end.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         commands = {name: import_module(f"skilloc.cli.{name}").Command for name in COMMANDS}
         config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
@@ -44,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not is_users(error):
             raise
-        print(f"skilloc: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"skilloc: {told(error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -59,3 +61,11 @@ def is_users(error: Exception) -> bool:
     return (
         isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and PACKAGE in Path(raised).resolve().parents
     )
+
+
+def told(error: Exception) -> str:
+    """Return an error's message on one line, without the number that the system gives it."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(said.split())

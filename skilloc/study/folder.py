@@ -1,6 +1,7 @@
 """The folder of a study: who it belongs to, and what is in it."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,31 +55,39 @@ class Study(NamedTuple):
 def claim(folder: Path, request: Mapping[str, Any]) -> None:
     """Make a folder the home of a study; one that is so already stays as it is.
 
+    A study that was refused before it measured anything gives way.
+
     Raises:
         ValueError: if the folder belongs to another study, naming what differs, or holds other files.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'"{folder}" is a file; choose a folder for `out`')
     home = folder / "request"
-    if not home.exists():
-        if folder.is_dir() and any(not path.name.endswith(".aside") for path in folder.iterdir()):
-            raise ValueError(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
-        store.write(home, request, {})
-        return
-    there, wanted = store.read(home).spec, json.loads(store.canonical(request))
-    for name in ASKED:
-        if there.get(name) != wanted[name]:
+    there = {path.name for path in folder.iterdir() if not path.name.endswith(".aside")} if folder.is_dir() else set()
+    if home.is_dir():
+        asked, wanted = store.read(home).spec, json.loads(store.canonical(request))
+        if asked == wanted:
+            return
+        if there - {"request", "items"} or any((folder / "items").glob("*")):
             raise ValueError(
-                f'"{folder}" holds a study {_difference(name, there.get(name), wanted[name])}; '
-                "choose another folder for `out`, or delete that one"
+                f'"{folder}" holds a study {_difference(asked, wanted)}; choose another folder for `out`, or delete '
+                "that one"
             )
+        shutil.rmtree(home)
+    elif there:
+        raise ValueError(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
+    store.write(home, request, {})
 
 
-def _difference(name: str, there: Any, wanted: Any) -> str:
-    if name == "settings" and isinstance(there, Mapping):
-        key = next(key for key in {**there, **wanted} if there.get(key) != wanted.get(key))
-        return f"with `{key}` {there.get(key)} and not {wanted.get(key)}"
-    if name == "tokens" and isinstance(there, Mapping) and list(there) != list(wanted):
-        return f"of subtasks {', '.join(there)} and not {', '.join(wanted)}"
-    return ASKED[name]
+def _difference(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    name = next(name for name in (*ASKED, "what") if asked.get(name) != wanted.get(name))
+    there, here = asked.get(name), wanted.get(name)
+    if name == "settings" and isinstance(there, Mapping) and isinstance(here, Mapping):
+        key = next(key for key in {**there, **here} if there.get(key) != here.get(key))
+        return f"with `{key}` {there.get(key)} and not {here.get(key)}"
+    if name == "tokens" and isinstance(there, Mapping) and isinstance(here, Mapping) and list(there) != list(here):
+        return f"of subtasks {', '.join(there)} and not {', '.join(here)}"
+    return ASKED.get(name, "of another kind")
 
 
 def save_compared(folder: Path, compared: Compared) -> None:

@@ -144,8 +144,6 @@ def _choose(work: Work, estimate: Effects | None) -> tuple[Bool[np.ndarray, "uni
         for subtask in ranking.subtasks:
             size = np.where(work.candidates, np.abs(ranking.mean(subtask)), np.nan)
             chosen |= top(size, min(settings.ranked, int(np.isfinite(size).sum())))
-    if not chosen.any() and estimate is None:
-        raise ValueError("`sample` and `top` choose no unit; measure at least one")
     return drawn, chosen
 
 

@@ -60,6 +60,8 @@ class Settings:
             raise ValueError(
                 f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"
             )
+        if self.method == "ablation" and (self.sample, self.top) != (None, None) and not self.drawn + self.ranked:
+            raise ValueError("`sample` and `top` choose no unit; leave them out to measure every unit")
         if self.method == "ablation" and self.top and self.of is None:
             raise ValueError(
                 f"`top` is {self.top}, but nothing ranks the units; name a study with `of`, or use the method two-stage"
