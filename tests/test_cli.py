@@ -501,6 +501,19 @@ def test_numbers_in_tables(value, text):
     assert number(value, 3) == text
 
 
+def test_a_narrow_terminal_cuts_no_number(run, study, monkeypatch):
+    from rich.console import Console
+
+    from skilloc.cli import tables
+
+    _, wide, _ = run("locality", study, "--top", 5)
+    monkeypatch.setattr(tables, "_console", lambda: Console(highlight=False, width=50, soft_wrap=False))
+    _, narrow, _ = run("locality", study, "--top", 5)
+    assert "…" not in narrow
+    numbers = re.compile(r"[0-9][0-9.,]*[0-9]")
+    assert set(numbers.findall(wide)) <= set(numbers.findall(narrow))
+
+
 def test_intervals_in_tables():
     score = {"value": 0.634, "low": 0.58, "high": 0.67, "chance": 0.1}
     assert scored(score) == "0.634 \\[0.58, 0.67]"

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.table import Table
 from skilloc.study.report import Record, interval, number, plain
 
 ABREAST = 4
-"""Subtasks side by side in one table."""
+"""Subtasks side by side in one table, at most."""
 
 WORDS = {
     "mass": "mass (nats)",
@@ -43,12 +43,14 @@ def print_about(record: Record) -> None:
 
 def print_top(record: Record) -> None:
     """Print the units that each subtask needs most, with their effects."""
-    for subtasks in _abreast(record["subtasks"]):
-        table = _table("", subtasks)
-        rows = max(len(record["top"][name]) for name in subtasks)
-        for place in range(rows):
-            table.add_row(str(place + 1), *(_unit(record["top"][name], place) for name in subtasks))
-        _print("units needed most: effect in nats, ± half its 95 % interval (~ = estimated)", table)
+
+    def table(subtasks: Sequence[str]) -> Table:
+        made = _table(subtasks)
+        for place in range(max(len(record["top"][name]) for name in subtasks)):
+            made.add_row(str(place + 1), *(_unit(record["top"][name], place) for name in subtasks))
+        return made
+
+    _print("units needed most: effect in nats, ± half its 95 % interval (~ = estimated)", record["subtasks"], table)
 
 
 def _unit(units: Sequence[Record], place: int) -> str:
@@ -64,30 +66,36 @@ def print_calibration(record: Record) -> None:
     found = record["calibration"]
     if found is None:
         return
-    for subtasks in _abreast(list(found)):
-        first = found[subtasks[0]]
-        title = f"the estimate against {first['measured']} exact effects, {first['drawn']} of random units"
-        table = _table("", subtasks)
+    first = next(iter(found.values()))
+
+    def table(subtasks: Sequence[str]) -> Table:
+        made = _table(subtasks)
         for name in ("pearson", "spearman", "relative_error"):
-            table.add_row(name.replace("_", " "), *(scored(found[subtask][name]) for subtask in subtasks))
+            made.add_row(name.replace("_", " "), *(scored(found[subtask][name]) for subtask in subtasks))
         for name in first["recall"]:
-            k, m = name.split(" in ")
-            label = f"top {k} found in top {m}"
-            table.add_row(label, *(scored(found[s]["recall"].get(name)) for s in subtasks))
+            label = f"top {name.replace(' in ', ' found in top ')}"
+            made.add_row(label, *(scored(found[s]["recall"].get(name)) for s in subtasks))
         for m in first["missed_mass"]:
-            table.add_row(f"mass missed beyond {m}", *(scored(found[s]["missed_mass"].get(m)) for s in subtasks))
-        _print(title, table)
+            made.add_row(f"mass missed beyond {m}", *(scored(found[s]["missed_mass"].get(m)) for s in subtasks))
+        return made
+
+    title = f"the estimate against {first['measured']:,} exact effects, {first['drawn']:,} of random units"
+    _print(title, list(found), table)
 
 
 def print_locality(record: Record) -> None:
     """Print the scores of each subtask, then the matrices between subtasks."""
-    for subtasks in _abreast(record["subtasks"]):
-        table = _table("", [*subtasks, "chance"])
-        for name in record["scores"][subtasks[0]]:
-            scores = [record["scores"][subtask][name] for subtask in subtasks]
+    found = record["scores"]
+
+    def table(subtasks: Sequence[str]) -> Table:
+        made = _table([*subtasks, "chance"])
+        for name in found[subtasks[0]]:
+            scores = [found[subtask][name] for subtask in subtasks]
             label = f"top {record['top']} share" if name == "top_share" else WORDS.get(name, name)
-            table.add_row(label, *map(scored, scores), number(scores[0]["chance"], 3))
-        _print("how local: score \\[95 % interval]; – = cannot be told from noise", table)
+            made.add_row(label, *map(scored, scores), number(scores[0]["chance"], 3))
+        return made
+
+    _print("how local: score \\[95 % interval]; – = cannot be told from noise", record["subtasks"], table)
     titles = {"overlap": "weighted overlap", "top_jaccard": f"top {record['top']} in common"}
     for name, scores in record["between"].items():
         _print_matrix(titles.get(name, name.replace("_", " ")), record["subtasks"], scores)
@@ -95,44 +103,53 @@ def print_locality(record: Record) -> None:
 
 def print_removal(record: Record) -> None:
     """Print, per number of removed units, the loss increases beside those of random units, and the scores."""
-    names = record["subtasks"]
     for size, scores in record["sizes"].items():
         title = f"top {size} {record['units']} removed: loss increase in nats"
-        _print_matrix(title, names, scores["loss_increase"], control="random")
-        if "specificity" not in scores:  # a single subtask
-            continue
-        table = _table("", ["value \\[95 % interval]", "random"])
-        for s, name in enumerate(names):
-            one = {end: values[s] for end, values in scores["specificity"].items()}
-            table.add_row(f"specificity of {name}", scored(one), number(one["chance"], 3))
-        table.add_row("asymmetry", scored(scores["asymmetry"]), number(scores["asymmetry"]["chance"], 3))
-        _print("", table)
+        _print_matrix(title, record["subtasks"], scores["loss_increase"], control="random")
+        if "specificity" in scores:  # which a single subtask has not
+            _print_specificity(record["subtasks"], scores)
+
+
+def _print_specificity(subtasks: Sequence[str], scores: Mapping[str, Any]) -> None:
+    made = _table(["value \\[95 % interval]", "random"])
+    for s, name in enumerate(subtasks):
+        one = {end: values[s] for end, values in scores["specificity"].items()}
+        made.add_row(f"specificity of {name}", scored(one), number(one["chance"], 3))
+    made.add_row("asymmetry", scored(scores["asymmetry"]), number(scores["asymmetry"]["chance"], 3))
+    _print("", [""], lambda _: made)
 
 
 def print_spread(record: Record) -> None:
     """Print how far the scores move between references."""
-    for subtasks in _abreast(list(record["scores"])):
-        title = f"largest minus smallest score over the references {', '.join(record['references'])}"
-        table = _table("", subtasks)
-        for name in record["scores"][subtasks[0]]:
-            ranges = [record["scores"][subtask][name]["range"] for subtask in subtasks]
-            table.add_row(WORDS.get(name, name.replace("_", " ")), *(number(moved, 3) for moved in ranges))
-        _print(title, table)
+    found = record["scores"]
+
+    def table(subtasks: Sequence[str]) -> Table:
+        made = _table(subtasks)
+        for name in found[subtasks[0]]:
+            ranges = [found[subtask][name]["range"] for subtask in subtasks]
+            made.add_row(WORDS.get(name, name.replace("_", " ")), *(number(moved, 3) for moved in ranges))
+        return made
+
+    _print(f"largest minus smallest score over the references {', '.join(record['references'])}", list(found), table)
 
 
 def _print_matrix(title: str, names: Sequence[str], scores: Mapping[str, Any], *, control: str = "chance") -> None:
     """Print values with intervals; the control goes into the title if it is one number, else into the cells."""
-    apart = [
-        scores["chance"][row][column] for row in range(len(names)) for column in range(len(names))
+    levels = [
+        number(scores["chance"][row][column])
+        for row in range(len(names))
+        for column in range(len(names))
         if row != column and math.isfinite(scores["chance"][row][column])
-    ]  # fmt: skip
-    one = len({number(level) for level in apart}) == 1
-    title = f"{title} \\[95 % interval]" + (f", {control} {number(apart[0], 3)}" if one else f" ({control})")
-    for columns in _abreast(names):
-        table = _table("", columns)
+    ]
+    one = len(set(levels)) == 1
+
+    def table(columns: Sequence[str]) -> Table:
+        made = _table(columns)
         for row, name in enumerate(names):
-            table.add_row(name, *(_cell(scores, row, list(names).index(c), with_control=not one) for c in columns))
-        _print(title, table)
+            made.add_row(name, *(_cell(scores, row, list(names).index(c), with_control=not one) for c in columns))
+        return made
+
+    _print(f"{title} \\[95 % interval]" + (f", {control} {levels[0]}" if one else f" ({control})"), names, table)
 
 
 def _cell(scores: Mapping[str, Any], row: int, column: int, *, with_control: bool) -> str:
@@ -146,23 +163,26 @@ def scored(score: Mapping[str, float] | None) -> str:
     return interval(score, 3).replace("[", "\\[")
 
 
-def _abreast(subtasks: Sequence[str]) -> list[list[str]]:
-    return [list(subtasks[i : i + ABREAST]) for i in range(0, len(subtasks), ABREAST)]
-
-
-def _print(title: str, table: Table) -> None:
+def _print(title: str, subtasks: Sequence[str], table: Callable[[Sequence[str]], Table]) -> None:
+    """Print a table of some subtasks, in as many parts as the terminal is too narrow for."""
     console = _console()
+    unbounded = console.options.update_width(1000)
+    for abreast in range(min(ABREAST, len(subtasks)), 0, -1):
+        parts = [table(subtasks[i : i + abreast]) for i in range(0, len(subtasks), abreast)]
+        if all(console.measure(part, options=unbounded).maximum <= console.width for part in parts):
+            break
     if title:
         console.print(title, style="bold")
-    console.print(table)
+    for part in parts:
+        console.print(part)
     console.print()
 
 
-def _table(first: str, columns: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in (first, *columns):
-        table.add_column(column, no_wrap=True, header_style="dim")
-    return table
+def _table(columns: Sequence[str]) -> Table:
+    made = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", *columns):
+        made.add_column(column, no_wrap=True, header_style="dim")
+    return made
 
 
 def _console() -> Console:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.token_budget import TokenBudget
 
 
@@ -28,6 +29,11 @@ class Experiment:
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
+        "parity-training": Experiment(
+            "skilloc.experiments.parity:train_parity",
+            ParityTraining,
+            "a network trained in a parity world, with its history and weights",
+        ),
         "token-budget": Experiment(
             "skilloc.experiments.token_budget:measure_budget",
             TokenBudget,

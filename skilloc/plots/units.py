@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from skilloc.plots.style import colour_of, signed_ticks
 
 GAP = 0.35
 """Space between the blocks of two layers, in rows."""
+
+COLOURS = "RdBu_r"
 
 SINGLE, BINS = 24, 24
 """That many columns hold one unit each, and at most so many more hold the rest of a layer."""
@@ -58,16 +61,12 @@ def unit_map(
     widest = max(block.shape[1] for block in blocks)
     edges = _edges(widest) if ordered else np.arange(widest + 1)
     rows = len(subtasks)
+    colours = colormaps[COLOURS].with_extremes(bad="#e8e8e8")
     for i, block in enumerate(blocks):
         drawn = _columns(block, edges, ordered=ordered)
         top = i * (rows + GAP)
         places = top + np.arange(rows + 1)
-        ax.pcolormesh(
-            np.arange(len(edges)), places, drawn, norm=norm, cmap="RdBu_r", edgecolors="none", rasterized=True
-        )
-        measured = np.isfinite(block).any(axis=0)
-        if not measured.all():
-            ax.set_facecolor("#e8e8e8")
+        ax.pcolormesh(np.arange(len(edges)), places, drawn, norm=norm, cmap=colours, edgecolors="none", rasterized=True)
         for s in range(rows):
             ax.plot([-0.012] * 2, [top + s + 0.08, top + s + 0.92], color=colour_of(s), lw=2.5, clip_on=False,
                     transform=ax.get_yaxis_transform(), solid_capstyle="butt")  # fmt: skip
@@ -118,7 +117,7 @@ def colour_bar(figure: Figure, axes: Sequence[Axes], *, norm: Normalize, label: 
     """Draw the colour scale beside some axes."""
     from matplotlib.cm import ScalarMappable
 
-    bar = figure.colorbar(ScalarMappable(norm, "RdBu_r"), ax=list(axes), pad=0.015, aspect=30, fraction=0.05)
+    bar = figure.colorbar(ScalarMappable(norm, COLOURS), ax=list(axes), pad=0.015, aspect=30, fraction=0.05)
     bar.set_label(label)
     bar.outline.set_visible(False)
     ticks, labels = signed_ticks(float(getattr(norm, "linthresh", 1.0)), float(norm.vmax or 1.0), most=4)

@@ -53,8 +53,11 @@ def draw_study(study: Study, locality: Record | None, removal: Record | None, fo
 
 
 def _units(effects: Effects) -> Any:
-    mean = effects.values.mean(axis=0)
-    kinds, layers = np.array(effects.units.kinds), effects.units.layers
+    units, measured = effects.units, effects.measured
+    # Layers without a measured unit are left out; in the others, units that were not measured show as grey.
+    drawn = np.isin(units.layers, units.layers[measured])
+    mean, layers = effects.values.mean(axis=0)[:, drawn], units.layers[drawn]
+    kinds = np.array(units.kinds)[drawn]
     there = [kind for kind in reversed(KINDS) if (kinds == kind).any()]
     rows = len(np.unique(layers)) * (len(effects.subtasks) + 0.35)
     figure, axes = plots.figure(

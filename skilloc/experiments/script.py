@@ -1,0 +1,65 @@
+"""The frame of an analysis: cells measured into one JSON record, and the figure drawn from that record alone."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skilloc import plots, store
+from skilloc.sweep import sweep
+
+Run = Callable[[str, Iterable[Mapping[str, Any]]], list[store.Result]]
+"""Runs what is left of some cells of a cell function, given by import path, and returns all of their results."""
+
+
+def analyse(
+    file: str,
+    about: str,
+    *,
+    scales: Mapping[str, Any],
+    measure: Callable[[Any, Run], dict[str, Any]],
+    draw: Callable[[dict[str, Any]], Any],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Run an analysis from its command line.
+
+    Args:
+        file: the script; the figure and its record have its name.
+        about: its docstring.
+        scales: what each `--scale` stands for; "cpu" is what lands in `figures/`, the others in the folder of the run.
+        measure: from a scale and a way to run cells, a JSON record.
+        draw: from that record, the figure.
+        arguments: the command line.
+    """
+    script = Path(file)
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=scales, default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for none but this one")
+    parser.add_argument("--gpus", nargs="*", default=[], help="CUDA devices, one worker each, instead of workers")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / script.stem, help="folder of the cells")
+    parser.add_argument("--figures", type=Path, help="folder of the figure and its record")
+    parser.add_argument("--draw-only", action="store_true", help="draw from the record that is there")
+    chosen = parser.parse_args(arguments)
+    folder = chosen.figures or (script.parents[1] / "figures" if chosen.scale == "cpu" else chosen.runs / chosen.scale)
+    record = folder / f"{script.stem}.json"
+
+    def run(cell: str, specs: Iterable[Mapping[str, Any]]) -> list[store.Result]:
+        workers = 0 if chosen.gpus else chosen.workers
+        report = sweep(cell, specs, out=chosen.runs, workers=workers, gpus=chosen.gpus)
+        for failure in report.failed:
+            raise RuntimeError(f"{failure.error}; run the same command again")
+        return [store.read(report.out / key) for key in report.keys]
+
+    if not chosen.draw_only:
+        found = measure(scales[chosen.scale], run)
+        about_run = {"scale": chosen.scale, "versions": {"torch": torch.__version__, "numpy": np.__version__}}
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({**about_run, **found}) + "\n")
+    with plots.style():
+        figure = draw(json.loads(record.read_text()))
+        for ending in ("png", "svg"):
+            figure.savefig(record.with_suffix(f".{ending}"), metadata={"Date": None} if ending == "svg" else None)

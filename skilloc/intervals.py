@@ -1,0 +1,101 @@
+"""Intervals over seeds: of a proportion, of a mean, and of the time to an event that some runs never reach."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+_DOF = (1, 2, 3, 4, 5, 6, 8, 10, 15, 30, np.inf)
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.306, 2.228, 2.131, 2.042, 1.960)
+_Z95 = _T95[-1]
+
+
+class Interval(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Survival(NamedTuple):
+    """The fraction of runs in which an event has not happened yet, after each time at which it happened in some.
+
+    Attributes:
+        time: 0, and then the times of events, rising.
+        fraction: of runs without the event just after that time.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    time: Float[np.ndarray, " event"]
+    fraction: Float[np.ndarray, " event"]
+    low: Float[np.ndarray, " event"]
+    high: Float[np.ndarray, " event"]
+
+
+def t_quantile(dof: int | Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Two-sided 95 % quantile of Student's t, from a table that is almost straight in 1 / dof (error below 0.005)."""
+    return np.asarray(np.interp(1 / np.asarray(dof), 1 / np.array(_DOF)[::-1], _T95[::-1]))
+
+
+def proportion_interval(successes: int, trials: int) -> Interval:
+    """Return a proportion with Wilson's interval, which stays within 0 and 1 and is not empty at 0 of n [Wilson 1927].
+
+    Raises:
+        ValueError: if there are no trials, or not between 0 and all of them are successes.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            f"`successes` is {successes} of `trials` {trials}; pass at least one trial, and 0 to all of them"
+        )
+    found, z2 = successes / trials, _Z95**2
+    centre = (found + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 / (1 + z2 / trials) * np.sqrt(found * (1 - found) / trials + z2 / (4 * trials**2))
+    # At the ends, rounding would leave the end itself out.
+    low = 0.0 if successes == 0 else float(centre - half)
+    return Interval(found, low, 1.0 if successes == trials else float(centre + half))
+
+
+def mean_interval(values: Float[np.ndarray, " seed"]) -> Interval:
+    """Return mean +- t(seeds - 1) * sd / sqrt(seeds); with one seed the interval is endless.
+
+    Raises:
+        ValueError: if there are no values.
+    """
+    if not len(values):
+        raise ValueError("`values` is empty; pass at least one value")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(mean, -np.inf, np.inf)
+    half = float(t_quantile(len(values) - 1)) * float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    return Interval(mean, float(mean - half), float(mean + half))
+
+
+def survival(times: Float[np.ndarray, " run"], happened: Bool[np.ndarray, " run"]) -> Survival:
+    """Return the product-limit estimate of the fraction without the event [Kaplan & Meier 1958].
+
+        fraction(t) = product over event times u <= t of 1 - events at u / runs still watched at u
+
+    Its interval is Greenwood's on the log(-log) scale, so that it stays within 0 and 1.
+
+    Args:
+        times: when the event happened, or, where it did not, until when the run was watched.
+        happened: whether the event happened; a run without it is censored, not dropped.
+
+    Raises:
+        ValueError: if there are no runs, or the two differ in length.
+    """
+    if not len(times) or len(times) != len(happened):
+        raise ValueError(f"`times` has {len(times)} runs and `happened` {len(happened)}; pass both for each run")
+    events = np.unique(times[happened])
+    watched = np.array([(times >= t).sum() for t in events], dtype=np.float64)
+    count = np.array([(times[happened] == t).sum() for t in events], dtype=np.float64)
+    fraction = np.cumprod(1 - count / watched)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(np.cumsum(count / (watched * (watched - count)))) / np.abs(np.log(fraction))
+        low, high = (fraction ** np.exp(sign * _Z95 * error) for sign in (1, -1))
+    nothing_left = fraction == 0
+    low, high = np.where(nothing_left, 0.0, low), np.where(nothing_left, np.append(1.0, high)[:-1], high)
+    start = np.ones(1)
+    return Survival(np.append(0.0, events), np.append(start, fraction), np.append(start, low), np.append(start, high))
