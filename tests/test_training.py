@@ -30,7 +30,7 @@ def run(seed=0, **settings):
 
 
 def test_steps_are_those_of_a_plain_loop(monkeypatch):
-    monkeypatch.setattr(training, "CACHED", 32 * 70)  # blocks of 70 rows, with a rest
+    monkeypatch.setattr("skilloc.training.step.CACHED", 32 * 70)  # blocks of 70 rows, with a rest
     model, history = run()
     plain, sample, _, evaluate = parts()
     adam = torch.optim.Adam(plain.parameters(), lr=5e-3, eps=1e-5)
@@ -85,7 +85,7 @@ def test_terms_are_added_and_logged():
 
 def test_resume_gives_the_same_as_one_run(tmp_path, monkeypatch):
     whole, wanted = run(checkpoints=tmp_path / "whole", data={"seed": 0})
-    real = training._step
+    real = training.take_step
 
     def stop(model, adam, examples, config, terms):
         stop.calls += 1
@@ -95,13 +95,13 @@ def test_resume_gives_the_same_as_one_run(tmp_path, monkeypatch):
 
     stop.calls = 0
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_step", stop)
+        patch.setattr(training, "take_step", stop)
         with pytest.raises(KeyboardInterrupt):
             run(checkpoints=tmp_path / "cut", checkpoint_every=20, data={"seed": 0})
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step_000000040"]
     stop.calls = -1000
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_step", stop)
+        patch.setattr(training, "take_step", stop)
         model, history = run(checkpoints=tmp_path / "cut", checkpoint_every=20, data={"seed": 0})
     assert stop.calls == -1000 + 20
     assert digest(model) == digest(whole)
@@ -163,7 +163,7 @@ def test_blocks_hold_for_unscored_targets_of_sequences(native_plain_ln, tokens, 
     before = {name: p.detach().clone() for name, p in native_plain_ln.named_parameters()}
     requires = {name: p.requires_grad for name, p in native_plain_ln.named_parameters()}
     try:
-        monkeypatch.setattr(training, "CACHED", 1)
+        monkeypatch.setattr("skilloc.training.step.CACHED", 1)
         history = train(native_plain_ln, lambda _: (batch.inputs, targets), config, evaluate={"text": batch})
         with torch.no_grad():
             logits = native_plain_ln(batch.inputs)
@@ -174,3 +174,86 @@ def test_blocks_hold_for_unscored_targets_of_sequences(native_plain_ln, tokens, 
             for name, parameter in native_plain_ln.named_parameters():
                 parameter.copy_(before[name])
                 parameter.requires_grad_(requires[name])
+
+
+class Shrink:
+    """A rule that halves the weights after every step, as often as it was told to."""
+
+    def __init__(self, left):
+        self.left, self.model = left, None
+
+    def after_step(self, optimiser):
+        if self.left > 0:
+            self.left -= 1
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    with torch.no_grad():
+                        parameter *= 0.5
+
+    def after_evaluation(self, row):
+        return {"left": float(self.left)}
+
+    def state(self):
+        return {"left": self.left}
+
+    def restore(self, state):
+        self.left = int(state["left"])
+
+
+def test_rules_act_after_each_step_and_log_and_survive_checkpoints(tmp_path, monkeypatch):
+    subtasks = parity_subtasks(6, atoms=2, k=2)
+    evaluate = {name: subtask.draw(50, split="selection") for name, subtask in subtasks.items()}
+
+    def run(steps, checkpoints=None):
+        model = MLP(8, 2, 4, 3)
+        config = TrainConfig(steps=12, lr=1e-9, evaluate_every=4)
+        history = train(
+            model, parity_stream(subtasks.values(), 20, seed=0), config, evaluate=evaluate, rules=[Shrink(steps)],
+            checkpoints=checkpoints, checkpoint_every=4,
+        )  # fmt: skip
+        return model, history
+
+    model, history = run(6)
+    assert history.of("left").tolist() == [5, 2, 0, 0]
+    assert torch.allclose(model.out.weight, MLP(8, 2, 4, 3).out.weight / 2**6, rtol=1e-4)
+    real = training.take_step
+    done = 0
+
+    def stop(*arguments):
+        nonlocal done
+        done += 1
+        if done > 6:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "take_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(6, tmp_path / "run")
+    again, resumed = run(6, tmp_path / "run")
+    assert resumed.of("left").tolist() == [5, 2, 0, 0]
+    assert torch.equal(again.out.weight, model.out.weight)
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "plain"),
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1)),
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.05, eps=1e-5, weight_decay=0.1)),
+    ],
+)
+def test_optimisers_are_those_of_torch(optimiser, plain):
+    subtasks = parity_subtasks(6, atoms=2, k=2)
+    stream = parity_stream(subtasks.values(), 20, seed=0)
+    evaluate = {name: subtask.draw(50, split="selection") for name, subtask in subtasks.items()}
+    config = TrainConfig(steps=5, lr=0.05, optimiser=optimiser, weight_decay=0.1)
+    fast, slow = MLP(8, 2, 4, 3), MLP(8, 2, 4, 3)
+    train(fast, stream, config, evaluate=evaluate)
+    steps = plain(slow.parameters())
+    for step in range(5):
+        inputs, targets = stream(step)
+        steps.zero_grad()
+        torch.nn.functional.cross_entropy(slow(inputs), targets).backward()
+        steps.step()
+    for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)

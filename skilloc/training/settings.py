@@ -1,0 +1,96 @@
+"""Settings of a training run, and what may act in it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from skilloc.tasks import Batch
+
+Sample = Callable[[int], tuple[Tensor, Tensor]]
+"""The inputs and targets of a step, as a pure function of the step, counted from 0."""
+
+Term = Callable[[Any], Tensor]
+"""A scalar that is added to the loss, from the model."""
+
+Optimiser = Literal["adam", "adamw", "sgd"]
+
+MOMENTUM = 0.9
+"""Of SGD."""
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """What acts on the weights after each optimiser step; see `pruning.keep` and `lasso.localize`."""
+
+    def after_step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Change weights, and the optimiser's state that belongs to them, in place."""
+
+    def after_evaluation(self, row: Mapping[str, float]) -> Mapping[str, float]:
+        """Look at a new row of the history, adapt, and return columns to add to it; always the same names."""
+
+    def state(self) -> Mapping[str, float]:
+        """Return what a checkpoint must hold of this rule."""
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Put back what `state` returned."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run. The defaults are those of the paper's parity experiments.
+
+    Attributes:
+        steps: number of optimiser steps.
+        lr: rate of the optimiser.
+        optimiser: "adam", "adamw" or "sgd" (with momentum 0.9).
+        eps: added to the root in Adam and AdamW.
+        weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by lr * weight_decay.
+        evaluate_every: steps between evaluations; there is one before the first step and one after the last.
+        until: stop at the evaluation where the loss on each of these subtasks is below its value, in nats.
+        bf16: do the matrix products in bfloat16; weights, gradients and Adam stay float32.
+    """
+
+    steps: int
+    lr: float = 1e-3
+    optimiser: Optimiser = "adam"
+    eps: float = 1e-5
+    weight_decay: float = 0.0
+    evaluate_every: int = 250
+    until: Mapping[str, float] = field(default_factory=dict)
+    bf16: bool = False
+
+
+def check(config: TrainConfig, evaluate: Mapping[str, Batch], terms: Mapping[str, Term]) -> None:
+    """Refuse settings that are out of range or do not go together.
+
+    Raises:
+        ValueError: if so.
+    """
+    if config.steps < 1 or config.evaluate_every < 1:
+        raise ValueError(
+            f"`steps` is {config.steps} and `evaluate_every` {config.evaluate_every}; use at least 1 of each"
+        )
+    if config.lr <= 0 or config.eps <= 0 or config.weight_decay < 0:
+        raise ValueError(
+            f"`lr` is {config.lr}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive numbers"
+        )
+    if config.optimiser not in get_args(Optimiser):
+        raise ValueError(f'unknown `optimiser` "{config.optimiser}"; use one of {", ".join(get_args(Optimiser))}')
+    if taken := {"step", "examples", "loss"} & {*evaluate, *terms} or set(evaluate) & set(terms):
+        raise ValueError(f"{sorted(taken)} name several columns of the history; use other names")
+    for name in set(config.until) - set(evaluate):
+        raise ValueError(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
+
+
+def optimiser_of(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a run."""
+    # The fused step takes one pass over the memory, and no Python per tensor.
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay, fused=True
+        )
+    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=config.lr, eps=config.eps, weight_decay=config.weight_decay, fused=True)
