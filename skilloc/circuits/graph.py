@@ -1,0 +1,190 @@
+"""A circuit as a networkx `DiGraph`, and its files. These names are the whole format; the constants hold them.
+
+Graph attributes
+
+    version        of this format
+    subtask        the subtask that the circuit was chosen for
+    subtasks       all subtasks that effects were measured on, in order
+    model          {"name", "digest"}
+    reference      name of what ablated units are held at: "zero", "mean", "resample" or "given"
+    chosen         how the units were chosen: "top 50", "share 0.9", "mask" or "consensus 0.5"
+    baseline       {subtask: loss of the whole model, in nats}
+    floor          {subtask: loss with every unit at its reference, in nats}
+    faithfulness   where it was measured: a list with one record per size, rising,
+                   {"size", "faithfulness", "low", "high", "random", "random_low", "random_high", "completeness",
+                   "completeness_low", "completeness_high", "completeness_random", ...}; see `faithfulness`
+    made           what made it: settings, tokens, versions
+
+Nodes. The key is the printed name of a unit (`L3N17`, `L2H1`), or of an input or output: `control 0`, `bit 5` (or
+`input 5`), `logit 1` of an MLP; `tokens`, `logits` of a language model.
+
+    kind           "neuron", "head", "input" or "output"; "mlp" for a whole MLP (`patching` only)
+    layer          of the model; -1 for inputs, the number of layers for outputs
+    column         place in forward order, for a layered drawing: inputs 0, then one per hook that the model has units
+                   on (a transformer's heads of a layer come before its neurons), outputs last
+    hook           where the unit lives, and
+    position       which of the hook's units it is; of inputs and outputs, which bit or logit
+    effect         {subtask: {"value", "low", "high"}} in nats: loss without it minus loss with it. {} for outputs
+    adds           where it was measured, {subtask: {"value", "low", "high"}}: the loss of the circuit without this unit
+                   minus the loss of the circuit, both with all other units at their reference
+    share          of a consensus circuit: fraction of the runs whose circuit has this unit
+
+Edges go forward, from a unit to a later one that its effect passes through.
+
+    effect         {subtask: {"value", "low", "high"}} in nats: the change of the target's activation when the source is
+                   held at its reference, times the gradient of the loss there. Positive: through the target, the source
+                   lowers the loss
+    measured       "total": along all paths; "direct": all other paths frozen; "closed form": direct, exact from the
+                   weights of an MLP; "attribution": estimated by transformer-lens
+    weight         of an MLP: the weight from source to target
+
+`low` and `high` are the 95 % interval over folds (over runs, for a consensus); None where there is none. The numbers
+have six significant digits. The same circuit always gives the same bytes.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float
+
+from skilloc.locality.uncertainty import mean_over_folds
+
+FORMAT = 1
+"""Version of the format."""
+
+VERSION, SUBTASK, SUBTASKS, MODEL, REFERENCE = "version", "subtask", "subtasks", "model", "reference"
+CHOSEN, BASELINE, FLOOR, FAITHFULNESS, MADE = "chosen", "baseline", "floor", "faithfulness", "made"
+KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "hook", "position", "adds", "share"
+EFFECT, MEASURED, WEIGHT = "effect", "measured", "weight"
+NEURON, HEAD, INPUT, OUTPUT, WHOLE_MLP = "neuron", "head", "input", "output", "mlp"
+TOTAL, DIRECT, CLOSED_FORM, ATTRIBUTION = "total", "direct", "closed form", "attribution"
+
+Record = dict[str, Any]
+DIGITS = 6
+
+
+def number(value: float) -> float | None:
+    """Return a number with six significant digits; None for NaN and infinity, which JSON has not."""
+    return float(f"{value:.{DIGITS - 1}e}") if math.isfinite(value) else None
+
+
+def interval_record(per_fold: Float[np.ndarray, " fold"]) -> Record:
+    """Return the mean over folds with its 95 % interval; below 2 folds there is none."""
+    if len(per_fold) < 2:
+        return {"value": number(float(per_fold.mean())), "low": None, "high": None}
+    found = mean_over_folds(per_fold)
+    return {name: number(float(getattr(found, name))) for name in ("value", "low", "high")}
+
+
+def effect_record(per_fold: Float[np.ndarray, "fold subtask"], subtasks: tuple[str, ...]) -> Record:
+    """Return `{subtask: {"value", "low", "high"}}`."""
+    return {name: interval_record(per_fold[:, s]) for s, name in enumerate(subtasks)}
+
+
+def units_in(graph: nx.DiGraph) -> list[str]:
+    """Return the names of the units of a circuit, in forward order, without inputs and outputs."""
+    return [name for name in in_order(graph) if graph.nodes[name][KIND] not in (INPUT, OUTPUT)]
+
+
+def in_order(graph: nx.DiGraph) -> list[str]:
+    """Return all nodes: by column, then by position."""
+    nodes = graph.nodes
+    return sorted(nodes, key=lambda name: (nodes[name][COLUMN], nodes[name].get(POSITION) or 0, name))
+
+
+def to_json(graph: nx.DiGraph) -> str:
+    """Return a circuit as node-link JSON, nodes and edges in forward order: the same circuit, the same text."""
+    order = in_order(graph)
+    place = {name: i for i, name in enumerate(order)}
+    edges = sorted(graph.edges, key=lambda ends: (place[ends[0]], place[ends[1]]))
+    found = {
+        VERSION: graph.graph.get(VERSION, FORMAT),
+        "directed": True,
+        "multigraph": False,
+        "graph": {name: value for name, value in graph.graph.items() if name != VERSION},
+        "nodes": [{"id": name, **graph.nodes[name]} for name in order],
+        "edges": [{"source": a, "target": b, **graph.edges[a, b]} for a, b in edges],
+    }
+    return json.dumps(found, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> nx.DiGraph:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: if it is no circuit, or of a later version of the format.
+    """
+    try:
+        found = json.loads(text)
+        version = found[VERSION]
+        if version != FORMAT:
+            raise ValueError(
+                f"`text` is a circuit of version {version}, and this is skilloc for {FORMAT}; update skilloc"
+            )
+        graph = nx.node_link_graph(found, edges="edges")
+    except (json.JSONDecodeError, LookupError, TypeError, nx.NetworkXError) as error:
+        raise ValueError("`text` is no circuit; pass what `skilloc circuit` wrote") from error
+    graph.graph[VERSION] = version
+    return graph
+
+
+def save(graph: nx.DiGraph, path: Path | str) -> None:
+    """Write a circuit as node-link JSON, whole or not at all."""
+    _write(Path(path), to_json(graph))
+
+
+def load(path: Path | str) -> nx.DiGraph:
+    """Read a circuit that `save` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no circuit.
+    """
+    try:
+        return from_json(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save_graphml(graph: nx.DiGraph, path: Path | str) -> None:
+    """Write a circuit as GraphML, for Gephi, yEd, Cytoscape, igraph and others.
+
+    GraphML has flat attributes only, so an effect becomes `effect python`, `effect python low`, `effect python high`;
+    what is unknown is left out; lists and mappings of the graph are JSON.
+    """
+    flat = nx.DiGraph()
+    for name, value in sorted(graph.graph.items()):
+        flat.graph[name] = value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
+    order = in_order(graph)
+    place = {name: i for i, name in enumerate(order)}
+    for name in order:
+        flat.add_node(name, **_flat(graph.nodes[name]))
+    for a, b in sorted(graph.edges, key=lambda ends: (place[ends[0]], place[ends[1]])):
+        flat.add_edge(a, b, **_flat(graph.edges[a, b]))
+    _write(Path(path), "\n".join(nx.generate_graphml(flat)) + "\n")
+
+
+def _flat(attributes: Mapping[str, Any]) -> Record:
+    found: Record = {}
+    for name, value in sorted(attributes.items()):
+        if isinstance(value, Mapping):
+            for subtask, interval in value.items():
+                for end, part in interval.items():
+                    key = f"{name} {subtask}" if end == "value" else f"{name} {subtask} {end}"
+                    if part is not None:
+                        found[key] = part
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
