@@ -1,0 +1,86 @@
+"""Training examples of any subtasks, as a function of the step: the `sample` of `training.train`."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from skilloc.tasks.parity import FAMILY, parity_stream
+from skilloc.tasks.subtask import Batch, Subtask
+
+Stream = Callable[[int], tuple[Int[Tensor, "example pos"] | Float[Tensor, "example d_in"], Int[Tensor, "example *pos"]]]
+"""The inputs and targets of a step, as a pure function of the step, counted from 0."""
+
+
+def stream(subtasks: Iterable[Subtask], each: int, *, seed: int, examples: int | None = None) -> Stream:
+    """Return the training examples of a step as a function of the step: `each` per subtask, in the order given.
+
+    Parity examples are infinite in number, and so fresh at each step (`parity_stream`). Of a text, each step draws rows
+    of the train split without replacement, and the next step draws from all of them again. Tensors may be the same ones
+    at every call, filled anew: use them before the next call.
+
+    Args:
+        subtasks: of one parity world, or all of texts in rows of one length.
+        each: number of examples per subtask and step.
+        seed: which stream; step t of it does not depend on the steps before, so that training can go on anywhere.
+        examples: train on a finite pool of this many examples of each subtask instead: all of them once in a random
+            order, then in another order, and so on. A pool shares no example with `parity_stream` but by chance.
+
+    Raises:
+        ValueError: if there are no subtasks, they do not fit into one batch, or `each` or `examples` is below 1; on the
+            first step (with `examples`, at once) if a finite subtask has fewer training examples.
+    """
+    listed = list(subtasks)
+    if not listed:
+        raise ValueError("`subtasks` is empty; pass at least one")
+    if each < 1 or (examples is not None and examples < 1):
+        raise ValueError(f"`each` is {each} and `examples` {examples}; train on at least 1 example per subtask")
+    if seed < 0:
+        raise ValueError(f"`seed` is {seed}; use 0 or more")
+    if examples is not None:
+        pools = [subtask.draw(examples, split="train", seed=seed) for subtask in listed]
+        return _joined([_pooled(pool, each, (seed, place)) for place, pool in enumerate(pools)])
+    if any((subtask.made or {}).get("family") == FAMILY for subtask in listed):
+        return parity_stream(listed, each, seed=seed)
+    return _joined([_drawn(subtask, each, (seed, place)) for place, subtask in enumerate(listed)])
+
+
+def _drawn(subtask: Subtask, each: int, stream: tuple[int, int]) -> Callable[[int], Batch]:
+    return lambda step: subtask.draw(each, split="train", seed=_seed(*stream, step))
+
+
+def _pooled(pool: Batch, each: int, stream: tuple[int, int]) -> Callable[[int], Batch]:
+    """Cut an endless row of shuffled pools into steps."""
+
+    @lru_cache(maxsize=4)
+    def order(epoch: int) -> Int[Tensor, " example"]:
+        return torch.randperm(len(pool), generator=torch.Generator().manual_seed(_seed(*stream, epoch)))
+
+    def sample(step: int) -> Batch:
+        first, last = step * each, (step + 1) * each
+        epochs = range(first // len(pool), -(-last // len(pool)))
+        chosen = torch.cat([order(epoch) for epoch in epochs])[first - epochs[0] * len(pool) :][:each]
+        return Batch(pool.inputs[chosen], pool.targets[chosen])
+
+    return sample
+
+
+def _joined(parts: list[Callable[[int], Batch]]) -> Stream:
+    def sample(step: int) -> tuple[Tensor, Tensor]:
+        batches = [part(step) for part in parts]
+        if len(kinds := {(batch.inputs.shape[1], batch.inputs.dtype) for batch in batches}) > 1:
+            raise ValueError(
+                f"`subtasks` have inputs of several widths and types, {sorted(map(str, kinds))}; "
+                "train on texts of one length, or on one parity world"
+            )
+        return torch.cat([batch.inputs for batch in batches]), torch.cat([batch.targets for batch in batches])
+
+    return sample
+
+
+def _seed(*parts: int) -> int:
+    # 63 bits: what torch takes, and enough that streams do not meet.
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
