@@ -8,21 +8,29 @@ Nothing here computes a number, saves a file or shows a window; there is no pypl
         figure.savefig("curves.svg")
 """
 
+from skilloc.plots.circuits import circuit_diagram, circuit_legend
 from skilloc.plots.curves import removal_curves, sorted_curves
+from skilloc.plots.diagram import Diagram, diagram_of
 from skilloc.plots.dots import calibration_scatter, score_dots, subtask_legend
 from skilloc.plots.matrices import entanglement_matrix, removal_matrix
+from skilloc.plots.network import mlp_network
 from skilloc.plots.style import NARROW, WIDE, colour_of, figure, style
 from skilloc.plots.units import colour_bar, effect_norm, unit_map
 
 __all__ = [
     "NARROW",
     "WIDE",
+    "Diagram",
     "calibration_scatter",
+    "circuit_diagram",
+    "circuit_legend",
     "colour_bar",
     "colour_of",
+    "diagram_of",
     "effect_norm",
     "entanglement_matrix",
     "figure",
+    "mlp_network",
     "removal_curves",
     "removal_matrix",
     "score_dots",

@@ -1,0 +1,135 @@
+"""A circuit as arrays, and where its nodes stand: what the drawings and the page are both made from."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from skilloc.circuits import graph as names
+
+SWEEPS = 12
+"""Passes of the ordering; it settles after fewer."""
+
+TALLEST = 40
+"""Nodes above each other; a column with more is staggered over several lanes."""
+
+LANE, GAP = 0.22, 1.0
+"""Distance between the lanes of a column and between columns."""
+
+
+class Diagram(NamedTuple):
+    """A circuit as arrays. Effects are in nats; an end of an interval that is not known is NaN.
+
+    Attributes:
+        names: of the nodes, in forward order.
+        kinds: "neuron", "head", "input", "output" or "mlp", on the node axis.
+        layers: of the model; -1 for inputs, on the node axis.
+        columns: place in forward order, on the node axis.
+        effects: loss without the node minus loss with it; NaN where there is none (outputs).
+        low: lower ends of their intervals.
+        high: upper ends.
+        edges: source and target, as places on the node axis.
+        flows: effect of each edge: how much the source lowers the loss through the target.
+        flows_low: lower ends of their intervals.
+        flows_high: upper ends.
+        subtasks: names on the subtask axis.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    layers: Int[np.ndarray, "node"]
+    columns: Int[np.ndarray, "node"]
+    effects: Float[np.ndarray, "subtask node"]
+    low: Float[np.ndarray, "subtask node"]
+    high: Float[np.ndarray, "subtask node"]
+    edges: Int[np.ndarray, "edge 2"]
+    flows: Float[np.ndarray, "subtask edge"]
+    flows_low: Float[np.ndarray, "subtask edge"]
+    flows_high: Float[np.ndarray, "subtask edge"]
+    subtasks: tuple[str, ...]
+
+
+def diagram_of(graph: Any) -> Diagram:
+    """Return a circuit, as `skilloc.circuits` makes it, as arrays.
+
+    Raises:
+        ValueError: if the graph has no nodes, or names no subtasks.
+    """
+    subtasks = tuple(graph.graph.get(names.SUBTASKS, ()))
+    if not len(graph) or not subtasks:
+        raise ValueError(f"`graph` has {len(graph)} nodes and {len(subtasks)} subtasks; pass a circuit with at least 1")
+    order = names.in_order(graph)
+    place = {name: i for i, name in enumerate(order)}
+    edges = sorted((place[a], place[b]) for a, b in graph.edges)
+    nodes = [graph.nodes[name] for name in order]
+    flows = [graph.edges[order[a], order[b]] for a, b in edges]
+    return Diagram(
+        names=tuple(order),
+        kinds=tuple(node[names.KIND] for node in nodes),
+        layers=np.array([node[names.LAYER] for node in nodes], dtype=np.int64),
+        columns=np.array([node[names.COLUMN] for node in nodes], dtype=np.int64),
+        effects=_ends(nodes, subtasks, "value"),
+        low=_ends(nodes, subtasks, "low"),
+        high=_ends(nodes, subtasks, "high"),
+        edges=np.array(edges, dtype=np.int64).reshape(-1, 2),
+        flows=_ends(flows, subtasks, "value"),
+        flows_low=_ends(flows, subtasks, "low"),
+        flows_high=_ends(flows, subtasks, "high"),
+        subtasks=subtasks,
+    )
+
+
+def _ends(holders: Sequence[Any], subtasks: Sequence[str], end: str) -> Float[np.ndarray, "subtask holder"]:
+    found = [[holder.get(names.EFFECT, {}).get(name, {}).get(end) for holder in holders] for name in subtasks]
+    return np.array([[np.nan if value is None else value for value in row] for row in found], dtype=float)
+
+
+def uncertain(low: Float[np.ndarray, "*axes"], high: Float[np.ndarray, "*axes"]) -> Any:
+    """Return True where an interval contains 0; one that is not known counts as certain."""
+    return (low <= 0) & (high >= 0)
+
+
+def place(diagram: Diagram) -> Float[np.ndarray, "node 2"]:
+    """Return where each node stands: x by column, y from 0 (below) to 1.
+
+    Inputs and outputs keep their order. Units are ordered so that few edges cross: each moves to the mean height of
+    its neighbours, weighted by the edges' largest |effect|, to and fro over the columns. A column of more than 40 is
+    staggered over several lanes.
+    """
+    columns = [np.flatnonzero(diagram.columns == column) for column in np.unique(diagram.columns)]
+    weights = np.nan_to_num(np.abs(diagram.flows)).max(axis=0, initial=0.0) + 1e-12
+    heights = np.zeros(len(diagram.names))
+    for members in columns:
+        heights[members] = _even(len(members))
+    free = [members for members in columns if diagram.kinds[members[0]] not in (names.INPUT, names.OUTPUT)]
+    for sweep in range(SWEEPS):
+        for members in free if sweep % 2 == 0 else free[::-1]:
+            wanted = _mean_heights(diagram.edges, weights, heights)[members]
+            order = np.argsort(-np.where(np.isfinite(wanted), wanted, heights[members]), kind="stable")
+            heights[members[order]] = _even(len(members))
+    places = np.empty((len(heights), 2))
+    places[:, 1] = heights
+    x = 0.0
+    for members in columns:
+        lanes = -(-len(members) // TALLEST)
+        rank = np.argsort(np.argsort(-heights[members], kind="stable"), kind="stable")
+        places[members, 0] = x + LANE * (rank % lanes)
+        x += GAP + LANE * (lanes - 1)
+    return places
+
+
+def _even(n: int) -> Float[np.ndarray, " n"]:
+    """Heights of n nodes, from the top down."""
+    return 1 - (np.arange(n) + 0.5) / n
+
+
+def _mean_heights(
+    edges: Int[np.ndarray, "edge 2"], weights: Float[np.ndarray, " edge"], heights: Float[np.ndarray, " node"]
+) -> Float[np.ndarray, " node"]:
+    total, mass = np.zeros_like(heights), np.zeros_like(heights)
+    for here, there in ((0, 1), (1, 0)):
+        np.add.at(total, edges[:, here], weights * heights[edges[:, there]])
+        np.add.at(mass, edges[:, here], weights)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / mass)
