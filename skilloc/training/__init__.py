@@ -23,7 +23,7 @@ from skilloc.tasks import Batch
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
 from skilloc.training.settings import Optimiser, Rule, Sample, Term, TrainConfig, check, optimiser_of
-from skilloc.training.step import take_step
+from skilloc.training.step import gradients_of, take_step
 
 __all__ = ["History", "Optimiser", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
@@ -71,12 +71,13 @@ def train(
         "rules": [type(rule).__name__ for rule in rules],
     }
     rows, seen = recall(checkpoints, spec, model, optimiser, rules)
+    gradients = gradients_of(model, bf16=config.bf16)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
         for step in tqdm(range(start, config.steps), desc="training", initial=start, total=config.steps, disable=None):
             if step == 0:
                 rows.append({"step": 0.0, "examples": 0.0, **_evaluated(model, evaluate)})
-            found, count = take_step(model, optimiser, sample(step), config, terms)
+            found, count = take_step(model, optimiser, sample(step), gradients, terms)
             seen += count
             for rule in rules:
                 rule.after_step(optimiser)

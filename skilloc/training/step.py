@@ -1,14 +1,17 @@
 """One optimiser step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from skilloc.intervene import logits_of, widest
+from skilloc.models.mlp import MLP
 from skilloc.tasks import IGNORE
-from skilloc.training.settings import Term, TrainConfig
+from skilloc.training.gradients import Gradients, by_hand
+from skilloc.training.settings import Term
 
 CACHED, CACHED_BF16 = 2**17, 5 * 2**17
 """Entries of the widest activation of a block, with products in float32 and in bfloat16, where larger blocks pay."""
@@ -18,29 +21,53 @@ def take_step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     examples: tuple[Tensor, Tensor],
-    config: TrainConfig,
+    gradients: Callable[[Tensor, Tensor], float],
     terms: Mapping[str, Term],
 ) -> tuple[dict[str, float], int]:
     """Take one step; return the loss and the terms before it, and the number of examples."""
     inputs, targets = examples
     model.train()
     optimiser.zero_grad()
-    scored = int((targets != IGNORE).sum())
-    size = max(1, (CACHED_BF16 if config.bf16 else CACHED) // (widest(model) * targets[0].numel()))
-    loss = torch.zeros((), device=targets.device)
-    for first in range(0, len(inputs), size):
-        part = slice(first, first + size)
-        with torch.autocast(targets.device.type, torch.bfloat16, enabled=config.bf16):
-            logits = logits_of(model(inputs[part]))
-        total = functional.cross_entropy(
-            logits.flatten(0, -2).float(), targets[part].flatten(), ignore_index=IGNORE, reduction="sum"
-        )
-        (total / scored).backward()  # type: ignore[no-untyped-call]
-        loss += total.detach() / scored
-    found = {"loss": float(loss)}
+    found = {"loss": gradients(inputs, targets)}
     for name, term in terms.items():
         value = term(model)
         value.backward()  # type: ignore[no-untyped-call]
         found[name] = float(value.detach())
     optimiser.step()
     return found, len(inputs)
+
+
+def gradients_of(model: nn.Module, *, bf16: bool) -> Callable[[Tensor, Tensor], float]:
+    """Return a function of inputs and targets that gives the weights their gradients and returns the mean loss in nats.
+
+    They are computed by hand where that can be, and by autograd elsewhere; the gradients are the same.
+    """
+    memory: Gradients | None = None
+
+    def gradients(inputs: Tensor, targets: Tensor) -> float:
+        nonlocal memory
+        rows = max(1, (CACHED_BF16 if bf16 else CACHED) // (widest(model) * targets[0].numel()))
+        if not by_hand(model, inputs, targets):
+            return _autograd(model, inputs, targets, rows, bf16)
+        rows = min(rows, len(inputs))
+        if memory is None or memory.rows != rows:
+            memory = Gradients(cast(MLP, model), rows, bf16=bf16)
+        return memory(inputs, targets)
+
+    return gradients
+
+
+def _autograd(model: nn.Module, inputs: Tensor, targets: Tensor, size: int, bf16: bool) -> float:
+    """Add the gradients of the mean loss to those of the parameters; return that loss, in nats."""
+    scored = int((targets != IGNORE).sum())
+    loss = torch.zeros((), device=targets.device)
+    for first in range(0, len(inputs), size):
+        part = slice(first, first + size)
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=bf16):
+            logits = logits_of(model(inputs[part]))
+        total = functional.cross_entropy(
+            logits.flatten(0, -2).float(), targets[part].flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+        (total / scored).backward()  # type: ignore[no-untyped-call]
+        loss += total.detach() / scored
+    return float(loss)
