@@ -72,6 +72,13 @@ def test_it_learns_atoms_and_composite(bf16):
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+def test_steps_of_evaluation_may_be_given():
+    (model, history), (plain, every) = run(evaluate_at=(1, 2, 20)), run()
+    assert history.of("step").tolist() == [0, 1, 2, 20, 60]
+    assert digest(model) == digest(plain)
+    assert history.of("parity_0")[[0, 3, 4]].tolist() == every.of("parity_0")[[0, 1, 3]].tolist()
+
+
 def test_terms_are_added_and_logged():
     def size(model):
         return 1e-2 * sum(p.square().sum() for p in model.parameters())
@@ -143,6 +150,7 @@ def test_history_as_json():
     [
         ({"steps": 0}, "at least 1"),
         ({"evaluate_every": 0}, "at least 1"),
+        ({"evaluate_at": (4, 61)}, "use steps from 1"),
         ({"lr": 0.0}, "positive"),
         ({"until": {"parity_9": 0.1}}, "add its batch to `evaluate`"),
         ({"terms": {"loss": lambda model: 0}}, "use other names"),

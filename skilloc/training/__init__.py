@@ -39,6 +39,7 @@ def train(
     checkpoints: Path | None = None,
     checkpoint_every: int = 5000,
     data: Mapping[str, Any] | None = None,
+    progress: bool = True,
 ) -> History:
     """Train a model in place.
 
@@ -52,6 +53,7 @@ def train(
         checkpoints: a folder for the state of this run: the same call goes on from there, and gives the same result.
         checkpoint_every: least number of steps between checkpoints, which are written after an evaluation.
         data: what names the examples of `sample` (seed, subtasks); checkpoints of other data are refused. JSON only.
+        progress: whether to show the progress on stderr, where that is a terminal.
 
     Raises:
         ValueError: if a setting is out of range, or `checkpoints` holds another run.
@@ -74,7 +76,9 @@ def train(
     gradients = gradients_of(model, bf16=config.bf16)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
-        for step in tqdm(range(start, config.steps), desc="training", initial=start, total=config.steps, disable=None):
+        hidden = None if progress else True
+        left = range(start, config.steps)
+        for step in tqdm(left, desc="training", initial=start, total=config.steps, disable=hidden):
             if step == 0:
                 rows.append({"step": 0.0, "examples": 0.0, **_evaluated(model, evaluate)})
             found, count = take_step(model, optimiser, sample(step), gradients, terms)
@@ -86,7 +90,7 @@ def train(
                 rows[0].update(found)
                 _hear(rules, rows[0])
             done = step + 1
-            if done % config.evaluate_every == 0 or done == config.steps:
+            if done == config.steps or _is_due(done, config):
                 rows.append({"step": float(done), "examples": float(seen), **_evaluated(model, evaluate), **found})
                 _hear(rules, rows[-1])
                 if config.until and all(rows[-1][name] < value for name, value in config.until.items()):
@@ -98,6 +102,10 @@ def train(
         model.eval()
         optimiser.zero_grad()
     return History.from_record({name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _is_due(step: int, config: TrainConfig) -> bool:
+    return step in config.evaluate_at if config.evaluate_at else step % config.evaluate_every == 0
 
 
 def _hear(rules: Sequence[Rule], row: dict[str, float]) -> None:

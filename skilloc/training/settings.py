@@ -49,6 +49,7 @@ class TrainConfig:
         eps: added to the root in Adam and AdamW.
         weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by lr * weight_decay.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
+        evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
         until: stop at the evaluation where the loss on each of these subtasks is below its value, in nats.
         bf16: do the matrix products in bfloat16; weights, gradients and Adam stay float32.
     """
@@ -59,6 +60,7 @@ class TrainConfig:
     eps: float = 1e-5
     weight_decay: float = 0.0
     evaluate_every: int = 250
+    evaluate_at: tuple[int, ...] = ()
     until: Mapping[str, float] = field(default_factory=dict)
     bf16: bool = False
 
@@ -73,6 +75,8 @@ def check(config: TrainConfig, evaluate: Mapping[str, Batch], terms: Mapping[str
         raise ValueError(
             f"`steps` is {config.steps} and `evaluate_every` {config.evaluate_every}; use at least 1 of each"
         )
+    if config.evaluate_at and not 1 <= min(config.evaluate_at) <= max(config.evaluate_at) <= config.steps:
+        raise ValueError(f"`evaluate_at` is {config.evaluate_at} but `steps` {config.steps}; use steps from 1 to that")
     if config.lr <= 0 or config.eps <= 0 or config.weight_decay < 0:
         raise ValueError(
             f"`lr` is {config.lr}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive numbers"
