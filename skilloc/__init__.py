@@ -46,8 +46,11 @@ if TYPE_CHECKING:
     from skilloc.tasks import Subtask as Subtask
     from skilloc.tasks.parity import parity_stream as parity_stream
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
+    from skilloc.tasks.stream import stream as stream
     from skilloc.tasks.text import documents as documents
     from skilloc.tasks.text import text_subtask as text_subtask
+    from skilloc.tasks.world import open_world as open_world
+    from skilloc.tasks.world import save_world as save_world
     from skilloc.training import History as History
     from skilloc.training import TrainConfig as TrainConfig
     from skilloc.training import train as train
@@ -70,7 +73,9 @@ _HOMES = {
     "skilloc.study.settings": ("Settings",),
     "skilloc.tasks": ("Batch", "Subtask"),
     "skilloc.tasks.parity": ("parity_stream", "parity_subtasks"),
+    "skilloc.tasks.stream": ("stream",),
     "skilloc.tasks.text": ("documents", "text_subtask"),
+    "skilloc.tasks.world": ("open_world", "save_world"),
     "skilloc.training": ("History", "TrainConfig", "train"),
     "skilloc.units": ("Units",),
 }

@@ -44,7 +44,8 @@ class Command:
     """folder for the results"""
     subtask: Subtask = ()
     """what to measure on. SOURCE is python, cpp or english (built in), a file, a quoted glob, data.jsonl#field,
-    data.parquet#field or hub:owner/name#field. Without it: python, cpp and english"""
+    data.parquet#field or hub:owner/name#field. Without it: python, cpp and english. For a saved MLP, a subtask of its
+    world.json, such as composite_012; without it, all"""
     settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
@@ -57,7 +58,7 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
-        sources = sources_of(self.subtask)
+        sources = sources_of(self.subtask, builtin_of(self.model))
         from skilloc.cli import tables
         from skilloc.models.language import open_model
         from skilloc.study.draws import subtasks_of
@@ -80,26 +81,40 @@ class Command:
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
 
 
-def sources_of(subtask: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Read NAME=SOURCE arguments; a built-in corpus may stand alone.
+def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTIN) -> dict[str, str]:
+    """Read NAME=SOURCE arguments; one that is built in may stand alone.
+
+    Args:
+        subtask: the arguments; none stand for all that are built in.
+        builtin: what is built in (`builtin_of`).
 
     Raises:
         ValueError: if an argument is neither, or a name comes twice.
     """
-    given = [pair for group in subtask for pair in group] or list(BUILTIN)
+    given = [pair for group in subtask for pair in group] or list(builtin)
     sources: dict[str, str] = {}
     for pair in given:
         name, equals, source = pair.partition("=")
-        if not equals and pair in BUILTIN:
+        if not equals and pair in builtin:
             source = pair
         if not name or not source:
             raise ValueError(
-                f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(BUILTIN)}'
+                f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(builtin)}'
             )
         if name in sources:
             raise ValueError(f'`subtask` has "{name}" twice; give each subtask a name of its own')
         sources[name] = source
     return sources
+
+
+def builtin_of(model: str) -> tuple[str, ...]:
+    """Return the sources that need no path: the built-in corpora, or the subtasks of the world beside a saved MLP."""
+    folder = Path(model).expanduser()
+    if not (folder / "world.json").is_file():
+        return BUILTIN
+    from skilloc.tasks.world import open_world
+
+    return tuple(open_world(folder))
 
 
 def cores() -> int:

@@ -2,45 +2,63 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from skilloc.effects import Effects
 from skilloc.intervene import Reference, mean_reference, resample_reference, zero_reference
 from skilloc.models.language import Opened, context_length, digest, encoder, separator
+from skilloc.models.mlp import MLP
 from skilloc.study.settings import Settings
 from skilloc.tasks import Batch, Subtask
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import documents, text_subtask
+from skilloc.tasks.world import open_world
 from skilloc.units import Units
 
 DRAW = ("sequences", "split", "seed", "reference")
 
 
 def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
-    """Make a subtask of every source, in the tokens of a model.
+    """Make a subtask of every source: of texts, in the tokens of a model; for an `MLP`, of the world beside it.
 
     Args:
         opened: the model and its tokenizer.
-        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it.
-        length: tokens per example.
+        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it; for an `MLP`, a name of
+            a subtask in its `world.json`, such as composite_012.
+        length: tokens per example; an `MLP` has none.
 
     Raises:
-        ValueError: if there are no sources, one has no texts, or the length is beyond the model's context.
-        FileNotFoundError: if a file is not there.
+        ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
+            not of the world.
+        FileNotFoundError: if a file is not there, also `world.json` for an `MLP`.
     """
+    if not sources:
+        raise ValueError("`sources` is empty; name at least one subtask")
+    if isinstance(opened.model, MLP):
+        return _of_world(Path(opened.name).expanduser(), sources)
     context = context_length(opened.model)
     if length > context:
         raise ValueError(
             f'`length` is {length} but the context of "{opened.name}" is {context} tokens; use at most that'
         )
-    if not sources:
-        raise ValueError("`sources` is empty; name at least one subtask")
     encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
     made = {
         name: text_subtask(name, documents(source), encode, length=length, separator=end)
         for name, source in sources.items()
     }
     return {name: replace(made[name], made={**(made[name].made or {}), "source": sources[name]}) for name in made}
+
+
+def _of_world(folder: Path, sources: Mapping[str, str]) -> dict[str, Subtask]:
+    world = open_world(folder)
+    for source in sources.values():
+        if source not in world:
+            raise ValueError(f'unknown subtask "{source}"; the world of "{folder}" has {", ".join(world)}')
+    return {
+        name: replace(world[source], name=name, made={**(world[source].made or {}), "source": source})
+        for name, source in sources.items()
+    }
 
 
 def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Batch]:
