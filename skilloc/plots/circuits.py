@@ -46,7 +46,7 @@ def circuit_diagram(
 
     A marker's area and an edge's width grow with the square root of |effect|, on a scale that all subtasks of the
     diagram share: panels of one diagram can be compared. What has 0 in its interval is faint. Labels that would lie on
-    another, or on a node that matters more, are left out when the picture is drawn.
+    another, or on a node, are left out when the picture is drawn.
 
     Args:
         ax: where to draw.
@@ -189,7 +189,7 @@ def _rings(diagram: Diagram) -> list[str]:
 
 
 class _Labels(Artist):
-    """Names beside nodes, the most important first; one that would touch another name or a greater node is left out.
+    """Names beside nodes, the most important first; one that would touch another name or a node is left out.
 
     Whether labels collide is known only when the picture is drawn, at the size that it then has.
     """
@@ -199,6 +199,7 @@ class _Labels(Artist):
         self.texts, self.places, self.areas = texts, places, areas
         self.shown: list[Annotation] = []
         self.outside = [text for text, edge in zip(texts, ends, strict=True) if edge]
+        self.left = [text for text in self.outside if text.xyann[0] < 0]
         self.set_zorder(5)
         self.set_clip_on(False)
 
@@ -213,14 +214,23 @@ class _Labels(Artist):
         points = self.axes.transData.transform(self.places)  # type: ignore[union-attr]
         radii = np.sqrt(self.areas) / 2 * renderer.points_to_pixels(1.0)
         taken: list[Any] = []
-        for rank, text in enumerate(self.texts):
-            box = text.get_window_extent(renderer)
-            nearest = np.clip(points[:rank], [box.x0, box.y0], [box.x1, box.y1])
-            blocked = (np.hypot(*(points[:rank] - nearest).T) < radii[:rank]).any()
-            if not blocked and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                self.shown.append(text)
-                text.draw(renderer)
+        for text in self.texts:
+            for side in ("left",) if text in self.left else ("right",) if text in self.outside else ("right", "left"):
+                _put(text, side)
+                box = text.get_window_extent(renderer)
+                nearest = np.clip(points, [box.x0, box.y0], [box.x1, box.y1])
+                blocked = (np.hypot(*(points - nearest).T) < radii).any()
+                if not blocked and not any(box.overlaps(other) for other in taken):
+                    taken.append(box)
+                    self.shown.append(text)
+                    text.draw(renderer)
+                    break
+
+
+def _put(text: Annotation, side: str) -> None:
+    """Put a label to the left or the right of its node."""
+    text.set(ha="right" if side == "left" else "left")
+    text.xyann = (-abs(text.xyann[0]) if side == "left" else abs(text.xyann[0]), 0)
 
 
 def _draw_labels(ax: Axes, diagram: Diagram, places: np.ndarray, areas: np.ndarray, fontsize: float) -> None:
