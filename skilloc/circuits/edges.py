@@ -18,7 +18,7 @@ of a language model what enters the first block (`tokens`). The outputs are the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from skilloc.models.mlp import MLP
 from skilloc.tasks import Batch
 from skilloc.units import Units
 
-Paths = Literal["total", "direct"]
+PATHS = ("total", "direct")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def edge_effects(
     *,
     reference: Reference | Float[np.ndarray, "unit"] | None = None,
     folds: int = 8,
-    paths: Paths | None = None,
+    paths: str | None = None,
     inputs: Sequence[str] | None = None,
 ) -> Edges:
     """Measure the edges between some units, the inputs and the outputs.
@@ -89,7 +89,7 @@ def edge_effects(
     """
     is_mlp = isinstance(model, MLP)
     paths = paths or ("direct" if is_mlp else "total")
-    if paths not in ("total", "direct"):
+    if paths not in PATHS:
         raise ValueError(f'unknown `paths` "{paths}"; use total or direct')
     check_model(model, (folded := fold(batches, folds)).batch)
     device = next(model.parameters()).device
