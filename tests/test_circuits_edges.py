@@ -269,7 +269,7 @@ def test_gradients_are_of_the_mean_loss_of_each_example(native_plain_ln, tokens)
     assert not found.slopes["blocks.1.mlp.hook_post"][0, 4:].any()
 
 
-def test_what_does_not_belong_together_is_refused(native_plain_ln, batches, parity, monkeypatch):
+def test_what_does_not_belong_together_is_refused(native_plain_ln, batches, parity):
     units = units_of(native_plain_ln)
     keep = units.named(["L0H0"])
     with pytest.raises(ValueError, match="pass one value per unit"):
@@ -282,8 +282,9 @@ def test_what_does_not_belong_together_is_refused(native_plain_ln, batches, pari
     with pytest.raises(ValueError, match="a name of its own"):
         edge_effects(model, parity, units_of(model), np.ones(19, dtype=bool), inputs=["a"] * 8)
     # A block that scales what it adds: the stream is no sum of what its parts say that they write.
-    scaled = native_plain_ln.blocks[0].mlp
-    forward = scaled.forward
-    monkeypatch.setattr(scaled, "forward", lambda *args, **kwargs: 2 * forward(*args, **kwargs))
-    with pytest.raises(ValueError, match='use paths="total"'):
-        edge_effects(native_plain_ln, batches, units, keep, folds=2, paths="direct")
+    handle = native_plain_ln.blocks[0].mlp.register_forward_hook(lambda module, args, output: 2 * output)
+    try:
+        with pytest.raises(ValueError, match='use paths="total"'):
+            edge_effects(native_plain_ln, batches, units, keep, folds=2, paths="direct")
+    finally:
+        handle.remove()
