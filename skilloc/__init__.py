@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from skilloc.models.mlp import open_mlp as open_mlp
     from skilloc.models.mlp import save_mlp as save_mlp
     from skilloc.models.weights import units_of as units_of
+    from skilloc.pages import circuit_page as circuit_page
+    from skilloc.pages import report_page as report_page
+    from skilloc.pages import top_examples as top_examples
     from skilloc.removal import Removal as Removal
     from skilloc.removal import pair_interactions as pair_interactions
     from skilloc.removal import removal_effects as removal_effects
@@ -67,6 +70,7 @@ _HOMES = {
     "skilloc.models.language": ("encoder", "open_model", "separator"),
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
     "skilloc.models.weights": ("units_of",),
+    "skilloc.pages": ("circuit_page", "report_page", "top_examples"),
     "skilloc.removal": ("Removal", "pair_interactions", "removal_effects"),
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),

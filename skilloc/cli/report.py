@@ -1,0 +1,29 @@
+"""`skilloc report`: everything that was measured in a folder, as one HTML file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Command:
+    """Write everything that was measured in a folder into one HTML file, which needs nothing else to be read."""
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """a folder that `skilloc effects` wrote, with what was made from it: removal, circuits"""
+    out: Annotated[Path | None, arg(help_behavior_hint="")] = None
+    """the file to write (default: DIR/report.html)"""
+
+    def run(self) -> None:
+        """Write it, and print where it is."""
+        from datetime import UTC, datetime
+
+        from skilloc.pages import report_page, write
+
+        path = self.out or self.folder / "report.html"
+        if path.is_dir():
+            raise ValueError(f'`out` is "{path}", which is a folder; name a file, such as {path / "report.html"}')
+        write(path, report_page(self.folder, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
+        print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")

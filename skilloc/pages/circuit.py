@@ -1,0 +1,200 @@
+"""The interactive circuit: a canvas with a panel and sliders, and beside it what is readable without script."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from skilloc import plots
+from skilloc.circuits import graph as names
+from skilloc.pages.document import document, escape, rounded, table
+from skilloc.pages.still import still
+from skilloc.plots.diagram import Diagram, diagram_of, place
+
+LISTED = 100
+"""Edges in the table; the picture with script shows all."""
+
+Examples = Mapping[str, Sequence[Mapping[str, Any]]]
+
+_CONTROLS = """<section id="circuit" hidden>
+<form class="controls" aria-label="what the picture shows">
+<label>circuit <select id="which"></select></label>
+<label>effects on <select id="subtask"></select></label>
+<label>find <input id="search" type="search" list="units" placeholder="L3N17" autocomplete="off"></label>
+<datalist id="units"></datalist>
+<label>units <input id="nodes" type="range" min="1" step="1"> <output id="nodes-said"></output></label>
+<label>edges <input id="edges" type="range" min="0" max="1000" step="1"> <output id="edges-said"></output></label>
+</form>
+<div class="stage">
+<div class="picture">
+<canvas id="canvas" tabindex="0" role="img" aria-describedby="keys"></canvas>
+<div id="tip" role="status" hidden></div>
+<div class="buttons"><button id="closer" type="button" aria-label="zoom in">+</button>
+<button id="farther" type="button" aria-label="zoom out">−</button>
+<button id="fit" type="button">fit</button></div>
+</div>
+<aside>
+<div class="faithful"><canvas id="curve" role="img" aria-labelledby="faithfulness"></canvas>
+<p id="faithfulness" aria-live="polite"></p></div>
+<div id="panel" aria-live="polite"></div>
+</aside>
+</div>
+<p id="legend" class="legend"></p>
+<p id="keys" class="note">Drag to move, wheel or + and − to zoom, 0 to fit. Arrows go from unit to unit, Escape lets go,
+/ searches. A unit's size and an edge's width grow with the square root of |effect|; faint: the 95 % interval contains
+0. Red: needed (removing it raises the loss). Blue: harmful.</p>
+</section>
+"""
+
+
+def circuit_page(
+    circuits: Mapping[str, Any], *, title: str = "circuit", examples: Examples | None = None, when: str | None = None
+) -> str:
+    """Return a page that shows circuits: one self-contained HTML file.
+
+    Args:
+        circuits: graphs as `skilloc.circuits` makes them, by the name under which each is chosen.
+        title: of the page.
+        examples: what excites each unit most, as `top_examples` collects it.
+        when: a time to state; without it the same input gives the same bytes.
+
+    Raises:
+        ValueError: if there are no circuits, or one has no nodes.
+    """
+    body = f"<header><h1>{escape(title)}</h1></header>\n<main>{circuit_section(circuits)}</main>"
+    return document(title, body, data=circuit_data(circuits, examples), when=when)
+
+
+def circuit_data(circuits: Mapping[str, Any], examples: Examples | None = None) -> dict[str, Any]:
+    """Return what the script of the page shows: plain values, numbers with three significant digits."""
+    if not circuits:
+        raise ValueError("`circuits` is empty; pass at least one circuit by name")
+    shown = {name for graph in circuits.values() for name in graph}
+    kept = {unit: _plain(found) for unit, found in (examples or {}).items() if unit in shown}
+    return {"circuits": [_record(name, graph) for name, graph in circuits.items()], "examples": kept}
+
+
+def _plain(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**one, "activations": [rounded(float(a)) for a in one["activations"]]} for one in found]
+
+
+def _record(name: str, graph: Any) -> dict[str, Any]:
+    diagram = diagram_of(graph)
+    places = place(diagram)
+    nodes = [graph.nodes[node] for node in diagram.names]
+    edges = [graph.edges[diagram.names[a], diagram.names[b]] for a, b in diagram.edges]
+    weights = [edge.get(names.WEIGHT) for edge in edges]
+    adds = [node.get(names.ADDS, {}).get(graph.graph.get(names.SUBTASK)) for node in nodes]
+    return {
+        "name": name,
+        "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
+        "subtasks": list(diagram.subtasks),
+        "nodes": {
+            "name": list(diagram.names),
+            "kind": list(diagram.kinds),
+            "layer": diagram.layers.tolist(),
+            "column": diagram.columns.tolist(),
+            "hook": [node.get(names.HOOK) for node in nodes],
+            "x": [rounded(x, 4) for x in places[:, 0]],
+            "y": [rounded(y, 4) for y in places[:, 1]],
+            **_packed(diagram.effects, diagram.low, diagram.high),
+            "adds": adds if any(adds) else None,
+        },
+        "edges": {
+            "from": diagram.edges[:, 0].tolist(),
+            "to": diagram.edges[:, 1].tolist(),
+            **_packed(diagram.flows, diagram.flows_low, diagram.flows_high),
+            "weight": [None if w is None else rounded(w) for w in weights] if any(weights) else None,
+        },
+        "measured": sorted({edge[names.MEASURED] for edge in edges if names.MEASURED in edge}),
+        "faithfulness": graph.graph.get(names.FAITHFULNESS) or [],
+        "colours": [plots.colour_of(s) for s in range(len(diagram.subtasks))],
+    }
+
+
+def _packed(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+    """Return effects as whole numbers of a unit, three digits each (intervals two), which is half as long as decimals.
+
+    An interval that is symmetric, as those over folds are, is kept as its half-width.
+    """
+    known = np.abs(value[np.isfinite(value) & (value != 0)])
+    unit = 10.0 ** (np.floor(np.log10(np.quantile(known, 0.1))) - 2) if len(known) else 1.0
+    ends = {"value": value, "low": low, "high": high}
+    if np.allclose(high - value, value - low, rtol=0.02, atol=unit, equal_nan=True):
+        ends = {"value": value, "half": (high - low) / 2}
+    packed = {
+        end: [
+            [None if (v := rounded(x / unit, 3 if end == "value" else 2)) is None else round(v) for x in row]
+            for row in rows.tolist()
+        ]
+        for end, rows in ends.items()
+    }
+    return {"unit": rounded(unit, 1), **packed}
+
+
+def circuit_section(circuits: Mapping[str, Any]) -> str:
+    """Return the HTML of the interactive circuit, with a picture and tables of each for readers without script."""
+    parts = [_CONTROLS]
+    for name, graph in circuits.items():
+        diagram = diagram_of(graph)
+        subtask = graph.graph.get(names.SUBTASK, diagram.subtasks[0])
+        parts.append(f"<noscript><h3>{escape(name)}</h3>\n{still(diagram, subtask, title=name)}</noscript>")
+        parts.append(_tables(name, diagram, graph))
+    return "\n".join(parts)
+
+
+def _tables(name: str, diagram: Diagram, graph: Any) -> str:
+    subtasks = diagram.subtasks
+    own = subtasks.index(graph.graph.get(names.SUBTASK, subtasks[0]))
+    nodes = np.argsort(-np.nan_to_num(np.abs(diagram.effects[own]), nan=-1.0), kind="stable")
+    node_rows = [
+        (
+            diagram.names[n],
+            diagram.kinds[n],
+            *(_interval(diagram.effects, diagram.low, diagram.high, s, n) for s in range(len(subtasks))),
+        )
+        for n in nodes
+    ]
+    strongest = np.argsort(-np.nan_to_num(np.abs(diagram.flows[own])), kind="stable")[:LISTED]
+    ends = diagram.flows, diagram.flows_low, diagram.flows_high
+    edge_rows = [
+        (f"{diagram.names[a]} → {diagram.names[b]}", *(_interval(*ends, s, e) for s in range(len(subtasks))))
+        for e in strongest
+        for a, b in [diagram.edges[e]]
+    ]
+    effects = [f"{subtask}, nats" for subtask in subtasks]
+    some = f"the {LISTED} strongest of {len(diagram.edges):,} edges" if len(diagram.edges) > LISTED else "all edges"
+    parts = [table(["unit", "kind", *effects], node_rows, caption="effects, with 95 % intervals over folds")]
+    if graph.graph.get(names.FAITHFULNESS):
+        parts.insert(0, _faithfulness(graph.graph[names.FAITHFULNESS]))
+    if edge_rows:
+        parts.append(table(["edge", *effects], edge_rows, caption=some))
+    summary = f"The circuit {escape(name)} as tables: {len(diagram.names)} nodes, {len(diagram.edges):,} edges"
+    return f"<details><summary>{summary}</summary>\n{''.join(parts)}</details>"
+
+
+def _faithfulness(records: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            f"{one['size']:,}",
+            _said(one.get("faithfulness"), one.get("low"), one.get("high")),
+            _said(one.get("random"), one.get("random_low"), one.get("random_high")),
+            _said(one.get("completeness"), one.get("completeness_low"), one.get("completeness_high")),
+        )
+        for one in records
+    ]
+    return table(
+        ["units", "faithfulness", "of random units", "completeness"], rows, caption="is the circuit the skill?"
+    )
+
+
+def _interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, row: int, column: int) -> str:
+    return _said(*(float(end[row, column]) for end in (value, low, high)))
+
+
+def _said(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    said = f"{value:.3g}"
+    known = low is not None and high is not None and np.isfinite([low, high]).all()
+    return (f"{said} [{low:.2g}, {high:.2g}]" if known else said).replace("-", "−")

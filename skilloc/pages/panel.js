@@ -1,0 +1,144 @@
+// What is said about one unit, and about the whole circuit. Text from outside only ever becomes text.
+function element(kind, text, ...inside) {
+  const made = document.createElement(kind);
+  if (text !== null && text !== undefined) made.textContent = text;
+  made.append(...inside);
+  return made;
+}
+
+function showPanel() {
+  const panel = by("panel"), n = state.picked;
+  panel.replaceChildren();
+  panel.dataset.unit = n < 0 ? "" : state.circuit.nodes.name[n];
+  if (n < 0) {
+    panel.append(element("p", "Click a unit, or find it by name, to see what needs it, what excites it and what it feeds."));
+    return;
+  }
+  const c = state.circuit, nodes = c.nodes;
+  panel.append(element("h2", nodes.name[n]));
+  const place = nodes.hook[n] ? `, ${nodes.hook[n]}` : "";
+  panel.append(element("p", isUnit(c, n) ? `${nodes.kind[n]} of layer ${nodes.layer[n]}${place}` : nodes.kind[n]));
+  if (nodes.value.some((row) => row[n] !== null)) panel.append(effectTable(n));
+  const adds = nodes.adds && nodes.adds[n];
+  if (adds) panel.append(element("p", `Without it, the circuit's loss of ${c.subtask} rises by ${number(adds.value)} nats` +
+    (adds.low === null ? "." : ` [${number(adds.low, 2)}, ${number(adds.high, 2)}].`)));
+  ends("Comes from", "to", "from", n);
+  ends("Goes to", "from", "to", n);
+  examplesOf(nodes.name[n]);
+}
+
+function effectTable(n) {
+  const body = element("tbody"), nodes = state.circuit.nodes;
+  state.circuit.subtasks.forEach((name, s) => {
+    const cell = element("td", interval(nodes, n, s)), low = nodes.low[s][n];
+    if (low !== null && low <= 0 && nodes.high[s][n] >= 0) cell.className = "faint";
+    body.append(element("tr", null, element("th", name), cell));
+  });
+  const head = element("thead", null, element("tr", null, element("th", "effect on"), element("th", "nats [95 % interval]")));
+  return element("table", null, head, body);
+}
+
+// The ten strongest edges that arrive at, or leave, a unit.
+function ends(title, here, there, n) {
+  const c = state.circuit, edges = c.edges;
+  const found = edges[here].map((m, e) => [m, e]).filter(([m, e]) => m === n && c.flow[e]).map((pair) => pair[1]);
+  if (!found.length) return;
+  found.sort((a, b) => Math.abs(c.flow[b]) - Math.abs(c.flow[a]) || a - b);
+  const list = element("ul");
+  list.className = "ends";
+  for (const e of found.slice(0, 10)) {
+    const other = edges[there][e], s = strongest(edges, e), button = element("button", c.nodes.name[other]);
+    button.type = "button";
+    button.addEventListener("click", () => pick(other, true));
+    const weight = edges.weight && edges.weight[e] !== null ? `, weight ${number(edges.weight[e])}` : "";
+    const line = element("li", null, button, ` ${interval(edges, e, s)}${weight}`);
+    if (look(edges, e).faint) line.className = "faint";
+    list.append(line);
+  }
+  const more = found.length > 10 ? `, the 10 strongest of ${found.length}` : "";
+  by("panel").append(element("h3", `${title} (nats${more})`), list);
+}
+
+// Tokens in context, shaded by activation; or a pattern of bits with one activation.
+function examplesOf(name) {
+  const found = data.examples[name];
+  if (!found || !found.length) return;
+  by("panel").append(element("h3", "Excited most by"));
+  const most = Math.max(...found.flatMap((one) => one.activations.map((a) => Math.abs(a || 0)))) || 1;
+  for (const one of found) {
+    const line = element("div"), aligned = one.activations.length === one.tokens.length;
+    line.className = "example";
+    const peak = Math.max(...one.activations.map((a) => Math.abs(a || 0)));
+    one.tokens.forEach((token, t) => {
+      const shown = element("span", token.replace(/\n/g, "↵\n")), a = one.activations[t];
+      if (aligned) {
+        const share = Math.round(70 * Math.abs(a || 0) / most);
+        shown.style.background = `color-mix(in srgb, var(${a < 0 ? "--harmful" : "--needed"}) ${share}%, transparent)`;
+        shown.title = number(a);
+        if (Math.abs(a || 0) === peak && peak > 0) shown.className = "peak";
+      }
+      line.append(shown);
+    });
+    const about = [one.subtask, aligned ? `${number(peak)} at most` : number(one.activations[0]), one.target];
+    by("panel").append(element("p", about.filter((part) => part).join(", ")), line);
+  }
+}
+
+// Faithfulness was measured at some sizes: say those on both sides of what is shown.
+function showFaithfulness() {
+  const found = state.circuit.faithfulness, said = by("faithfulness");
+  by("curve").hidden = !found.length;
+  if (!found.length) {
+    said.textContent = "Faithfulness was not measured for this circuit.";
+    return;
+  }
+  const at = (one) => `${number(one.faithfulness)} [${number(one.low, 2)}, ${number(one.high, 2)}] with ${one.size} units` +
+    ` (random units ${number(one.random, 2)})`;
+  const below = found.filter((one) => one.size <= state.count).pop();
+  const above = found.find((one) => one.size >= state.count);
+  const parts = below === above ? [at(below)] : [below, above].filter((one) => one).map(at);
+  said.textContent = `Faithfulness on ${state.circuit.subtask}: ${parts.join("; ")}.`;
+  drawCurve(found);
+}
+
+function drawCurve(found) {
+  const curve = by("curve"), pen = curve.getContext("2d"), ratio = window.devicePixelRatio || 1;
+  const w = curve.clientWidth, h = curve.clientHeight, most = Math.log(Math.max(2, found[found.length - 1].size));
+  curve.width = Math.round(w * ratio);
+  curve.height = Math.round(h * ratio);
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  const values = found.flatMap((one) => [one.faithfulness, one.random]).filter((v) => v !== null && v !== undefined);
+  const low = Math.min(0, ...values), high = Math.max(1, ...values);
+  const x = (size) => 26 + (w - 34) * Math.log(Math.max(1, size)) / most;
+  const y = (value) => h - 16 - (h - 26) * (value - low) / (high - low);
+  pen.font = "10px system-ui, sans-serif";
+  pen.fillStyle = colour("--soft");
+  for (const value of [0, 1]) {
+    pen.fillText(String(value), 12, y(value) + 3);
+    pen.fillRect(26, y(value), w - 34, 0.5);
+  }
+  pen.fillText("units shown, logarithmic; grey: random", 26, h - 3);
+  for (const [name, ink] of [["random", "--plain"], ["faithfulness", "--needed"]]) {
+    const points = found.filter((one) => one.size > 0 && one[name] !== null && one[name] !== undefined);
+    pen.strokeStyle = colour(ink);
+    pen.lineWidth = 2;
+    pen.beginPath();
+    points.forEach((one, i) => pen[i ? "lineTo" : "moveTo"](x(one.size), y(one[name])));
+    pen.stroke();
+  }
+  pen.fillStyle = colour("--mark");
+  pen.fillRect(x(state.count) - 1, 6, 2, h - 22);
+}
+
+function showLegend() {
+  const legend = by("legend"), c = state.circuit;
+  legend.replaceChildren();
+  const entries = state.subtask < 0 ? c.subtasks.map((name, s) => [`needed most by ${name}`, c.colours[s]])
+    : [["needed", "var(--needed)"], ["harmful", "var(--harmful)"]];
+  for (const [text, swatch] of entries) {
+    const entry = element("span", text);
+    entry.style.setProperty("--swatch", swatch);
+    legend.append(entry);
+  }
+  legend.append(element("i", "circle: neuron; square: head; triangle: input; diamond: output"));
+}

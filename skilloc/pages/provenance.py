@@ -1,0 +1,103 @@
+"""Where the numbers of a report come from: settings, hashes, versions; and results without a section of their own."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skilloc import store
+from skilloc.circuits import graph as circuit_graph
+from skilloc.pages.document import escape, pairs, table
+from skilloc.study.folder import Study
+
+SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal", "items"}
+"""Result folders of a study that the report has sections for."""
+
+
+def results_in(folder: Path) -> list[Path]:
+    """Return the result folders in a folder, and itself if it is one, without what is unfinished."""
+    found = [path.parent for path in sorted(folder.rglob("manifest.json"))]
+    return [
+        path for path in found if not any(p.endswith(".aside") or p == "items" for p in path.relative_to(folder).parts)
+    ]
+
+
+def other_results(folder: Path) -> str:
+    """Return the plain numbers of results that no section knows, so that nothing measured is left out.
+
+    Curves of relearning have their place here: a result folder `relearning/` that `skilloc.store` wrote.
+    """
+    parts = []
+    for path in results_in(folder):
+        name = path.relative_to(folder).as_posix()
+        if path == folder or name.split("/")[0] in SHOWN:
+            continue
+        result = store.read(path)
+        flat = _flat(result.metrics)
+        if flat:
+            rows = list(flat.items())
+            parts.append(
+                f"<details><summary>{escape(name)}: {len(rows)} numbers</summary>{table(['', 'value'], rows)}</details>"
+            )
+    return f"<section><h2>Also measured</h2>\n{chr(10).join(parts)}</section>" if parts else ""
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(values, Mapping):
+        found: dict[str, str] = {}
+        for name, value in values.items():
+            found |= _flat(value, f"{prefix} {name}".strip())
+        return found
+    return {prefix: f"{values:.5g}" if isinstance(values, float) else json.dumps(values, ensure_ascii=False)}
+
+
+def provenance(folder: Path, study: Study | None, circuits: Mapping[str, Any]) -> str:
+    """Return what made everything: settings, digests of model, tokens and reference, versions, hashes of the files."""
+    parts = ["<h2>How this was made</h2>"]
+    request = folder / "request"
+    if request.is_dir():
+        parts += ["<h3>Settings</h3>", pairs(store.read(request).spec["settings"])]
+    if study is not None:
+        made = dict(study.effects.made)
+        parts += [f"<h3>{title}</h3>{pairs(values)}" for title, values in _groups(made).items() if values]
+    for name, graph in circuits.items():
+        kept = {
+            key: graph.graph.get(key)
+            for key in (
+                circuit_graph.CHOSEN,
+                circuit_graph.REFERENCE,
+                circuit_graph.MODEL,
+                circuit_graph.BASELINE,
+                circuit_graph.FLOOR,
+                circuit_graph.MADE,
+            )
+            if graph.graph.get(key)
+        }
+        parts.append(f"<details><summary>circuit {escape(name)}</summary>{pairs(kept)}</details>")
+    rows = [_file(folder, path) for path in results_in(folder)]
+    if rows:
+        parts.append(
+            table(["folder", "holds", "key of what was asked", "sha256 of its manifest"], rows, caption="files")
+        )
+    return f"<section>{chr(10).join(parts)}</section>"
+
+
+def _groups(made: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    drawn = dict(made.get("drawn", {}))
+    sources = drawn.pop("subtasks", {})
+    names = ("tokens", "versions", "drawn", "units", "name")
+    rest = {name: value for name, value in made.items() if name not in names}
+    return {
+        "Model and method": {"name": made.get("name"), **rest},
+        "Examples": drawn,
+        "Digests of the examples": made.get("tokens", {}),
+        "Sources": sources,
+        "Versions": made.get("versions", {}),
+    }
+
+
+def _file(folder: Path, path: Path) -> list[str]:
+    spec = store.read(path).spec
+    digest = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()[:16]
+    return [path.relative_to(folder).as_posix(), str(spec.get("what", "")), store.key(spec), digest]
