@@ -13,8 +13,9 @@ from skilloc.tasks import IGNORE
 from skilloc.training.gradients import Gradients, by_hand
 from skilloc.training.settings import Term
 
-CACHED, CACHED_BF16 = 2**17, 5 * 2**17
-"""Entries of the widest activation of a block, with products in float32 and in bfloat16, where larger blocks pay."""
+CACHED, CACHED_BF16 = 2**18, 5 * 2**18
+"""Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
+to start, so that larger blocks pay."""
 
 
 def take_step(
@@ -46,10 +47,10 @@ def gradients_of(model: nn.Module, *, bf16: bool) -> Callable[[Tensor, Tensor], 
 
     def gradients(inputs: Tensor, targets: Tensor) -> float:
         nonlocal memory
-        rows = max(1, (CACHED_BF16 if bf16 else CACHED) // (widest(model) * targets[0].numel()))
+        most = max(1, (CACHED_BF16 if bf16 else CACHED) // (widest(model) * targets[0].numel()))
+        rows = -(-len(inputs) // -(-len(inputs) // most))  # blocks of equal size
         if not by_hand(model, inputs, targets):
             return _autograd(model, inputs, targets, rows, bf16)
-        rows = min(rows, len(inputs))
         if memory is None or memory.rows != rows:
             memory = Gradients(cast(MLP, model), rows, bf16=bf16)
         return memory(inputs, targets)
