@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from skilloc.intervene import mean_reference as mean_reference
     from skilloc.intervene import resample_reference as resample_reference
     from skilloc.intervene import zero_reference as zero_reference
+    from skilloc.lasso import LocalizeConfig as LocalizeConfig
+    from skilloc.lasso import group_norms as group_norms
+    from skilloc.lasso import localize as localize
     from skilloc.masks import Mask as Mask
     from skilloc.masks import drop_top as drop_top
     from skilloc.masks import matched_random as matched_random
@@ -66,6 +69,7 @@ _HOMES = {
     "skilloc.calibration": ("Calibration", "calibrate"),
     "skilloc.effects": ("Effects",),
     "skilloc.intervene": ("Reference", "hold", "losses", "mean_reference", "resample_reference", "zero_reference"),
+    "skilloc.lasso": ("LocalizeConfig", "group_norms", "localize"),
     "skilloc.masks": ("Mask", "drop_top", "matched_random", "sample", "top", "top_of_any"),
     "skilloc.models.language": ("encoder", "open_model", "separator"),
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),

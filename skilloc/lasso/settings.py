@@ -1,0 +1,61 @@
+"""Settings of a localization."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from skilloc.lasso.penalties import Penalty
+from skilloc.training import TrainConfig
+
+Solver = Literal["proximal", "subgradient"]
+
+
+@dataclass(frozen=True)
+class LocalizeConfig:
+    """Settings of a localization.
+
+    Attributes:
+        training: steps, rate, optimiser and so on. Weight decay is 0 unless set: it would be a second penalty.
+        penalty: "lasso", "half", "hoyer" or "l1"; see `lasso.penalties`.
+        solver: "proximal", which gives exact zeros; or "subgradient", the paper's: the penalty is added to the loss,
+            and in the end, groups with at most the norm `threshold` are set to zero.
+        strength: lambda of the penalty, in nats; 0 for plain finetuning. Where it is steered, its first value.
+        wanted_live: steer the strength to this number of live units. With proximal steps no more than that die, and
+            the strength is then 0.
+        wanted_loss: steer the strength to this loss, in nats: the mean over the kept subtasks on the selection split.
+        threshold: without proximal steps, a group of at most this norm is dead.
+        kinds: kinds of unit that are penalised: "neuron", "head".
+        each: training examples per subtask and step.
+        held_out: examples of the selection split per subtask.
+    """
+
+    training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=10_000))
+    penalty: Penalty = "lasso"
+    solver: Solver = "proximal"
+    strength: float = 1e-3
+    wanted_live: int | None = None
+    wanted_loss: float | None = None
+    threshold: float = 0.05
+    kinds: tuple[str, ...] = ("neuron",)
+    each: int = 250
+    held_out: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("penalty", get_args(Penalty)), ("solver", get_args(Solver))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f'unknown `{name}` "{getattr(self, name)}"; use one of {", ".join(allowed)}')
+        steered = self.wanted_live is not None or self.wanted_loss is not None
+        if self.strength < 0 or (steered and self.strength == 0):
+            raise ValueError(f"`strength` is {self.strength}; use a positive number, or 0 for plain finetuning")
+        if self.wanted_live is not None and self.wanted_loss is not None:
+            raise ValueError("`wanted_live` and `wanted_loss` are both given, but there is one strength; give one")
+        if (self.wanted_live is not None and self.wanted_live < 1) or (
+            self.wanted_loss is not None and self.wanted_loss <= 0
+        ):
+            raise ValueError(
+                f"`wanted_live` is {self.wanted_live} and `wanted_loss` {self.wanted_loss}; use a number above 0"
+            )
+        if self.threshold <= 0 or self.each < 1 or self.held_out < 1:
+            raise ValueError(
+                f"`threshold` is {self.threshold}, `each` {self.each} and `held_out` {self.held_out}; use positive "
+                "numbers"
+            )
