@@ -1,0 +1,267 @@
+"""Is the circuit the skill? The loss with only the circuit, and with only the rest.
+
+With L(C) the loss when every unit that is not in C is at its reference, so that L(all) is the untouched model's and
+L(none) the floor,
+
+    faithfulness(C) = (L(none) - L(C)) / (L(none) - L(all))       share of the skill that the circuit keeps
+    completeness(C) = (L(rest) - L(all)) / (L(none) - L(all))     share of the skill that is lost without the circuit
+
+[faithfulness as in Marks et al. 2403.19647; completeness is one minus the faithfulness of the rest]. Both are 1 for
+all units and 0 for none, and neither is bound to that range. Beside each circuit stand random ones with as many units
+on every hook. Shares are ratios of means over folds, their intervals a jackknife over folds; those of random circuits
+are over the draws.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from skilloc.ablation import mask_effects
+from skilloc.circuits.graph import Record, number
+from skilloc.intervals import Interval, mean_interval
+from skilloc.intervene import Reference, as_reference
+from skilloc.locality.uncertainty import standard_error, t_quantile
+from skilloc.masks import Mask, matched_random, top
+from skilloc.tasks import Batch
+from skilloc.units import Units
+
+PER_DOUBLING = 4
+"""Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What circuits of one subtask keep, and what is lost without them.
+
+    Everything is a loss minus that of the untouched model, in nats.
+
+    Attributes:
+        sizes: number of units of each circuit.
+        floor: with every unit at its reference.
+        baseline: loss of the untouched model itself.
+        circuit: with only the circuit.
+        rest: with only the rest.
+        random: with only a random circuit.
+        random_rest: without a random circuit.
+    """
+
+    sizes: tuple[int, ...]
+    floor: Float64[np.ndarray, " fold"]
+    baseline: Float64[np.ndarray, " fold"]
+    circuit: Float64[np.ndarray, "size fold"]
+    rest: Float64[np.ndarray, "size fold"]
+    random: Float64[np.ndarray, "draw size fold"]
+    random_rest: Float64[np.ndarray, "draw size fold"]
+
+    def faithfulness(self, place: int) -> Interval:
+        """Return the faithfulness of one of the circuits."""
+        return share_kept(self.circuit[place], self.floor)
+
+    def completeness(self, place: int) -> Interval:
+        """Return the completeness of one of the circuits."""
+        return _one_minus(share_kept(self.rest[place], self.floor))
+
+    def random_faithfulness(self, place: int) -> Interval:
+        """Return the mean faithfulness of the random circuits of one size, with its interval over draws."""
+        return _over_draws(self.random[:, place], self.floor)
+
+    def random_completeness(self, place: int) -> Interval:
+        """Return the mean completeness of the random circuits of one size, with its interval over draws."""
+        return _one_minus(_over_draws(self.random_rest[:, place], self.floor))
+
+    def records(self) -> list[Record]:
+        """Return one record per size, as `graph` documents it."""
+        found = []
+        for place, size in enumerate(self.sizes):
+            parts = {
+                "faithfulness": self.faithfulness(place),
+                "random": self.random_faithfulness(place),
+                "completeness": self.completeness(place),
+                "completeness_random": self.random_completeness(place),
+            }
+            record: Record = {"size": size}
+            for name, interval in parts.items():
+                ends = "" if name == "faithfulness" else f"{name}_"
+                record |= {
+                    name: number(interval.value),
+                    f"{ends}low": number(interval.low),
+                    f"{ends}high": number(interval.high),
+                }
+            record["loss"] = number(float((self.circuit[place] + self.baseline).mean()))
+            record["rest_loss"] = number(float((self.rest[place] + self.baseline).mean()))
+            found.append(record)
+        return found
+
+
+def faithfulness(
+    model: Any,
+    batches: Mapping[str, Batch],
+    circuits: Sequence[Mask],
+    *,
+    subtask: str,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    folds: int = 8,
+    draws: int = 5,
+    seed: int = 0,
+) -> Curve:
+    """Measure the faithfulness and completeness of some circuits on one subtask, beside random circuits.
+
+    Args:
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
+        batches: the examples of each subtask; not those on which the circuits were chosen.
+        circuits: masks that keep a circuit's units, of rising size.
+        subtask: whose loss.
+        reference: what the other units are held at; zero if not given. Made for all of `batches`.
+        folds: number of disjoint parts of the examples.
+        draws: number of random circuits beside each.
+        seed: of the random circuits.
+
+    Raises:
+        ValueError: if there is no such subtask, or the model is no better on it than with every unit at its reference.
+    """
+    units = circuits[0].units
+    own, held = only(batches, subtask, as_reference(reference, units))
+    masks = [Mask(units, np.zeros(len(units), dtype=bool))]
+    for circuit in circuits:
+        masks += [circuit, ~circuit]
+        for d in range(draws):
+            other = matched_random(circuit, seed=seed * draws + d)
+            masks += [other, ~other]
+    found, baseline = mask_effects(model, own, masks, reference=held, folds=folds)
+    floor = found[0, :, 0]
+    _check_floor(floor, subtask)
+    # Per circuit: itself and its rest, then each random one and its rest.
+    table = found[1:, :, 0].reshape(len(circuits), 1 + draws, 2, folds)
+    random = table[:, 1:].swapaxes(0, 1)
+    return Curve(
+        sizes=tuple(int(circuit.keep.sum()) for circuit in circuits),
+        floor=floor,
+        baseline=baseline[:, 0],
+        circuit=table[:, 0, 0],
+        rest=table[:, 0, 1],
+        random=random[:, :, 0],
+        random_rest=random[:, :, 1],
+    )
+
+
+def minimality(
+    model: Any,
+    batches: Mapping[str, Batch],
+    circuit: Mask,
+    *,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    folds: int = 8,
+) -> Float64[np.ndarray, "fold subtask member"]:
+    """Return what each unit adds to a circuit: L(circuit without it) - L(circuit), in nats, in forward order.
+
+    Raises:
+        ValueError: if the circuit is empty.
+    """
+    members = np.flatnonzero(circuit.keep)
+    if not len(members):
+        raise ValueError("`circuit` keeps no unit; choose at least one")
+    masks = [circuit]
+    for unit in members:
+        keep = circuit.keep.copy()
+        keep[unit] = False
+        masks.append(Mask(circuit.units, keep))
+    found, _ = mask_effects(model, batches, masks, reference=reference, folds=folds)
+    return np.moveaxis(found[1:] - found[0], 0, -1)
+
+
+def enough(
+    model: Any,
+    batches: Mapping[str, Batch],
+    units: Units,
+    ranking: Float[np.ndarray, "unit"],
+    share: float,
+    *,
+    subtask: str,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+) -> int:
+    """Return the smallest number of top units, on a grid of sizes, whose circuit keeps a share of the skill.
+
+    Args:
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
+        batches: examples to choose on; state the faithfulness on others.
+        units: the unit axis.
+        ranking: what units are chosen by, largest first; NaN is never chosen.
+        share: faithfulness to be reached.
+        subtask: whose loss.
+        reference: what the other units are held at; zero if not given. Made for all of `batches`.
+
+    Raises:
+        ValueError: if the share is not between 0 and 1, or all ranked units together do not keep it.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` is {share}; choose a share of the skill above 0 and at most 1")
+    own, held = only(batches, subtask, as_reference(reference, units))
+    (found,), _ = mask_effects(model, own, [Mask(units, np.zeros(len(units), dtype=bool))], reference=held, folds=1)
+    _check_floor(found[:, 0], subtask)
+    ranked = int(np.isfinite(ranking).sum())
+    for size in sizes_up_to(ranked, per_doubling=PER_DOUBLING):
+        circuit = Mask(units, top(ranking, size))
+        (kept,), _ = mask_effects(model, own, [circuit], reference=held, folds=1)
+        if 1 - kept[0, 0] / found[0, 0] >= share:
+            return size
+    raise ValueError(
+        f"`share` is {share}, but all {ranked} ranked units together do not keep that much of {subtask}; "
+        "measure the effects of more units, or ask for less"
+    )
+
+
+def sizes_up_to(most: int, *, per_doubling: int = 1) -> list[int]:
+    """Return sizes that rise by a constant factor, from 1 to `most`."""
+    steps = int(np.ceil(np.log2(max(most, 1)) * per_doubling))
+    grid = {min(most, round(2 ** (step / per_doubling))) for step in range(steps + 1)}
+    return sorted(grid | {most})
+
+
+def share_kept(increase: Float[np.ndarray, " fold"], floor: Float[np.ndarray, " fold"]) -> Interval:
+    """Return 1 - mean(increase) / mean(floor), with its interval from leaving out one fold at a time."""
+    value = float(1 - increase.mean() / floor.mean())
+    folds = len(floor)
+    if folds < 2:
+        return Interval(value, -np.inf, np.inf)
+    without = 1 - (increase.sum() - increase) / (floor.sum() - floor)
+    half = float(t_quantile(folds - 1) * standard_error(without))
+    return Interval(value, value - half, value + half)
+
+
+def only(batches: Mapping[str, Batch], subtask: str, reference: Reference) -> tuple[dict[str, Batch], Reference]:
+    """Return the batch of one subtask alone, and the part of a reference that is about it.
+
+    Raises:
+        ValueError: if there is no such subtask.
+    """
+    if subtask not in batches:
+        raise ValueError(f'unknown subtask "{subtask}"; `batches` have {", ".join(batches)}')
+    first = 0
+    for name, batch in batches.items():
+        if name == subtask:
+            break
+        first += len(batch)
+    rows = slice(first, first + len(batches[subtask]))
+    values = {hook: reference.on(hook, rows) for hook in reference.values}
+    return {subtask: batches[subtask]}, Reference(reference.name, values, reference.made)
+
+
+def _check_floor(floor: Float[np.ndarray, " fold"], subtask: str) -> None:
+    if not floor.mean() > 0:
+        raise ValueError(
+            f"`subtask` is {subtask}, on which the model is no better than with every unit at its reference "
+            f"({-floor.mean():.3g} nats); there is no skill to find a circuit of: use another reference"
+        )
+
+
+def _one_minus(interval: Interval) -> Interval:
+    return Interval(1 - interval.value, 1 - interval.high, 1 - interval.low)
+
+
+def _over_draws(increase: Float[np.ndarray, "draw fold"], floor: Float[np.ndarray, " fold"]) -> Interval:
+    if not len(increase):
+        return Interval(np.nan, np.nan, np.nan)
+    return mean_interval(1 - increase.mean(axis=1) / floor.mean())

@@ -1,0 +1,164 @@
+"""From chosen units to a circuit: effects, edges and faithfulness, measured on examples that did not choose them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float
+
+from skilloc.ablation import ablation_effects
+from skilloc.circuits import graph as g
+from skilloc.circuits.edges import Edges, edge_effects
+from skilloc.circuits.faithfulness import faithfulness, minimality, only
+from skilloc.circuits.nodes import Node, nodes_of
+from skilloc.effects import Effects
+from skilloc.intervene import Reference, as_reference
+from skilloc.masks import Mask, top
+from skilloc.tasks import Batch
+
+NOTHING = 1e-6
+"""Edges below this many nats in every fold and subtask are left out: float32 losses do not show them."""
+
+TRACED = 300
+"""Edges are measured between this many units at most, those with the largest effects."""
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """How a circuit is measured.
+
+    Attributes:
+        folds: number of disjoint parts of each batch.
+        draws: number of random circuits beside each size.
+        seed: of the random circuits.
+        paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for a language model.
+        edges: number of edges to keep, the largest.
+        adds: whether to measure what each unit adds to the circuit; costs a run per unit.
+    """
+
+    folds: int = 8
+    draws: int = 5
+    seed: int = 0
+    paths: str | None = None
+    edges: int = 5000
+    adds: bool = True
+
+
+def trace_circuit(
+    model: Any,
+    batches: Mapping[str, Batch],
+    circuit: Mask,
+    config: Tracing = Tracing(),
+    *,
+    subtask: str,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    chosen: str = "mask",
+    ranking: Float[np.ndarray, "unit"] | None = None,
+    sizes: Sequence[int] = (),
+    inputs: Sequence[str] | None = None,
+) -> nx.DiGraph:
+    """Return a circuit as a graph (see `graph`), with everything that it says measured on `batches`.
+
+    Args:
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
+        batches: the examples of each subtask; not those that the units were chosen by.
+        circuit: which units are in it.
+        config: how to measure it.
+        subtask: the subtask that it was chosen for.
+        reference: what ablated units are held at; zero if not given. Made for all of `batches`.
+        chosen: how the units were chosen, in words.
+        ranking: what circuits of other sizes are chosen by, for the faithfulness curve.
+        sizes: these sizes.
+        inputs: names of the inputs of an `MLP`.
+
+    Raises:
+        ValueError: if the arguments do not belong together, or the circuit is empty.
+    """
+    units, names = circuit.units, tuple(batches)
+    if not circuit.keep.any():
+        raise ValueError("`circuit` keeps no unit; choose at least one")
+    held = as_reference(reference, units)
+    curve = faithfulness(
+        model,
+        batches,
+        _rising(circuit, ranking, sizes),
+        subtask=subtask,
+        reference=held,
+        folds=config.folds,
+        draws=config.draws,
+        seed=config.seed,
+    )
+    effects = ablation_effects(model, batches, units, reference=held, folds=config.folds, select=circuit.keep)
+    traced = circuit.keep & top(np.abs(effects.mean(subtask)), min(TRACED, int(circuit.keep.sum())))
+    found = edge_effects(
+        model, batches, units, traced, reference=held, folds=config.folds, paths=config.paths, inputs=inputs
+    )
+    graph = nx.DiGraph(
+        **{
+            g.VERSION: g.FORMAT,
+            g.SUBTASK: subtask,
+            g.SUBTASKS: list(names),
+            g.MODEL: {"name": "", "digest": effects.made["model"]},
+            g.REFERENCE: held.name,
+            g.CHOSEN: chosen,
+            g.BASELINE: {name: g.number(float(effects.baseline[:, s].mean())) for s, name in enumerate(names)},
+            g.FLOOR: {subtask: g.number(float((curve.floor + curve.baseline).mean()))},
+            g.FAITHFULNESS: curve.records(),
+            g.MADE: {**effects.made, "method": "circuit", **asdict(config), "paths": found.measured},
+        }
+    )
+    _add_nodes(graph, nodes_of(model, units, circuit.keep, inputs), effects, found)
+    if config.adds:
+        _add_minimality(graph, model, batches, circuit, held, config.folds)
+    _add_edges(graph, found, config.edges)
+    idle = [name for name in graph if graph.nodes[name][g.KIND] == g.INPUT and not graph.out_degree(name)]
+    graph.remove_nodes_from(idle)
+    return graph
+
+
+def _rising(circuit: Mask, ranking: Float[np.ndarray, "unit"] | None, sizes: Sequence[int]) -> list[Mask]:
+    """Return the circuit with those of other sizes, in rising order."""
+    masks = {int(circuit.keep.sum()): circuit}
+    for size in sizes:
+        if ranking is None:
+            raise ValueError(f"`sizes` is {tuple(sizes)}; pass the `ranking` that these circuits are chosen by")
+        masks.setdefault(size, Mask(circuit.units, top(ranking, size)))
+    return [masks[size] for size in sorted(masks)]
+
+
+def _add_nodes(graph: nx.DiGraph, nodes: Sequence[Node], effects: Effects, found: Edges) -> None:
+    index = {name: unit for unit, name in enumerate(effects.units.names)}
+    for node in nodes:
+        if node.kind == g.OUTPUT:
+            effect: g.Record = {}
+        elif node.kind == g.INPUT:
+            effect = g.effect_record(found.inputs[:, :, node.position], found.subtasks)
+        else:
+            effect = g.effect_record(effects.values[:, :, index[node.name]], effects.subtasks)
+        attributes = {g.KIND: node.kind, g.LAYER: node.layer, g.COLUMN: node.column, g.EFFECT: effect}
+        graph.add_node(node.name, **attributes, **{g.HOOK: node.hook, g.POSITION: node.position})
+
+
+def _add_minimality(
+    graph: nx.DiGraph, model: Any, batches: Mapping[str, Batch], circuit: Mask, reference: Reference, folds: int
+) -> None:
+    subtask = graph.graph[g.SUBTASK]
+    own, held = only(batches, subtask, reference)
+    found = minimality(model, own, circuit, reference=held, folds=folds)
+    for place, unit in enumerate(np.flatnonzero(circuit.keep)):
+        graph.nodes[circuit.units.names[unit]][g.ADDS] = g.effect_record(found[:, :, place], (subtask,))
+
+
+def _add_edges(graph: nx.DiGraph, found: Edges, most: int) -> None:
+    sizes = np.abs(found.values.mean(axis=0)).max(axis=0)
+    there = (np.abs(found.values) > NOTHING).any(axis=(0, 1))
+    strongest = np.argsort(-np.where(there, sizes, -1.0), axis=None, kind="stable")[: min(most, int(there.sum()))]
+    for place in np.sort(strongest):
+        a, b = divmod(int(place), len(found.nodes))
+        effect = g.effect_record(found.values[:, :, a, b], found.subtasks)
+        attributes: g.Record = {g.EFFECT: effect, g.MEASURED: found.measured}
+        if found.weights is not None and found.nodes[b].layer == found.nodes[a].layer + 1:
+            attributes[g.WEIGHT] = g.number(float(found.weights[a, b]))
+        graph.add_edge(found.nodes[a].name, found.nodes[b].name, **attributes)
