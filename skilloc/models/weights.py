@@ -97,12 +97,12 @@ def group(model: nn.Module, hook: str) -> dict[str, Float[Tensor, "unit d_unit *
         layer = _linears(model)[_hidden(model, hook)]
         parts = {"out.weight": output_weight(model, hook), "in.weight": layer.weight, "in.bias": layer.bias}
         return {name: part.view(-1, 1, *part.shape[1:]) for name, part in parts.items()}
-    component = _component(model, hook)
+    component = component_of(model, hook)
     rows = _head_rows(model, hook) if kind_of(hook) == "head" else _neuron_rows(model, hook)
     d_unit = _d_head(model, hook) if kind_of(hook) == "head" else 1
     parts = {f"{_OUTPUT[kind_of(hook)]}.weight": output_weight(model, hook)}
     for name in rows:
-        projection = _unwrapped(component._modules[name])
+        projection = unwrapped(component._modules[name])
         parts[f"{name}.weight"] = _by_input(projection).T
         if projection.bias is not None:
             parts[f"{name}.bias"] = projection.bias
@@ -152,7 +152,7 @@ def _hidden(model: MLP, hook: str) -> int:
 
 
 def _neuron_rows(model: nn.Module, hook: str) -> list[str]:
-    modules = _component(model, hook)._modules
+    modules = component_of(model, hook)._modules
     if "solu" in (getattr(model.cfg, "act_fn", None) or ""):
         raise ValueError(
             f"`model` is a {_architecture(model)} with SoLU, which couples the neurons of a layer, so that no weights "
@@ -165,18 +165,18 @@ def _neuron_rows(model: nn.Module, hook: str) -> list[str]:
 
 
 def _head_rows(model: nn.Module, hook: str) -> list[str]:
-    modules = _component(model, hook)._modules
+    modules = component_of(model, hook)._modules
     d_head, z = _d_head(model, hook), len(output_weight(model, hook))
-    if "q" not in modules or not hasattr(_unwrapped(modules["q"]), "weight"):
+    if "q" not in modules or not hasattr(unwrapped(modules["q"]), "weight"):
         raise ValueError(
             f"`model` is a {_architecture(model)}, whose {hook} has no query projection of its own; "
             "ablate at the hook instead"
         )
     rows = []
     for name in ("q", "k", "v"):
-        norm = _unwrapped(modules[f"{name}_norm"]) if f"{name}_norm" in modules else None
+        norm = unwrapped(modules[f"{name}_norm"]) if f"{name}_norm" in modules else None
         over_all_heads = norm is not None and norm.weight.numel() != d_head
-        if _by_input(_unwrapped(modules[name])).shape[1] == z and not over_all_heads:
+        if _by_input(unwrapped(modules[name])).shape[1] == z and not over_all_heads:
             rows.append(name)
     return rows
 
@@ -193,9 +193,9 @@ def _d_head(model: nn.Module, hook: str) -> int:
 
 
 def _output_projection(model: nn.Module, hook: str) -> Any:
-    component = _component(model, hook)
+    component = component_of(model, hook)
     name = _OUTPUT[kind_of(hook)]
-    projection = _unwrapped(component._modules[name]) if name in component._modules else None
+    projection = unwrapped(component._modules[name]) if name in component._modules else None
     if projection is None or getattr(getattr(projection, "weight", None), "ndim", 0) != 2:
         other = "head" if kind_of(hook) == "neuron" else "neuron"
         raise ValueError(
@@ -213,7 +213,12 @@ def _by_input(projection: Any) -> Float[Tensor, "d_in d_out"]:
     return weight if type(projection).__name__ == "Conv1D" else weight.T
 
 
-def _component(model: nn.Module, hook: str) -> Any:
+def component_of(model: nn.Module, hook: str) -> Any:
+    """Return the part of a bridge in which the units of a hook live: the attention, or the MLP, of a block.
+
+    Raises:
+        ValueError: if the model has no such part.
+    """
     blocks, layer, part = _blocks(model), layer_of(hook), _PART[kind_of(hook)]
     if layer >= len(blocks) or part not in blocks[layer]._modules:
         raise ValueError(f'`hook` is "{hook}", but {_architecture(model)} has no such part; see `units_of(model)`')
@@ -226,7 +231,8 @@ def _blocks(model: nn.Module) -> Any:
     return model._modules["blocks"]
 
 
-def _unwrapped(module: Any) -> Any:
+def unwrapped(module: Any) -> Any:
+    """Return the module that a bridge component wraps, however deep, or the module itself."""
     while isinstance(getattr(module, "original_component", None), nn.Module):
         module = module.original_component
     return module

@@ -1,0 +1,112 @@
+"""Keep a mask through training: what was dropped stays exactly zero.
+
+A weight that is zero comes back by its gradient, by momentum that it had before, or by what Adam remembers. So after
+every optimiser step the weights of dropped units (`models.weights.group`) are set to zero, and the optimiser's state
+for them too.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from skilloc.masks import Mask
+from skilloc.models.weights import group, units_of
+
+
+def keep(model: nn.Module, mask: Mask) -> "Keep":
+    """Zero the weights of the dropped units of a model, and return the rule that keeps them at zero.
+
+    The model then computes what it computes with the dropped units held at zero, at every step of
+    `train(model, ..., rules=[keep(model, mask)])`. The same weights, without zeros, are those of `prune(model, mask)`.
+
+    Args:
+        model: a `TransformerBridge` or an `MLP`; changed in place.
+        mask: which units are kept; of some or all hooks of the model.
+
+    Raises:
+        ValueError: if the mask is not about units of the model.
+    """
+    dropped = dropped_weights(model, mask)
+    rule = Keep(dropped)
+    rule.zero()
+    return rule
+
+
+class Keep:
+    """Sets weights, and the optimiser's state for them, to zero after each step; see `keep`.
+
+    Attributes:
+        dropped: True for weights that stay zero, per parameter.
+    """
+
+    def __init__(self, dropped: Mapping[nn.Parameter, Bool[Tensor, "*shape"]]) -> None:
+        self.dropped = dropped
+
+    @torch.no_grad()
+    def zero(self) -> None:
+        """Set the weights to zero."""
+        for parameter, dropped in self.dropped.items():
+            parameter.masked_fill_(dropped, 0)
+
+    @torch.no_grad()
+    def after_step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Set the weights to zero, and whatever the optimiser keeps per weight: momentum, Adam's two averages."""
+        self.zero()
+        for parameter, dropped in self.dropped.items():
+            for value in optimiser.state.get(parameter, {}).values():
+                if isinstance(value, Tensor) and value.shape == dropped.shape:
+                    value.masked_fill_(dropped, 0)
+
+    def after_evaluation(self, row: Mapping[str, float]) -> Mapping[str, float]:
+        """Add nothing to the history."""
+        return {}
+
+    def state(self) -> Mapping[str, float]:
+        """Return nothing: the mask is that of the call, and the zeros are in the weights."""
+        return {}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Put back what `state` returned: nothing."""
+
+
+def check_mask(model: nn.Module, mask: Mask) -> None:
+    """Refuse a mask that is not about units of a model.
+
+    Raises:
+        ValueError: if so.
+    """
+    own = units_of(model, kinds=set(mask.units.kinds))
+    if not set(zip(mask.units.hooks, mask.units.widths, strict=True)) <= set(zip(own.hooks, own.widths, strict=True)):
+        raise ValueError(
+            f"`mask` has {len(mask.units)} units on {len(mask.units.hooks)} hooks but `model` has {len(own)} on "
+            f"{len(own.hooks)}; build masks from units_of(model), after pruning too"
+        )
+
+
+def dropped_weights(model: nn.Module, mask: Mask) -> dict[nn.Parameter, Bool[Tensor, "*shape"]]:
+    """Return which weights belong to dropped units, per parameter that has such weights.
+
+    Raises:
+        ValueError: if the mask is not about units of the model.
+    """
+    check_mask(model, mask)
+    flags: dict[int, Tensor] = {}
+    for hook, kept in mask.units.split(mask.keep).items():
+        gone = torch.from_numpy(~kept).nonzero()[:, 0]
+        for view in group(model, hook).values() if len(gone) else ():
+            # Views of one memory: flags laid out like the memory can be looked at the way the weights are.
+            storage = view.untyped_storage()
+            flag = flags.setdefault(
+                storage.data_ptr(),
+                torch.zeros(storage.nbytes() // view.element_size(), dtype=torch.bool, device=view.device),
+            )
+            flag.as_strided(view.shape, view.stride(), view.storage_offset())[gone.to(view.device)] = True
+    found = {}
+    for parameter in model.parameters():
+        place = parameter.untyped_storage().data_ptr()
+        if place in flags:
+            seen = flags[place].as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())
+            found[parameter] = seen.contiguous()
+    return found
