@@ -84,6 +84,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
     nodes = [graph.nodes[node] for node in diagram.names]
     edges = [graph.edges[diagram.names[a], diagram.names[b]] for a, b in diagram.edges]
     weights = [edge.get(names.WEIGHT) for edge in edges]
+    shares = [node.get(names.SHARE) for node in nodes]
     adds = [node.get(names.ADDS, {}).get(graph.graph.get(names.SUBTASK)) for node in nodes]
     return {
         "name": name,
@@ -99,6 +100,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
             "y": [rounded(y, 4) for y in places[:, 1]],
             **_packed(diagram.effects, diagram.low, diagram.high),
             "adds": adds if any(adds) else None,
+            "share": shares if any(shares) else None,
         },
         "edges": {
             "from": diagram.edges[:, 0].tolist(),

@@ -22,6 +22,8 @@ function showPanel() {
   const adds = nodes.adds && nodes.adds[n];
   if (adds) panel.append(element("p", `Without it, the circuit's loss of ${c.subtask} rises by ${number(adds.value)} nats` +
     (adds.low === null ? "." : ` [${number(adds.low, 2)}, ${number(adds.high, 2)}].`)));
+  const share = nodes.share && nodes.share[n];
+  if (share !== null && share !== undefined) panel.append(element("p", `In ${Math.round(100 * share)} % of the runs.`));
   ends("Comes from", "to", "from", n);
   ends("Goes to", "from", "to", n);
   examplesOf(nodes.name[n]);

@@ -77,20 +77,39 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
 
 
 def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the circuits in a folder by name, and the top examples beside them."""
-    circuits: dict[str, Any] = {}
+    """Return the circuits in a folder by name, in the order of their subtasks, and the top examples beside them.
+
+    Raises:
+        ValueError: if a circuit or the examples cannot be read.
+    """
+    found: list[tuple[Path, Any]] = []
     examples: dict[str, Any] = {}
     for path in sorted(folder.rglob("*.json")):
         if (path.parent / "manifest.json").is_file():
             continue  # a result folder: its own files
         text = path.read_text(encoding="utf-8", errors="replace")
         if path.name == EXAMPLES:
-            examples |= json.loads(text)
+            examples |= _examples(path, text)
         elif '"directed"' in text:
-            found = circuit_graph.load(path)
-            name = found.graph.get(circuit_graph.SUBTASK) or path.stem
-            circuits[name if name not in circuits else str(path.relative_to(folder).with_suffix(""))] = found
+            found.append((path, circuit_graph.load(path)))
+    found.sort(key=lambda pair: _place(pair[1].graph))
+    circuits: dict[str, Any] = {}
+    for path, graph in found:
+        name = graph.graph.get(circuit_graph.SUBTASK) or path.stem
+        circuits[name if name not in circuits else path.relative_to(folder).with_suffix("").as_posix()] = graph
     return circuits, examples
+
+
+def _place(about: Mapping[str, Any]) -> int:
+    own, every = about.get(circuit_graph.SUBTASK), list(about.get(circuit_graph.SUBTASKS, ()))
+    return every.index(own) if own in every else len(every)
+
+
+def _examples(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no examples ({error}); delete it, or make the circuits again") from error
 
 
 def _record(study: Study, folder: Path) -> Record:

@@ -14,6 +14,9 @@ SWEEPS = 12
 TALLEST = 40
 """Nodes above each other; a column with more is staggered over several lanes."""
 
+SHIFTS = (-0.25, 0.25, 0.0)
+"""Of the columns of units in turn, in distances between their nodes."""
+
 LANE, GAP = 0.22, 1.0
 """Distance between the lanes of a column and between columns."""
 
@@ -95,7 +98,8 @@ def place(diagram: Diagram) -> Float[np.ndarray, "node 2"]:
 
     Inputs and outputs keep their order. Units are ordered so that few edges cross: each moves to the mean height of
     its neighbours, weighted by the edges' largest |effect|, to and fro over the columns. A column of more than 40 is
-    staggered over several lanes.
+    staggered over several lanes. Neighbouring columns are shifted a little against each other, so that edges do not
+    pass through the units between.
     """
     columns = [np.flatnonzero(diagram.columns == column) for column in np.unique(diagram.columns)]
     weights = np.nan_to_num(np.abs(diagram.flows)).max(axis=0, initial=0.0) + 1e-12
@@ -103,11 +107,12 @@ def place(diagram: Diagram) -> Float[np.ndarray, "node 2"]:
     for members in columns:
         heights[members] = _even(len(members))
     free = [members for members in columns if diagram.kinds[members[0]] not in (names.INPUT, names.OUTPUT)]
+    ordered = list(enumerate(free))
     for sweep in range(SWEEPS):
-        for members in free if sweep % 2 == 0 else free[::-1]:
+        for i, members in ordered if sweep % 2 == 0 else ordered[::-1]:
             wanted = _mean_heights(diagram.edges, weights, heights)[members]
             order = np.argsort(-np.where(np.isfinite(wanted), wanted, heights[members]), kind="stable")
-            heights[members[order]] = _even(len(members))
+            heights[members[order]] = _even(len(members), SHIFTS[i % len(SHIFTS)])
     places = np.empty((len(heights), 2))
     places[:, 1] = heights
     x = 0.0
@@ -119,9 +124,9 @@ def place(diagram: Diagram) -> Float[np.ndarray, "node 2"]:
     return places
 
 
-def _even(n: int) -> Float[np.ndarray, " n"]:
-    """Heights of n nodes, from the top down."""
-    return 1 - (np.arange(n) + 0.5) / n
+def _even(n: int, shift: float = 0.0) -> Float[np.ndarray, " n"]:
+    """Heights of n nodes, from the top down, shifted by a part of their distance."""
+    return 1 - (np.arange(n) + 0.5 + shift) / n
 
 
 def _mean_heights(

@@ -1,0 +1,82 @@
+"""Whether and when networks learn: curves of loss and of what is not yet learned, fractions that learn."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+
+def survival_curve(
+    ax: Axes, curve: Mapping[str, Sequence[float]], *, end: float, colour: str, label: str, dashed: bool = False
+) -> Axes:
+    """Draw the fraction of runs in which something has not happened yet, as steps, with its band.
+
+    Args:
+        ax: where to draw.
+        curve: equally long `time`, `fraction`, `low` and `high`, as of `intervals.Survival`.
+        end: where the last run was given up.
+        colour: of the line and the band.
+        label: for a legend.
+        dashed: whether the line is.
+    """
+    time = np.append(curve["time"], max(end, curve["time"][-1]))
+    fraction, low, high = (np.append(curve[name], curve[name][-1]) for name in ("fraction", "low", "high"))
+    ax.fill_between(time, low, high, step="post", color=colour, alpha=0.13, lw=0)
+    ax.step(time, fraction, where="post", color=colour, ls=(0, (3, 1.5)) if dashed else "-", label=label)
+    ax.set(ylim=(-0.03, 1.03), ylabel="fraction of seeds")
+    return ax
+
+
+def learned_dots(
+    ax: Axes,
+    names: Sequence[str],
+    value: Float[np.ndarray, "arm"],
+    low: Float[np.ndarray, "arm"],
+    high: Float[np.ndarray, "arm"],
+    *,
+    colours: Sequence[str],
+    counts: Sequence[str],
+) -> Axes:
+    """Draw one row per arm: the fraction of seeds that learned as a dot, its interval as a bar, the count at the right.
+
+    Args:
+        ax: where to draw.
+        names: of the arms, from the top.
+        value: fractions.
+        low: lower ends of their intervals.
+        high: upper ends.
+        colours: one per arm.
+        counts: what to write beside each row, such as "7 of 8".
+    """
+    for row, (colour, count) in enumerate(zip(colours, counts, strict=True)):
+        ax.plot([low[row], high[row]], [row, row], color=colour, lw=2, solid_capstyle="butt")
+        ax.plot([value[row]], [row], "o", color=colour, ms=4.5, mec="white", mew=0.6, clip_on=False, zorder=3)
+        ax.text(1.04, row, count, fontsize=7, va="center", transform=ax.get_yaxis_transform())
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="fraction of seeds that learned")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color="#dddddd", lw=0.5)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def examples_axis(ax: Axes, low: float, high: float, *, label: str) -> Axes:
+    """Make the x axis logarithmic, from `low` to `high` examples, with few labels such as 50 k, 2 M and 1 G."""
+    decades = np.log10(high / low)
+    steps = (1, 2, 5) if decades < 1.4 else (1, 3) if decades < 2.3 else (1,)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    ticks = [step * power for power in powers for step in steps if low <= step * power <= high]
+    ax.set(xscale="log", xlim=(low, high), xlabel=label)
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: _count(count)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    return ax
+
+
+def _count(count: float) -> str:
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.999 * size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.3g}"
