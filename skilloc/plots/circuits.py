@@ -75,11 +75,11 @@ def circuit_legend(
     figure: Figure, diagram: Diagram, *, subtask: str | None = None, signed: bool = True, most_edges: int = 400
 ) -> None:
     """Explain markers, colours and sizes of `circuit_diagram`, called with the same arguments, below all axes."""
-    handles = [_dot(MARKERS[kind], 5, WORDS[kind]) for kind in MARKERS if kind in diagram.kinds]
+    handles = [_dot(MARKERS[kind], 5.0, WORDS[kind]) for kind in MARKERS if kind in diagram.kinds]
     if subtask is None:
         handles += [Line2D([], [], color=colour_of(s), lw=2, label=name) for s, name in enumerate(diagram.subtasks)]
         if len(diagram.subtasks) > 1:
-            handles.append(_dot("o", 5, "ring: also needed by", mfc="white", mec=CONTROL, mew=1.5))
+            handles.append(_dot("o", 5.0, "ring: also needed by", mfc="white", mec=CONTROL, mew=1.5))
     elif signed:
         handles.append(Line2D([], [], color=POSITIVE, lw=2, label="needed"))
         handles.append(Line2D([], [], color=NEGATIVE, lw=2, label="harmful"))
@@ -91,7 +91,7 @@ def circuit_legend(
         left_out = f" ({most_edges} of {len(diagram.edges):,} edges)" if len(diagram.edges) > most_edges else ""
         label = f"edge, {short(_largest(diagram.flows))} nats{left_out}"
         handles.append(Line2D([], [], color=CONTROL, lw=THICKEST, label=label))
-    handles.append(_dot("o", 5, "interval contains 0", alpha=FAINT))
+    handles.append(_dot("o", 5.0, "interval contains 0", alpha=FAINT))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2)
 
 
@@ -133,6 +133,8 @@ def _draw_edges(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None,
     rows, values = _shown(diagram.flows, row)
     kept = np.argsort(np.abs(values), kind="stable")[-most:]
     kept = kept[values[kept] != 0]
+    if not len(kept):
+        return
     across = np.arange(len(values))
     faint = uncertain(diagram.flows_low[rows, across], diagram.flows_high[rows, across])
     codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]

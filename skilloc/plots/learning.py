@@ -37,29 +37,72 @@ def learned_dots(
     high: Float[np.ndarray, "arm"],
     *,
     colours: Sequence[str],
-    counts: Sequence[str],
+    beside: Sequence[str],
 ) -> Axes:
-    """Draw one row per arm: the fraction of seeds that learned as a dot, its interval as a bar, the count at the right.
+    """Draw one row per arm: the fraction of seeds that learned as a dot, and its interval as a bar.
 
     Args:
         ax: where to draw.
-        names: of the arms, from the top.
+        names: of the arms, from the top, in the colours of their rows.
         value: fractions.
         low: lower ends of their intervals.
         high: upper ends.
         colours: one per arm.
-        counts: what to write beside each row, such as "7 of 8".
+        beside: what to write at the right of each row, such as "7 of 8".
     """
-    for row, (colour, count) in enumerate(zip(colours, counts, strict=True)):
+    _rows(ax, names, value, low, high, colours=colours, beside=beside)
+    ax.set(xlim=(-0.02, 1.02), xlabel="fraction of seeds that learned")
+    return ax
+
+
+def ratio_dots(
+    ax: Axes,
+    names: Sequence[str],
+    value: Float[np.ndarray, "arm"],
+    low: Float[np.ndarray, "arm"],
+    high: Float[np.ndarray, "arm"],
+    *,
+    colours: Sequence[str],
+    beside: Sequence[str],
+) -> Axes:
+    """Draw one row per ratio, as `learned_dots` draws fractions, on a logarithmic axis with a line at 1.
+
+    A ratio or an end of an interval may be infinite; the bar then reaches the edge, and an infinite ratio has no dot.
+    """
+    known = np.concatenate([ends[np.isfinite(ends)] for ends in (value, low, high)])
+    edge = 1.6 * max(float(known.max()), 2.0)
+    ax.axvline(1, color="black", lw=0.6)
+    _rows(ax, names, value, low, np.minimum(high, edge), colours=colours, beside=beside)
+    first = 0.8 * min(float(known.min()), 1.0)
+    ax.set(xscale="log", xlim=(first, edge))
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100, 200) if first <= tick]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    return ax
+
+
+def _rows(
+    ax: Axes,
+    names: Sequence[str],
+    value: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    colours: Sequence[str],
+    beside: Sequence[str],
+) -> None:
+    for row, colour in enumerate(colours):
         ax.plot([low[row], high[row]], [row, row], color=colour, lw=2, solid_capstyle="butt")
-        ax.plot([value[row]], [row], "o", color=colour, ms=4.5, mec="white", mew=0.6, clip_on=False, zorder=3)
-        ax.text(1.04, row, count, fontsize=7, va="center", transform=ax.get_yaxis_transform())
+        if np.isfinite(value[row]):
+            ax.plot([value[row]], [row], "o", color=colour, ms=4.5, mec="white", mew=0.6, clip_on=False, zorder=3)
+        ax.text(1.04, row, beside[row], fontsize=7, va="center", transform=ax.get_yaxis_transform())
     ax.set_yticks(range(len(names)), names)
-    ax.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="fraction of seeds that learned")
+    for label, colour in zip(ax.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="#dddddd", lw=0.5)
     ax.set_axisbelow(True)
-    return ax
 
 
 def examples_axis(ax: Axes, low: float, high: float, *, label: str) -> Axes:
