@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from skilloc.pages import circuit_page as circuit_page
     from skilloc.pages import report_page as report_page
     from skilloc.pages import top_examples as top_examples
+    from skilloc.relearning import Grid as Grid
+    from skilloc.relearning import Relearning as Relearning
+    from skilloc.relearning import relearn_controls as relearn_controls
+    from skilloc.relearning import relearn_probe as relearn_probe
+    from skilloc.relearning import verdicts as verdicts
     from skilloc.removal import Removal as Removal
     from skilloc.removal import pair_interactions as pair_interactions
     from skilloc.removal import removal_effects as removal_effects
@@ -75,6 +80,7 @@ _HOMES = {
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
     "skilloc.models.weights": ("units_of",),
     "skilloc.pages": ("circuit_page", "report_page", "top_examples"),
+    "skilloc.relearning": ("Grid", "Relearning", "relearn_controls", "relearn_probe", "verdicts"),
     "skilloc.removal": ("Removal", "pair_interactions", "removal_effects"),
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),

@@ -1,0 +1,221 @@
+"""One repair, and one run of the attack, with losses on held-out examples all along."""
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from skilloc.intervene import losses
+from skilloc.masks import Mask
+from skilloc.pruning import keep
+from skilloc.relearning.settings import Grid
+from skilloc.tasks import Batch, Subtask
+from skilloc.tasks.stream import stream
+from skilloc.training import Rule, TrainConfig, train
+
+EPS = 1e-8
+"""Of Adam. With the larger one of the paper's training, the small gradients of a pruned network would not count."""
+
+CLOSE = 0.01
+"""Repair stops when every kept subtask is this part of the way from the original's loss to chance, or nearer."""
+
+LOOKS = 16
+"""Number of evaluations during repair."""
+
+
+class HeldOut(NamedTuple):
+    """Examples that no run trains on.
+
+    Attributes:
+        selection: of the reported subtask, to choose by.
+        folds: of the reported subtask, to state numbers on.
+        kept_selection: of the kept subtasks, to end the repair by.
+        kept: of the kept subtasks, to state numbers on.
+    """
+
+    selection: Batch
+    folds: tuple[Batch, ...]
+    kept_selection: Mapping[str, Batch]
+    kept: Mapping[str, Batch]
+
+    def record(self) -> dict[str, Any]:
+        """Return digests of the examples."""
+        kept = {name: [batch.digest, self.kept[name].digest] for name, batch in self.kept_selection.items()}
+        return {"report": [self.selection.digest, *(fold.digest for fold in self.folds)], "kept": kept}
+
+
+class Run(NamedTuple):
+    """Losses during one attack, in nats; NaN after training diverged."""
+
+    selection: Float64[np.ndarray, " step"]
+    report: Float64[np.ndarray, "step fold"]
+    kept: Float64[np.ndarray, "step subtask"]
+
+
+class Repaired(NamedTuple):
+    """A copy of a model after its repair.
+
+    Attributes:
+        model: the copy.
+        steps: number of steps that it took.
+        before: loss on the report split of each kept subtask, in nats.
+        after: the same after the repair.
+    """
+
+    model: nn.Module
+    steps: int
+    before: Float64[np.ndarray, " subtask"]
+    after: Float64[np.ndarray, " subtask"]
+
+
+def hold_out(report: Subtask, kept: Sequence[Subtask], grid: Grid, device: torch.device) -> HeldOut:
+    """Draw the held-out examples; the same for all models and seeds.
+
+    Raises:
+        ValueError: if a finite subtask has too few.
+    """
+    stated = report.draw(grid.held_out, split="report")
+    parts = np.array_split(np.arange(len(stated)), grid.folds)
+    folds = tuple(Batch(stated.inputs[p[0] : p[-1] + 1], stated.targets[p[0] : p[-1] + 1]).to(device) for p in parts)
+    on_selection = {subtask.name: subtask.draw(grid.held_out, split="selection").to(device) for subtask in kept}
+    on_report = {subtask.name: subtask.draw(grid.held_out, split="report").to(device) for subtask in kept}
+    return HeldOut(report.draw(grid.held_out, split="selection").to(device), folds, on_selection, on_report)
+
+
+def targets_of(original: nn.Module, held_out: HeldOut, chance: float) -> dict[str, float]:
+    """Return the loss on the selection split of each kept subtask below which a model counts as whole, in nats."""
+    found = {name: _mean(original, batch) for name, batch in held_out.kept_selection.items()}
+    return {name: loss + CLOSE * max(0.0, chance - loss) for name, loss in found.items()}
+
+
+def repair(
+    model: nn.Module,
+    kept: Sequence[Subtask],
+    held_out: HeldOut,
+    targets: Mapping[str, float],
+    grid: Grid,
+    *,
+    seed: int,
+    mask: Mask | None = None,
+) -> Repaired:
+    """Train a copy of a model on the kept subtasks until it is as good at them as the original, if it is not.
+
+    Args:
+        model: it is left as it was.
+        kept: what is trained.
+        held_out: what is measured.
+        targets: see `targets_of`.
+        grid: the settings.
+        seed: of the examples.
+        mask: held at zero, if given.
+    """
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.requires_grad_(True)
+    heard = _Heard()
+    rules: list[Rule] = [heard] if mask is None else [keep(copied, mask), heard]
+    before = np.array([_mean(copied, batch) for batch in held_out.kept.values()])
+    short = any(not _mean(copied, held_out.kept_selection[name]) < target for name, target in targets.items())
+    steps = 0
+    if short and grid.repair:
+        config = TrainConfig(
+            steps=grid.repair,
+            lr=grid.repair_rate,
+            eps=EPS,
+            evaluate_every=max(1, grid.repair // LOOKS),
+            until=dict(targets),
+        )
+        sample = _on(copied, stream(kept, grid.each, seed=seed))
+        try:
+            train(copied, sample, config, evaluate=held_out.kept_selection, rules=rules, progress=False)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"`repair_rate` {grid.repair_rate} makes training diverge ({error}); use a smaller one"
+            ) from error
+        steps = int(heard.rows[-1]["step"])
+    after = np.array([_mean(copied, batch) for batch in held_out.kept.values()])
+    return Repaired(copied, steps, before, after)
+
+
+def attack_once(
+    model: nn.Module,
+    attack: Sequence[Subtask],
+    held_out: HeldOut,
+    grid: Grid,
+    *,
+    rate: float,
+    size: int | None,
+    seed: int,
+    mask: Mask | None = None,
+) -> Run:
+    """Train a copy of a model on the attacked subtasks, once, and measure it at every budget.
+
+    Args:
+        model: it is left as it was.
+        attack: what is trained.
+        held_out: what is measured.
+        grid: the settings.
+        rate: of Adam.
+        size: number of different training examples per subtask; None = fresh ones at every step.
+        seed: of the examples.
+        mask: held at zero, if given.
+    """
+    copied, heard = copy.deepcopy(model), _Heard()
+    folds = {f"fold_{i}": batch for i, batch in enumerate(held_out.folds)}
+    kept = {f"kept_{name}": batch for name, batch in held_out.kept.items()}
+    config = TrainConfig(steps=grid.budgets[-1], lr=rate, eps=EPS, evaluate_at=grid.budgets)
+    rules: list[Rule] = [heard] if mask is None else [keep(copied, mask), heard]
+    evaluate = {"selection": held_out.selection, **folds, **kept}
+    sample = _on(copied, stream(attack, grid.each, seed=seed, examples=size))
+    # A rate that diverges is not the attacker's best; what was heard before stands.
+    with contextlib.suppress(FloatingPointError):
+        train(copied, sample, config, evaluate=evaluate, rules=rules, progress=False)
+    rows = {int(row["step"]): row for row in heard.rows}
+
+    def columns(names: Sequence[str]) -> Float64[np.ndarray, "step column"]:
+        nothing = dict.fromkeys(names, np.nan)
+        return np.array([[rows.get(step, nothing)[name] for name in names] for step in grid.steps], dtype=np.float64)
+
+    return Run(columns(["selection"])[:, 0], columns(list(folds)), columns(list(kept)))
+
+
+class _Heard:
+    """Keeps the rows of a history, also of a run that fails."""
+
+    def __init__(self) -> None:
+        self.rows: list[Mapping[str, float]] = []
+
+    def after_step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Change nothing."""
+
+    def after_evaluation(self, row: Mapping[str, float]) -> Mapping[str, float]:
+        """Keep the row."""
+        self.rows.append(dict(row))
+        return {}
+
+    def state(self) -> Mapping[str, float]:
+        """Return nothing: these runs write no checkpoints."""
+        return {}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Put back nothing."""
+
+
+def _mean(model: nn.Module, batch: Batch) -> float:
+    return float(losses(model, batch).mean())
+
+
+def _on(model: nn.Module, sample: Any) -> Any:
+    """Put the examples where the model is."""
+    device = next(model.parameters()).device
+
+    def moved(step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = sample(step)
+        return inputs.to(device), targets.to(device)
+
+    return moved

@@ -1,0 +1,87 @@
+"""The controls that can be made from the original and the pruned model."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from skilloc.masks import Mask, matched_random
+from skilloc.models.mlp import MLP
+from skilloc.models.weights import units_of
+from skilloc.pruning import prune
+from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
+
+
+def relearn_controls(original: Model, pruned: Model, *, seeds: Sequence[int]) -> dict[str, Model]:
+    """Return the original, random masks of equal size and layers, and never-trained networks of the pruned shape.
+
+    Each seed has a random mask and initial values of its own, so that intervals over seeds cover that choice. Where
+    nothing was pruned there is no random mask, and the verdict says so. A network that never saw the subtask, and, for
+    a localized model, plain finetuning for as long, must be trained; add them under the names in `CONTROLS`.
+
+    Args:
+        original: before anything was done to it; or one model per seed.
+        pruned: the model that the question is about, in its smaller shape; or one per seed.
+        seeds: those of the probe.
+
+    Raises:
+        ValueError: if the number of models is not that of seeds, or the two models are of different make.
+    """
+    pairs = list(zip(_listed(original, seeds), _listed(pruned, seeds), seeds, strict=True))
+    found: dict[str, Model] = {ORIGINAL: original, NEVER: [untrained(small, seed=seed) for _, small, seed in pairs]}
+    if any(units_of(small).widths != units_of(large).widths for large, small, _ in pairs):
+        found[RANDOM] = [randomly_pruned(large, small, seed=seed) for large, small, seed in pairs]
+    return found
+
+
+def randomly_pruned(original: Any, pruned: Any, *, seed: int) -> Any:
+    """Return the original without as many units on every hook as another model lacks, chosen at random.
+
+    Raises:
+        ValueError: if the other model has other hooks, or more units than the original.
+    """
+    units, left = units_of(original), units_of(pruned)
+    widths = dict(zip(left.hooks, left.widths, strict=True))
+    if not set(widths) <= set(units.hooks) or any(
+        widths.get(h, 0) > w for h, w in zip(units.hooks, units.widths, strict=True)
+    ):
+        raise ValueError(
+            f"`pruned` has widths {left.widths} but `original` {units.widths}; pass the model that it was pruned from"
+        )
+    keep = np.concatenate([np.arange(w) < widths.get(h, 0) for h, w in zip(units.hooks, units.widths, strict=True)])
+    return prune(original, matched_random(Mask(units, keep), seed=seed))
+
+
+@torch.no_grad()
+def untrained(model: Any, *, seed: int) -> Any:
+    """Return a network of the same shape with fresh initial values.
+
+    An `MLP` gets those of `MLP(..., seed=seed)`. Of a language model, matrices are normal with the standard deviation
+    that its configuration names (`initializer_range`; 0.02 if it names none), gains of norms are 1, and biases 0.
+    """
+    if isinstance(model, MLP):
+        cfg = model.cfg
+        fresh = MLP(cfg.d_in, cfg.d_out, cfg.widths, len(cfg.widths) + 1, activation=cfg.activation, seed=seed)
+        return fresh.to(model.out.weight)
+    fresh = copy.deepcopy(model).eval()
+    config = getattr(getattr(model, "original_model", model), "config", None)
+    spread = float(getattr(config, "initializer_range", 0) or 0)
+    spread = spread if spread > 0 else 0.02
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in fresh.named_parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(torch.empty(parameter.shape).normal_(0, spread, generator=generator))
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    return fresh
+
+
+def _listed(model: Model, seeds: Sequence[int]) -> list[nn.Module]:
+    if isinstance(model, nn.Module):
+        return [model] * len(seeds)
+    if len(model) != len(seeds):
+        raise ValueError(f"there are {len(model)} models for {len(seeds)} `seeds`; pass one, or one per seed")
+    return list(model)

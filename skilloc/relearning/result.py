@@ -1,0 +1,134 @@
+"""What the attack measured: losses of every model, under every setting, at every step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from skilloc import store
+
+STARTS = ("as it is", "repaired")
+"""What the attack starts from."""
+
+DIMS = {
+    "selection": ("model", "start", "size", "rate", "step", "seed"),
+    "report": ("model", "start", "size", "rate", "step", "seed", "fold"),
+    "kept": ("model", "start", "size", "rate", "step", "seed", "subtask"),
+    "repair": ("model", "stage", "seed", "subtask"),
+    "repair_steps": ("model", "seed"),
+}
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """Losses under attack, in nats; NaN where a rate made training diverge.
+
+    A model that needed no repair has the same losses from both starts.
+
+    Attributes:
+        selection: of the reported subtask, on the selection split: rates and budgets are chosen here.
+        report: the same on the report split, by fold: numbers are stated here.
+        kept: of the kept subtasks, on the report split.
+        repair: of the kept subtasks, on the report split, before and after the repair.
+        repair_steps: number of steps that the repair took.
+        models: names on the model axis.
+        sizes: numbers of training examples; None = fresh ones at every step.
+        rates: learning rates.
+        steps: numbers of attack steps, from 0.
+        subtasks: names of the kept subtasks.
+        chance: loss of guessing evenly, log(number of classes), in nats.
+        made: what made it. JSON only.
+    """
+
+    selection: Float[np.ndarray, "model start size rate step seed"]
+    report: Float[np.ndarray, "model start size rate step seed fold"]
+    kept: Float[np.ndarray, "model start size rate step seed subtask"]
+    repair: Float[np.ndarray, "model stage seed subtask"]
+    repair_steps: Float[np.ndarray, "model seed"]
+    models: tuple[str, ...]
+    sizes: tuple[int | None, ...]
+    rates: tuple[float, ...]
+    steps: tuple[int, ...]
+    subtasks: tuple[str, ...]
+    chance: float
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def place(self, model: str) -> int:
+        """Return the position of a model.
+
+        Raises:
+            ValueError: if there is no such model.
+        """
+        if model not in self.models:
+            raise ValueError(f'unknown model "{model}"; attacked were {", ".join(self.models)}')
+        return self.models.index(model)
+
+    def save(self, folder: Path | str) -> None:
+        """Write to a result folder (see `skilloc.store`)."""
+        labels = {
+            "model": list(self.models),
+            "subtask": list(self.subtasks),
+            "stage": ["before", "after"],
+            "start": list(STARTS),
+        }
+        arrays = {
+            name: store.Labelled(getattr(self, name), dims, {dim: labels[dim] for dim in dims if dim in labels})
+            for name, dims in DIMS.items()
+        }
+        spec = {
+            "what": "relearning",
+            "models": list(self.models),
+            "sizes": list(self.sizes),
+            "rates": list(self.rates),
+            "steps": list(self.steps),
+            "subtasks": list(self.subtasks),
+            "chance": self.chance,
+            "made": dict(self.made),
+        }
+        store.write(Path(folder), spec, {}, arrays)
+
+    @staticmethod
+    def load(folder: Path | str) -> "Relearning":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no result.
+            ValueError: if it was cut or altered, or is not of this kind.
+        """
+        result = store.read(Path(folder))
+        spec = result.spec
+        if spec.get("what") != "relearning":
+            raise ValueError(
+                f"`folder` {folder} holds a result of kind {spec.get('what')!r}, not of relearning; pass a folder that "
+                "`skilloc relearn` wrote"
+            )
+        axes: dict[str, Any] = {name: tuple(spec[name]) for name in ("models", "sizes", "rates", "steps", "subtasks")}
+        arrays: dict[str, Any] = {name: result.arrays[name].values for name in DIMS}
+        return Relearning(**arrays, **axes, chance=spec["chance"], made=spec["made"])
+
+
+def over_seeds(parts: Sequence[Relearning]) -> Relearning:
+    """Join the same question asked with different seeds.
+
+    Raises:
+        ValueError: if there is nothing to join, or the parts differ in more than their seeds.
+    """
+    if not parts:
+        raise ValueError("`parts` is empty; pass at least one result")
+    first = parts[0]
+    for part in parts:
+        for name in ("models", "sizes", "rates", "steps", "subtasks"):
+            if getattr(part, name) != getattr(first, name):
+                raise ValueError(
+                    f"`parts` differ in their {name}, {getattr(part, name)} and {getattr(first, name)}; join results "
+                    "of the same models under the same attack"
+                )
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=dims.index("seed"))
+        for name, dims in DIMS.items()
+    }
+    seeds = [seed for part in parts for seed in part.made.get("seeds", [])]
+    return replace(first, **joined, made={**first.made, "seeds": seeds})

@@ -1,0 +1,103 @@
+"""Settings of the attack, and what may be attacked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from skilloc.tasks import Subtask
+
+Model = nn.Module | Sequence[nn.Module]
+"""A model, or one per seed: another draw of a random control, or a network that was trained with that seed."""
+
+ORIGINAL, NEVER, UNSEEN = "original", "never trained", "never saw"
+RANDOM, PLAIN = "random mask", "plain finetuning"
+
+CONTROLS: Mapping[str, str] = {
+    ORIGINAL: "the network before anything was done to it",
+    RANDOM: "the original without as many units on every hook, chosen at random",
+    NEVER: "a network of the pruned one's shape with fresh initial values",
+    UNSEEN: "a network that was trained on everything but the subtask",
+    PLAIN: "the original after finetuning for as long as localizing took, without the penalty",
+}
+"""Names of models that are controls; every other model is a candidate, and gets a verdict."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Settings of the attack. Every combination of rate, size and seed is one run; budgets are read off it.
+
+    Attributes:
+        rates: learning rates of Adam, rising; the attacker's best is chosen per model, size and budget.
+        budgets: numbers of steps, rising.
+        sizes: numbers of different training examples per attacked subtask; None = fresh ones at every step.
+        each: examples per attacked subtask and step.
+        held_out: examples per subtask, on the selection split and again on the report split.
+        folds: disjoint parts of the report examples.
+        repair: steps of training on the kept subtasks before the attack, at most.
+        repair_rate: the rate of these.
+    """
+
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    budgets: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    sizes: tuple[int | None, ...] = (None,)
+    each: int = 64
+    held_out: int = 512
+    folds: int = 8
+    repair: int = 256
+    repair_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("rates", "budgets"):
+            values = getattr(self, name)
+            if not values or min(values) <= 0 or list(values) != sorted(set(values)):
+                raise ValueError(f"`{name}` is {values}; use at least one, all positive, rising")
+        numbers = [1 if size is None else size for size in self.sizes]
+        if not numbers or len(set(self.sizes)) < len(numbers) or min(numbers) < 1:
+            raise ValueError(f"`sizes` is {self.sizes}; use different numbers from 1 up, or None for fresh examples")
+        for name, least in (("each", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
+        if self.repair_rate <= 0:
+            raise ValueError(f"`repair_rate` is {self.repair_rate}; use a positive number")
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Where the losses are measured: before the attack, and after every budget."""
+        return (0, *self.budgets)
+
+    def record(self) -> dict[str, Any]:
+        """Return a JSON form."""
+        return asdict(self)
+
+
+def attack_kind(attack: Sequence[Subtask], report: Subtask, kept: Sequence[Subtask]) -> str:
+    """Return what an attack trains on, in words."""
+    names, held = {subtask.name for subtask in attack}, {subtask.name for subtask in kept}
+    if names == {report.name}:
+        return "the subtask itself"
+    if names <= held:
+        return "kept data only"
+    return "the subtask among others" if report.name in names else "related data"
+
+
+def check_models(models: Mapping[str, Model], seeds: Sequence[int]) -> None:
+    """Refuse models that cannot be compared.
+
+    Raises:
+        ValueError: if the original, a network that never learned the subtask, or a candidate is missing, or the number
+            of models of one name is not that of seeds.
+    """
+    if ORIGINAL not in models or not {NEVER, UNSEEN} & set(models):
+        raise ValueError(
+            f'`models` are {", ".join(models)}; "{ORIGINAL}" must be there, and "{NEVER}" or "{UNSEEN}": build them '
+            "with `relearn_controls(original, pruned, seeds=...)`"
+        )
+    if not set(models) - set(CONTROLS):
+        raise ValueError("`models` are all controls; add the model that the question is about, under another name")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"`seeds` is {tuple(seeds)}; use different numbers of at least 0, 3 or more for intervals")
+    for name, model in models.items():
+        if not isinstance(model, nn.Module) and len(model) != len(seeds):
+            raise ValueError(f'`models` has {len(model)} of "{name}" for {len(seeds)} seeds; pass one, or one per seed')
