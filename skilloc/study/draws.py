@@ -107,6 +107,30 @@ def redraw(
         ValueError: if the effects do not say how their examples were drawn, the model is another one, or the texts
             have changed.
     """
+    subtasks, settings = recalled(opened, effects, subtasks=subtasks, reference=reference)
+    batches = draw(subtasks, settings)
+    for name, batch in batches.items():
+        if batch.digest != effects.made["tokens"].get(name):
+            raise ValueError(
+                f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
+            )
+    return batches, reference_of(opened, subtasks, batches, effects.units, settings)
+
+
+def recalled(
+    opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, reference: str | None = None
+) -> tuple[Mapping[str, Subtask], Settings]:
+    """Return what the examples of a result were drawn from, and the settings of that draw.
+
+    Args:
+        opened: the model that the effects were measured on.
+        effects: effects that a study measured.
+        subtasks: what they were drawn from; read again from the sources in the record if not given.
+        reference: another reference than theirs.
+
+    Raises:
+        ValueError: if the effects do not say how their examples were drawn, or the model is another one.
+    """
     drawn: Mapping[str, Any] | None = effects.made.get("drawn")
     if not drawn:
         raise ValueError("`effects` do not say how their examples were drawn; measure them with `skilloc effects`")
@@ -123,13 +147,7 @@ def redraw(
         if not all(sources.values()):
             raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
         subtasks = subtasks_of(opened, sources, length=drawn["length"])
-    batches = draw(subtasks, settings)
-    for name, batch in batches.items():
-        if batch.digest != effects.made["tokens"].get(name):
-            raise ValueError(
-                f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
-            )
-    return batches, reference_of(opened, subtasks, batches, effects.units, settings)
+    return subtasks, settings
 
 
 def _draw(subtasks: Mapping[str, Subtask], settings: Settings, split: str) -> dict[str, Batch]:

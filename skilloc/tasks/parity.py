@@ -61,6 +61,11 @@ def parity_subtasks(
     return found
 
 
+def input_names(n: int, atoms: int) -> tuple[str, ...]:
+    """Return what the inputs of a parity world are called: `control 0`, ..., then `bit 0`, ..."""
+    return (*(f"control {i}" for i in range(atoms)), *(f"bit {i}" for i in range(n)))
+
+
 def parity_stream(
     subtasks: Iterable[Subtask], each: int, *, seed: int
 ) -> Callable[[int], tuple[Float[Tensor, "example d_in"], Int[Tensor, "example"]]]:

@@ -1,0 +1,101 @@
+"""`skilloc circuit`: the units that carry a subtask, how they feed each other, and whether they are the skill."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from skilloc.cli.effects import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from skilloc.effects import Effects
+    from skilloc.models.language import Opened
+
+
+@dataclass(frozen=True)
+class Command:
+    """Trace the circuit of each subtask: its units, the edges between them, and what they keep of the skill.
+
+    Units are chosen by the effects in DIR; everything stated is measured on another split of the examples. Several
+    folders (other seeds or references, of one model) give the circuits that they agree on.
+    """
+
+    model: Model
+    """the model that DIR is about"""
+    folder: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
+    """a folder that `skilloc effects` wrote"""
+    out: Path
+    """folder for the circuits"""
+    subtask: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
+    """subtasks to trace"""
+    top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """this many units with the largest effects (default: 50)"""
+    share: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
+    """instead: as few units as keep this share of the skill, such as 0.9"""
+    paths: Annotated[str | None, arg(metavar="PATHS", help_behavior_hint="")] = None
+    """edges along all paths (total), or only along what a unit itself writes (direct). Default: direct for an MLP, with
+    its closed form, and total for a language model"""
+    reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    """what all other units are held at: zero, mean or resample (default: as in DIR)"""
+    agreement: float = 0.5
+    """of several DIR: the share of them that a unit must be in"""
+    draws: int = 5
+    """number of random circuits beside each size"""
+    edges: int = 5000
+    """number of edges to keep, the largest"""
+    seed: int = 0
+    """of the random circuits"""
+    device: str = "cpu"
+    """where the model runs"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Trace, save, print."""
+        if self.top is not None and self.share is not None:
+            raise ValueError("`top` and `share` are two ways to choose the units; give one of them")
+        from skilloc.circuits.trace import Tracing
+        from skilloc.cli import circuit_tables, tables
+        from skilloc.models.language import open_model
+        from skilloc.study.folder import load_study
+        from skilloc.study.tracing import TOP, Choice, circuits_record, trace_runs, trace_study
+
+        runs = [load_study(folder).effects for folder in self.folder]
+        opened = open_model(self.model, device=self.device)
+        choice = Choice(None if self.share is not None else self.top or TOP, self.share)
+        config = Tracing(draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
+        if len(runs) == 1:
+            found = trace_study(
+                opened, runs[0], self.out, choice, config, subtasks=self.subtask, reference=self.reference
+            )
+        else:
+            if self.reference is not None:
+                raise ValueError("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
+            found = trace_runs(opened, runs, self.out, choice, config, subtasks=self.subtask, share=self.agreement)
+        page = write_page(opened, runs[0], found, self.out)
+        record = {"out": str(self.out), "model": opened.name, "page": str(page), **circuits_record(found, runs[0])}
+        if self.json:
+            tables.print_json(record)
+            return
+        circuit_tables.print_circuits(record)
+        print(f"saved in {self.out}: a .json and a .graphml per subtask; look at {page}")
+
+
+def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any]", out: Path) -> Path:
+    """Write the circuits as one page, with the examples that excite each unit most; return where it is."""
+    import json
+
+    from skilloc.pages import circuit_page, top_examples, write
+    from skilloc.study.draws import redraw
+
+    batches, _ = redraw(opened, effects)
+    names = dict.fromkeys(name for graph in circuits.values() for name in graph)
+    decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))
+    examples = top_examples(opened.model, batches, effects.units, names, decode=decode)
+    (out / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    path = out / "circuit.html"
+    write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples))
+    return path
