@@ -31,7 +31,7 @@ _NONLOCALITY = ParityTraining(
 def curriculum_network(*, width: int = 128, depth: int = 3, seed: int = 0) -> ParityTraining:
     """Return the network of figures 2 and 7: four atoms of 4 of 64 bits, and the composite of all four.
 
-    As in the paper, but for 20,000 steps of its 200,000, products in bfloat16, and an end once the composite is learned.
+    As in the paper, but for 20,000 steps of its 200,000, products in bfloat16; stops once the composite is learned.
     """
     return replace(_CURRICULUM, width=width, depth=depth, seed=seed)
 
@@ -67,7 +67,7 @@ def halved_world(k: int, atoms: int) -> tuple[tuple[tuple[int, ...], ...], dict[
     halves = [part for i in range(atoms) for part in _cut(range(k * i, k * (i + 1)), half)]
     fresh, outside = k * atoms, (k + half) * atoms
     sets = (*halves, tuple(range(fresh, outside)), tuple(range(outside, outside + k * atoms)))
-    parts = {f"atom_{i}": (2 * i, 2 * i + 1) for i in range(atoms)}
+    parts: dict[str, tuple[int, ...]] = {f"atom_{i}": (2 * i, 2 * i + 1) for i in range(atoms)}
     parts["composite"] = tuple(range(2 * atoms))
     parts["straddling"] = (*range(1, 2 * atoms, 2), 2 * atoms)
     parts["outside"] = (2 * atoms + 1,)

@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 
 def survival_curve(
-    ax: Axes, curve: Mapping[str, Sequence[float]], *, end: float, colour: str, label: str, dashed: bool = False
+    ax: Axes,
+    curve: Mapping[str, Sequence[float]],
+    *,
+    end: float,
+    colour: str,
+    label: str | None = None,
+    dashed: bool = False,
 ) -> Axes:
     """Draw the fraction of runs in which something has not happened yet, as steps, with its band.
 
@@ -30,52 +35,45 @@ def survival_curve(
 
 
 def learned_dots(
-    ax: Axes,
-    names: Sequence[str],
-    value: Float[np.ndarray, "arm"],
-    low: Float[np.ndarray, "arm"],
-    high: Float[np.ndarray, "arm"],
-    *,
-    colours: Sequence[str],
-    beside: Sequence[str],
+    ax: Axes, names: Sequence[str], fractions: Sequence[Mapping[str, float]], *, colours: Sequence[str], runs: int
 ) -> Axes:
-    """Draw one row per arm: the fraction of seeds that learned as a dot, and its interval as a bar.
+    """Draw one row per arm: the fraction of runs that learned as a dot, its interval as a bar, the count beside it.
 
     Args:
         ax: where to draw.
-        names: of the arms, from the top, in the colours of their rows.
-        value: fractions.
-        low: lower ends of their intervals.
-        high: upper ends.
+        names: of the arms, from the top; written in the colours of their rows.
+        fractions: `value`, `low` and `high` of each, as of `intervals.Interval`.
         colours: one per arm.
-        beside: what to write at the right of each row, such as "7 of 8".
+        runs: number of runs of each arm.
     """
-    _rows(ax, names, value, low, high, colours=colours, beside=beside)
+    counts = [f"{round(one['value'] * runs)} of {runs}" for one in fractions]
+    _rows(ax, names, fractions, colours=colours, beside=counts, edge=1.0)
     ax.set(xlim=(-0.02, 1.02), xlabel="fraction of seeds that learned")
     return ax
 
 
 def ratio_dots(
-    ax: Axes,
-    names: Sequence[str],
-    value: Float[np.ndarray, "arm"],
-    low: Float[np.ndarray, "arm"],
-    high: Float[np.ndarray, "arm"],
-    *,
-    colours: Sequence[str],
-    beside: Sequence[str],
+    ax: Axes, names: Sequence[str], ratios: Sequence[Mapping[str, float]], *, colours: Sequence[str]
 ) -> Axes:
-    """Draw one row per ratio, as `learned_dots` draws fractions, on a logarithmic axis with a line at 1.
+    """Draw one row per ratio, on a logarithmic axis with a line at 1.
 
-    A ratio or an end of an interval may be infinite; the bar then reaches the edge, and an infinite ratio has no dot.
+    A ratio or an end of its interval may be infinite: the bar then reaches the edge, and there is no dot.
+
+    Args:
+        ax: where to draw.
+        names: of the ratios, from the top.
+        ratios: `value`, `low` and `high` of each.
+        colours: one per ratio.
     """
-    known = np.concatenate([ends[np.isfinite(ends)] for ends in (value, low, high)])
-    edge = 1.6 * max(float(known.max()), 2.0)
+    known = [end for one in ratios for end in one.values() if np.isfinite(end)]
+    first, edge = 0.8 * min(*known, 1.0), 1.5 * max(*known, 2.0)
     ax.axvline(1, color="black", lw=0.6)
-    _rows(ax, names, value, low, np.minimum(high, edge), colours=colours, beside=beside)
-    first = 0.8 * min(float(known.min()), 1.0)
+    written = [f"{one['value']:.1f} ×" if np.isfinite(one["value"]) else f"> {one['low']:.1f} ×" for one in ratios]
+    _rows(ax, names, ratios, colours=colours, beside=written, edge=edge)
     ax.set(xscale="log", xlim=(first, edge))
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100, 200) if first <= tick]))
+    ax.xaxis.set_major_locator(
+        FixedLocator([tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if first <= tick <= edge])
+    )
     ax.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     return ax
@@ -84,17 +82,16 @@ def ratio_dots(
 def _rows(
     ax: Axes,
     names: Sequence[str],
-    value: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
+    intervals: Sequence[Mapping[str, float]],
     *,
     colours: Sequence[str],
     beside: Sequence[str],
+    edge: float,
 ) -> None:
-    for row, colour in enumerate(colours):
-        ax.plot([low[row], high[row]], [row, row], color=colour, lw=2, solid_capstyle="butt")
-        if np.isfinite(value[row]):
-            ax.plot([value[row]], [row], "o", color=colour, ms=4.5, mec="white", mew=0.6, clip_on=False, zorder=3)
+    for row, (one, colour) in enumerate(zip(intervals, colours, strict=True)):
+        ax.plot([one["low"], min(one["high"], edge)], [row, row], color=colour, lw=2, solid_capstyle="butt")
+        if np.isfinite(one["value"]):
+            ax.plot([one["value"]], [row], "o", color=colour, ms=4.5, mec="white", mew=0.6, clip_on=False, zorder=3)
         ax.text(1.04, row, beside[row], fontsize=7, va="center", transform=ax.get_yaxis_transform())
     ax.set_yticks(range(len(names)), names)
     for label, colour in zip(ax.get_yticklabels(), colours, strict=True):

@@ -1,0 +1,138 @@
+"""Arms: parity networks of several settings, each over the same seeds, and whether and when they learn a subtask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from skilloc.experiments.parity import ParityTraining
+from skilloc.experiments.script import Run
+from skilloc.intervals import Interval, proportion_interval, survival
+
+CELL = "skilloc.experiments.parity:train_parity"
+
+LEARNED = 0.1
+"""Bits, on held-out examples: a network that is below it at the end has learned a subtask [Michaud et al. 2025]."""
+
+DRAWS = 2000
+"""Bootstrap samples."""
+
+
+class Arm(NamedTuple):
+    """A setting, and the subtasks that are asked about."""
+
+    training: ParityTraining
+    subtasks: tuple[str, ...]
+
+
+def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
+    """Train every arm on every seed.
+
+    Args:
+        run: as `script.analyse` gives it to `measure`.
+        arms: by name.
+        seeds: number of seeds, from 0.
+
+    Returns:
+        By arm: its settings, and by subtask `outcome`. JSON only.
+
+    Raises:
+        ValueError: if two arms have the same training, which is run only once.
+    """
+    # Seed by seed, so that a sweep that is stopped has something of every arm.
+    results = run(CELL, [asdict(replace(arm.training, seed=seed)) for seed in range(seeds) for arm in arms.values()])
+    if len(results) != seeds * len(arms):
+        raise ValueError(f"`arms` {list(arms)} has the same training twice; leave one of the two out")
+    found = {}
+    for place, (name, arm) in enumerate(arms.items()):
+        metrics = [result.metrics for result in results[place :: len(arms)]]
+        found[name] = {
+            "settings": asdict(arm.training),
+            "seeds": seeds,
+            "subtasks": {subtask: outcome(metrics, subtask) for subtask in arm.subtasks},
+        }
+    return found
+
+
+def outcome(metrics: Sequence[Mapping[str, Any]], subtask: str) -> dict[str, Any]:
+    """Return whether and when networks learned a subtask.
+
+    A network has learned it if its loss at the end, on the report split, is below `LEARNED`; when is the first
+    evaluation on the selection split below it. A network that has not is censored at its end.
+
+    Args:
+        metrics: what `train_parity` measured, one per seed.
+        subtask: its name.
+
+    Returns:
+        `learned`, the number of seeds; `fraction` with its interval; per seed `happened`, `examples` (of all subtasks,
+        until it was learned or training ended) and `bits` at the end; and `survival`. JSON only.
+    """
+    bits = [float(one["bits"][subtask]) for one in metrics]
+    happened = np.array(bits) < LEARNED
+    examples = np.array(
+        [_first_below(one["history"], subtask) if ok else _end(one) for one, ok in zip(metrics, happened, strict=True)]
+    )
+    return {
+        "learned": int(happened.sum()),
+        "fraction": proportion_interval(int(happened.sum()), len(bits))._asdict(),
+        "happened": happened.tolist(),
+        "examples": examples.tolist(),
+        "bits": [round(value, 5) for value in bits],
+        "survival": {
+            **{name: values.tolist() for name, values in survival(examples, happened)._asdict().items()},
+            "end": max(_end(one) for one in metrics),
+        },
+    }
+
+
+def _first_below(history: Mapping[str, Any], subtask: str) -> float:
+    below = np.flatnonzero(np.array(history[subtask]) < LEARNED * np.log(2))
+    return float(history["examples"][below[0] if len(below) else -1])
+
+
+def _end(metrics: Mapping[str, Any]) -> float:
+    return float(metrics["history"]["examples"][-1])
+
+
+def median_time(times: Float[np.ndarray, " run"], happened: Bool[np.ndarray, " run"]) -> float:
+    """Return when half of the runs have had the event, by the product-limit estimate; infinite if they never do."""
+    curve = survival(times, happened)
+    below = np.flatnonzero(curve.fraction <= 0.5)
+    return float(curve.time[below[0]]) if len(below) else np.inf
+
+
+def speed_up(fast: Mapping[str, Any], slow: Mapping[str, Any], *, draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Return how many times as many examples the slow arm needs as the fast one: the ratio of median times.
+
+    The interval is the 2.5 to 97.5 % range of the ratio over bootstrap samples of the seeds, drawn for both arms
+    together as a seed means the same initial weights in both. Censored runs are in the medians; where half of the slow
+    runs never learn, the ratio or an end of its interval is infinite. Samples without a median of the fast arm are left
+    out.
+
+    Args:
+        fast: an `outcome`.
+        slow: an `outcome` on the same seeds.
+        draws: number of bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if half of the runs of `fast` never learn, so that there is nothing to compare with.
+    """
+    arms = [(np.array(arm["examples"], dtype=float), np.array(arm["happened"])) for arm in (fast, slow)]
+
+    def ratio(drawn: np.ndarray) -> float:
+        first, second = (median_time(times[drawn], happened[drawn]) for times, happened in arms)
+        return second / first if np.isfinite(first) else np.nan
+
+    seeds = len(arms[0][0])
+    generator = np.random.default_rng(seed)
+    value = ratio(np.arange(seeds))
+    if np.isnan(value):
+        raise ValueError("`fast` is learned by less than half of its runs, so it has no median time; train it longer")
+    found = np.array([ratio(generator.integers(seeds, size=seeds)) for _ in range(draws)])
+    # Not interpolated: between a number and infinity there is nothing.
+    low, high = np.quantile(found[~np.isnan(found)], (0.025, 0.975), method="inverted_cdf")
+    return Interval(value, float(low), float(high))
