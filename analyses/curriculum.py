@@ -18,6 +18,7 @@ from skilloc import plots
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.script import Run, analyse
 from skilloc.intervals import proportion_interval, survival
+from skilloc.plots.learning import examples_axis, survival_curve
 from skilloc.plots.style import CONTROL
 
 CELL = "skilloc.experiments.parity:train_parity"
@@ -96,37 +97,35 @@ def _run(metrics: dict[str, Any], composite: str) -> dict[str, Any]:
 
 def draw(found: dict[str, Any]) -> Any:
     """One seed's losses; the composite's loss of all seeds; and the fraction of seeds that have not learned it."""
-    figure, (one, every, rest) = plots.figure(1, 3, height=2.7)
+    figure, (one, every, rest) = plots.figure(1, 3, height=3.1)
     composite, arms = found["composite"], found["arms"]
     runs = arms["curriculum"]["runs"]
     shown = next((i for i, run in enumerate(runs) if run["learned"]), 0)
     for place, (name, bits) in enumerate(runs[shown]["bits"].items()):
         colour, width = ("black", 1.8) if name == composite else (plots.colour_of(place), 1.0)
         one.plot(runs[shown]["examples"][1:], bits[1:], color=colour, lw=width, label=name.replace("_", " "))
-    one.set(title=f"seed {shown}, with curriculum", ylabel="loss (bits)")
-    one.legend(loc="lower left")
     for (name, arm), colour in zip(arms.items(), (plots.colour_of(0), CONTROL), strict=True):
         for run in arm["runs"]:
             every.plot(run["examples"][1:], run["bits"][composite][1:], color=colour, lw=0.6, alpha=0.7)
         interval = arm["fraction"]
-        label = f"{name}: {arm['learned']} of {arm['seeds']}\n[{interval['low']:.2f}, {interval['high']:.2f}]"
+        label = f"{name}: {arm['learned']} of {arm['seeds']} [{interval['low']:.2f}, {interval['high']:.2f}]"
         every.plot([], [], color=colour, label=label)
         happened = np.array([run["learned"] for run in arm["runs"]])
         times = np.array([run["first_below"][composite] or run["examples"][-1] for run in arm["runs"]], dtype=float)
-        curve = survival(times, happened)
         end = max(run["examples"][-1] for run in arm["runs"])
-        time = np.append(curve.time, max(end, curve.time[-1]))
-        ends = [np.append(values, values[-1]) for values in (curve.fraction, curve.low, curve.high)]
-        rest.step(time, ends[0], where="post", color=colour, label=name)
-        rest.fill_between(time, ends[1], ends[2], step="post", color=colour, alpha=0.2, lw=0)
-    every.set(title=f"{composite.replace('_', ' ')}, every seed")
-    rest.set(title="not yet learned", ylabel="fraction of seeds", ylim=(-0.03, 1.03))
-    every.legend(loc="lower left")
-    for axes in (one, every, rest):
-        axes.set(xlabel="training examples, all subtasks", xscale="log")
-    for axes in (one, every):
+        survival_curve(rest, survival(times, happened)._asdict(), end=end, colour=colour, label=name)
+    every.axhline(found["learned_below"], color="black", lw=0.5, ls=":", label=f"learned: below {LEARNED} bits")
+    one.set(title=f"seed {shown}, with curriculum", ylabel="loss (bits)")
+    every.set(title=f"{composite.replace('_', ' ')}, every seed", ylabel="loss (bits)")
+    rest.set_title("not yet learned")
+    # Below the axes, where no curve can be.
+    for axes, columns in ((one, 2), (every, 1), (rest, 1)):
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.22), ncols=columns, columnspacing=1.0)
         axes.set_ylim(-0.03, 1.1)
-    rest.set_xlim(every.get_xlim())
+    all_runs = [run for arm in arms.values() for run in arm["runs"]]
+    ends = min(run["examples"][1] for run in all_runs), max(run["examples"][-1] for run in all_runs)
+    for axes in (one, every, rest):
+        examples_axis(axes, *ends, label="training examples, all subtasks")
     return figure
 
 
