@@ -261,7 +261,7 @@ def test_questions_that_cannot_be(models, change, cure):
 
 
 def test_models_that_cannot_be_compared(models):
-    with pytest.raises(ValueError, match="build them with `controls"):
+    with pytest.raises(ValueError, match="build them with `relearn_controls"):
         relearn_probe({"a": models["noise"]}, [GONE], GONE)
     with pytest.raises(ValueError, match="add the model that the question is about"):
         relearn_probe({name: models[name] for name in (ORIGINAL, NEVER)}, [GONE], GONE)

@@ -14,6 +14,7 @@ from skilloc.plots.diagram import Diagram, diagram_of
 from skilloc.plots.dots import calibration_scatter, score_dots, subtask_legend
 from skilloc.plots.matrices import entanglement_matrix, removal_matrix
 from skilloc.plots.network import mlp_network
+from skilloc.plots.relearning import recovery_curves
 from skilloc.plots.style import NARROW, WIDE, colour_of, figure, style
 from skilloc.plots.units import colour_bar, effect_norm, unit_map
 
@@ -31,6 +32,7 @@ __all__ = [
     "entanglement_matrix",
     "figure",
     "mlp_network",
+    "recovery_curves",
     "removal_curves",
     "removal_matrix",
     "score_dots",

@@ -55,7 +55,7 @@ def relearn_probe(
 
     Args:
         models: by name; those named as in `CONTROLS` are controls, the others get a verdict. They are left as they
-            were. `controls` builds what can be built from the original and the pruned model.
+            were. `relearn_controls` builds what can be built from the original and the pruned model.
         attack: what is trained, on the train split.
         report: what is measured, on the other splits.
         grid: the settings.

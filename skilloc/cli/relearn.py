@@ -1,0 +1,158 @@
+"""`skilloc relearn`: is a skill that was pruned away removed, hidden, or is the model broken?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
+
+
+@dataclass(frozen=True)
+class Command:
+    """Retrain pruned models on the subtask that was to be removed, beside controls, and say whether it was.
+
+    Killed at any moment, the same command goes on where it was. A random mask of equal size and layers, and a network
+    of the same shape that was never trained, are made here; name the other controls if you have them.
+    """
+
+    model: Annotated[Model, arg(metavar="ORIGINAL")]
+    """the model before anything was done to it: embedded, smollm2, a hub name, a folder, or a .gguf file"""
+    pruned: Annotated[Positional[tuple[str, ...]], arg(metavar="PRUNED ...")]
+    """models that were made of it; NAME=MODEL gives one another name than that of its folder"""
+    attack: Annotated[str, arg(metavar="NAME")]
+    """the subtask that was to be removed"""
+    out: Path
+    """folder for the results"""
+    subtask: Subtask = ()
+    """the attacked subtask and those that were to be kept, as for `skilloc effects`"""
+    train: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: the attacked one)")] = ()
+    """subtasks that the attacker trains on: related ones, or kept ones only"""
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    """learning rates"""
+    budgets: tuple[int, ...] = (1, 4, 16, 64, 256)
+    """numbers of steps"""
+    sizes: tuple[int, ...] = (0,)
+    """numbers of training examples per subtask; 0 for fresh ones at every step"""
+    each: int = 16
+    """examples per subtask and step"""
+    length: int = 96
+    """tokens per example"""
+    held_out: int = 64
+    """examples per subtask that losses are measured on, on the selection split and on the report split"""
+    folds: int = 8
+    """disjoint parts of these, for error bars"""
+    repair: int = 64
+    """steps of repair on the kept subtasks, at most"""
+    repair_rate: float = 1e-3
+    """learning rate of the repair"""
+    seeds: int = 3
+    """number of seeds: of the attack's examples, of random masks and initial values"""
+    never_saw: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
+    """a network that was trained on everything but the attacked subtask"""
+    plain: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
+    """the original after finetuning for as long as localizing took, without the penalty"""
+    device: str = "cpu"
+    """where the models run"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Attack, save, draw, print the verdicts."""
+        if self.seeds < 1:
+            raise ValueError(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
+        sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
+        from skilloc.cli import tables
+        from skilloc.models.language import open_model
+        from skilloc.relearning import Grid
+        from skilloc.study.draws import subtasks_of
+        from skilloc.study.relearning import attack_models
+
+        grid = Grid(
+            rates=self.rates,
+            budgets=self.budgets,
+            sizes=tuple(size or None for size in self.sizes),
+            each=self.each,
+            held_out=self.held_out,
+            folds=self.folds,
+            repair=self.repair,
+            repair_rate=self.repair_rate,
+        )
+        original = open_model(self.model, device=self.device)
+        others = {
+            name: None if place is None else open_model(place, device=self.device)
+            for name, place in (("never_saw", self.never_saw), ("plain", self.plain))
+        }
+        found = attack_models(
+            original,
+            {name: open_model(place, device=self.device) for name, place in named.items()},
+            self.out,
+            subtasks_of(original, sources, length=self.length),
+            attack=self.attack,
+            train=self.train,
+            grid=grid,
+            seeds=range(self.seeds),
+            **others,
+        )
+        if self.json:
+            tables.print_json({"out": str(self.out), "results": found})
+            return
+        for record in found.values():
+            print_probe(record)
+        print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for given in models:
+        name, equals, place = given.partition("=")
+        if not equals:
+            name, place = Path(given).name, given
+        if not name or not place or name in found:
+            raise ValueError(f'"{given}" has no name, or one that is taken; write NAME=MODEL, each with its own name')
+        found[name] = place
+    return found
+
+
+def print_probe(found: Mapping[str, Any]) -> None:
+    """Print what a probe found: a row per model and data size, then the verdict in words."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=160)
+    last = found["steps"][-1]
+    made = Table(box=None, padding=(0, 2, 0, 0))
+    columns = ["", "loss before", f"after {last}", "steps to recover", "area", "damage", "information removed"]
+    for column in columns:
+        made.add_column(column, no_wrap=True, header_style="dim")
+    for name, model in found["models"].items():
+        for z, curve in enumerate(model["sizes"]):
+            size = "" if len(found["sizes"]) == 1 else f", {curve['size'] or 'fresh'} examples"
+            made.add_row(f"{name}{size}", *_row(model, curve, last, first=z == 0))
+    title = f"loss on {found['report']} in nats under attack by {found['kind']}"
+    console.print(f"[bold]{title}[/] \\[95 % interval over seeds]")
+    console.print(made)
+    console.print(found["summary"], markup=False)
+    console.print()
+
+
+def _row(model: Mapping[str, Any], curve: Mapping[str, Any], last: int, *, first: bool) -> list[str]:
+    recovered = curve["steps_to_recover"]
+    steps = sorted(
+        f"{step:,.0f}" if there else f"> {last:,}"
+        for step, there in zip(recovered["steps"], recovered["recovered"], strict=True)
+    )
+    losses = [{end: curve["loss"][end][place] for end in ("value", "low", "high")} for place in (0, -1)]
+    removed = model.get("information_removed")
+    told = "" if removed is None else "undecidable" if removed["why"] else _scored(removed)
+    row = [*map(_scored, losses), ", ".join(steps), _scored(curve["area"])]
+    return [*row, _scored(model["damage"]), told] if first else [*row, "", ""]
+
+
+def _scored(score: Mapping[str, float | None]) -> str:
+    from skilloc.cli.tables import scored
+
+    return scored({end: float("nan") if (found := score[end]) is None else found for end in ("value", "low", "high")})

@@ -1,0 +1,134 @@
+"""The relearning probe for opened models: attacked beside their controls, kept in a folder, drawn."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skilloc import plots, store
+from skilloc.models.language import Opened, digest
+from skilloc.relearning import CONTROLS, PLAIN, UNSEEN, Grid, record, relearn_controls, relearn_probe
+from skilloc.relearning.settings import Model
+from skilloc.study.folder import claim
+from skilloc.tasks import Subtask
+
+
+def attack_models(
+    original: Opened,
+    pruned: Mapping[str, Opened],
+    out: Path,
+    subtasks: Mapping[str, Subtask],
+    *,
+    attack: str,
+    train: Sequence[str] = (),
+    grid: Grid | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    never_saw: Opened | None = None,
+    plain: Opened | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Attack each model beside controls of its own shape; return a record of each (`relearning.record`), by name.
+
+    Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses, `out/NAME.json` with its
+    record, and `out/NAME.png` and `.svg`.
+
+    Args:
+        original: before anything was done to it.
+        pruned: the models that the question is about, by name.
+        out: the folder.
+        subtasks: all that are measured; those that are neither attacked nor trained on are what was to be kept.
+        attack: name of the subtask that was to be removed.
+        train: names of the subtasks that the attacker trains on; the attacked one if not given.
+        grid: the settings.
+        seeds: of the attack.
+        never_saw: a network that was trained on everything but the attacked subtask.
+        plain: the original after finetuning for as long as localizing took, without the penalty.
+
+    Raises:
+        ValueError: if a name is unknown, the models do not belong together, or the folder holds another study.
+    """
+    grid = grid or Grid()
+    _check(original, pruned, subtasks, attack, train)
+    kept = [subtask for name, subtask in subtasks.items() if name != attack]
+    trained = [subtasks[name] for name in train or (attack,)]
+    others = {name: opened for name, opened in ((UNSEEN, never_saw), (PLAIN, plain)) if opened is not None}
+    claim(out, _request(original, {**pruned, **others}, subtasks, attack, train, grid, seeds))
+    found = {}
+    for name, opened in pruned.items():
+        models: dict[str, Model] = relearn_controls(original.model, opened.model, seeds=seeds)
+        models |= {control: other.model for control, other in others.items()} | {name: opened.model}
+        result = relearn_probe(models, trained, subtasks[attack], grid, seeds, kept=kept, out=out)
+        result.save(out / name)
+        found[name] = record(result)
+        (out / f"{name}.json").write_text(json.dumps(found[name], indent=1) + "\n", encoding="utf-8")
+        with plots.style():
+            figure = draw_relearning(found[name])
+            for kind in ("svg", "png"):
+                figure.savefig(out / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
+    return found
+
+
+def draw_relearning(found: Mapping[str, Any]) -> Any:
+    """Draw recovery curves from a record: per data size, the attacked subtask, and beside it the kept ones."""
+    sizes, kept = found["sizes"], found["kept"]
+    figure, axes = plots.figure(len(sizes), 2 if kept else 1, height=2.7 * len(sizes), squeeze=False)
+    names = list(found["models"])
+    for z, size in enumerate(sizes):
+        curves = [found["models"][name]["sizes"][z] for name in names]
+        value, low, high = (
+            np.array([curve["loss"][end] for curve in curves], dtype=float) for end in ("value", "low", "high")
+        )
+        plots.recovery_curves(axes[z, 0], found["steps"], value, low, high, names, chance=found["chance"])
+        data = "fresh examples" if size is None else f"{size} examples"
+        axes[z, 0].set_title(f"{found['report']}, {data}")
+        if kept:
+            mean = np.array([np.mean([curve["kept"][subtask] for subtask in kept], axis=0) for curve in curves], float)
+            empty = np.full_like(mean, np.nan)
+            plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names, legend=False)
+            axes[z, 1].set_title(f"kept meanwhile: {', '.join(kept)}")
+    return figure
+
+
+def _request(
+    original: Opened,
+    others: Mapping[str, Opened],
+    subtasks: Mapping[str, Subtask],
+    attack: str,
+    train: Sequence[str],
+    grid: Grid,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "what": "relearning study",
+        "model": {
+            "original": digest(original.model),
+            **{name: digest(opened.model) for name, opened in others.items()},
+        },
+        "settings": {"attack": attack, "train": list(train), "seeds": list(seeds), **grid.record()},
+        "tokens": {name: dict(subtask.made or {}) for name, subtask in subtasks.items()},
+    }
+    read: dict[str, Any] = json.loads(store.canonical(asked))
+    return read
+
+
+def _check(
+    original: Opened, pruned: Mapping[str, Opened], subtasks: Mapping[str, Subtask], attack: str, train: Sequence[str]
+) -> None:
+    for name in (attack, *train):
+        if name not in subtasks:
+            raise ValueError(f'unknown subtask "{name}" in the attack; the subtasks are {", ".join(subtasks)}')
+    if not pruned:
+        raise ValueError("`pruned` is empty; pass at least one model that `skilloc prune` wrote")
+    for name, opened in pruned.items():
+        if name in CONTROLS or name in ("runs", "request"):
+            raise ValueError(f'a model is called "{name}", which has a meaning of its own; write OTHER=MODEL')
+        if type(opened.model) is not type(original.model) or _classes(opened.model) != _classes(original.model):
+            raise ValueError(
+                f'"{opened.name}" is no smaller version of "{original.name}": they differ in make or vocabulary; pass '
+                "the model that it was pruned from first"
+            )
+
+
+def _classes(model: Any) -> int:
+    return int(getattr(model.cfg, "d_vocab", 0) or getattr(model.cfg, "d_out", 0))

@@ -1,0 +1,100 @@
+"""`skilloc relearn` on saved networks, and on a tiny language model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skilloc import Mask, units_of
+from skilloc.cli import main
+from skilloc.models.language import open_model
+from skilloc.models.mlp import MLP, save_mlp
+from skilloc.pruning import prune
+from skilloc.relearning import Grid
+from skilloc.study.relearning import attack_models
+from skilloc.tasks.parity import parity_stream, parity_subtasks
+from skilloc.tasks.text import Document, text_subtask
+from skilloc.tasks.world import save_world
+from skilloc.training import TrainConfig, train
+
+WORLD = parity_subtasks(8, atoms=2, k=2)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("mlp")
+    network = MLP(10, 2, 24, 3, seed=0)
+    held_out = {name: subtask.draw(100, split="selection") for name, subtask in WORLD.items()}
+    config = TrainConfig(steps=300, lr=1e-2, evaluate_every=300)
+    train(network, parity_stream(WORLD.values(), 64, seed=0), config, evaluate=held_out, progress=False)
+    units = units_of(network)
+    smaller = prune(network, Mask(units, (units.layers == 0) | (np.arange(len(units)) % 4 > 0)))
+    for name, model in {"large": network, "small": smaller, "other": MLP(11, 3, 24, 3, seed=0)}.items():
+        save_mlp(model, folder / name)
+    save_world(WORLD.values(), folder / "large")
+    return {name: folder / name for name in ("large", "small", "other")}
+
+
+FAST = ["--budgets", "1", "8", "--rates", "0.001", "0.01", "--held-out", "40", "--folds", "4", "--repair", "4", "--seeds", "2"]
+
+
+def relearn(networks, out, *more):
+    main(["relearn", str(networks["large"]), str(networks["small"]), "--attack", "parity_1", "--out", str(out), *more])
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in said if line.startswith("skilloc: ")]) == 1
+    return said[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*widen `rates`")
+def test_a_pruned_network_is_attacked_and_the_same_command_goes_on(networks, tmp_path, capsys, monkeypatch):
+    relearn(networks, tmp_path / "out", *FAST)
+    told = capsys.readouterr().out
+    for word in ("original", "random mask", "never trained", "small", "Controls that are missing: never saw"):
+        assert word in told
+    assert {"small.json", "small.png", "small.svg"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr("skilloc.relearning.attack.train", None)
+    relearn(networks, tmp_path / "out", *FAST, "--json")
+    found = json.loads(capsys.readouterr().out)["results"]["small"]
+    assert found == json.loads((tmp_path / "out" / "small.json").read_text())
+    assert found["verdicts"]["small"]["sentence"] in found["summary"]
+    assert found["kept"] == ["parity_0"]
+
+
+def test_refusals(networks, tmp_path, capsys):
+    large, out = networks["large"], tmp_path / "out"
+    asked = ["relearn", large, networks["small"], "--out", out]
+    assert "the subtasks are parity_0, parity_1" in refused(capsys, *asked, "--attack", "parity_7")
+    assert "write NAME=MODEL" in refused(capsys, *asked[:3], *asked[2:], "--attack", "parity_1")  # one model twice
+    assert "use 3 or more" in refused(capsys, *asked, "--attack", "parity_1", "--seeds", "0")
+    assert "rising" in refused(capsys, *asked, "--attack", "parity_1", "--rates", "0.1", "0.01")
+    said = refused(capsys, "relearn", large, networks["other"], "--out", out, "--attack", "parity_1")
+    assert "pass the model that it was pruned from first" in said
+    said = refused(capsys, "relearn", large, f"original={networks['small']}", "--out", out, "--attack", "parity_1")
+    assert "OTHER=MODEL" in said
+
+
+@pytest.mark.filterwarnings("ignore:.*widen `rates`")
+def test_a_language_model_of_texts(saved, tmp_path):
+    opened = open_model(saved)
+    units = units_of(opened.model, kinds=["neuron"])
+    smaller = opened._replace(model=prune(opened.model, Mask(units, np.arange(len(units)) % 2 > 0)))
+    subtasks = {
+        name: text_subtask(name, [Document(text * 3 + str(i), f"{name}:{i}") for i in range(60)], encode, length=8)
+        for encode in [lambda texts: [[ord(char) % 200 for char in text] for text in texts]]
+        for name, text in {"verse": "the cat sat on the mat", "code": "def f(x): return x"}.items()
+    }
+    grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 4), each=4, held_out=8, folds=4, repair=2)
+    found = attack_models(opened, {"smaller": smaller}, tmp_path, subtasks, attack="code", grid=grid, seeds=(0, 1))
+    models = found["smaller"]["models"]
+    assert set(models) == {"original", "never trained", "random mask", "smaller"}
+    assert models["smaller"]["parameters"] == models["random mask"]["parameters"] < models["original"]["parameters"]
+    for model in models.values():
+        curve = model["sizes"][0]["loss"]["value"]
+        assert curve[-1] <= curve[0]
