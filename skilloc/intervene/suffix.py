@@ -7,7 +7,6 @@ a gate that lets the residual through untouched until the start. All that a mode
 tables, final norm, soft caps) runs as its authors wrote it, so that nothing here depends on the architecture.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from skilloc.intervene.losses import logits_of
+from skilloc.models.plain import plain
+from skilloc.models.weights import unwrapped
 
 Edit = tuple[str, Callable[[Tensor], Tensor]]
 """A hook and what to do with the activation there."""
@@ -30,13 +31,6 @@ class _Caught(Exception):
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
-
-
-def original(module: nn.Module) -> nn.Module:
-    """Return the module that a bridge component wraps, or the module itself."""
-    while getattr(module, "original_component", None) is not None:
-        module = module.original_component  # type: ignore[assignment]
-    return module
 
 
 class Suffix:
@@ -55,10 +49,8 @@ class Suffix:
         for part in ("blocks", "ln_final", "unembed"):
             if part not in model._modules:
                 raise UnknownLayoutError(f"it has no `{part}`")
-        shared = {id(t): t for t in [*model.original_model.parameters(), *model.original_model.buffers()]}
-        self._copies: dict[int, Any] = dict(shared)
-        self._module = copy.deepcopy(model.original_model, self._copies).eval()
-        _unwrap(self._module)
+        self._copies: dict[int, Any] = {}
+        self._module = plain(model, self._copies)
         if getattr(self._module, "_supports_sdpa", False):
             # The bridge shows attention patterns, so it asks for slow attention; nobody looks at this copy's.
             self._module.set_attn_implementation("sdpa")
@@ -80,9 +72,9 @@ class Suffix:
             block.forward = self._gate(i, block.forward)
 
     def _copy_of(self, module: nn.Module) -> nn.Module:
-        found: nn.Module | None = self._copies.get(id(original(module)))
+        found: nn.Module | None = self._copies.get(id(unwrapped(module)))
         if found is None:
-            raise UnknownLayoutError(f"its {type(original(module)).__name__} is no part of the wrapped model")
+            raise UnknownLayoutError(f"its {type(unwrapped(module)).__name__} is no part of the wrapped model")
         return found
 
     def _gate(self, i: int, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,12 +164,6 @@ class Suffix:
         return self._projections[hook].register_forward_pre_hook(pre_hook)
 
 
-def _unwrap(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
-        module._modules[name] = original(child)
-        _unwrap(module._modules[name])  # type: ignore[arg-type]
-
-
 def _hooks(model: Any) -> list[str]:
     return [hook for hook in model.hook_dict if hook.endswith((".mlp.hook_post", ".attn.hook_z"))]
 
@@ -187,5 +173,6 @@ def _projection(model: Any, hook: str) -> nn.Module:
     point = model.hook_dict[hook]
     for module in model.modules():
         if getattr(module, "hook_in", None) is point:
-            return original(module)
+            found: nn.Module = unwrapped(module)
+            return found
     raise UnknownLayoutError(f"{hook} is not the input of a projection")

@@ -14,6 +14,7 @@ from torch import nn
 from skilloc.models.checkpoints import Checkpoint, hub_folder, quiet, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.mlp import is_mlp_folder, open_mlp
+from skilloc.models.saved import open_widths, saved_widths
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 """The small model that comes with the package: an ordinary Hugging Face folder, with a model card."""
@@ -53,8 +54,13 @@ def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: t
         ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
             wrap, its tokenizer does not belong to it, or the device does not exist.
     """
-    if str(name) not in ("embedded", "smollm2") and is_mlp_folder(folder := Path(name).expanduser()):
-        return Opened(_moved(open_mlp(folder).to(dtype), device), None, str(name))
+    if str(name) not in ("embedded", "smollm2"):
+        folder = Path(name).expanduser()
+        if is_mlp_folder(folder):
+            return Opened(_moved(open_mlp(folder).to(dtype), device), None, str(name))
+        if (widths := saved_widths(folder)) is not None:
+            model, tokenizer = open_widths(folder, widths, dtype, lambda read: _bridge(read, str(name)))
+            return Opened(_moved(model, device), tokenizer, str(name))
     checkpoint = _read(str(name), dtype)
     _moved(checkpoint.model, device)
     return Opened(_bridge(checkpoint, str(name)), checkpoint.tokenizer, str(name))

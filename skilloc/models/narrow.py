@@ -1,8 +1,6 @@
 """Build the same model with fewer units: other widths per layer, smaller matrices.
 
-A copy is cut, never the model itself. Where a checkpoint fuses projections (GPT-2, GPT-NeoX), transformer-lens runs on
-the parts that it split off, and the fused matrix goes stale when these are trained; here the fused one is written anew
-from the parts, so that the bridge and the plain module inside it compute the same again.
+A copy is cut, never the model itself: the projections that run, and the fused matrix that some of them were split off.
 """
 
 import copy
@@ -15,14 +13,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from skilloc.models.mlp import MLP
+from skilloc.models.plain import cut_fused, forget_passes, fused_of, fused_rows, outputs, transposed
 from skilloc.models.weights import component_of, group, output_weight, units_of, unwrapped
 from skilloc.units import kind_of
 
 Left = Mapping[str, Int[np.ndarray, " _"]]
 """Per hook: positions of the units that stay, rising."""
-
-FUSED = "skilloc_fused_rows"
-"""Attribute of a part whose projections are fused: per projection, the rows of the fused matrix that are its own."""
 
 _HEADS = ("num_heads", "n_heads", "num_attention_heads", "n_head")
 _SHARED = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_key_value_heads")
@@ -61,10 +57,16 @@ def narrowed(model: Any, left: Left) -> Any:
 def copied(model: Any) -> Any:
     """Return a copy of a model, with weights of its own, that can be trained or cut apart from the first.
 
-    The bridges of some attentions remember the pattern of their last pass, graph and all, which no copy can take along.
+    A plain `copy.deepcopy` of a bridge fails after a backward pass, because some attentions remember the pattern of
+    their last pass, graph and all; and after any pass, it has hooks that write into the first model's blocks.
     """
-    passed = [value for module in model.modules() for value in module.__dict__.values() if isinstance(value, Tensor)]
-    return copy.deepcopy(model, {id(value): None for value in passed if not value.is_leaf})
+    copies: dict[int, Any] = {}
+    forget_passes(model, copies)
+    made = copy.deepcopy(model, copies)
+    for block in made._modules.get("blocks", ()):
+        if hasattr(block, "_teardown_capture_hooks"):
+            block._teardown_capture_hooks()  # the next pass attaches those of this copy
+    return made
 
 
 def key_groups(model: Any, hook: str) -> int:
@@ -75,7 +77,7 @@ def key_groups(model: Any, hook: str) -> int:
     """
     heads, part = len(next(iter(group(model, hook).values()))), component_of(model, hook)
     d_head = len(output_weight(model, hook)) // heads
-    sizes = [_rows(unwrapped(part._modules[name])) for name in ("q", "k", "v")]
+    sizes = [outputs(unwrapped(part._modules[name])) for name in ("q", "k", "v")]
     if "q.weight" not in group(model, hook) or sizes[0] != heads * d_head or sizes[1] != sizes[2]:
         raise ValueError(
             f"heads of `model` cannot be cut out at {hook}: its queries belong to all heads at once, or its "
@@ -112,11 +114,12 @@ def _narrowed_mlp(model: MLP, left: Left) -> MLP:
 def _cut_neurons(model: Any, hook: str, places: Tensor) -> None:
     part = component_of(model, hook)
     names = [name for name in ("gate", "in") if name in part._modules]
-    _remember_fused(part, names)
+    fused = fused_rows(part) if fused_of(part) is not None else None
     _cut(unwrapped(part._modules["out"]), places, of_inputs=True)
     for name in names:
         _cut(unwrapped(part._modules[name]), places)
-    _fuse(part, {name: places for name in names})
+    if fused is not None:
+        cut_fused(part, dict.fromkeys(names, places), _cut, fused)
 
 
 def _cut_heads(model: Any, hook: str, places: Tensor) -> None:
@@ -128,12 +131,13 @@ def _cut_heads(model: Any, hook: str, places: Tensor) -> None:
         raise ValueError(
             f"{hook} would keep {counts.tolist()} heads on keys {found.tolist()}; keep equally many on each"
         )
-    _remember_fused(part, ["q", "k", "v"])
+    fused = fused_rows(part) if fused_of(part) is not None else None
     rows = {"q": _spread(places, d_head), "k": _spread(found, d_head), "v": _spread(found, d_head)}
     _cut(unwrapped(part._modules["o"]), rows["q"], of_inputs=True)
     for name, chosen in rows.items():
         _cut(unwrapped(part._modules[name]), chosen)
-    _fuse(part, rows)
+    if fused is not None:
+        cut_fused(part, rows, _cut, fused)
     _count_heads(part, (heads, shared), (len(places), len(found)), d_head)
 
 
@@ -142,19 +146,10 @@ def _spread(places: Tensor, size: int) -> Tensor:
     return (places[:, None] * size + torch.arange(size)).flatten()
 
 
-def _transposed(projection: Any) -> bool:
-    # GPT-2 keeps its projections as Conv1D, [d_in, d_out]; everything else is a Linear, [d_out, d_in].
-    return type(projection).__name__ == "Conv1D"
-
-
-def _rows(projection: Any) -> int:
-    return int(projection.weight.shape[1 if _transposed(projection) else 0])
-
-
 def _cut(projection: Any, places: Tensor, *, of_inputs: bool = False) -> None:
     """Keep some outputs, or inputs, of a linear map."""
     weight = projection.weight
-    axis = int(of_inputs) if not _transposed(projection) else int(not of_inputs)
+    axis = int(of_inputs) if not transposed(projection) else int(not of_inputs)
     places = places.to(weight.device)
     projection.weight = nn.Parameter(weight.detach().index_select(axis, places), requires_grad=weight.requires_grad)
     if projection.bias is not None and not of_inputs:
@@ -163,61 +158,6 @@ def _cut(projection: Any, places: Tensor, *, of_inputs: bool = False) -> None:
     for name in ("in_features", "nx") if of_inputs else ("out_features", "nf"):
         if hasattr(projection, name):
             setattr(projection, name, len(places))
-
-
-def fused_of(part: Any) -> Any:
-    """Return the projection that holds several of a part's projections in one matrix, or None."""
-    for name in ("qkv", "gate_up"):
-        if name in part._modules:
-            return unwrapped(part._modules[name])
-    found = getattr(part.original_component, getattr(part, "fused_attr", ""), None)
-    return None if found is None else unwrapped(found)
-
-
-def _remember_fused(part: Any, names: list[str]) -> None:
-    """Find out which rows of the fused matrix each projection is, by splitting a matrix of row numbers."""
-    fused = fused_of(part)
-    if fused is None or hasattr(part, FUSED):
-        return
-    split = getattr(part, "split_qkv_matrix", None) or part.split_gate_up_matrix
-    with torch.no_grad():
-        kept = fused.weight.clone()
-        numbers = torch.arange(_rows(fused), dtype=torch.float32, device=kept.device)
-        # Rows are numbered in float32 halves that any floating type of the weights holds exactly.
-        low, high = numbers % 128, numbers // 128
-        found = []
-        for digit in (low, high):
-            fused.weight.copy_(digit if _transposed(fused) else digit[:, None])
-            found.append([piece.weight[:, 0].detach().float().clone() for piece in split(part.original_component)])
-        fused.weight.copy_(kept)
-    rows = [(a + 128 * b).long().cpu() for a, b in zip(*found, strict=True)]
-    setattr(part, FUSED, dict(zip(names, rows, strict=True)))
-
-
-def _fuse(part: Any, places: Mapping[str, Tensor]) -> None:
-    """Cut the fused matrix to the rows that its projections still have, and write it anew from them."""
-    fused = fused_of(part)
-    if fused is None:
-        return
-    rows = {name: own[places[name]] for name, own in getattr(part, FUSED).items()}
-    left = torch.cat(list(rows.values())).sort().values
-    _cut(fused, left)
-    setattr(part, FUSED, {name: torch.searchsorted(left, own) for name, own in rows.items()})
-    refused(part)
-
-
-def refused(part: Any) -> None:
-    """Write the fused matrix of a part anew from the projections that were split off it, if it has one."""
-    fused = fused_of(part)
-    if fused is None:
-        return
-    with torch.no_grad():
-        for name, rows in getattr(part, FUSED).items():
-            own = unwrapped(part._modules[name])
-            target = fused.weight.T if _transposed(fused) else fused.weight
-            target[rows.to(target.device)] = own.weight.T if _transposed(own) else own.weight
-            if fused.bias is not None:
-                fused.bias[rows.to(target.device)] = own.bias
 
 
 def _count_heads(part: Any, before: tuple[int, int], now: tuple[int, int], d_head: int) -> None:
