@@ -124,14 +124,20 @@ def _packed(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, A
     ends = {"value": value, "low": low, "high": high}
     if np.allclose(high - value, value - low, rtol=0.02, atol=unit, equal_nan=True):
         ends = {"value": value, "half": (high - low) / 2}
+    digits = {"value": 3}
     packed = {
-        end: [
-            [None if (v := rounded(x / unit, 3 if end == "value" else 2)) is None else round(v) for x in row]
-            for row in rows.tolist()
-        ]
+        end: [[_whole(x / unit, digits.get(end, 2)) for x in row] for row in rows.tolist()]
         for end, rows in ends.items()
     }
     return {"unit": rounded(unit, 1), **packed}
+
+
+def _whole(value: float, figures: int) -> int | None:
+    """Return a value as a whole number; only 0 becomes 0."""
+    found = rounded(value, figures)
+    if found is None or found == 0:
+        return None if found is None else 0
+    return round(found) or (1 if found > 0 else -1)
 
 
 def circuit_section(circuits: Mapping[str, Any]) -> str:
@@ -148,7 +154,7 @@ def circuit_section(circuits: Mapping[str, Any]) -> str:
 def _tables(name: str, diagram: Diagram, graph: Any) -> str:
     subtasks = diagram.subtasks
     own = subtasks.index(graph.graph.get(names.SUBTASK, subtasks[0]))
-    nodes = np.argsort(-np.nan_to_num(np.abs(diagram.effects[own]), nan=-1.0), kind="stable")
+    nodes = np.argsort(-np.nan_to_num(np.abs(diagram.effects[own]), nan=-1.0), kind="stable").tolist()
     node_rows = [
         (
             diagram.names[n],
@@ -157,7 +163,7 @@ def _tables(name: str, diagram: Diagram, graph: Any) -> str:
         )
         for n in nodes
     ]
-    strongest = np.argsort(-np.nan_to_num(np.abs(diagram.flows[own])), kind="stable")[:LISTED]
+    strongest = np.argsort(-np.nan_to_num(np.abs(diagram.flows[own])), kind="stable")[:LISTED].tolist()
     ends = diagram.flows, diagram.flows_low, diagram.flows_high
     edge_rows = [
         (f"{diagram.names[a]} → {diagram.names[b]}", *(_interval(*ends, s, e) for s in range(len(subtasks))))

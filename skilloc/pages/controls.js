@@ -178,12 +178,14 @@ function listen() {
   by("farther").addEventListener("click", () => zoom(0.8));
   by("fit").addEventListener("click", () => { fit(); redraw(); });
   new ResizeObserver(() => { showFaithfulness(); redraw(); }).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); update(); });
 }
 
 // With #time in the address, redraws are timed to the last pixel: reading one back waits for all.
 function time() {
   const took = [];
+  slideEdges(0);
+  update();
   for (let i = 0; i < 11; i++) {
     const begun = performance.now();
     state.x += 1;
@@ -200,10 +202,8 @@ for (const c of data.circuits) {
 }
 by("circuit").hidden = false;
 by("which").replaceChildren(...data.circuits.map((c, i) => new Option(c.name, i)));
+readColours();
 listen();
 chooseCircuit(0);
-if (location.hash === "#time") {
-  slideEdges(0);
-  update();
-  requestAnimationFrame(time);
-}
+if (location.hash === "#time") time();
+addEventListener("hashchange", () => { if (location.hash === "#time") time(); });

@@ -114,21 +114,21 @@ function drawCurve(found) {
   const x = (size) => 26 + (w - 34) * Math.log(Math.max(1, size)) / most;
   const y = (value) => h - 16 - (h - 26) * (value - low) / (high - low);
   pen.font = "10px system-ui, sans-serif";
-  pen.fillStyle = colour("--soft");
+  pen.fillStyle = inks.soft;
   for (const value of [0, 1]) {
     pen.fillText(String(value), 12, y(value) + 3);
     pen.fillRect(26, y(value), w - 34, 0.5);
   }
   pen.fillText("units shown, logarithmic; grey: random", 26, h - 3);
-  for (const [name, ink] of [["random", "--plain"], ["faithfulness", "--needed"]]) {
+  for (const [name, ink] of [["random", inks.plain], ["faithfulness", inks.needed]]) {
     const points = found.filter((one) => one.size > 0 && one[name] !== null && one[name] !== undefined);
-    pen.strokeStyle = colour(ink);
+    pen.strokeStyle = ink;
     pen.lineWidth = 2;
     pen.beginPath();
     points.forEach((one, i) => pen[i ? "lineTo" : "moveTo"](x(one.size), y(one[name])));
     pen.stroke();
   }
-  pen.fillStyle = colour("--mark");
+  pen.fillStyle = inks.mark;
   pen.fillRect(x(state.count) - 1, 6, 2, h - 22);
 }
 

@@ -56,7 +56,7 @@ def _edges(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray) -> list[str
         bend = 0.45 * (x[b] - x[a])
         line = f"M{x[a]:.0f} {y[a]:.1f}C{x[a] + bend:.0f} {y[a]:.1f} {x[b] - bend:.0f} {y[b]:.1f} {x[b]:.0f} {y[b]:.1f}"
         parts.append(
-            f'<path class="{_look(flows[e], faint=bool(faint[e]))}" stroke-width="{widths[e]:.1f}" d="{line}"/>'
+            f'<path class="{_look(float(flows[e]), faint=bool(faint[e]))}" stroke-width="{widths[e]:.1f}" d="{line}"/>'
         )
     return parts
 

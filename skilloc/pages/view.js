@@ -4,9 +4,16 @@ const by = (id) => document.getElementById(id);
 const state = { circuit: null, subtask: 0, count: 0, least: 0, picked: -1, over: -1, x: 0, y: 0, scale: 1 };
 const canvas = by("canvas");
 const WIDE = 190, SMALL = 3, LARGE = 12, THIN = 0.4, THICK = 6, STEPS = 8;
-const BENT = 1500; // more edges than this are straight, which is three times as fast
+const BENT = 1500, CROWDED = 0.4; // more edges than this are straight and thin, which is five times as fast
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// The page's colours, light or dark; read once, because asking for each of 5,000 edges takes longer than drawing them.
+const inks = {};
+function readColours() {
+  const found = getComputedStyle(document.documentElement);
+  for (const name of ["paper", "ink", "soft", "needed", "harmful", "mark", "plain"]) {
+    inks[name] = found.getPropertyValue(`--${name}`).trim();
+  }
+}
 
 // The number with two or three figures, and all those before the point.
 function number(value, figures = 3) {
@@ -65,8 +72,8 @@ function look(one, i) {
   const s = strongest(one, i), value = one.value[s][i];
   const faint = one.low[s][i] !== null && one.low[s][i] <= 0 && one.high[s][i] >= 0;
   const c = state.circuit;
-  if (value === null) return { colour: colour("--plain"), faint: false };
-  return { colour: state.subtask < 0 ? c.colours[s] : colour(value >= 0 ? "--needed" : "--harmful"), faint };
+  if (value === null) return { colour: inks.plain, faint: false };
+  return { colour: state.subtask < 0 ? c.colours[s] : value >= 0 ? inks.needed : inks.harmful, faint };
 }
 
 const visible = (n) => !isUnit(state.circuit, n) || state.circuit.rank[n] < state.count;
@@ -102,7 +109,8 @@ function draw() {
   const sx = (n) => (c.px[n] - state.x) * k + w / 2, sy = (n) => (c.py[n] - state.y) * k + h / 2;
   for (const batch of c.batches) {
     pen.strokeStyle = batch.ink;
-    pen.lineWidth = (THIN + (THICK - THIN) * batch.width / STEPS) * swell();
+    const crowd = c.shown > BENT ? CROWDED : 1;
+    pen.lineWidth = (THIN + (THICK - THIN) * batch.width / STEPS) * crowd * swell();
     pen.globalAlpha = (batch.faint ? 0.13 : 0.5) * (batch.near ? 1 : 0.15);
     for (const e of batch.edges) {
       const a = c.edges.from[e], b = c.edges.to[e], x0 = sx(a), x1 = sx(b), y0 = sy(a), y1 = sy(b);
@@ -114,16 +122,15 @@ function draw() {
       pen.stroke();
     }
   }
-  const ink = colour("--ink"), paper = colour("--paper"), mark = colour("--mark");
   const near = new Set([state.picked]);
   c.edges.from.forEach((a, e) => {
     if (a === state.picked) near.add(c.edges.to[e]);
     if (c.edges.to[e] === state.picked) near.add(a);
   });
   const nodes = c.nodes.name.map((_, n) => n).filter(visible).sort((a, b) => c.size[b] - c.size[a] || a - b);
-  for (const n of nodes) drawNode(pen, n, sx(n), sy(n), c.size[n] * swell(), near, paper, mark);
+  for (const n of nodes) drawNode(pen, n, sx(n), sy(n), c.size[n] * swell(), near);
   pen.globalAlpha = 1;
-  drawNames(pen, nodes, sx, sy, k, ink, paper);
+  drawNames(pen, nodes, sx, sy);
   state.drawn = performance.now() - begun;
 }
 
@@ -136,23 +143,23 @@ function outline(pen, kind, x, y, r) {
   pen.closePath();
 }
 
-function drawNode(pen, n, x, y, r, near, paper, mark) {
+function drawNode(pen, n, x, y, r, near) {
   const { colour: fill, faint } = look(state.circuit.nodes, n);
   outline(pen, state.circuit.nodes.kind[n], x, y, r);
   pen.globalAlpha = 1;
-  pen.fillStyle = paper;
+  pen.fillStyle = inks.paper;
   pen.fill();
   pen.globalAlpha = (faint ? 0.3 : 1) * (state.picked < 0 || near.has(n) ? 1 : 0.35);
   pen.fillStyle = fill;
   pen.fill();
   pen.globalAlpha = 1;
   pen.lineWidth = n === state.picked ? 3 : 1;
-  pen.strokeStyle = n === state.picked || n === state.over ? mark : paper;
+  pen.strokeStyle = n === state.picked || n === state.over ? inks.mark : inks.paper;
   pen.stroke();
 }
 
 // Names where they have room: the largest first, on the right or else on the left.
-function drawNames(pen, nodes, sx, sy, k, ink, paper) {
+function drawNames(pen, nodes, sx, sy) {
   const c = state.circuit, taken = [], size = 11;
   pen.font = `${size}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
@@ -162,13 +169,13 @@ function drawNames(pen, nodes, sx, sy, k, ink, paper) {
     for (const side of c.nodes.kind[n] === "input" ? [-1] : [1, -1]) {
       const x = side > 0 ? sx(n) + gap : sx(n) - gap - wide, y = sy(n);
       if (taken.some((t) => x < t[2] && x + wide > t[0] && y - 6 < t[3] && y + 6 > t[1])) continue;
-      if (nodes.some((m) => m !== n && sx(m) > x - 3 && sx(m) < x + wide + 3 && Math.abs(sy(m) - y) < 6)) continue;
+      if (nodes.some((m) => m !== n && sx(m) > x - 3 && sx(m) < x + wide + 3 && Math.abs(sy(m) - y) < 4 + c.size[m] * swell())) continue;
       taken.push([x, y - 6, x + wide, y + 6]);
       pen.globalAlpha = 0.7;
-      pen.fillStyle = paper;
+      pen.fillStyle = inks.paper;
       pen.fillRect(x - 1, y - 6, wide + 2, 12);
       pen.globalAlpha = 1;
-      pen.fillStyle = ink;
+      pen.fillStyle = inks.ink;
       pen.fillText(text, x, y);
       break;
     }
