@@ -92,7 +92,7 @@ def draw(found: dict[str, Any]) -> Any:
         looks = [(arm, i, *look) for arm, several in ROWS.items() if arm in arms for i, look in enumerate(several)]
         outcomes = [list(arms[arm]["subtasks"].values())[i] for arm, i, _, _ in looks]
         names, colours = [name for _, _, name, _ in looks], [colour for _, _, _, colour in looks]
-        settings, seeds = arms["all atoms"]["settings"], arms["all atoms"]["seeds"]
+        settings, seeds = arms["all atoms"]["settings"], [arms["all atoms"]["seeds"]] * len(names)
         learned_dots(left, names, [one["fraction"] for one in outcomes], colours=colours, runs=seeds)
         left.set_title(f"{sum(map(len, settings['sets']))} of {settings['n']} bits, rate {settings['lr']:g}")
         # One curve per colour: that of its first row.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,10 @@ DRAWS = 2000
 """Bootstrap samples."""
 
 
+CURVE = 60
+"""Points of a curve in a record, at most."""
+
+
 class Arm(NamedTuple):
     """A setting, and the subtasks that are asked about."""
 
@@ -36,7 +41,7 @@ def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
         seeds: number of seeds, from 0.
 
     Returns:
-        By arm: its settings, and by subtask `outcome`. JSON only.
+        By arm: its settings, the number of parameters, and by subtask `outcome`. JSON only.
 
     Raises:
         ValueError: if two arms have the same training, which is run only once.
@@ -50,10 +55,17 @@ def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
         metrics = [result.metrics for result in results[place :: len(arms)]]
         found[name] = {
             "settings": asdict(arm.training),
+            "parameters": parameters(arm.training),
             "seeds": seeds,
             "subtasks": {subtask: outcome(metrics, subtask) for subtask in arm.subtasks},
         }
     return found
+
+
+def parameters(training: ParityTraining) -> int:
+    """Return the number of weights and biases of a network."""
+    widths = (len(training.sets) + training.n, *(training.width,) * (training.depth - 1), 2)
+    return sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def outcome(metrics: Sequence[Mapping[str, Any]], subtask: str) -> dict[str, Any]:
@@ -68,7 +80,8 @@ def outcome(metrics: Sequence[Mapping[str, Any]], subtask: str) -> dict[str, Any
 
     Returns:
         `learned`, the number of seeds; `fraction` with its interval; per seed `happened`, `examples` (of all subtasks,
-        until it was learned or training ended) and `bits` at the end; and `survival`. JSON only.
+        until it was learned or training ended), `bits` at the end, and a `curve` of `examples` and `bits`; and
+        `survival`. JSON only.
     """
     bits = [float(one["bits"][subtask]) for one in metrics]
     happened = np.array(bits) < LEARNED
@@ -81,11 +94,19 @@ def outcome(metrics: Sequence[Mapping[str, Any]], subtask: str) -> dict[str, Any
         "happened": happened.tolist(),
         "examples": examples.tolist(),
         "bits": [round(value, 5) for value in bits],
+        "curve": [_curve(one["history"], subtask) for one in metrics],
         "survival": {
             **{name: values.tolist() for name, values in survival(examples, happened)._asdict().items()},
             "end": max(_end(one) for one in metrics),
         },
     }
+
+
+def _curve(history: Mapping[str, Any], subtask: str) -> dict[str, list[float]]:
+    # Points enough for a picture, the last one always among them.
+    places = np.unique(np.linspace(0, len(history["examples"]) - 1, CURVE).round().astype(int))
+    bits = np.array(history[subtask])[places] / np.log(2)
+    return {"examples": np.array(history["examples"])[places].tolist(), "bits": bits.round(4).tolist()}
 
 
 def _first_below(history: Mapping[str, Any], subtask: str) -> float:

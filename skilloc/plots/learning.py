@@ -35,7 +35,12 @@ def survival_curve(
 
 
 def learned_dots(
-    ax: Axes, names: Sequence[str], fractions: Sequence[Mapping[str, float]], *, colours: Sequence[str], runs: int
+    ax: Axes,
+    names: Sequence[str],
+    fractions: Sequence[Mapping[str, float]],
+    *,
+    colours: Sequence[str],
+    runs: Sequence[int],
 ) -> Axes:
     """Draw one row per arm: the fraction of runs that learned as a dot, its interval as a bar, the count beside it.
 
@@ -44,9 +49,9 @@ def learned_dots(
         names: of the arms, from the top; written in the colours of their rows.
         fractions: `value`, `low` and `high` of each, as of `intervals.Interval`.
         colours: one per arm.
-        runs: number of runs of each arm.
+        runs: how many runs each fraction is of.
     """
-    counts = [f"{round(one['value'] * runs)} of {runs}" for one in fractions]
+    counts = [f"{round(one['value'] * n)} of {n}" for one, n in zip(fractions, runs, strict=True)]
     _rows(ax, names, fractions, colours=colours, beside=counts, edge=1.0)
     ax.set(xlim=(-0.02, 1.02), xlabel="fraction of seeds that learned")
     return ax
