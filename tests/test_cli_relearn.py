@@ -36,7 +36,8 @@ def networks(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / name for name in ("large", "small", "other")}
 
 
-FAST = ["--budgets", "1", "8", "--rates", "0.001", "0.01", "--held-out", "40", "--folds", "4", "--repair", "4", "--seeds", "2"]
+FAST = ["--budgets", "1", "8", "--rates", "0.001", "0.01", "--held-out", "40", "--folds", "4"]
+FAST += ["--repair", "4", "--seeds", "2"]
 
 
 def relearn(networks, out, *more):

@@ -133,23 +133,26 @@ def print_probe(found: Mapping[str, Any]) -> None:
             size = "" if len(found["sizes"]) == 1 else f", {curve['size'] or 'fresh'} examples"
             made.add_row(f"{name}{size}", *_row(model, curve, last, first=z == 0))
     title = f"loss on {found['report']} in nats under attack by {found['kind']}"
-    console.print(f"[bold]{title}[/] \\[95 % interval over seeds]")
+    console.print(f"[bold]{title}[/] \\[95 % interval over seeds and folds]")
     console.print(made)
     console.print(found["summary"], markup=False)
     console.print()
 
 
 def _row(model: Mapping[str, Any], curve: Mapping[str, Any], last: int, *, first: bool) -> list[str]:
+    from skilloc.study.report import number
+
     recovered = curve["steps_to_recover"]
     steps = sorted(
         f"{step:,.0f}" if there else f"> {last:,}"
         for step, there in zip(recovered["steps"], recovered["recovered"], strict=True)
     )
-    losses = [{end: curve["loss"][end][place] for end in ("value", "low", "high")} for place in (0, -1)]
+    losses = [number(curve["loss"]["value"][place], 3) for place in (0, -1)]
     removed = model.get("information_removed")
     told = "" if removed is None else "undecidable" if removed["why"] else _scored(removed)
-    row = [*map(_scored, losses), ", ".join(steps), _scored(curve["area"])]
-    return [*row, _scored(model["damage"]), told] if first else [*row, "", ""]
+    area, damage = (float("nan") if at is None else at for at in (curve["area"]["value"], model["damage"]["value"]))
+    row = [*losses, ", ".join(steps), number(area)]
+    return [*row, number(damage), told] if first else [*row, "", ""]
 
 
 def _scored(score: Mapping[str, float | None]) -> str:

@@ -29,9 +29,8 @@ def recovery_curves(
     models: Sequence[str],
     *,
     chance: float | None = None,
-    legend: bool = True,
 ) -> Axes:
-    """Draw the loss under attack against the number of attack steps, with a band over seeds.
+    """Draw the loss under attack against the number of attack steps, with a band over seeds; no legend.
 
     Args:
         ax: where to draw.
@@ -40,14 +39,9 @@ def recovery_curves(
         low: lower end of the band; one that is not finite is left out.
         high: upper end of the band.
         models: names; controls are drawn in grey, the original in black.
-        chance: loss of guessing evenly, as a thin line.
-        legend: whether to explain the lines here; panels beside each other share one.
+        chance: loss of guessing evenly, as a thin line where it is near the curves.
     """
-    first = steps[1]
-    place = np.array([first / 3 if step == 0 else step for step in steps], dtype=np.float64)
-    if chance is not None:
-        ax.axhline(chance, color=CONTROL, lw=0.5)
-        ax.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
+    place = np.array([steps[1] / 3 if step == 0 else step for step in steps], dtype=np.float64)
     others = [name for name in models if name not in DASHES]
     for m, name in enumerate(models):
         own = name in others
@@ -55,10 +49,15 @@ def recovery_curves(
         band = np.isfinite(low[m]) & np.isfinite(high[m])
         ax.fill_between(place, low[m], high[m], where=band.tolist(), color=colour, alpha=0.2 if own else 0.12, lw=0)
         ax.plot(place, value[m], color=colour, ls="-" if own else DASHES[name], lw=1.6 if own else 1.1, label=name)
-    ax.set(xscale="log", xlabel="attack steps", ylabel="loss (nats)")
+    lowest, highest = float(np.nanmin(value)), float(np.nanmax(value))
+    margin = 0.08 * max(highest - lowest, 1e-3)
+    if chance is not None and chance < highest + 3 * margin:
+        highest = max(highest, chance)
+        ax.axhline(chance, color=CONTROL, lw=0.5)
+        ax.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
+    # A band over few seeds may be wide; the curves decide what is seen.
+    ax.set(xscale="log", xlabel="attack steps", ylabel="loss (nats)", ylim=(lowest - margin, highest + margin))
     ax.xaxis.set_major_locator(FixedLocator(place.tolist()))
     ax.set_xticklabels([f"{step:,}" for step in steps])
     ax.xaxis.set_minor_locator(NullLocator())
-    if legend:
-        ax.legend()
     return ax

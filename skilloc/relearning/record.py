@@ -54,7 +54,7 @@ def record(found: Relearning) -> dict[str, Any]:
 
 
 def summary(found: Relearning) -> str:
-    """Return the verdicts, the controls' numbers beside them, and what is missing, in words."""
+    """Return the verdicts, the controls' numbers beside them, and what is missing, in words, a line each."""
     best, own = envelope(found), reference_of(found)
     said = [v.sentence for v in verdicts(found)]
     beside = []
@@ -68,7 +68,7 @@ def summary(found: Relearning) -> str:
         said.append(f"Controls that are missing: {', '.join(absent)}.")
     if not found.subtasks:
         said.append("Nothing was to be kept, so that damage is unknown.")
-    return " ".join([*said, *(f"Warning: {text}." for text in warnings_of(found))])
+    return "\n".join([*said, *(f"Warning: {text}." for text in warnings_of(found))])
 
 
 def _interval(found: Interval) -> str:

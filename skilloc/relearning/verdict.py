@@ -192,6 +192,8 @@ def _sentence(found: Relearning, model: str, word: str, removed: Removed, lackin
             f"[{1 - share.high:.0%}, {1 - share.low:.0%}] (after {steps}) of what the original is ahead of the {never} "
             f"network on {report}."
         )
+    if word == "undecidable" and not removed.why:
+        said += " That is too wide an interval to tell; use more seeds."
     if found.subtasks and lacking.value > DAMAGED:
         said += f" It is damaged: after repair, {lacking.value:.0%} of a kept skill is missing."
     return said

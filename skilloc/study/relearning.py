@@ -85,8 +85,10 @@ def draw_relearning(found: Mapping[str, Any]) -> Any:
         if kept:
             mean = np.array([np.mean([curve["kept"][subtask] for subtask in kept], axis=0) for curve in curves], float)
             empty = np.full_like(mean, np.nan)
-            plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names, legend=False)
-            axes[z, 1].set_title(f"kept meanwhile: {', '.join(kept)}")
+            plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names)
+            axes[z, 1].set_title(f"meanwhile, kept: {', '.join(kept)}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
