@@ -11,7 +11,7 @@ from jaxtyping import Float
 from skilloc.ablation import ablation_effects
 from skilloc.circuits import graph as g
 from skilloc.circuits.edges import Edges, edge_effects
-from skilloc.circuits.faithfulness import faithfulness, minimality, only
+from skilloc.circuits.faithfulness import faithfulness, minimality, only, sizes_up_to
 from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
 from skilloc.intervene import Reference, as_reference
@@ -31,6 +31,7 @@ class Tracing:
 
     Attributes:
         folds: number of disjoint parts of each batch.
+        sizes: sizes of other circuits, for the faithfulness curve; if not given, 1, 2, 4, ... up to all ranked units.
         draws: number of random circuits beside each size.
         seed: of the random circuits.
         paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for a language model.
@@ -39,6 +40,7 @@ class Tracing:
     """
 
     folds: int = 8
+    sizes: tuple[int, ...] | None = None
     draws: int = 5
     seed: int = 0
     paths: str | None = None
@@ -56,7 +58,6 @@ def trace_circuit(
     reference: Reference | Float[np.ndarray, "unit"] | None = None,
     chosen: str = "mask",
     ranking: Float[np.ndarray, "unit"] | None = None,
-    sizes: Sequence[int] = (),
     inputs: Sequence[str] | None = None,
 ) -> nx.DiGraph:
     """Return a circuit as a graph (see `graph`), with everything that it says measured on `batches`.
@@ -69,8 +70,7 @@ def trace_circuit(
         subtask: the subtask that it was chosen for.
         reference: what ablated units are held at; zero if not given. Made for all of `batches`.
         chosen: how the units were chosen, in words.
-        ranking: what circuits of other sizes are chosen by, for the faithfulness curve.
-        sizes: these sizes.
+        ranking: what circuits of other sizes are chosen by; without it there are none.
         inputs: names of the inputs of an `MLP`.
 
     Raises:
@@ -83,7 +83,7 @@ def trace_circuit(
     curve = faithfulness(
         model,
         batches,
-        _rising(circuit, ranking, sizes),
+        _rising(circuit, ranking, config.sizes),
         subtask=subtask,
         reference=held,
         folds=config.folds,
@@ -118,13 +118,14 @@ def trace_circuit(
     return graph
 
 
-def _rising(circuit: Mask, ranking: Float[np.ndarray, "unit"] | None, sizes: Sequence[int]) -> list[Mask]:
+def _rising(circuit: Mask, ranking: Float[np.ndarray, "unit"] | None, sizes: Sequence[int] | None) -> list[Mask]:
     """Return the circuit with those of other sizes, in rising order."""
     masks = {int(circuit.keep.sum()): circuit}
-    for size in sizes:
-        if ranking is None:
-            raise ValueError(f"`sizes` is {tuple(sizes)}; pass the `ranking` that these circuits are chosen by")
-        masks.setdefault(size, Mask(circuit.units, top(ranking, size)))
+    if ranking is None and sizes:
+        raise ValueError(f"`sizes` is {tuple(sizes)}; pass the `ranking` that these circuits are chosen by")
+    if ranking is not None:
+        for size in sizes_up_to(int(np.isfinite(ranking).sum())) if sizes is None else sizes:
+            masks.setdefault(size, Mask(circuit.units, top(ranking, size)))
     return [masks[size] for size in sorted(masks)]
 
 

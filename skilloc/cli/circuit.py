@@ -42,6 +42,8 @@ class Command:
     """what all other units are held at: zero, mean or resample (default: as in DIR)"""
     agreement: float = 0.5
     """of several DIR: the share of them that a unit must be in"""
+    sizes: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 1, 2, 4, ...)")] = ()
+    """other numbers of units, for the curve of what circuits keep"""
     draws: int = 5
     """number of random circuits beside each size"""
     edges: int = 5000
@@ -66,7 +68,7 @@ class Command:
         runs = [load_study(folder).effects for folder in self.folder]
         opened = open_model(self.model, device=self.device)
         choice = Choice(None if self.share is not None else self.top or TOP, self.share)
-        config = Tracing(draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
+        config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
             found = trace_study(
                 opened, runs[0], self.out, choice, config, subtasks=self.subtask, reference=self.reference

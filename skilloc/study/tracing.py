@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import networkx as nx
-import numpy as np
 
 from skilloc import store
 from skilloc.circuits import graph as g
-from skilloc.circuits.faithfulness import enough, faithfulness, sizes_up_to
+from skilloc.circuits.faithfulness import enough, faithfulness
 from skilloc.circuits.overlap import consensus, overlap
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.effects import Effects
@@ -248,7 +247,6 @@ def _trace(
         reference=held.reference,
         chosen=str(choice),
         ranking=ranking,
-        sizes=sizes_up_to(int(np.isfinite(ranking).sum())),
         inputs=_inputs(opened.model, sources),
     )
     traced.graph[g.MODEL]["name"] = opened.name
