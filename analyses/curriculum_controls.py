@@ -109,6 +109,7 @@ def draw(found: dict[str, Any]) -> Any:
     pairs = {name: next(iter(arm["subtasks"].values())) for name, arm in found["pairs"].items()}
     _when(right, [(one, CONTROL if "alone" in name else BLUE, smallest in name) for name, one in pairs.items()])
     right.set_title(f"not yet learned (dashed: {smallest} bits)")
+    figure.supxlabel("bars and bands: 95 % over seeds; grey: composite alone, as many examples per step", fontsize=6.5)
     return figure
 
 

@@ -72,6 +72,12 @@ def draw(found: dict[str, Any]) -> Any:
     first = min(curve["examples"][1] for one in outcomes for curve in one["curve"])
     for axes in (every, rest):
         examples_axis(axes, first, max(one["survival"]["end"] for one in outcomes), label="training examples")
+    settings = arms["depth 3"]["settings"]
+    figure.supxlabel(
+        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {found['steps']:,} steps; "
+        "bars and bands: 95 % over seeds",
+        fontsize=6.5,
+    )
     return figure
 
 

@@ -52,7 +52,7 @@ def learned_dots(
         runs: how many runs each fraction is of.
     """
     counts = [f"{round(one['value'] * n)} of {n}" for one, n in zip(fractions, runs, strict=True)]
-    _rows(ax, names, fractions, colours=colours, beside=counts, edge=1.0)
+    interval_rows(ax, names, fractions, colours=colours, beside=counts, edge=1.0)
     ax.set(xlim=(-0.02, 1.02), xlabel="fraction of seeds that learned")
     return ax
 
@@ -74,7 +74,7 @@ def ratio_dots(
     first, edge = 0.8 * min(*known, 1.0), 1.5 * max(*known, 2.0)
     ax.axvline(1, color="black", lw=0.6)
     written = [f"{one['value']:.1f} ×" if np.isfinite(one["value"]) else f"> {one['low']:.1f} ×" for one in ratios]
-    _rows(ax, names, ratios, colours=colours, beside=written, edge=edge)
+    interval_rows(ax, names, ratios, colours=colours, beside=written, edge=edge)
     ax.set(xscale="log", xlim=(first, edge))
     ax.xaxis.set_major_locator(
         FixedLocator([tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if first <= tick <= edge])
@@ -84,15 +84,25 @@ def ratio_dots(
     return ax
 
 
-def _rows(
+def interval_rows(
     ax: Axes,
     names: Sequence[str],
     intervals: Sequence[Mapping[str, float]],
     *,
     colours: Sequence[str],
     beside: Sequence[str],
-    edge: float,
-) -> None:
+    edge: float = np.inf,
+) -> Axes:
+    """Draw one row per number: a dot, its interval as a bar, its name at the left and some words at the right.
+
+    Args:
+        ax: where to draw.
+        names: from the top; written in the colours of their rows.
+        intervals: `value`, `low` and `high` of each; a value that is not finite has no dot.
+        colours: one per row.
+        beside: what to write at the right of each row.
+        edge: where bars end that would reach further.
+    """
     for row, (one, colour) in enumerate(zip(intervals, colours, strict=True)):
         ax.plot([one["low"], min(one["high"], edge)], [row, row], color=colour, lw=2, solid_capstyle="butt")
         if np.isfinite(one["value"]):
@@ -105,6 +115,7 @@ def _rows(
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color="#dddddd", lw=0.5)
     ax.set_axisbelow(True)
+    return ax
 
 
 def examples_axis(ax: Axes, low: float, high: float, *, label: str) -> Axes:
