@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from skilloc.experiments.embedded_unlearning import EmbeddedUnlearning
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.token_budget import TokenBudget
 
@@ -33,6 +34,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "skilloc.experiments.parity:train_parity",
             ParityTraining,
             "a network trained in a parity world, with its history and weights",
+        ),
+        "embedded-unlearning": Experiment(
+            "skilloc.experiments.embedded_unlearning:unlearn",
+            EmbeddedUnlearning,
+            "a language model pruned to some corpora in two ways, and attacked with the others beside controls",
         ),
         "token-budget": Experiment(
             "skilloc.experiments.token_budget:measure_budget",

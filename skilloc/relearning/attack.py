@@ -1,7 +1,6 @@
 """One repair, and one run of the attack, with losses on held-out examples all along."""
 
 import contextlib
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from skilloc.intervene import losses
 from skilloc.masks import Mask
+from skilloc.models.narrow import copied
 from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
 from skilloc.tasks import Batch, Subtask
@@ -114,13 +114,11 @@ def repair(
         seed: of the examples.
         mask: held at zero, if given.
     """
-    copied = copy.deepcopy(model)
-    for parameter in copied.parameters():
-        parameter.requires_grad_(True)
+    own = _trainable(model)
     heard = _Heard()
-    rules: list[Rule] = [heard] if mask is None else [keep(copied, mask), heard]
-    before = np.array([_mean(copied, batch) for batch in held_out.kept.values()])
-    short = any(not _mean(copied, held_out.kept_selection[name]) < target for name, target in targets.items())
+    rules: list[Rule] = [heard] if mask is None else [keep(own, mask), heard]
+    before = np.array([_mean(own, batch) for batch in held_out.kept.values()])
+    short = any(not _mean(own, held_out.kept_selection[name]) < target for name, target in targets.items())
     steps = 0
     if short and grid.repair:
         config = TrainConfig(
@@ -130,16 +128,16 @@ def repair(
             evaluate_every=max(1, grid.repair // LOOKS),
             until=dict(targets),
         )
-        sample = _on(copied, stream(kept, grid.each, seed=seed))
+        sample = _on(own, stream(kept, grid.each, seed=seed))
         try:
-            train(copied, sample, config, evaluate=held_out.kept_selection, rules=rules, progress=False)
+            train(own, sample, config, evaluate=held_out.kept_selection, rules=rules, progress=False)
         except FloatingPointError as error:
             raise ValueError(
                 f"`repair_rate` {grid.repair_rate} makes training diverge ({error}); use a smaller one"
             ) from error
         steps = int(heard.rows[-1]["step"])
-    after = np.array([_mean(copied, batch) for batch in held_out.kept.values()])
-    return Repaired(copied, steps, before, after)
+    after = np.array([_mean(own, batch) for batch in held_out.kept.values()])
+    return Repaired(own, steps, before, after)
 
 
 def attack_once(
@@ -165,16 +163,16 @@ def attack_once(
         seed: of the examples.
         mask: held at zero, if given.
     """
-    copied, heard = copy.deepcopy(model), _Heard()
+    own, heard = _trainable(model), _Heard()
     folds = {f"fold_{i}": batch for i, batch in enumerate(held_out.folds)}
     kept = {f"kept_{name}": batch for name, batch in held_out.kept.items()}
     config = TrainConfig(steps=grid.budgets[-1], lr=rate, eps=EPS, evaluate_at=grid.budgets)
-    rules: list[Rule] = [heard] if mask is None else [keep(copied, mask), heard]
+    rules: list[Rule] = [heard] if mask is None else [keep(own, mask), heard]
     evaluate = {"selection": held_out.selection, **folds, **kept}
-    sample = _on(copied, stream(attack, grid.each, seed=seed, examples=size))
+    sample = _on(own, stream(attack, grid.each, seed=seed, examples=size))
     # A rate that diverges is not the attacker's best; what was heard before stands.
     with contextlib.suppress(FloatingPointError):
-        train(copied, sample, config, evaluate=evaluate, rules=rules, progress=False)
+        train(own, sample, config, evaluate=evaluate, rules=rules, progress=False)
     rows = {int(row["step"]): row for row in heard.rows}
 
     def columns(names: Sequence[str]) -> Float64[np.ndarray, "step column"]:
@@ -204,6 +202,12 @@ class _Heard:
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Put back nothing."""
+
+
+def _trainable(model: nn.Module) -> nn.Module:
+    """Return a copy of which everything is trained."""
+    own: nn.Module = copied(model)
+    return own.requires_grad_(True)
 
 
 def _mean(model: nn.Module, batch: Batch) -> float:

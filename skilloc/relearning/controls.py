@@ -1,6 +1,5 @@
 """The controls that can be made from the original and the pruned model."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from skilloc.masks import Mask, matched_random
 from skilloc.models.mlp import MLP
+from skilloc.models.narrow import copied
 from skilloc.models.weights import units_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
@@ -66,7 +66,7 @@ def untrained(model: Any, *, seed: int) -> Any:
         cfg = model.cfg
         fresh = MLP(cfg.d_in, cfg.d_out, cfg.widths, len(cfg.widths) + 1, activation=cfg.activation, seed=seed)
         return fresh.to(model.out.weight)
-    fresh = copy.deepcopy(model).eval()
+    fresh = copied(model).eval()
     config = getattr(getattr(model, "original_model", model), "config", None)
     spread = float(getattr(config, "initializer_range", 0) or 0)
     spread = spread if spread > 0 else 0.02

@@ -13,6 +13,8 @@ from skilloc import store
 STARTS = ("as it is", "repaired")
 """What the attack starts from."""
 
+AXES = ("models", "sizes", "rates", "steps", "subtasks")
+
 DIMS = {
     "selection": ("model", "start", "size", "rate", "step", "seed"),
     "report": ("model", "start", "size", "rate", "step", "seed", "fold"),
@@ -66,29 +68,30 @@ class Relearning:
             raise ValueError(f'unknown model "{model}"; attacked were {", ".join(self.models)}')
         return self.models.index(model)
 
-    def save(self, folder: Path | str) -> None:
-        """Write to a result folder (see `skilloc.store`)."""
-        labels = {
-            "model": list(self.models),
-            "subtask": list(self.subtasks),
-            "stage": ["before", "after"],
-            "start": list(STARTS),
-        }
-        arrays = {
+    def record(self) -> dict[str, Any]:
+        """Return all but the arrays. JSON only."""
+        axes = {name: list(getattr(self, name)) for name in AXES}
+        return {"what": "relearning", **axes, "chance": self.chance, "made": dict(self.made)}
+
+    def arrays(self) -> dict[str, store.Labelled]:
+        """Return the arrays with the names of their axes."""
+        labels = {"model": list(self.models), "subtask": list(self.subtasks)}
+        labels |= {"stage": ["before", "after"], "start": list(STARTS)}
+        return {
             name: store.Labelled(getattr(self, name), dims, {dim: labels[dim] for dim in dims if dim in labels})
             for name, dims in DIMS.items()
         }
-        spec = {
-            "what": "relearning",
-            "models": list(self.models),
-            "sizes": list(self.sizes),
-            "rates": list(self.rates),
-            "steps": list(self.steps),
-            "subtasks": list(self.subtasks),
-            "chance": self.chance,
-            "made": dict(self.made),
-        }
-        store.write(Path(folder), spec, {}, arrays)
+
+    @staticmethod
+    def of(record: Mapping[str, Any], arrays: Mapping[str, store.Labelled]) -> "Relearning":
+        """Put together what `record` and `arrays` returned."""
+        axes: dict[str, Any] = {name: tuple(record[name]) for name in AXES}
+        values: dict[str, Any] = {name: arrays[name].values for name in DIMS}
+        return Relearning(**values, **axes, chance=record["chance"], made=record["made"])
+
+    def save(self, folder: Path | str) -> None:
+        """Write to a result folder (see `skilloc.store`)."""
+        store.write(Path(folder), self.record(), {}, self.arrays())
 
     @staticmethod
     def load(folder: Path | str) -> "Relearning":
@@ -99,15 +102,12 @@ class Relearning:
             ValueError: if it was cut or altered, or is not of this kind.
         """
         result = store.read(Path(folder))
-        spec = result.spec
-        if spec.get("what") != "relearning":
+        if result.spec.get("what") != "relearning":
             raise ValueError(
-                f"`folder` {folder} holds a result of kind {spec.get('what')!r}, not of relearning; pass a folder that "
-                "`skilloc relearn` wrote"
+                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not of relearning; pass a "
+                "folder that `skilloc relearn` wrote"
             )
-        axes: dict[str, Any] = {name: tuple(spec[name]) for name in ("models", "sizes", "rates", "steps", "subtasks")}
-        arrays: dict[str, Any] = {name: result.arrays[name].values for name in DIMS}
-        return Relearning(**arrays, **axes, chance=spec["chance"], made=spec["made"])
+        return Relearning.of(result.spec, result.arrays)
 
 
 def over_seeds(parts: Sequence[Relearning]) -> Relearning:
@@ -120,7 +120,7 @@ def over_seeds(parts: Sequence[Relearning]) -> Relearning:
         raise ValueError("`parts` is empty; pass at least one result")
     first = parts[0]
     for part in parts:
-        for name in ("models", "sizes", "rates", "steps", "subtasks"):
+        for name in AXES:
             if getattr(part, name) != getattr(first, name):
                 raise ValueError(
                     f"`parts` differ in their {name}, {getattr(part, name)} and {getattr(first, name)}; join results "

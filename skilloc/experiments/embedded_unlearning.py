@@ -1,0 +1,197 @@
+"""A language model that keeps some corpora and loses others: pruned in two ways, then attacked beside controls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skilloc.models.language import Opened
+    from skilloc.store import Labelled
+    from skilloc.tasks import Batch, Subtask
+
+LASSO, NAIVE = "group lasso", "naive pruning"
+"""The two candidates."""
+
+
+@dataclass(frozen=True)
+class EmbeddedUnlearning:
+    """The spec of one cell: what is kept and removed, how it is localized, and the attack."""
+
+    kept: tuple[str, ...] = ("python",)
+    """sources of the corpora that are kept, one subtask each"""
+    removed: tuple[str, ...] = ("cpp", "english")
+    """sources of the corpora that are removed, together one subtask"""
+    seed: int = 0
+    """of the finetuning, the random mask, initial values and the attack"""
+    model: str = "embedded"
+    """any language model that `open_model` knows"""
+    length: int = 48
+    """tokens per example"""
+    rows: int = 8
+    """examples per step, of all kept corpora together"""
+    steps: int = 400
+    """steps of localizing, and of plain finetuning beside it"""
+    lr: float = 1e-3
+    """their rate"""
+    strength: float = 5e-3
+    """first strength of the penalty"""
+    extra_loss: float = 0.5
+    """nats above the original's loss on the kept corpora, to which the strength is steered"""
+    rates: tuple[float, ...] = (5e-4, 2e-3, 8e-3)
+    """rates of the attack"""
+    budgets: tuple[int, ...] = (1, 4, 16, 32)
+    """its numbers of steps"""
+    attack_rows: int = 6
+    """its examples per step"""
+    held_out: int = 32
+    """examples per subtask, on each of the selection and the report split"""
+    folds: int = 8
+    """disjoint parts of these"""
+    repair: int = 32
+    """steps of repair on the kept corpora, at most"""
+    repair_rate: float = 5e-4
+    """their rate"""
+
+    def __post_init__(self) -> None:
+        if not self.kept or not self.removed or set(self.kept) & set(self.removed):
+            raise ValueError(
+                f"`kept` is {self.kept} and `removed` {self.removed}; name at least one source of each, and none twice"
+            )
+        for name in ("rows", "steps", "length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least 1")
+        if self.extra_loss <= 0:
+            raise ValueError(f"`extra_loss` is {self.extra_loss}; use a positive number of nats")
+
+
+def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelled]]":
+    """Prune a model in two ways so that it keeps some corpora, and attack it with the others.
+
+    1. Group lasso: finetuned on the kept corpora with the penalty steered to their original loss + `extra_loss`; units
+       that are then zero are cut out.
+    2. Naive pruning: of the original, the units with the least attributed effect on the kept corpora, as many as the
+       same loss allows (on the selection split).
+
+    Controls: the original; plain finetuning for as many steps; for naive pruning a random mask of its size and layers;
+    and a never-trained network of the lasso's shape. One that never saw the removed corpora would have to be trained
+    from scratch, and is missing.
+
+    Args:
+        spec: the fields of `EmbeddedUnlearning`.
+
+    Returns:
+        Losses of all models on all corpora in nats, their units, the history of localizing, and the record of a
+        `Relearning` with its arrays (one seed; see `over_seeds`).
+    """
+    # Late: `skilloc sweep list` reads this file, and must not wait for torch.
+    from skilloc.intervene import losses
+    from skilloc.masks import Mask
+    from skilloc.models.weights import units_of
+    from skilloc.pruning import prune
+    from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, relearn_probe
+    from skilloc.relearning.controls import randomly_pruned, untrained
+
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
+    settings = EmbeddedUnlearning(**values)
+    opened, kept, removed = _prepared(settings)
+    original, seed = opened.model, settings.seed
+    selection = {s.name: s.draw(settings.held_out, split="selection") for s in kept}
+    wanted = _mean(original, selection) + settings.extra_loss
+    plain, _, _ = _finetuned(settings, original, kept, removed, None)
+    finetuned, live, history = _finetuned(settings, original, kept, removed, wanted)
+    units = units_of(original, kinds=("neuron",))
+    lasso = prune(finetuned, Mask(units, live))
+    naive = _naive(settings, original, selection, _mean(lasso, selection))
+    models = {
+        ORIGINAL: original,
+        NEVER: untrained(lasso, seed=seed),
+        RANDOM: randomly_pruned(original, naive, seed=seed),
+        PLAIN: plain,
+        NAIVE: naive,
+        LASSO: lasso,
+    }
+    found = relearn_probe(models, [removed], removed, _grid(settings), (seed,), kept=kept)
+    report = {s.name: s.draw(settings.held_out, split="report") for s in (*kept, removed)}
+    metrics = {
+        "relearning": found.record(),
+        "losses": {m: {n: float(losses(models[m], b).mean()) for n, b in report.items()} for m in models},
+        "units": {name: len(units_of(model, kinds=("neuron",))) for name, model in models.items()},
+        "history": history,
+    }
+    return metrics, found.arrays()
+
+
+def _prepared(settings: EmbeddedUnlearning) -> "tuple[Opened, list[Subtask], Subtask]":
+    from skilloc.models.language import encoder, open_model, separator
+    from skilloc.tasks.text import documents, text_subtask
+
+    opened = open_model(settings.model)
+    encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
+
+    def subtask(name: str, sources: Sequence[str]) -> "Subtask":
+        texts = [document for source in sources for document in documents(source)]
+        return text_subtask(name, texts, encode, length=settings.length, separator=end)
+
+    kept = [subtask(name, [name]) for name in settings.kept]
+    return opened, kept, subtask(" and ".join(settings.removed), settings.removed)
+
+
+def _mean(model: Any, batches: "Mapping[str, Batch]") -> float:
+    from skilloc.intervene import losses
+
+    return sum(float(losses(model, batch).mean()) for batch in batches.values()) / len(batches)
+
+
+def _finetuned(
+    settings: EmbeddedUnlearning, original: Any, kept: "Sequence[Subtask]", removed: "Subtask", wanted: float | None
+) -> tuple[Any, Any, dict[str, list[float]]]:
+    """Finetune on the kept corpora, with the penalty if a loss is wanted; return which units live, too."""
+    import numpy as np
+
+    from skilloc.lasso import LocalizeConfig, group_norms, localize
+    from skilloc.models.weights import units_of
+    from skilloc.training import TrainConfig
+
+    looks = max(1, settings.steps // 20)
+    config = LocalizeConfig(
+        training=TrainConfig(steps=settings.steps, lr=settings.lr, eps=1e-8, evaluate_every=looks),
+        strength=0.0 if wanted is None else settings.strength,
+        wanted_loss=wanted,
+        each=max(1, settings.rows // len(kept)),
+        held_out=settings.held_out,
+    )
+    model, history = localize(original, kept, config, seed=settings.seed, watched=[removed])
+    norms = np.asarray(group_norms(model, units_of(model, kinds=("neuron",))))
+    return model, norms > 0, history.record()
+
+
+def _naive(settings: EmbeddedUnlearning, original: Any, selection: "Mapping[str, Batch]", wanted: float) -> Any:
+    """Keep the fewest units by their effects with which the mean loss is at most the wanted one."""
+    from skilloc.attribution import attribution_effects
+    from skilloc.masks import Mask, top
+    from skilloc.models.weights import units_of
+    from skilloc.pruning import prune
+
+    units = units_of(original, kinds=("neuron",))
+    effects = attribution_effects(original, selection, units, folds=1, seed=settings.seed)
+    values = effects.values.mean(axis=(0, 1))
+    low, high = 0, len(units)  # the loss at `low` is too high, that at `high` is not
+    while high - low > max(1, len(units) // 500):
+        middle = (low + high) // 2
+        tried = prune(original, Mask(units, top(values, middle)))
+        low, high = (low, middle) if _mean(tried, selection) <= wanted else (middle, high)
+    return prune(original, Mask(units, top(values, high)))
+
+
+def _grid(settings: EmbeddedUnlearning) -> Any:
+    from skilloc.relearning import Grid
+
+    return Grid(
+        rates=settings.rates,
+        budgets=settings.budgets,
+        each=settings.attack_rows,
+        held_out=settings.held_out,
+        folds=settings.folds,
+        repair=settings.repair,
+        repair_rate=settings.repair_rate,
+    )
