@@ -4,11 +4,12 @@ A penalty in the loss makes groups small, but none exactly zero. The proximal st
 scales group u from its norm r to `shrunk(r)` with the step that the optimiser itself takes there,
 
     SGD           step[u] = strength * lr / (1 - momentum)
-    Adam, AdamW   step[u] = strength * lr / (mean over the group's weights of sqrt(v_hat) + eps)
+    Adam, AdamW   step[u] = strength * lr / (mean over the group's weights of sqrt(v_hat) + eps),
+                  at most lr * sqrt(number of weights), as far as Adam itself can move a group
 
 so that a group rests where its gradient and the penalty's are equal, whatever the optimiser. (Adam's real step on a
 gradient g is lr g / sqrt(v_hat): a plain lr * strength would do next to nothing beside it.) A group that reaches zero
-loses the optimiser's memory too, or momentum would bring it back.
+loses its momentum too, which would bring it back; Adam's v_hat, which only scales, stays.
 
 Where a weight lies in two groups (a weight between two hidden layers of an `MLP`), hooks act in turn, in forward order.
 That is the proximal map of the sum to first order in the step; zeros stay zeros, since later groups only scale.
@@ -51,7 +52,7 @@ class Lasso:
         Raises:
             ValueError: if some of the groups' weights are frozen.
         """
-        self.strength, self.revivals = config.strength, 0
+        self.strength, self.revivals, self._push = config.strength, 0, config.strength
         self._config, self._kept = config, tuple(kept)
         self._proximal = config.solver == "proximal"
         with torch.no_grad():
@@ -74,7 +75,7 @@ class Lasso:
         alive = sum(int((~dead).sum()) for dead in self._dead.values())
         spare = alive - (self._config.wanted_live or 0)
         for hook, parts in self._parts.items():
-            step = self.strength * self._step_sizes(hook, optimiser)
+            step = self._step_sizes(hook, optimiser)
             dead, norms = self._dead[hook], norms_of(parts)
             if self._config.penalty == "l1":
                 _shrink_entries(parts, step)
@@ -86,8 +87,8 @@ class Lasso:
                     part *= scale.view(-1, *[1] * (part.ndim - 1))
             zero = new == 0
             fresh = zero & (norms > 0)
-            for memory in self._memories(hook, optimiser) if fresh.any() else ():
-                memory[fresh] = 0
+            for momentum in self._momenta(hook, optimiser) if fresh.any() else ():
+                momentum[fresh] = 0
             self.revivals += int((dead & ~zero).sum())
             spare -= int((zero & ~dead).sum())
             self._dead[hook] = zero
@@ -100,14 +101,18 @@ class Lasso:
         with torch.no_grad():
             value = self.strength * float(penalty_of(self._parts.values(), self._config.penalty))
         found = {"penalty": value, "strength": self.strength, "revivals": float(self.revivals), "live": float(live)}
-        error = 0.0
-        if self._config.wanted_live is not None:
-            error = math.log(max(live, 0.5) / self._config.wanted_live)
-        elif self._config.wanted_loss is not None:
-            found_loss = sum(row[name] for name in self._kept) / len(self._kept)
-            error = math.log(self._config.wanted_loss / max(found_loss, 1e-9))
-        self.strength *= math.exp(GAIN * max(-1.0, min(1.0, error)))
+        self._steer(live, row)
         return found | {f"live.{hook}": float(count) for hook, count in per_hook.items()}
+
+    def _steer(self, live: int, row: Mapping[str, float]) -> None:
+        """Push harder while there are too many live units, and not at all once there are not; or towards a loss."""
+        wanted, wanted_loss = self._config.wanted_live, self._config.wanted_loss
+        if wanted is not None:
+            self._push *= math.exp(GAIN * min(1.0, max(0.0, math.log(max(live, 1) / wanted))))
+            self.strength = self._push if live > wanted else 0.0
+        elif wanted_loss is not None:
+            found = sum(row[name] for name in self._kept) / len(self._kept)
+            self.strength *= math.exp(GAIN * max(-1.0, min(1.0, math.log(wanted_loss / max(found, 1e-9)))))
 
     def live(self) -> tuple[int, dict[str, int]]:
         """Return the number of live units, in all and per hook: of norm above 0, or above the threshold."""
@@ -126,11 +131,11 @@ class Lasso:
 
     def state(self) -> Mapping[str, float]:
         """Return the strength and the count of revivals; which groups are zero, the weights say."""
-        return {"strength": self.strength, "revivals": float(self.revivals)}
+        return {"strength": self.strength, "push": self._push, "revivals": float(self.revivals)}
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Put back what `state` returned."""
-        self.strength, self.revivals = state["strength"], int(state["revivals"])
+        self.strength, self._push, self.revivals = state["strength"], state["push"], int(state["revivals"])
         self._dead = self._zeros()
 
     @torch.no_grad()
@@ -141,21 +146,23 @@ class Lasso:
         settings, owners = optimiser.param_groups[0], self._owners[hook]
         lr, first = settings["lr"], next(iter(self._parts[hook].values()))
         if "betas" not in settings:
-            return torch.full((len(first),), lr / (1 - settings["momentum"]), device=first.device)
+            return torch.full((len(first),), self.strength * lr / (1 - settings["momentum"]), device=first.device)
         total, count = torch.zeros(len(first), device=first.device), 0
         for name, part in self._parts[hook].items():
             state = optimiser.state[owners[name]]
             correction = 1 - settings["betas"][1] ** float(state["step"])
             total += _alike(part, owners[name], state["exp_avg_sq"]).sqrt().flatten(1).sum(dim=1) / correction**0.5
             count += part[0].numel()
-        step: Tensor = lr / (total / count + settings["eps"])
-        return step
+        # Near a minimum v_hat is about 0. Adam moves no weight further than lr even there, and neither does this.
+        furthest = 1.0 if self._config.penalty == "l1" else math.sqrt(count)
+        step: Tensor = self.strength * lr / (total / count + settings["eps"])
+        return step.clamp(max=lr * furthest)
 
-    def _memories(self, hook: str, optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
+    def _momenta(self, hook: str, optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
         for name, part in self._parts[hook].items():
             owner = self._owners[hook][name]
-            for value in optimiser.state[owner].values():
-                if isinstance(value, Tensor) and value.shape == owner.shape:
+            for kind in ("exp_avg", "momentum_buffer"):
+                if isinstance(value := optimiser.state[owner].get(kind), Tensor):
                     yield _alike(part, owner, value)
 
 
@@ -184,17 +191,16 @@ def _owner(model: nn.Module, part: Tensor) -> nn.Parameter:
     Raises:
         ValueError: if it is not trained.
     """
-    memory = part.untyped_storage().data_ptr()
-    for name, parameter in model.named_parameters():
-        place = part.storage_offset() - parameter.storage_offset()
-        if parameter.untyped_storage().data_ptr() == memory and 0 <= place < parameter.numel():
-            if not parameter.requires_grad:
-                raise ValueError(
-                    f"`model` has {name} frozen, which belongs to units that are to be localized; set its "
-                    "requires_grad to True, or choose other `kinds` of unit"
-                )
-            return parameter
-    raise AssertionError("a view of a group looks at a parameter of its model")
+    # Not by its memory: where a checkpoint fuses projections, several parameters may lie in one.
+    owner = part._base
+    assert isinstance(owner, nn.Parameter)
+    if not owner.requires_grad:
+        name = next(name for name, parameter in model.named_parameters() if parameter is owner)
+        raise ValueError(
+            f"`model` has {name} frozen, which belongs to units that are to be localized; set its requires_grad to "
+            "True, or choose other `kinds` of unit"
+        )
+    return owner
 
 
 def _alike(part: Tensor, owner: nn.Parameter, value: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ class LocalizeConfig:
         solver: "proximal", which gives exact zeros; or "subgradient", the paper's: the penalty is added to the loss,
             and in the end, groups with at most the norm `threshold` are set to zero.
         strength: lambda of the penalty, in nats; 0 for plain finetuning. Where it is steered, its first value.
-        wanted_live: steer the strength to this number of live units. With proximal steps no more than that die, and
-            the strength is then 0.
+        wanted_live: steer the strength to this number of live units: it rises until there are no more, and is then 0,
+            so that what is left recovers. With proximal steps, the number is met exactly.
         wanted_loss: steer the strength to this loss, in nats: the mean over the kept subtasks on the selection split.
         threshold: without proximal steps, a group of at most this norm is dead.
         kinds: kinds of unit that are penalised: "neuron", "head".
