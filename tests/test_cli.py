@@ -533,7 +533,10 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     record = demo.run_demo(folder, model=str(home / "model"), settings=settings, report=lines.append)
     assert record["measured"] == record["exact"] == record["units"]
     assert record["calibration"]["python"]["drawn"] == record["units"]
-    assert len(lines) == 5
+    steps = [line for line in lines if not line.startswith("no circuit of ")]  # of what an untrained model cannot do
+    assert len(steps) == 6
+    report = (folder / "report.html").read_bytes()
+    assert record["top"]["python"][0]["unit"].encode() in report
     page = (folder / "summary.md").read_text()
     for words in ("How local", "same units", "What is lost", "gradients", "does not say"):
         assert words in page
@@ -546,4 +549,5 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     monkeypatch.setattr("skilloc.demo.attribution_effects", None)
     again = demo.run_demo(folder, model=str(home / "model"), settings=settings)
     assert (folder / "summary.md").read_text() == page
+    assert (folder / "report.html").read_bytes() == report
     np.testing.assert_equal(again, record)

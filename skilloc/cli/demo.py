@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 @dataclass(frozen=True)
 class Command:
-    """Measure the embedded model on three corpora, and write tables, pictures and a page about it. Takes three minutes.
+    """Measure the embedded model on three corpora; write tables, pictures, circuits and a report. Three minutes.
 
     Killed at any moment, the same command goes on where it was.
     """
@@ -47,3 +47,4 @@ class Command:
         tables.print_removal(record["removal"])
         tables.print_calibration(record)
         print(f"In plain words, with pictures: {self.out / 'summary.md'}")
+        print(f"Everything as one page, with the circuits to look around in: {self.out / 'report.html'}")

@@ -8,39 +8,44 @@ from typing import Any
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
+from skilloc.pages.attack import attack_section, is_attack
 from skilloc.pages.document import escape, pairs, table
 from skilloc.study.folder import Study
 
-SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal", "items"}
+SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal"}
 """Result folders of a study that the report has sections for."""
 
 
+UNFINISHED = {"items", "runs"}
+"""Folders of single measurements, which are joined elsewhere."""
+
+
 def results_in(folder: Path) -> list[Path]:
-    """Return the result folders in a folder, and itself if it is one, without what is unfinished."""
+    """Return the result folders in a folder, and itself if it is one, without pieces of a measurement."""
     found = [path.parent for path in sorted(folder.rglob("manifest.json"))]
     return [
-        path for path in found if not any(p.endswith(".aside") or p == "items" for p in path.relative_to(folder).parts)
+        path for path in found if not UNFINISHED & set(path.relative_to(folder).parts) and ".aside" not in str(path)
     ]
 
 
 def other_results(folder: Path) -> str:
-    """Return the plain numbers of results that no section knows, so that nothing measured is left out.
-
-    Curves of relearning have their place here: a result folder `relearning/` that `skilloc.store` wrote.
-    """
-    parts = []
+    """Return the results that are no part of the study itself: attacks, and the plain numbers of any other."""
+    attacks, others = [], []
     for path in results_in(folder):
         name = path.relative_to(folder).as_posix()
         if path == folder or name.split("/")[0] in SHOWN:
             continue
-        result = store.read(path)
-        flat = _flat(result.metrics)
-        if flat:
-            rows = list(flat.items())
-            parts.append(
-                f"<details><summary>{escape(name)}: {len(rows)} numbers</summary>{table(['', 'value'], rows)}</details>"
-            )
-    return f"<section><h2>Also measured</h2>\n{chr(10).join(parts)}</section>" if parts else ""
+        if is_attack(path):
+            attacks.append(attack_section(path, name))
+            continue
+        rows = list(_flat(store.read(path).metrics).items())
+        if rows:
+            summary = f"<summary>{escape(name)}: {len(rows)} numbers</summary>"
+            others.append(f"<details>{summary}{table(['', 'value'], rows)}</details>")
+    found = ""
+    if attacks:
+        found += f"<section><h2>Was it removed, or hidden?</h2>\n{chr(10).join(attacks)}</section>\n"
+    return found + (f"<section><h2>Also measured</h2>\n{chr(10).join(others)}</section>" if others else "")
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, str]:

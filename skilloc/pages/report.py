@@ -87,6 +87,8 @@ def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for path in sorted(folder.rglob("*.json")):
         if (path.parent / "manifest.json").is_file():
             continue  # a result folder: its own files
+        if path.parent.name.startswith("run_") and (path.parent.parent / path.name).is_file():
+            continue  # of one run; what the runs agree on lies above
         text = path.read_text(encoding="utf-8", errors="replace")
         if path.name == EXAMPLES:
             examples |= _examples(path, text)
@@ -162,7 +164,9 @@ def _top(record: Record, drawn: Mapping[str, str]) -> str:
 
 
 def _unit(unit: Record) -> str:
-    return f"{unit['unit']} {'' if unit['exact'] else '~'}{interval(unit, 3)}"
+    score = {end: unit[end] for end in ("value", "low", "high")}
+    said = interval(score, 3) if np.isfinite(unit["high"]) else number(unit["value"], 3)
+    return f"{unit['unit']} {'' if unit['exact'] else '~'}{said}"
 
 
 def _local(record: Record, drawn: Mapping[str, str]) -> str:
