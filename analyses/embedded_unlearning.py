@@ -72,7 +72,7 @@ def draw(found: dict[str, Any]) -> Any:
         row[1].set_title(f"{' and '.join(arm['kept'])}: kept")
         _information(row[2], probe)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, handlelength=2.6)
     return figure
 
 

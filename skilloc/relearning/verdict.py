@@ -193,7 +193,7 @@ def _sentence(found: Relearning, model: str, word: str, removed: Removed, lackin
             f"network on {report}."
         )
     if word == "undecidable" and not removed.why:
-        said += " That is too wide an interval to tell; use more seeds."
+        said += " That is too wide an interval to tell more; use more seeds."
     if found.subtasks and lacking.value > DAMAGED:
         said += f" It is damaged: after repair, {lacking.value:.0%} of a kept skill is missing."
     return said

@@ -88,7 +88,7 @@ def draw_relearning(found: Mapping[str, Any]) -> Any:
             plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names)
             axes[z, 1].set_title(f"meanwhile, kept: {', '.join(kept)}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
     return figure
 
 
