@@ -12,7 +12,19 @@ from pathlib import Path
 
 import tyro
 
-COMMANDS = ("demo", "effects", "locality", "removal", "circuit", "relearn", "show", "report", "fetch", "sweep")
+COMMANDS = (
+    "demo",
+    "effects",
+    "locality",
+    "removal",
+    "circuit",
+    "localize",
+    "relearn",
+    "show",
+    "report",
+    "fetch",
+    "sweep",
+)
 ABOUT = "Which parts of a network carry a skill, how local is it, and what happens when they are taken away?"
 PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -1,0 +1,131 @@
+"""`skilloc localize`: finetune a model so that few units carry what is to be kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
+
+
+@dataclass(frozen=True)
+class Command:
+    """Finetune a model with a penalty on the weights of whole units, so that few of them carry the kept subtasks.
+
+    Killed at any moment, the same command goes on where it was. With `--strength 0` it is plain finetuning for as long:
+    the control.
+    """
+
+    model: Model
+    """embedded, smollm2, a hub name, a folder, or a .gguf file"""
+    keep: Annotated[tuple[str, ...], arg(metavar="NAME ...")]
+    """names of the subtasks to keep, on which the model is trained; the others are only measured"""
+    out: Path
+    """folder for the model and its history"""
+    subtask: Subtask = ()
+    """all subtasks, as for `skilloc effects`"""
+    units: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = ("neuron",)
+    """kinds of unit that are penalised: neuron, head, or both"""
+    penalty: Annotated[str, arg(metavar="PENALTY")] = "lasso"
+    """lasso (group lasso), half (group L1/2), hoyer (the same at any scale of weights) or l1 (single weights)"""
+    solver: Annotated[str, arg(metavar="SOLVER")] = "proximal"
+    """proximal, which gives exact zeros; or subgradient, with the penalty in the loss"""
+    strength: float = 1e-3
+    """of the penalty, in nats; where it is steered, its first value"""
+    live: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """steer the strength to this number of live units"""
+    loss: Annotated[float | None, arg(metavar="NATS", help_behavior_hint="")] = None
+    """steer the strength to this loss, the mean over the kept subtasks on the selection split"""
+    threshold: float = 0.05
+    """without proximal steps, a unit whose weights have at most this norm is dead"""
+    steps: int = 2000
+    """optimiser steps"""
+    rate: float = 1e-3
+    """learning rate"""
+    optimiser: Annotated[str, arg(metavar="OPTIMISER")] = "adam"
+    """adam, adamw or sgd (with momentum 0.9)"""
+    each: int = 16
+    """training examples per kept subtask and step"""
+    length: int = 96
+    """tokens per example"""
+    held_out: int = 64
+    """examples per subtask that losses are measured on, on the selection split and on the report split"""
+    evaluate_every: int = 100
+    """steps between evaluations, at which the strength is steered"""
+    seed: int = 0
+    """of the examples"""
+    device: str = "cpu"
+    """where the model runs"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Localize, save, print the live units and the losses."""
+        sources = sources_of(self.subtask, builtin_of(self.model))
+        _check("penalty", self.penalty, ("lasso", "half", "hoyer", "l1"))
+        _check("solver", self.solver, ("proximal", "subgradient"))
+        _check("optimiser", self.optimiser, ("adam", "adamw", "sgd"))
+        from skilloc.cli import tables
+        from skilloc.lasso import LocalizeConfig
+        from skilloc.models.language import open_model
+        from skilloc.study.draws import subtasks_of
+        from skilloc.study.localizing import localize_into
+        from skilloc.training import TrainConfig
+
+        chosen: dict[str, Any] = {"penalty": self.penalty, "solver": self.solver}
+        optimiser: dict[str, Any] = {"optimiser": self.optimiser}
+        config = LocalizeConfig(
+            training=TrainConfig(steps=self.steps, lr=self.rate, evaluate_every=self.evaluate_every, **optimiser),
+            strength=self.strength,
+            wanted_live=self.live,
+            wanted_loss=self.loss,
+            threshold=self.threshold,
+            kinds=self.units,
+            each=self.each,
+            held_out=self.held_out,
+            **chosen,
+        )
+        opened = open_model(self.model, device=self.device)
+        subtasks = subtasks_of(opened, sources, length=self.length)
+        found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)
+        if self.json:
+            tables.print_json({"out": str(self.out), **found})
+            return
+        print_localized(found)
+        place = self.out / "model"
+        print(f"saved in {place}; next: skilloc effects {place} --out {self.out / 'effects'}")
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f'unknown `{name}` "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
+
+
+def print_localized(found: Mapping[str, Any]) -> None:
+    """Print the live units of each layer, and the losses before and after."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from skilloc.cli.tables import scored
+    from skilloc.study.report import number
+
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=160)
+    live, units = found["live"], found["units"]
+    revived = f", {found['revivals']} revivals" if found["revivals"] else ""
+    console.print(f"[bold]live units[/]: {sum(live.values()):,} of {sum(units.values()):,}{revived}")
+    made = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for hook, width in units.items():
+        made.add_row(hook, f"{live[hook]:,} of {width:,}")
+    console.print(made)
+    console.print("[bold]loss in nats[/], on the report split \\[95 % interval]")
+    made = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", "before", "after", "change"):
+        made.add_column(column, no_wrap=True, header_style="dim")
+    for name, row in found["subtasks"].items():
+        change = {end: float("nan") if value is None else value for end, value in row["change"].items()}
+        label = f"{name} (kept)" if row["kept"] else name
+        made.add_row(label, number(row["before"], 3), number(row["after"], 3), scored(change))
+    console.print(made)

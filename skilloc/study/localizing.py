@@ -1,0 +1,128 @@
+"""Localize an opened model into a folder: the model, its history, and what it lost, resumable.
+
+The folder holds `request/` (what was asked), `checkpoints/` until it is done, `model/` (which `open_model` opens), and
+`history/`, a result folder: losses before and after, live units, the history, and the norms of all groups.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skilloc import store
+from skilloc.intervals import mean_interval
+from skilloc.intervene import losses
+from skilloc.lasso import LocalizeConfig, group_norms, localize
+from skilloc.models.language import Opened, digest
+from skilloc.models.mlp import MLP
+from skilloc.models.saved import save_model
+from skilloc.models.weights import units_of
+from skilloc.study.folder import claim
+from skilloc.tasks import Batch, Subtask
+from skilloc.tasks.world import save_world
+
+FOLDS = 8
+"""Disjoint parts of the held-out examples, for intervals; fewer where there are fewer examples."""
+
+CHECKPOINT_EVERY = 200
+"""Least number of steps between checkpoints."""
+
+
+def localize_into(
+    folder: Path,
+    opened: Opened,
+    subtasks: Mapping[str, Subtask],
+    keep: Sequence[str],
+    config: LocalizeConfig,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Localize a model, save it, and return what became of it; the same call goes on where it stopped.
+
+    Args:
+        folder: where everything is kept.
+        opened: the model.
+        subtasks: all that are measured, by name.
+        keep: names of those that the localized model is trained on.
+        config: the settings.
+        seed: of the examples.
+
+    Returns:
+        A record: per subtask, whether it was kept, and its loss in nats on the report split before, after, and the
+        change with its 95 % interval over folds; live units of each hook; revivals; and the history.
+
+    Raises:
+        ValueError: if a name to keep is unknown, the model has no such units, or the folder belongs to something else.
+    """
+    if not keep:
+        raise ValueError(f"`keep` is empty; name at least one of {', '.join(subtasks)}")
+    for name in keep:
+        if name not in subtasks:
+            raise ValueError(f'unknown subtask "{name}" in `keep`; these are {", ".join(subtasks)}')
+    units_of(opened.model, kinds=config.kinds)  # which refuses kinds that are not there, before anything is written
+    report = {name: subtask.draw(config.held_out, seed=seed) for name, subtask in subtasks.items()}
+    request = _request(opened, subtasks, report, keep, config, seed)
+    claim(folder, request)
+    if not store.is_complete(folder / "history"):
+        model, history = localize(
+            opened.model,
+            [subtasks[name] for name in keep],
+            config,
+            seed=seed,
+            watched=[subtask for name, subtask in subtasks.items() if name not in keep],
+            checkpoints=folder / "checkpoints",
+            checkpoint_every=CHECKPOINT_EVERY,
+        )
+        shutil.rmtree(folder / "model", ignore_errors=True)  # of a call that was stopped between here and the end
+        save_model(model, folder / "model", tokenizer=opened.tokenizer)
+        if isinstance(model, MLP):
+            save_world(subtasks.values(), folder / "model")
+        units = units_of(model, kinds=config.kinds)
+        norms = group_norms(model, units)
+        metrics = {
+            "subtasks": {name: _losses(opened.model, model, batch, name in keep) for name, batch in report.items()},
+            "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
+            "units": dict(zip(units.hooks, units.widths, strict=True)),
+            "revivals": int(history.of("revivals")[-1]),
+            "model": digest(model),
+            "history": history.record(),
+        }
+        arrays = {"norms": store.Labelled(norms, ("unit",), {"unit": units.names})}
+        store.write(folder / "history", request, metrics, arrays)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return store.read(folder / "history").metrics
+
+
+def _losses(before: Any, after: Any, batch: Batch, kept: bool) -> dict[str, Any]:
+    found = [losses(model, batch).numpy() for model in (before, after)]
+    folds = np.array_split(found[1] - found[0], min(FOLDS, len(batch)))
+    change = mean_interval(np.array([part.mean() for part in folds]))
+    return {
+        "kept": kept,
+        "before": float(found[0].mean()),
+        "after": float(found[1].mean()),
+        "change": {**change._asdict(), "value": float((found[1] - found[0]).mean())},
+    }
+
+
+def _request(
+    opened: Opened,
+    subtasks: Mapping[str, Subtask],
+    report: Mapping[str, Batch],
+    keep: Sequence[str],
+    config: LocalizeConfig,
+    seed: int,
+) -> dict[str, Any]:
+    settings = {**asdict(config), **asdict(config.training), "keep": list(keep), "seed": seed}
+    del settings["training"]
+    return {
+        "what": "localization",
+        "name": opened.name,
+        "model": digest(opened.model),
+        "tokens": {name: batch.digest for name, batch in report.items()},
+        "subtasks": {name: dict(subtask.made or {}) for name, subtask in subtasks.items()},
+        "settings": settings,
+    }
