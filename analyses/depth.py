@@ -67,15 +67,15 @@ def draw(found: dict[str, Any]) -> Any:
             every.plot(curve["examples"][1:], curve["bits"][1:], color=colour, lw=0.6, alpha=0.6)
         survival_curve(rest, one["survival"], end=one["survival"]["end"], colour=colour)
     every.axhline(found["learned_below"], color="black", lw=0.5, ls=":")
-    every.set(title=f"{subtask.replace('_', ' ')}, every seed", ylabel="loss (bits)", ylim=(-0.03, 1.1))
+    every.set(title="loss, every seed", ylabel=f"loss on {subtask.replace('_', ' ')} (bits)", ylim=(-0.03, 1.1))
     rest.set_title("not yet learned")
     first = min(curve["examples"][1] for one in outcomes for curve in one["curve"])
     for axes in (every, rest):
         examples_axis(axes, first, max(one["survival"]["end"] for one in outcomes), label="training examples")
     settings = arms["depth 3"]["settings"]
     figure.supxlabel(
-        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {found['steps']:,} steps; "
-        "bars and bands: 95 % over seeds",
+        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {found['steps']:,} "
+        "steps; bars and bands: 95 % over seeds",
         fontsize=6.5,
     )
     return figure

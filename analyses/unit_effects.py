@@ -97,8 +97,8 @@ def draw(found: dict[str, Any]) -> Any:
     _locality(bottom.subplots(1, len(SCORES) + 1), found)
     bits = [one["bits"][name] for one in found["networks"] for name in composites]
     bottom.supxlabel(
-        f"{len(found['networks'])} networks; {sum(b < LEARNED for b in bits)} of {len(bits)} composites below {LEARNED} bits, "
-        "the others left out. Bars: means, 95 %. Dashed: chance. Shaded: noise of a typical neuron.",
+        f"{len(found['networks'])} networks; {sum(b < LEARNED for b in bits)} of {len(bits)} composites below "
+        f"{LEARNED} bits, the others left out. Bars: means, 95 %. Dashed: chance. Shaded: noise of a typical neuron.",
         fontsize=6.5,
     )
     return figure
