@@ -30,18 +30,19 @@ class Command:
     """the attacked subtask and those that were to be kept, as for `skilloc effects`"""
     train: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: the attacked one)")] = ()
     """subtasks that the attacker trains on: related ones, or kept ones only"""
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     """learning rates"""
-    budgets: tuple[int, ...] = (1, 4, 16, 64, 256)
+    budgets: tuple[int, ...] = (1, 4, 16, 64)
     """numbers of steps"""
     sizes: tuple[int, ...] = (0,)
     """numbers of training examples per subtask; 0 for fresh ones at every step"""
-    each: int = 16
-    """examples per subtask and step"""
-    length: int = 96
+    each: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """examples per subtask and step (default: 8 texts, or 250 examples of an MLP)"""
+    length: int = 64
     """tokens per example"""
-    held_out: int = 64
-    """examples per subtask that losses are measured on, on the selection split and on the report split"""
+    held_out: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """examples per subtask that losses are measured on, on the selection and on the report split (default: 48 texts, or
+    1000 examples of an MLP)"""
     folds: int = 8
     """disjoint parts of these, for error bars"""
     repair: int = 64
@@ -70,17 +71,17 @@ class Command:
         from skilloc.study.draws import subtasks_of
         from skilloc.study.relearning import attack_models
 
+        original = open_model(self.model, device=self.device)
         grid = Grid(
             rates=self.rates,
             budgets=self.budgets,
             sizes=tuple(size or None for size in self.sizes),
-            each=self.each,
-            held_out=self.held_out,
+            each=self.each or (250 if original.tokenizer is None else 8),
+            held_out=self.held_out or (1000 if original.tokenizer is None else 48),
             folds=self.folds,
             repair=self.repair,
             repair_rate=self.repair_rate,
         )
-        original = open_model(self.model, device=self.device)
         others = {
             name: None if place is None else open_model(place, device=self.device)
             for name, place in (("never_saw", self.never_saw), ("plain", self.plain))
