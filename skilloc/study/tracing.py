@@ -42,10 +42,11 @@ class Choice(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Examples that did not choose the units, with the reference made for them."""
+    """Examples that did not choose the units, from a split, with the reference for them."""
 
     batches: Mapping[str, Batch]
     reference: Reference
+    split: str
 
 
 def trace_study(
@@ -80,10 +81,7 @@ def trace_study(
     """
     for name in subtasks:
         effects.of(name)
-    sources, settings = recalled(opened, effects, subtasks=drawn_from, reference=reference)
-    other = replace(settings, split="report" if settings.split == "selection" else "selection")
-    batches = draw(sources, other)
-    held = Held(batches, reference_of(opened, sources, batches, effects.units, other))
+    sources, held = _held_out(opened, effects, drawn_from, reference)
     config = replace(config, folds=len(effects.values))
     found = {}
     for name in subtasks or effects.subtasks:
@@ -92,14 +90,14 @@ def trace_study(
             "subtask": name,
             "choice": choice.record(),
             "config": asdict(config),
-            "tokens": {part: batch.digest for part, batch in batches.items()},
+            "tokens": {part: batch.digest for part, batch in held.batches.items()},
             "reference": held.reference.record(),
         }
         path = file_of(folder, name)
         there = _there(path, request)
         if there is None:
             there = _trace(opened, effects, name, choice, config, held, sources, reference)
-            there.graph[g.MADE] |= {"split": other.split, "request": store.key(request)}
+            there.graph[g.MADE] |= {"split": held.split, "request": store.key(request)}
             g.save(there, path)
         g.save_graphml(there, path.with_suffix(".graphml"))
         found[name] = there
@@ -135,10 +133,7 @@ def trace_runs(
         trace_study(opened, effects, folder / f"run_{i}", choice, config, subtasks=names)
         for i, effects in enumerate(runs)
     ]
-    sources, settings = recalled(opened, runs[0])
-    other = replace(settings, split="report" if settings.split == "selection" else "selection")
-    batches = draw(sources, other)
-    reference = reference_of(opened, sources, batches, runs[0].units, other)
+    _, held = _held_out(opened, runs[0], None, None)
     found = {}
     for name in names:
         agreed = consensus([run[name] for run in traced], share=share)
@@ -148,7 +143,7 @@ def trace_runs(
                 f"no unit of {name} is in {share:g} of the runs; ask for less agreement, or larger circuits"
             )
         curve = faithfulness(
-            opened.model, batches, [circuit], subtask=name, reference=reference, folds=settings.folds,
+            opened.model, held.batches, [circuit], subtask=name, reference=held.reference, folds=len(runs[0].values),
             draws=config.draws, seed=config.seed,
         )  # fmt: skip
         agreed.graph[g.FAITHFULNESS] = curve.records()
@@ -207,6 +202,16 @@ def circuit_record(graph: nx.DiGraph, *, n: int = 10) -> Record:
         "strongest_units": strongest([(name, graph.nodes[name]) for name in members]),
         "strongest_edges": strongest([(f"{a} → {b}", graph.edges[a, b]) for a, b in graph.edges]),
     }
+
+
+def _held_out(
+    opened: Opened, effects: Effects, drawn_from: Mapping[str, Subtask] | None, reference: str | None
+) -> tuple[Mapping[str, Subtask], Held]:
+    sources, settings = recalled(opened, effects, subtasks=drawn_from, reference=reference)
+    split = "report" if settings.split == "selection" else "selection"
+    batches = draw(sources, replace(settings, split=split))
+    # With the settings of the study: a mean stays the one that units were chosen with.
+    return sources, Held(batches, reference_of(opened, sources, batches, effects.units, settings), split)
 
 
 def _there(path: Path, request: Record) -> nx.DiGraph | None:

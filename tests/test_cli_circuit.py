@@ -1,0 +1,119 @@
+"""`skilloc circuit` as a user meets it: a trained network with its world, files that others read, refusals."""
+
+import json
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+from skilloc.circuits import graph as g
+from skilloc.cli import main
+from skilloc.models.mlp import MLP, save_mlp
+from skilloc.tasks.parity import parity_stream, parity_subtasks
+from skilloc.tasks.world import save_world
+from skilloc.training import TrainConfig, train
+
+WORLD = parity_subtasks(4, atoms=2, k=1, composites=[(0, 1)])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A network that has learned two bits and their parity, and two studies of it."""
+    home = tmp_path_factory.mktemp("home")
+    model = MLP(6, 2, 12, 3, seed=0)
+    watched = {name: subtask.draw(100, split="selection") for name, subtask in WORLD.items()}
+    train(model, parity_stream(WORLD.values(), 50, seed=0), TrainConfig(steps=500, lr=1e-2), evaluate=watched)
+    save_mlp(model, home / "network")
+    save_world(WORLD.values(), home / "network")
+    for reference in ("mean", "zero"):
+        settings = ["--sequences", "256", "--folds", "4", "--split", "selection", "--reference", reference]
+        main(["effects", str(home / "network"), "--out", str(home / reference), "--workers", "1", *settings])
+    return home
+
+
+def circuit(home, *arguments):
+    main(["circuit", str(home / "network"), *[str(argument) for argument in arguments]])
+
+
+def refused(capsys, home, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        circuit(home, *arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in said if line.startswith("skilloc: ")]) == 1
+    return said[-1]
+
+
+def test_a_circuit_that_keeps_a_share(home, tmp_path, capsys):
+    out = tmp_path / "circuits"
+    circuit(home, home / "mean", "--share", "0.9", "--draws", "3", "--out", out)
+    said = capsys.readouterr().out
+    assert "share 0.9" in said
+    assert "units in common" in said
+    for name in WORLD:
+        found = g.load(out / f"{name}.json")
+        assert found.graph[g.SUBTASK] == name
+        assert found.graph[g.MODEL]["name"].endswith("network")
+        size = len(g.units_in(found))
+        (record,) = [record for record in found.graph[g.FAITHFULNESS] if record["size"] == size]
+        # Chosen on the selection split to keep 0.9, stated on the report split.
+        assert record["faithfulness"] > 0.8
+        assert found.graph[g.MADE]["split"] == "report"
+        assert {"bit 0", "control 0", "logit 0"} <= set(found)
+        assert set(nx.read_graphml(out / f"{name}.graphml")) == set(found)
+    examples = json.loads((out / "examples.json").read_text())
+    assert set(examples) == {unit for name in WORLD for unit in g.units_in(g.load(out / f"{name}.json"))}
+    assert "composite_01" in (out / "circuit.html").read_text()
+
+
+def test_the_same_command_again_reads_and_another_is_refused(home, tmp_path, capsys):
+    arguments = [home / "mean", "--subtask", "composite_01", "--draws", "2", "--sizes", "4", "--out", tmp_path]
+    circuit(home, *arguments, "--top", "6")
+    path = tmp_path / "composite_01.json"
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    circuit(home, *arguments, "--top", "6")
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert "holds another circuit (top 6, reference mean)" in refused(capsys, home, *arguments, "--top", "7")
+    path.unlink()
+    circuit(home, *arguments, "--top", "6")
+    assert path.read_bytes() == before[0]
+    assert not (tmp_path / "parity_0.json").exists()
+
+
+def test_json_and_direct_against_total_edges(home, tmp_path, capsys):
+    shared = [home / "mean", "--subtask", "parity_0", "--draws", "2", "--top", "5", "--sizes", "5", "--json"]
+    found = {}
+    for paths in ("direct", "total"):
+        capsys.readouterr()
+        circuit(home, *shared, "--paths", paths, "--out", tmp_path / paths)
+        found[paths] = json.loads(capsys.readouterr().out)["subtasks"]["parity_0"]
+    assert found["direct"]["size"] == found["total"]["size"] == 5
+    assert found["direct"]["edges"] < found["total"]["edges"]
+    assert [record["size"] for record in found["total"]["curve"]] == [5]
+
+
+def test_several_studies_give_what_they_agree_on(home, tmp_path, capsys):
+    shared = ["--subtask", "composite_01", "--draws", "2", "--sizes", "4", "--top", "8", "--out", tmp_path]
+    circuit(home, home / "mean", home / "zero", *shared, "--agreement", "1")
+    found = g.load(tmp_path / "composite_01.json")
+    runs = [set(g.units_in(g.load(tmp_path / f"run_{i}" / "composite_01.json"))) for i in range(2)]
+    assert set(g.units_in(found)) == runs[0] & runs[1]
+    assert found.graph[g.REFERENCE] == "mean and zero"
+    assert "consensus 1 of 2 runs" in capsys.readouterr().out
+    assert found.graph[g.FAITHFULNESS][0]["size"] == len(runs[0] & runs[1])
+
+
+def test_refusals(home, tmp_path, capsys):
+    out = tmp_path / "out"
+    both = refused(capsys, home, home / "mean", "--top", "3", "--share", "0.9", "--out", out)
+    assert "give one of them" in both
+    assert "these effects have parity_0" in refused(capsys, home, home / "mean", "--subtask", "x", "--out", out)
+    assert "at most 1" in refused(capsys, home, home / "mean", "--share", "90", "--out", out)
+    assert "choose 0 to 24" in refused(capsys, home, home / "mean", "--top", "99", "--out", out)
+    assert "use total or direct" in refused(capsys, home, home / "mean", "--top", "3", "--paths", "all", "--out", out)
+    assert "pass a folder that `skilloc effects` wrote" in refused(capsys, home, tmp_path, "--out", out)
+    assert "have their own" in refused(capsys, home, home / "mean", home / "zero", "--reference", "zero", "--out", out)
+    save_mlp(MLP(6, 2, 12, 3, seed=9), tmp_path / "other")
+    with pytest.raises(SystemExit):
+        main(["circuit", str(tmp_path / "other"), str(home / "mean"), "--out", str(out)])
+    assert "is not the model that these effects are of" in capsys.readouterr().err
