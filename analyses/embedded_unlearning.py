@@ -18,7 +18,6 @@ import numpy as np
 from skilloc import plots
 from skilloc.experiments.embedded_unlearning import LASSO, NAIVE, EmbeddedUnlearning
 from skilloc.experiments.script import Run, analyse
-from skilloc.plots.style import CONTROL
 from skilloc.relearning import PLAIN, RANDOM, Relearning, over_seeds, record
 
 CELL = "skilloc.experiments.embedded_unlearning:unlearn"
@@ -70,26 +69,10 @@ def draw(found: dict[str, Any]) -> Any:
         plots.recovery_curves(row[1], steps, kept, empty, empty, names)
         row[0].set_title(f"{probe['report']}: removed")
         row[1].set_title(f"{' and '.join(arm['kept'])}: kept")
-        _information(row[2], probe)
+        plots.information_dots(row[2], probe, SHOWN, candidates=(NAIVE, LASSO))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, handlelength=2.6)
     return figure
-
-
-def _information(ax: Any, probe: dict[str, Any]) -> None:
-    """Dots with intervals; a word where there is no number."""
-    for place, name in enumerate(SHOWN):
-        removed = probe["models"][name]["information_removed"]
-        colour = plots.colour_of([NAIVE, LASSO].index(name)) if name in (LASSO, NAIVE) else CONTROL
-        word = probe["verdicts"].get(name, {}).get("word", "undecidable" if removed["why"] else "")
-        if removed["value"] is not None:
-            ax.plot([removed["low"], removed["high"]], [place] * 2, color=colour, lw=1.4)
-            ax.plot([removed["value"]], [place], "o", color=colour)
-        ax.annotate(word, (0.5, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=6)
-    ax.set_yticks(range(len(SHOWN)), SHOWN)
-    ax.set(xlim=(-0.05, 1.05), ylim=(len(SHOWN) - 0.5, -0.7), xlabel="information removed")
-    ax.set_title("0 = all back, 1 = gone", weight="normal", fontsize=7)
-    ax.grid(axis="x", color="#dddddd", lw=0.5)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,31 @@ import torch
 from skilloc import plots, store
 from skilloc.sweep import sweep
 
-Run = Callable[[str, Iterable[Mapping[str, Any]]], list[store.Result]]
-"""Runs what is left of some cells of a cell function, given by import path, and returns all of their results."""
+
+@dataclass(frozen=True)
+class Run:
+    """Runs the cells of an analysis.
+
+    Attributes:
+        folder: where their results lie; a result's own folder there is named `store.key(result.spec)`.
+        workers: worker processes; 0 for none but this one.
+        gpus: CUDA devices, one worker each, instead of workers.
+    """
+
+    folder: Path
+    workers: int = 0
+    gpus: tuple[str, ...] = ()
+
+    def __call__(self, cell: str, specs: Iterable[Mapping[str, Any]]) -> list[store.Result]:
+        """Run what is left of some cells of a cell function, given by import path, and return all of their results.
+
+        Raises:
+            RuntimeError: if a cell failed; the others are kept.
+        """
+        report = sweep(cell, specs, out=self.folder, workers=0 if self.gpus else self.workers, gpus=self.gpus)
+        for failure in report.failed:
+            raise RuntimeError(f"{failure.error}; run the same command again")
+        return [store.read(report.out / key) for key in report.keys]
 
 
 def analyse(
@@ -46,16 +70,8 @@ def analyse(
     chosen = parser.parse_args(arguments)
     folder = chosen.figures or (script.parents[1] / "figures" if chosen.scale == "cpu" else chosen.runs / chosen.scale)
     record = folder / f"{script.stem}.json"
-
-    def run(cell: str, specs: Iterable[Mapping[str, Any]]) -> list[store.Result]:
-        workers = 0 if chosen.gpus else chosen.workers
-        report = sweep(cell, specs, out=chosen.runs, workers=workers, gpus=chosen.gpus)
-        for failure in report.failed:
-            raise RuntimeError(f"{failure.error}; run the same command again")
-        return [store.read(report.out / key) for key in report.keys]
-
     if not chosen.draw_only:
-        found = measure(scales[chosen.scale], run)
+        found = measure(scales[chosen.scale], Run(chosen.runs, chosen.workers, tuple(chosen.gpus)))
         about_run = {"scale": chosen.scale, "versions": {"torch": torch.__version__, "numpy": np.__version__}}
         folder.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({**about_run, **found}) + "\n")

@@ -12,6 +12,7 @@ from skilloc.plots.circuits import circuit_diagram, circuit_legend
 from skilloc.plots.curves import removal_curves, sorted_curves
 from skilloc.plots.diagram import Diagram, diagram_of
 from skilloc.plots.dots import calibration_scatter, score_dots, subtask_legend
+from skilloc.plots.information import information_dots
 from skilloc.plots.matrices import entanglement_matrix, removal_matrix
 from skilloc.plots.network import mlp_network
 from skilloc.plots.relearning import recovery_curves
@@ -31,6 +32,7 @@ __all__ = [
     "effect_norm",
     "entanglement_matrix",
     "figure",
+    "information_dots",
     "mlp_network",
     "recovery_curves",
     "removal_curves",
