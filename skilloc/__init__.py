@@ -38,10 +38,19 @@ if TYPE_CHECKING:
     from skilloc.models.mlp import MLP as MLP
     from skilloc.models.mlp import open_mlp as open_mlp
     from skilloc.models.mlp import save_mlp as save_mlp
+    from skilloc.models.saved import save_model as save_model
     from skilloc.models.weights import units_of as units_of
     from skilloc.pages import circuit_page as circuit_page
     from skilloc.pages import report_page as report_page
     from skilloc.pages import top_examples as top_examples
+    from skilloc.pruning import Curve as Curve
+    from skilloc.pruning import Recovery as Recovery
+    from skilloc.pruning import effects_again as effects_again
+    from skilloc.pruning import keep as keep
+    from skilloc.pruning import prune as prune
+    from skilloc.pruning import pruning_curve as pruning_curve
+    from skilloc.pruning import recover as recover
+    from skilloc.pruning import remaining as remaining
     from skilloc.relearning import Grid as Grid
     from skilloc.relearning import Relearning as Relearning
     from skilloc.relearning import relearn_controls as relearn_controls
@@ -78,9 +87,20 @@ _HOMES = {
     "skilloc.masks": ("Mask", "drop_top", "matched_random", "sample", "top", "top_of_any"),
     "skilloc.models.language": ("encoder", "open_model", "separator"),
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
+    "skilloc.models.saved": ("save_model",),
     "skilloc.models.weights": ("units_of",),
     "skilloc.pages": ("circuit_page", "report_page", "top_examples"),
     "skilloc.relearning": ("Grid", "Relearning", "relearn_controls", "relearn_probe", "verdicts"),
+    "skilloc.pruning": (
+        "Curve",
+        "Recovery",
+        "effects_again",
+        "keep",
+        "prune",
+        "pruning_curve",
+        "recover",
+        "remaining",
+    ),
     "skilloc.removal": ("Removal", "pair_interactions", "removal_effects"),
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),

@@ -1,6 +1,22 @@
 """Pruning: masks that stay through training, smaller models, loss against number of kept units, recovery."""
 
+from skilloc.pruning.choosing import Scorer, masks_of
+from skilloc.pruning.curves import Curve, pruning_curve
 from skilloc.pruning.keeping import Keep, keep
+from skilloc.pruning.recovery import Recovery, recover
+from skilloc.pruning.scoring import effects_again
 from skilloc.pruning.smaller import prune, remaining
 
-__all__ = ["Keep", "keep", "prune", "remaining"]
+__all__ = [
+    "Curve",
+    "Keep",
+    "Recovery",
+    "Scorer",
+    "effects_again",
+    "keep",
+    "masks_of",
+    "prune",
+    "pruning_curve",
+    "recover",
+    "remaining",
+]

@@ -1,0 +1,156 @@
+"""Loss and accuracy against number of kept units."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+from tqdm import tqdm
+
+from skilloc import store
+from skilloc.intervene import Reference, as_reference, check_losses, check_model, fold, record
+from skilloc.masks import Mask, matched_random
+from skilloc.pruning.choosing import Scorer, masks_of
+from skilloc.pruning.scored import scored
+from skilloc.tasks import Batch
+from skilloc.units import Units
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Loss and accuracy of every subtask at several numbers of kept units, beside random masks.
+
+    Attributes:
+        losses: nats per scored target, on `count fold subtask`.
+        accuracies: share of examples that are right, on the same axes; NaN where examples are sequences.
+        random_losses: the same for random masks of equal size on every hook, on `draw count fold subtask`.
+        random_accuracies: likewise.
+        baseline: losses of the whole model, on `fold subtask`.
+        kept: number of kept units, on `count`.
+        masks: which units are kept, on `count unit`.
+        units: the unit axis.
+        subtasks: names on the subtask axis.
+        made: what made it. JSON only.
+    """
+
+    losses: Float64[np.ndarray, "count fold subtask"]
+    accuracies: Float64[np.ndarray, "count fold subtask"]
+    random_losses: Float64[np.ndarray, "draw count fold subtask"]
+    random_accuracies: Float64[np.ndarray, "draw count fold subtask"]
+    baseline: Float64[np.ndarray, "fold subtask"]
+    kept: Int[np.ndarray, " count"]
+    masks: tuple[Mask, ...]
+    units: Units
+    subtasks: tuple[str, ...]
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path | str) -> None:
+        """Write to a result folder (see `skilloc.store`)."""
+        names = {"subtask": list(self.subtasks)}
+        dims = ("count", "fold", "subtask")
+        arrays = {
+            "losses": store.Labelled(self.losses, dims, names),
+            "accuracies": store.Labelled(self.accuracies, dims, names),
+            "random_losses": store.Labelled(self.random_losses, ("draw", *dims), names),
+            "random_accuracies": store.Labelled(self.random_accuracies, ("draw", *dims), names),
+            "baseline": store.Labelled(self.baseline, dims[1:], names),
+            "masks": store.Labelled(np.stack([mask.keep for mask in self.masks]), ("count", "unit"), {}),
+        }
+        spec = {"what": "pruning curve", "units": self.units.record(), "subtasks": list(self.subtasks)}
+        store.write(Path(folder), {**spec, "made": dict(self.made)}, {}, arrays)
+
+    @staticmethod
+    def load(folder: Path | str) -> "Curve":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no result.
+            ValueError: if it was cut or altered, or is not a pruning curve.
+        """
+        result = store.read(Path(folder))
+        if result.spec.get("what") != "pruning curve":
+            raise ValueError(
+                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not a pruning curve; pass the "
+                "`curve` in a folder that `skilloc prune` wrote"
+            )
+        arrays = {name: array.values for name, array in result.arrays.items()}
+        units, keep = Units.from_record(result.spec["units"]), arrays.pop("masks")
+        masks = tuple(Mask(units, kept) for kept in keep)
+        names = tuple(result.spec["subtasks"])
+        return Curve(
+            **arrays, kept=keep.sum(axis=1), masks=masks, units=units, subtasks=names, made=result.spec["made"]
+        )
+
+
+def pruning_curve(
+    model: Any,
+    batches: Mapping[str, Batch],
+    units: Units,
+    scores: Float[np.ndarray, "unit"] | Scorer,
+    counts: Sequence[int],
+    *,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    per_layer: bool = False,
+    every: int | None = None,
+    draws: int = 5,
+    seed: int = 0,
+    folds: int = 8,
+) -> Curve:
+    """Measure every subtask with only the best units kept, for several numbers of them, beside random masks.
+
+    Dropped units are held at their reference, which computes what the pruned model computes. Scores from the same
+    examples as `batches` flatter the curve: choose on another split.
+
+    Args:
+        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
+        batches: the examples of each subtask.
+        units: the unit axis.
+        scores: what units are kept by; `effects_again` makes a function that scores again (see `masks_of`).
+        counts: numbers of units to keep.
+        reference: what dropped units are held at; zero if not given.
+        per_layer: keep the same share on every hook.
+        every: most units to drop between two scorings, where `scores` is a function.
+        draws: number of random masks beside each, with as many units on every hook; 0 for none.
+        seed: of the random masks.
+        folds: disjoint parts of each batch.
+
+    Raises:
+        ValueError: if the parts do not belong together, or a count is out of range.
+    """
+    check_model(model, (folded := fold(batches, folds)).batch)
+    held = as_reference(reference, units)
+    device = next(model.parameters()).device
+    folded, held = folded.to(device), held.to(device)
+    baseline = scored(model, folded)[0]
+    check_losses(baseline, folded.subtasks)
+    masks = masks_of(units, scores, counts, per_layer=per_layer, every=every)
+    random = [[matched_random(mask, seed=seed * draws + d) for mask in masks] for d in range(draws)]
+    found = []
+    for mask in tqdm([*masks, *(mask for row in random for mask in row)], desc="pruning", disable=None):
+        found.append(scored(model, folded, (mask, held)))
+    shape = (1 + draws, len(masks), 2, folded.folds, len(folded.subtasks))
+    values = np.stack(found).reshape(shape)
+    made = {
+        "method": "pruning curve",
+        "scores": "again" if callable(scores) else "once",
+        "per_layer": per_layer,
+        "every": every,
+        "draws": draws,
+        "seed": seed,
+        **record(model, folded, units, held),
+    }
+    kept = np.array([mask.keep.sum() for mask in masks])
+    return Curve(
+        losses=values[0, :, 0],
+        accuracies=values[0, :, 1],
+        random_losses=values[1:, :, 0],
+        random_accuracies=values[1:, :, 1],
+        baseline=baseline,
+        kept=kept,
+        masks=tuple(masks),
+        units=units,
+        subtasks=folded.subtasks,
+        made=made,
+    )
