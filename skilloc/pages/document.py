@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -111,7 +112,18 @@ def pairs(values: Mapping[str, object]) -> str:
 
 def picture(svg: bytes, alt: str) -> str:
     """Return an SVG as an image element. In there it can run nothing, and its names cannot meet another's."""
-    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
+    data = base64.b64encode(_renamed(svg)).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _renamed(svg: bytes) -> bytes:
+    """Return an SVG of matplotlib with its names in the order in which they come.
+
+    matplotlib names parts by a hash of their place to the last digit, and its layout does not settle that digit.
+    """
+    order: dict[bytes, bytes] = {}
+    named = re.compile(rb'(id="|url\(#|href="#)([A-Za-z]+[0-9a-f]{10})(?=["\)])')
+    return named.sub(lambda found: found[1] + order.setdefault(found[2], b"n%d" % len(order)), svg)
 
 
 def drawn(figure: Figure) -> bytes:
