@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,19 +36,19 @@ class EmbeddedUnlearning:
     """their rate"""
     strength: float = 5e-3
     """first strength of the penalty"""
-    extra_loss: float = 0.5
+    extra_loss: float = 0.35
     """nats above the original's loss on the kept corpora, to which the strength is steered"""
-    rates: tuple[float, ...] = (5e-4, 2e-3, 8e-3)
+    rates: tuple[float, ...] = (2e-4, 7e-4, 2.5e-3)
     """rates of the attack"""
     budgets: tuple[int, ...] = (1, 4, 16, 32)
     """its numbers of steps"""
-    attack_rows: int = 6
+    attack_rows: int = 4
     """its examples per step"""
     held_out: int = 32
     """examples per subtask, on each of the selection and the report split"""
     folds: int = 8
     """disjoint parts of these"""
-    repair: int = 32
+    repair: int = 64
     """steps of repair on the kept corpora, at most"""
     repair_rate: float = 5e-4
     """their rate"""
@@ -69,8 +70,8 @@ def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelle
 
     1. Group lasso: finetuned on the kept corpora with the penalty steered to their original loss + `extra_loss`; units
        that are then zero are cut out.
-    2. Naive pruning: of the original, the units with the least attributed effect on the kept corpora, as many as the
-       same loss allows (on the selection split).
+    2. Naive pruning: of the original, the units with the least attributed effect on the kept corpora (on training
+       text), as many as the same loss allows (on the selection split).
 
     Controls: the original; plain finetuning for as many steps; for naive pruning a random mask of its size and layers;
     and a never-trained network of the lasso's shape. One that never saw the removed corpora would have to be trained
@@ -93,7 +94,7 @@ def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelle
 
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
     settings = EmbeddedUnlearning(**values)
-    opened, kept, removed = _prepared(settings)
+    opened, kept, removed = _prepared(settings.model, settings.kept, settings.removed, settings.length)
     original, seed = opened.model, settings.seed
     selection = {s.name: s.draw(settings.held_out, split="selection") for s in kept}
     wanted = _mean(original, selection) + settings.extra_loss
@@ -101,7 +102,7 @@ def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelle
     finetuned, live, history = _finetuned(settings, original, kept, removed, wanted)
     units = units_of(original, kinds=("neuron",))
     lasso = prune(finetuned, Mask(units, live))
-    naive = _naive(settings, original, selection, _mean(lasso, selection))
+    naive = _naive(settings, original, kept, selection, _mean(lasso, selection))
     models = {
         ORIGINAL: original,
         NEVER: untrained(lasso, seed=seed),
@@ -121,19 +122,22 @@ def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelle
     return metrics, found.arrays()
 
 
-def _prepared(settings: EmbeddedUnlearning) -> "tuple[Opened, list[Subtask], Subtask]":
+@lru_cache(maxsize=2)
+def _prepared(
+    model: str, kept: tuple[str, ...], removed: tuple[str, ...], length: int
+) -> "tuple[Opened, list[Subtask], Subtask]":
+    """Open a model and read the texts, once per worker."""
     from skilloc.models.language import encoder, open_model, separator
     from skilloc.tasks.text import documents, text_subtask
 
-    opened = open_model(settings.model)
+    opened = open_model(model)
     encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
 
     def subtask(name: str, sources: Sequence[str]) -> "Subtask":
         texts = [document for source in sources for document in documents(source)]
-        return text_subtask(name, texts, encode, length=settings.length, separator=end)
+        return text_subtask(name, texts, encode, length=length, separator=end)
 
-    kept = [subtask(name, [name]) for name in settings.kept]
-    return opened, kept, subtask(" and ".join(settings.removed), settings.removed)
+    return opened, [subtask(name, [name]) for name in kept], subtask(" and ".join(removed), removed)
 
 
 def _mean(model: Any, batches: "Mapping[str, Batch]") -> float:
@@ -165,15 +169,22 @@ def _finetuned(
     return model, norms > 0, history.record()
 
 
-def _naive(settings: EmbeddedUnlearning, original: Any, selection: "Mapping[str, Batch]", wanted: float) -> Any:
-    """Keep the fewest units by their effects with which the mean loss is at most the wanted one."""
+def _naive(
+    settings: EmbeddedUnlearning,
+    original: Any,
+    kept: "Sequence[Subtask]",
+    selection: "Mapping[str, Batch]",
+    wanted: float,
+) -> Any:
+    """Keep the fewest units by their effects, on training text, with which the mean loss is at most the wanted one."""
     from skilloc.attribution import attribution_effects
     from skilloc.masks import Mask, top
     from skilloc.models.weights import units_of
     from skilloc.pruning import prune
 
     units = units_of(original, kinds=("neuron",))
-    effects = attribution_effects(original, selection, units, folds=1, seed=settings.seed)
+    batches = {s.name: s.draw(2 * settings.held_out, split="train", seed=settings.seed) for s in kept}
+    effects = attribution_effects(original, batches, units, folds=1, seed=settings.seed)
     values = effects.values.mean(axis=(0, 1))
     low, high = 0, len(units)  # the loss at `low` is too high, that at `high` is not
     while high - low > max(1, len(units) // 500):
