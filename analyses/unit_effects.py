@@ -110,10 +110,10 @@ def _locality(panels: Any, found: dict[str, Any]) -> None:
     kinds, colours = ("atoms", "composites"), ("#8a8a8a", "black")
     for score, ax in zip(SCORES, panels, strict=False):
         atoms, composites = (np.array([one[kind][score] for one in networks], dtype=float) for kind in kinds)
-        means = [tuple(summary[score][kind][end] for end in ("value", "low", "high")) for kind in kinds]
+        means = [_ends(summary[score][kind]) for kind in kinds]
         paired_dots(ax, atoms, composites, kinds, means=means, chance=summary[score]["chance"], colours=colours)
         ax.set_title(score.replace("effective_number", "effective units"))
-    pairs = {kind: one for kind, one in summary["overlap"].items() if kind != "chance"}
+    pairs = {kind: _ends(one) for kind, one in summary["overlap"].items() if kind != "chance"}
     beside = [f"{one['value']:.2f}" for one in pairs.values()]
     ax = panels[-1]
     interval_rows(
@@ -123,8 +123,12 @@ def _locality(panels: Any, found: dict[str, Any]) -> None:
         colours=["black"] * len(pairs),
         beside=beside,
     )
-    ax.axvline(summary["overlap"]["chance"]["value"], color="black", lw=0.7, ls=(0, (4, 3)))
+    ax.axvline(_ends(summary["overlap"]["chance"])["value"], color="black", lw=0.7, ls=(0, (4, 3)))
     ax.set(title="overlap", xlim=(0, 1), xticks=(0, 0.5, 1))
+
+
+def _ends(one: dict[str, Any]) -> dict[str, float]:
+    return {end: np.nan if one[end] is None else one[end] for end in ("value", "low", "high")}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import numpy as np
 from skilloc.ablation import ablation_effects
 from skilloc.effects import Effects
 from skilloc.experiments.parity import network_of, world_of
-from skilloc.intervals import mean_interval
-from skilloc.locality import overlap, table
+from skilloc.intervals import Interval, mean_interval
+from skilloc.locality import chance, overlap, table
 from skilloc.models.weights import units_of
 from skilloc.store import Result
 
@@ -41,17 +41,19 @@ def locality_of(effects: Effects, subtasks: Collection[str]) -> dict[str, Any]:
         subtasks: those that count, for instance those that the network has learned.
 
     Returns:
-        "scores": by subtask, by score, its value, interval over folds, and chance level. "atoms" and "composites": by
-        score, the mean over these subtasks. "overlap": by kind of pair, its mean, and "chance", the mean for shuffled
-        units. None stands for what cannot be told from noise; means are over the rest.
+        "scores": by subtask, by score, its value, and interval over folds. "atoms" and "composites": by score, the mean
+        over these subtasks. "chance": by score. "overlap": by kind of pair, its mean, and "chance", the mean for
+        shuffled units. None stands for what cannot be told from noise; means are over the rest.
     """
     names = [name for name in effects.subtasks if name in subtasks]
     values = effects.values[:, [effects.subtasks.index(name) for name in names]]
-    found, shared = table(values, names), overlap(values)
+    found = table(values, names) if names else {}
     pairs: dict[str, list[float]] = {kind: [] for kind in (*PAIRS, "chance")}
-    for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
-        pairs[_pair(names[i], names[j])].append(float(shared.value[i, j]))
-        pairs["chance"].append(float(shared.chance[i, j]))
+    if len(names) > 1:
+        shared = overlap(values)
+        for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
+            pairs[_pair(names[i], names[j])].append(float(shared.value[i, j]))
+            pairs["chance"].append(float(shared.chance[i, j]))
     kinds = {"atoms": "parity_", "composites": "composite_"}
     return {
         "scores": {name: {s: _plain(found[name][s]._asdict()) for s in SCORES} for name in names},
@@ -59,6 +61,7 @@ def locality_of(effects: Effects, subtasks: Collection[str]) -> dict[str, Any]:
             kind: {s: _mean([found[name][s].value for name in names if name.startswith(start)]) for s in SCORES}
             for kind, start in kinds.items()
         },
+        "chance": {s: chance(len(effects.units))[s] for s in SCORES},
         "overlap": {kind: _mean(values) for kind, values in pairs.items()},
     }
 
@@ -76,6 +79,10 @@ def over_seeds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         records: what `locality_of` returned for each network.
+
+    Returns:
+        By score, and for "overlap" by kind of pair: value, low, high, and the number of networks that are in the mean.
+        None where there is no such network, or for the interval only one.
     """
     summary: dict[str, Any] = {}
     for score in SCORES:
@@ -84,7 +91,7 @@ def over_seeds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
         several = {"atoms": atoms, "composites": composites, "composites - atoms": composites - atoms}
         summary[score] = {name: _over(values) for name, values in several.items()}
-        summary[score]["chance"] = next(iter(records[0]["scores"].values()))[score]["chance"]
+        summary[score]["chance"] = records[0]["chance"][score]
     kinds = (*PAIRS, "chance")
     summary["overlap"] = {kind: _over(np.array([_number(one["overlap"][kind]) for one in records])) for kind in kinds}
     return summary
@@ -92,7 +99,8 @@ def over_seeds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _over(values: np.ndarray) -> dict[str, Any]:
     known = values[np.isfinite(values)]
-    return {**_plain(mean_interval(known)._asdict()), "networks": len(known)} if len(known) else {"networks": 0}
+    found = mean_interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
+    return {**_plain(found._asdict()), "networks": len(known)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

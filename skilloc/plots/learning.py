@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 def survival_curve(
     ax: Axes,
-    curve: Mapping[str, Sequence[float]],
+    curve: Mapping[str, Sequence[float] | np.ndarray],
     *,
     end: float,
     colour: str,

@@ -1,6 +1,6 @@
 """Effects of single neurons: one dot, or one column of an image, per neuron."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ def paired_dots(
     second: Float[np.ndarray, "pair"],
     names: tuple[str, str],
     *,
-    means: Sequence[tuple[float, float, float]],
+    means: Sequence[Mapping[str, float]],
     chance: float,
     colours: tuple[str, str],
 ) -> Axes:
@@ -114,17 +114,17 @@ def paired_dots(
         first: the left ends.
         second: the right ends.
         names: of left and right.
-        means: mean, low and high of left and right.
+        means: `value`, `low` and `high` of the means of left and right.
         chance: a dashed line.
         colours: of left and right.
     """
     ax.plot([0, 1], np.stack([first, second]), color="#bbbbbb", lw=0.7, zorder=1)
     for place, (ends, colour) in enumerate(zip((first, second), colours, strict=True)):
         ax.plot(np.full(len(ends), place), ends, "o", color=colour, ms=2.6, mew=0, alpha=0.6, zorder=2)
-        mean, low, high = means[place]
+        mean = means[place]
         beside = place + (0.3 if place else -0.3)
-        ax.plot([beside, beside], [low, high], color=colour, lw=2, solid_capstyle="butt")
-        ax.plot([beside], [mean], "o", color=colour, ms=4.5, mec="white", mew=0.6)
+        ax.plot([beside, beside], [mean["low"], mean["high"]], color=colour, lw=2, solid_capstyle="butt")
+        ax.plot([beside], [mean["value"]], "o", color=colour, ms=4.5, mec="white", mew=0.6)
     ax.axhline(chance, color="black", lw=0.7, ls=(0, (4, 3)), label="chance")
     ax.set_xticks([-0.2, 1.2], list(names))
     ax.set_xlim(-0.8, 1.8)
