@@ -28,7 +28,7 @@ from skilloc.masks import Mask, matched_random, top
 from skilloc.tasks import Batch
 from skilloc.units import Units
 
-PER_DOUBLING = 4
+PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
 
 

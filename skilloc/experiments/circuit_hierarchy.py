@@ -115,17 +115,25 @@ def _circuits(
     reference: "Reference",
     settings: CircuitHierarchy,
 ) -> dict[str, Any]:
-    """Return, per subtask, the smallest circuit of top units that keeps the share, measured on the report split."""
+    """Return, per subtask, the smallest circuit that keeps the share, measured on the report split, and their overlap.
+
+    Units are ranked by elimination; beside it stands the size that a ranking by effects needs.
+    """
+    from skilloc.circuits.elimination import elimination_ranking
     from skilloc.circuits.faithfulness import enough, faithfulness
+    from skilloc.circuits.overlap import reuse
     from skilloc.masks import Mask, top
 
-    found = {}
+    found: dict[str, Any] = {}
+    circuits = {}
+    batches, units = drawn["selection"], effects.units
     for name in effects.subtasks:
-        ranking = effects.mean(name)
-        size = enough(
-            model, drawn["selection"], effects.units, ranking, settings.share, subtask=name, reference=reference
+        ranking = elimination_ranking(model, batches, units, subtask=name, reference=reference)
+        size, by_effect = (
+            enough(model, batches, units, values, settings.share, subtask=name, reference=reference)
+            for values in (ranking, effects.mean(name))
         )
-        circuit = Mask(effects.units, top(ranking, size))
+        circuits[name] = circuit = Mask(units, top(ranking, size))
         curve = faithfulness(
             model,
             drawn["report"],
@@ -139,10 +147,15 @@ def _circuits(
         random = 1 - curve.random[:, 0].mean(axis=1) / curve.floor.mean()
         found[name] = {
             **curve.records()[0],
+            "size_by_effect": by_effect,
             "random_best": float(random.max()),
             "floor": float((curve.floor + curve.baseline).mean()),
             "baseline": float(curve.baseline.mean()),
             "random_loss": float((curve.random[:, 0] + curve.baseline).mean()),
+        }
+    for name, circuit in circuits.items():
+        found[name]["part_in"] = {
+            other: reuse(circuit, mask)._asdict() for other, mask in circuits.items() if other != name
         }
     return found
 
