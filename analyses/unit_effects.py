@@ -71,9 +71,9 @@ def draw(found: dict[str, Any]) -> Any:
     large = [name in composites for name in names]
     colours = [FAMILIES[family[name]][name in composites] for name in names]
     several = np.unique(layers)
-    figure, (top, middle, bottom) = bands((2.4, 3.3, 1.9))
+    figure, (top, middle, bottom) = bands((2.6, 3.3, 1.9))
     linear, largest = float(np.median(shown["noise"])), float(values.max())
-    ends = min(1.6 * float(values.min()), -4 * linear), 2.5 * largest
+    ends = min(1.6 * float(values.min()), -4 * linear), 2 * largest
     panels = top.subplots(1, len(several), sharey=True)
     for layer, ax in zip(several, panels, strict=True):
         part = values[:, layers == layer]
@@ -84,7 +84,7 @@ def draw(found: dict[str, Any]) -> Any:
         final = found["networks"][SHOWN]["bits"][composite]
         panels[-1].plot([], [], "o", color=dark, label=f"{composite.replace('_', ' ')}: {final:.2f} bits")
         panels[-1].plot([], [], "o", color=light, label="its atoms")
-    panels[-1].legend(loc="upper right", ncols=2, columnspacing=1.0)
+    top.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     # Neurons that the first composite needs more stand at the left, those of the second at the right.
     first, second = (values[names.index(composite)] for composite in composites)
     order = np.lexsort((second - first, layers))
