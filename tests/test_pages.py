@@ -212,6 +212,7 @@ def test_top_examples_of_text_show_the_token_in_its_context(llama, tokens):
     around = tokens[best, max(0, peak - 3) : peak + 2].tolist()
     assert first["tokens"] == [f"<{i}>" for i in around]
     assert max(map(abs, first["activations"])) == pytest.approx(float(size.max()))
+    assert first["at"] == peak
     assert len(found["L1N7"]) == len(found["L2H3"]) == 2
     assert all(value >= 0 for record in found["L2H3"] for value in record["activations"])  # norms
 

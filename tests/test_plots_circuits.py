@@ -8,8 +8,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 
 from skilloc import plots
-from skilloc.plots.circuits import FAINT, NEGATIVE, POSITIVE, _Labels
+from skilloc.plots.circuits import FAINT, NEGATIVE, POSITIVE
 from skilloc.plots.diagram import diagram_of, place
+from skilloc.plots.labels import Labels
 from skilloc.plots.style import colour_of
 
 NAMES = ("python", "cpp")
@@ -158,7 +159,7 @@ def test_panels_of_one_diagram_share_layout_and_scale():
 def test_labels_do_not_collide_and_the_important_ones_stay(units, least):
     graph = large(units, 3 * units)
     figure, ax = drawn(graph, subtask="python")
-    (labels,) = [artist for artist in ax.get_children() if isinstance(artist, _Labels)]
+    (labels,) = [artist for artist in ax.get_children() if isinstance(artist, Labels)]
     with plots.style():
         figure.canvas.draw()
     renderer = FigureCanvasAgg(figure).get_renderer()

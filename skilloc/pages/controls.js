@@ -94,6 +94,7 @@ function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
   state.scale = Math.min(20, Math.max(0.05, before * factor));
   state.x += dx / before - dx / state.scale;
   state.y += dy / before - dy / state.scale;
+  state.moved = true;
   redraw();
 }
 
@@ -145,6 +146,7 @@ function listen() {
     state.x -= (x - from[0]) / state.scale;
     state.y -= (y - from[1]) / state.scale;
     from = [x, y];
+    state.moved = true;
     redraw();
   });
   canvas.addEventListener("pointerup", (event) => {
@@ -177,7 +179,7 @@ function listen() {
   by("closer").addEventListener("click", () => zoom(1.25));
   by("farther").addEventListener("click", () => zoom(0.8));
   by("fit").addEventListener("click", () => { fit(); redraw(); });
-  new ResizeObserver(() => { showFaithfulness(); redraw(); }).observe(canvas);
+  new ResizeObserver(() => { if (!state.moved) fit(); showFaithfulness(); redraw(); }).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); update(); });
 }
 

@@ -37,7 +37,8 @@ def top_examples(
 
     Returns:
         For each unit a list of records: "subtask"; "tokens"; "activations" in the model's own units, one per token, or
-        a single one for an input of an MLP; and "target", the class of that input.
+        a single one for an input of an MLP; "at", the position in the text of the token that excites most, from 0; or
+        "target", the class of that input.
 
     Raises:
         ValueError: if `n` is below 1.
@@ -87,7 +88,7 @@ def _examples(
         span = slice(max(0, peak - context), peak + context // 2 + 1)
         ids = batch.inputs[e, span].tolist()
         tokens = [str(i) if decode is None else decode(i) for i in ids]
-        records.append({"tokens": tokens, "activations": values[e, span].tolist()})
+        records.append({"tokens": tokens, "activations": values[e, span].tolist(), "at": peak})
     return records
 
 

@@ -40,7 +40,8 @@ function effectTable(n) {
   return element("table", null, head, body);
 }
 
-// The ten strongest edges that arrive at, or leave, a unit.
+// The strongest edges that arrive at, or leave, a unit.
+const LISTED = 6;
 function ends(title, here, there, n) {
   const c = state.circuit, edges = c.edges;
   const found = edges[here].map((m, e) => [m, e]).filter(([m, e]) => m === n && c.flow[e]).map((pair) => pair[1]);
@@ -48,7 +49,7 @@ function ends(title, here, there, n) {
   found.sort((a, b) => Math.abs(c.flow[b]) - Math.abs(c.flow[a]) || a - b);
   const list = element("ul");
   list.className = "ends";
-  for (const e of found.slice(0, 10)) {
+  for (const e of found.slice(0, LISTED)) {
     const other = edges[there][e], s = strongest(edges, e), button = element("button", c.nodes.name[other]);
     button.type = "button";
     button.addEventListener("click", () => pick(other, true));
@@ -57,7 +58,7 @@ function ends(title, here, there, n) {
     if (look(edges, e).faint) line.className = "faint";
     list.append(line);
   }
-  const more = found.length > 10 ? `, the 10 strongest of ${found.length}` : "";
+  const more = found.length > LISTED ? `, the ${LISTED} strongest of ${found.length}` : "";
   by("panel").append(element("h3", `${title} (nats${more})`), list);
 }
 
@@ -70,18 +71,19 @@ function examplesOf(name) {
   for (const one of found) {
     const line = element("div"), aligned = one.activations.length === one.tokens.length;
     line.className = "example";
-    const peak = Math.max(...one.activations.map((a) => Math.abs(a || 0)));
+    const peak = one.activations.reduce((p, a) => (Math.abs(a || 0) > Math.abs(p) ? a : p), 0);
     one.tokens.forEach((token, t) => {
       const shown = element("span", token.replace(/\n/g, "↵\n")), a = one.activations[t];
       if (aligned) {
         const share = Math.round(70 * Math.abs(a || 0) / most);
         shown.style.background = `color-mix(in srgb, var(${a < 0 ? "--harmful" : "--needed"}) ${share}%, transparent)`;
         shown.title = number(a);
-        if (Math.abs(a || 0) === peak && peak > 0) shown.className = "peak";
+        if (a === peak && peak) shown.className = "peak";
       }
       line.append(shown);
     });
-    const about = [one.subtask, aligned ? `${number(peak)} at most` : number(one.activations[0]), one.target];
+    const where = one.at === undefined ? "" : ` at token ${one.at + 1} of its text`;
+    const about = [one.subtask, `${number(peak)}${where}`, one.target];
     by("panel").append(element("p", about.filter((part) => part).join(", ")), line);
   }
 }

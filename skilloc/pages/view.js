@@ -111,7 +111,7 @@ function draw() {
     pen.strokeStyle = batch.ink;
     const crowd = c.shown > BENT ? CROWDED : 1;
     pen.lineWidth = (THIN + (THICK - THIN) * batch.width / STEPS) * crowd * swell();
-    pen.globalAlpha = (batch.faint ? 0.13 : 0.5) * (batch.near ? 1 : 0.15);
+    pen.globalAlpha = (batch.faint ? 0.13 : 0.5) * (state.picked < 0 ? 1 : batch.near ? 1.8 : 0.15);
     for (const e of batch.edges) {
       const a = c.edges.from[e], b = c.edges.to[e], x0 = sx(a), x1 = sx(b), y0 = sy(a), y1 = sy(b);
       const bend = 0.45 * (x1 - x0);
@@ -191,6 +191,7 @@ function fit() {
   c.py = c.nodes.y.map((y) => (1 - y) * c.height);
   state.x = (left + right) / 2;
   state.y = c.height / 2;
+  state.moved = false;
 }
 
 // How much larger markers are drawn: zooming in enlarges them, but slowly.

@@ -1,20 +1,18 @@
 """Layered diagrams of circuits: columns in forward order, width by effect, faint where uncertain, few labels."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from skilloc.circuits.graph import HEAD, INPUT, NEURON, OUTPUT, WHOLE_MLP
 from skilloc.plots.diagram import Diagram, place, uncertain
+from skilloc.plots.labels import Labels
 from skilloc.plots.style import CONTROL, colour_of, short
 
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
@@ -22,6 +20,10 @@ POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
 
 MARKERS = {NEURON: "o", HEAD: "s", WHOLE_MLP: "h", INPUT: ">", OUTPUT: "D"}
 WORDS = {NEURON: "neuron", HEAD: "head", WHOLE_MLP: "MLP", INPUT: "input", OUTPUT: "output"}
+ENDS = (INPUT, OUTPUT)
+MOST_NAMES = 16
+"""Layers that are named below a diagram; of more, every second or third."""
+
 SMALLEST, LARGEST = 4.0, 80.0
 """Areas of the markers in square points."""
 
@@ -103,7 +105,7 @@ def _dot(marker: str, size: float, label: str, **look: Any) -> Line2D:
 
 def _of_units(diagram: Diagram) -> np.ndarray:
     """Effects of the units. Those of inputs may be far larger, and do not set the scale."""
-    units = ~np.isin(diagram.kinds, (INPUT, OUTPUT))
+    units = ~np.isin(diagram.kinds, ENDS)
     return diagram.effects[:, units]
 
 
@@ -190,53 +192,8 @@ def _rings(diagram: Diagram) -> list[str]:
     return [colour_of(int(order[1, n])) if second[n] >= SHARED * first[n] > 0 else "white" for n in range(len(first))]
 
 
-class _Labels(Artist):
-    """Names beside nodes, the most important first; one that would touch another name or a node is left out.
-
-    Whether labels collide is known only when the picture is drawn, at the size that it then has.
-    """
-
-    def __init__(self, texts: Sequence[Annotation], places: np.ndarray, areas: np.ndarray, ends: np.ndarray) -> None:
-        super().__init__()
-        self.texts, self.places, self.areas = texts, places, areas
-        self.shown: list[Annotation] = []
-        self.outside = [text for text, edge in zip(texts, ends, strict=True) if edge]
-        self.left = [text for text in self.outside if text.xyann[0] < 0]
-        self.set_zorder(5)
-        self.set_clip_on(False)
-
-    def get_tightbbox(self, renderer: Any = None) -> Bbox | None:
-        """Return the box of the inputs' and outputs' names, which stand outside the columns and need room."""
-        boxes = [text.get_window_extent(renderer) for text in self.outside]
-        return Bbox.union(boxes) if boxes else None
-
-    def draw(self, renderer: Any) -> None:
-        """Draw those that have room."""
-        self.shown = []
-        points = self.axes.transData.transform(self.places)  # type: ignore[union-attr]
-        radii = np.sqrt(self.areas) / 2 * renderer.points_to_pixels(1.0)
-        taken: list[Any] = []
-        for text in self.texts:
-            for side in ("left",) if text in self.left else ("right",) if text in self.outside else ("right", "left"):
-                _put(text, side)
-                box = text.get_window_extent(renderer)
-                nearest = np.clip(points, [box.x0, box.y0], [box.x1, box.y1])
-                blocked = (np.hypot(*(points - nearest).T) < radii).any()
-                if not blocked and not any(box.overlaps(other) for other in taken):
-                    taken.append(box)
-                    self.shown.append(text)
-                    text.draw(renderer)
-                    break
-
-
-def _put(text: Annotation, side: str) -> None:
-    """Put a label to the left or the right of its node."""
-    text.set(ha="right" if side == "left" else "left")
-    text.xyann = (-abs(text.xyann[0]) if side == "left" else abs(text.xyann[0]), 0)
-
-
 def _draw_labels(ax: Axes, diagram: Diagram, places: np.ndarray, areas: np.ndarray, fontsize: float) -> None:
-    ends = np.isin(diagram.kinds, (INPUT, OUTPUT))
+    ends = np.isin(diagram.kinds, ENDS)
     order = np.argsort(-(areas + 1e6 * ends), kind="stable")  # inputs and outputs say what the circuit is about
     texts = []
     for n in order:
@@ -251,14 +208,18 @@ def _draw_labels(ax: Axes, diagram: Diagram, places: np.ndarray, areas: np.ndarr
         text.axes = ax
         text.set_parse_math(False)
         texts.append(text)
-    ax.add_artist(_Labels(texts, places[order], areas[order], ends[order]))
+    ax.add_artist(Labels(texts, places[order], areas[order], ends[order]))
 
 
 def _name_columns(ax: Axes, diagram: Diagram, places: np.ndarray) -> None:
     ticks, labels = [], []
+    inner = sorted({layer for layer, kind in zip(diagram.layers, diagram.kinds, strict=True) if kind not in ENDS})
+    step = -(-len(inner) // MOST_NAMES)
     for layer in np.unique(diagram.layers):
         here = diagram.layers == layer
         kinds = {kind for kind, there in zip(diagram.kinds, here, strict=True) if there}
+        if kinds - set(ENDS) and inner.index(layer) % step:
+            continue
         ticks.append(float(np.mean([places[here, 0].min(), places[here, 0].max()])))
         labels.append("in" if kinds == {INPUT} else "out" if kinds == {OUTPUT} else f"L{layer}")
     ax.set_xticks(ticks, labels)

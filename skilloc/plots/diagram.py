@@ -14,8 +14,8 @@ SWEEPS = 12
 TALLEST = 40
 """Nodes above each other; a column with more is staggered over several lanes."""
 
-SHIFTS = (-0.25, 0.25, 0.0)
-"""Of the columns of units in turn, in distances between their nodes."""
+GOLDEN = (np.sqrt(5) - 1) / 2
+"""Columns are shifted by multiples of it, so that no two are alike."""
 
 LANE, GAP = 0.22, 1.0
 """Distance between the lanes of a column and between columns."""
@@ -112,15 +112,15 @@ def place(diagram: Diagram) -> Float[np.ndarray, "node 2"]:
         for i, members in ordered if sweep % 2 == 0 else ordered[::-1]:
             wanted = _mean_heights(diagram.edges, weights, heights)[members]
             order = np.argsort(-np.where(np.isfinite(wanted), wanted, heights[members]), kind="stable")
-            heights[members[order]] = _even(len(members), SHIFTS[i % len(SHIFTS)])
+            heights[members[order]] = _even(len(members), (i * GOLDEN % 1 - 0.5) / 2)
     places = np.empty((len(heights), 2))
     places[:, 1] = heights
-    x = 0.0
-    for members in columns:
+    x, outer = 0.0, max(GAP, len(columns) / 16)  # inputs and outputs keep away, also where columns are narrow
+    for i, members in enumerate(columns):
         lanes = -(-len(members) // TALLEST)
         rank = np.argsort(np.argsort(-heights[members], kind="stable"), kind="stable")
         places[members, 0] = x + LANE * (rank % lanes)
-        x += GAP + LANE * (lanes - 1)
+        x += LANE * (lanes - 1) + (outer if i in (0, len(columns) - 2) else GAP)
     return places
 
 
