@@ -5,8 +5,8 @@ neuron is ablated, exactly, and its signed effect on every subtask measured on h
 of one network, and over networks the effective number of units, Gini, Hoyer and locality of atoms and composites beside
 their chance levels, the difference in pairs, and how far the two composites need the same neurons.
 
-Minutes on two cores: under one for `--scale quick` (24 bits, 3 networks), 15 for `cpu` (the paper's networks, 12 seeds,
-products in bfloat16; 2.5 core-minutes a seed); `paper` trains in float32, and twice as long.
+Minutes on two cores: under one for `--scale quick` (24 bits, 3 networks), 20 for `cpu` (the paper's networks, 12 seeds,
+products in bfloat16; 2.5 to 3.3 core-minutes a seed); `paper` trains in float32, and twice as long.
 """
 
 from dataclasses import asdict, replace
