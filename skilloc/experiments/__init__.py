@@ -10,6 +10,7 @@ from typing import Any
 
 from skilloc.experiments.embedded_unlearning import EmbeddedUnlearning
 from skilloc.experiments.parity import ParityTraining
+from skilloc.experiments.penalties import PenaltyRuns
 from skilloc.experiments.token_budget import TokenBudget
 
 
@@ -39,6 +40,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "skilloc.experiments.embedded_unlearning:unlearn",
             EmbeddedUnlearning,
             "a language model pruned to some corpora in two ways, and attacked with the others beside controls",
+        ),
+        "penalties": Experiment(
+            "skilloc.experiments.penalties:compare_penalty",
+            PenaltyRuns,
+            "a parity network localized to one subtask with a penalty and a solver, at several kept losses",
         ),
         "token-budget": Experiment(
             "skilloc.experiments.token_budget:measure_budget",
