@@ -1,0 +1,72 @@
+"""Edge attribution patching: transformer-lens' edges as our graph, with our sign."""
+
+import numpy as np
+import pytest
+import torch
+
+from skilloc.circuits import graph as g
+from skilloc.circuits.patching import attribution_circuit
+from skilloc.intervene import example_losses
+from skilloc.intervene.patching import attribution_edges
+from skilloc.models.weights import output_weight
+from skilloc.tasks import Batch
+
+
+@pytest.fixture
+def batches(tokens):
+    return {"a": Batch(tokens[:2, :5], tokens[:2, 1:6]), "b": Batch(tokens[2:, :5], tokens[2:, 1:6])}
+
+
+def test_edges_are_changes_times_gradients(gpt2, batches):
+    """A head's edges together are what its write changes times the gradient of the stream, on the other tokens."""
+    model, batch, others = gpt2, batches["a"], batches["b"].inputs
+    edges = attribution_edges(model, batch, others)
+    weight = output_weight(model, "blocks.0.attn.hook_z")[8:16]
+    for e in range(2):
+        seen: dict = {}
+
+        def reader(name, seen=seen):
+            def read(activation, hook):
+                seen[name] = activation
+
+            return read
+
+        hooks = ["blocks.0.attn.hook_z", "blocks.0.attn.hook_out"]
+        logits = model.run_with_hooks(others[e : e + 1], fwd_hooks=[(hook, reader(hook)) for hook in hooks])
+        z = seen["blocks.0.attn.hook_z"][:, :, 1].detach()
+        (slope,) = torch.autograd.grad(
+            example_losses(logits, batch.targets[e : e + 1]).sum(), seen["blocks.0.attn.hook_out"]
+        )
+        with torch.no_grad():
+            _, cache = model.run_with_cache(batch.inputs[e : e + 1])
+        wanted = (((z - cache["blocks.0.attn.hook_z"][:, :, 1]) @ weight) * slope).sum()
+        found = sum(value for (writer, _), value in edges[e].items() if writer == ("attn", 0, 1))
+        assert found == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_the_graph_has_all_parts_in_forward_order(gpt2, batches):
+    graph = attribution_circuit(gpt2, batches, subtask="b", folds=2)
+    layers = [[f"L{layer}H{head}" for head in range(4)] + [f"L{layer}MLP"] for layer in range(2)]
+    assert g.in_order(graph) == ["tokens", *layers[0], *layers[1], "logits"]
+    assert ("L0H1", "L0MLP") in graph.edges
+    assert ("L0H1", "L0H2") not in graph.edges
+    assert graph.edges["tokens", "L1H0"][g.MEASURED] == "attribution"
+    columns = [graph.nodes[name][g.COLUMN] for name in g.in_order(graph)]
+    assert columns == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4, 5]
+    for name in ("L0H3", "L1MLP"):
+        out = sum(graph.edges[ends][g.EFFECT]["b"]["value"] for ends in graph.out_edges(name))
+        assert graph.nodes[name][g.EFFECT]["b"]["value"] == pytest.approx(out, rel=1e-4, abs=1e-6)
+    assert g.to_json(graph) == g.to_json(attribution_circuit(gpt2, batches, subtask="b", folds=2))
+    other = attribution_circuit(gpt2, batches, subtask="b", folds=2, seed=3)
+    assert np.isfinite(other.nodes["L0H0"][g.EFFECT]["a"]["value"])
+
+
+def test_models_that_it_cannot_do_are_refused(llama, native_plain_ln, gpt2, batches):
+    with pytest.raises(ValueError, match=r"GQA/MQA.*with edge_effects"):
+        attribution_circuit(llama, batches, subtask="a", folds=2)
+    with pytest.raises(ValueError, match="with edge_effects"):
+        attribution_circuit(native_plain_ln, batches, subtask="a", folds=2)
+    with pytest.raises(ValueError, match="`batches` have a, b"):
+        attribution_circuit(gpt2, batches, subtask="c", folds=2)
+    with pytest.raises(ValueError, match="tokens of its own length"):
+        attribution_edges(gpt2, batches["a"], batches["b"].inputs[:1])
