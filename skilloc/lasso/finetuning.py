@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from skilloc.intervene import losses
 from skilloc.lasso.proximal import Lasso
@@ -60,9 +61,15 @@ def localize(
     copied = copy.deepcopy(model)
     units = units_of(copied, kinds=config.kinds)
     rule = Lasso(copied, units, config, [subtask.name for subtask in kept])
-    sample = stream(kept, config.each, seed=seed)
-    held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed) for s in (*kept, *others)}
+    device = next(copied.parameters()).device
+    examples = stream(kept, config.each, seed=seed)
+    held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed).to(device) for s in (*kept, *others)}
     penalised = config.solver == "subgradient" and config.strength > 0
+
+    def sample(step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = examples(step)
+        return inputs.to(device), targets.to(device)
+
     history = train(
         copied,
         sample,

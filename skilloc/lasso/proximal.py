@@ -7,9 +7,10 @@ scales group u from its norm r to `shrunk(r)` with the step that the optimiser i
     Adam, AdamW   step[u] = strength * lr / (mean over the group's weights of sqrt(v_hat) + eps),
                   at most lr * sqrt(number of weights), as far as Adam itself can move a group
 
-so that a group rests where its gradient and the penalty's are equal, whatever the optimiser. (Adam's real step on a
-gradient g is lr g / sqrt(v_hat): a plain lr * strength would do next to nothing beside it.) A group that reaches zero
-loses its momentum too, which would bring it back; Adam's v_hat, which only scales, stays.
+so that a group rests where its gradient and the penalty's are equal, whatever the optimiser; with Adam that is exact
+where sqrt(v_hat) is alike over a group. (Adam's real step on a gradient g is lr g / sqrt(v_hat): a plain lr * strength
+would do next to nothing beside it.) A group that reaches zero loses its momentum too, which would bring it back; Adam's
+v_hat, which only scales, stays.
 
 Where a weight lies in two groups (a weight between two hidden layers of an `MLP`), hooks act in turn, in forward order.
 That is the proximal map of the sum to first order in the step; zeros stay zeros, since later groups only scale.
@@ -29,7 +30,8 @@ from skilloc.models.weights import group
 from skilloc.units import Units
 
 GAIN = 0.5
-"""How far an evaluation moves the strength: by this times the log ratio of what is to what is wanted, at most by e."""
+"""How far an evaluation moves the log of the strength: by this times the log of what is wanted over what is, within
++-1."""
 
 
 class Lasso:

@@ -63,7 +63,8 @@ def localize_into(
         if name not in subtasks:
             raise ValueError(f'unknown subtask "{name}" in `keep`; these are {", ".join(subtasks)}')
     units_of(opened.model, kinds=config.kinds)  # which refuses kinds that are not there, before anything is written
-    report = {name: subtask.draw(config.held_out, seed=seed) for name, subtask in subtasks.items()}
+    device = next(opened.model.parameters()).device
+    report = {name: subtask.draw(config.held_out, seed=seed).to(device) for name, subtask in subtasks.items()}
     request = _request(opened, subtasks, report, keep, config, seed)
     claim(folder, request)
     if not store.is_complete(folder / "history"):
@@ -97,7 +98,7 @@ def localize_into(
 
 
 def _losses(before: Any, after: Any, batch: Batch, kept: bool) -> dict[str, Any]:
-    found = [losses(model, batch).numpy() for model in (before, after)]
+    found = [losses(model, batch).cpu().numpy() for model in (before, after)]
     folds = np.array_split(found[1] - found[0], min(FOLDS, len(batch)))
     change = mean_interval(np.array([part.mean() for part in folds]))
     return {
