@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import Batch, units_of
+from skilloc import Batch, store, units_of
 from skilloc.circuits import graph as circuit_graph
 from skilloc.cli import main
 from skilloc.effects import Effects
@@ -21,6 +21,7 @@ from skilloc.models.mlp import MLP
 from skilloc.pages import circuit_page, report_page, top_examples, write
 from skilloc.pages.circuit import circuit_data
 from skilloc.pages.document import embedded, escape
+from skilloc.relearning import Relearning, summary
 from skilloc.removal import Removal
 from skilloc.units import Units
 
@@ -311,3 +312,39 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     write(tmp_path / "new" / "page.html", "second")
     assert [path.name for path in Path(tmp_path / "new").iterdir()] == ["page.html"]
     assert (tmp_path / "new" / "page.html").read_text() == "second"
+
+
+def test_a_report_shows_attacks_with_their_verdict(folder):
+    models, rates, steps, seeds, folds = (
+        ("original", "never trained", "random mask", "small"),
+        (0.1, 0.2),
+        (0, 4, 16),
+        3,
+        4,
+    )
+    loss = np.array([[0.1, 0.1, 0.1], [0.69, 0.6, 0.5], [0.6, 0.3, 0.1], [0.69, 0.6, 0.5]])  # model step
+    noise = 0.01 * np.random.default_rng(0).random((4, 2, 1, 2, 3, seeds, folds))
+    report = loss[:, None, None, None, :, None, None] + noise
+    repair = np.full((4, 2, seeds, 1), 0.1)
+    found = Relearning(
+        selection=report.mean(axis=-1), report=report, kept=report.mean(axis=-1)[..., None], repair=repair,
+        repair_steps=np.zeros((4, seeds)), models=models, sizes=(None,), rates=rates, steps=steps,
+        subtasks=("parity_0",), chance=float(np.log(2)), made={"report": "parity_1", "kind": "relearning", "seeds": [0, 1, 2]},
+    )  # fmt: skip
+    found.save(folder / "relearning" / "small")
+    reader, _ = read(report_page(folder))
+    texts = " ".join(text for _, text in reader.texts)
+    assert "Was it removed, or hidden?" in texts
+    assert summary(found).split("\n")[0] in texts
+    assert "loss after 16 steps" in texts
+    assert "random mask" in texts
+    assert len([tag for tag, _ in reader.elements if tag == "img"]) == 6
+
+
+def test_a_report_leaves_no_number_out(folder):
+    store.write(folder / "later" / "thing", {"what": "something new"}, {"loss": {"python": 1.25}, "word": HOSTILE})
+    reader, _ = read(report_page(folder))
+    texts = [text for _, text in reader.texts]
+    assert "later/thing: 2 numbers" in texts
+    assert "loss python" in texts
+    assert "1.25" in texts
