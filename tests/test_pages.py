@@ -329,7 +329,8 @@ def test_a_report_shows_attacks_with_their_verdict(folder):
     found = Relearning(
         selection=report.mean(axis=-1), report=report, kept=report.mean(axis=-1)[..., None], repair=repair,
         repair_steps=np.zeros((4, seeds)), models=models, sizes=(None,), rates=rates, steps=steps,
-        subtasks=("parity_0",), chance=float(np.log(2)), made={"report": "parity_1", "kind": "relearning", "seeds": [0, 1, 2]},
+        subtasks=("parity_0",), chance=float(np.log(2)),
+        made={"report": "parity_1", "kind": "relearning", "seeds": [0, 1, 2]},
     )  # fmt: skip
     found.save(folder / "relearning" / "small")
     reader, _ = read(report_page(folder))
