@@ -4,10 +4,10 @@ Question: in networks that learn four atomic parities and the composite of three
 composite needs those that its own atoms need, more than those of the fourth atom? An answer: the share of the
 composite's effect that lies on the top units of its own atoms, beside the same for the atom that it does not contain
 and for random units of the same layers, over seeds; the same the other way round; and what removing these units does.
-First, whether the circuits are the skills: what the smallest circuit of top units that keeps 95 % on one split keeps on
-another, beside random circuits of as many units per layer.
+First, whether the circuits are the skills: what the smallest circuit that keeps 95 % on one split keeps on another,
+beside random circuits of as many units per layer. Its units are those that can be spared last.
 
-CPU minutes: 1 for `--scale quick` (2 seeds), 4 for `cpu` (12 seeds), 15 for `paper` (60 seeds).
+CPU minutes: 1 for `--scale quick` (2 seeds), 5 for `cpu` (8 seeds), 20 for `paper` (40 seeds).
 """
 
 from dataclasses import asdict
@@ -23,8 +23,9 @@ from skilloc.plots.style import CONTROL
 
 CELL = "skilloc.experiments.circuit_hierarchy:measure_hierarchy"
 COMPOSITE, OWN, OTHER = "composite_012", ("parity_0", "parity_1", "parity_2"), "parity_3"
-SCALES = {"quick": 2, "cpu": 12, "paper": 60}
+SCALES = {"quick": 2, "cpu": 8, "paper": 40}
 TOP = 16
+LEARNED = 0.1
 ATOMS = ("its atoms", "the other atom")
 SHOWN = {
     "of the composite, on units of its atoms": "its atoms'",
@@ -34,7 +35,6 @@ SHOWN = {
     "of the other atom, on units of the composite": "other atom",
     "of its atoms, on random units": "its atoms,\nrandom units",
 }
-LEARNED = 0.1
 
 
 def measure(seeds: int, run: Run) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def _summary(circuits: list[dict[str, Any]]) -> dict[str, Any]:
     kept = np.array([one["faithfulness"] for one in circuits])
     return {
         "size": mean_interval(np.array([one["size"] for one in circuits], dtype=float))._asdict(),
+        "size_by_effect": mean_interval(np.array([one["size_by_effect"] for one in circuits], dtype=float))._asdict(),
         "kept": mean_interval(kept)._asdict(),
         "kept_least": float(kept.min()),
         "random": mean_interval(np.array([one["random"] for one in circuits]))._asdict(),
@@ -89,36 +90,30 @@ def _reuse(tops: list[dict[str, Any]]) -> dict[str, Any]:
 
 def draw(found: dict[str, Any]) -> Any:
     """Losses with only a circuit; where the composite's effect lies, and the atoms'; losses without these units."""
-    figure, (alone, mass, removed) = plots.figure(1, 3, height=2.9, width_ratios=[1.15, 1, 1])
+    figure, (alone, mass, removed) = plots.figure(1, 3, height=3.0)
     _losses(alone, found)
     reuse = found["reuse"][str(TOP)]
     for axes, part in ((mass, "mass"), (removed, "removed")):
-        keys = [
-            f"of the composite, on {of}" for of in ("units of its atoms", "units of the other atom", "random units")
-        ]
-        keys += ["of its atoms, on units of the composite", "of the other atom, on units of the composite"]
-        keys += ["of its atoms, on random units"]
-        for place, key in enumerate(keys):
+        for place, key in enumerate(SHOWN):
             one = reuse[f"{part}: {key}"]
             colour = CONTROL if "random" in key or "other" in key else plots.colour_of(place // 3)
             spread = np.linspace(-0.2, 0.2, len(one["seeds"]))
-            axes.scatter(place + spread, one["seeds"], s=6, color=colour, alpha=0.5, lw=0)
+            axes.scatter(place + spread, one["seeds"], s=7, color=colour, alpha=0.6, lw=0)
             error = [[one["value"] - one["low"]], [one["high"] - one["value"]]]
             axes.errorbar(place, one["value"], error, fmt="_", color="black", ms=12, lw=1, capsize=2)
         axes.set_xticks(range(len(SHOWN)), SHOWN.values(), rotation=40, ha="right", rotation_mode="anchor")
         axes.axvline(2.5, color=CONTROL, lw=0.6, ls=":")
-        axes.set_ylim(0)
-    mass.set(title=f"effect on the top {TOP} units", ylabel="share of a subtask's effect")
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+        said = {"transform": axes.get_xaxis_transform(), "fontsize": 6.5, "va": "top", "ha": "center"}
+        axes.text(1, 0.99, "of the composite,\non units of ...", **said)
+        axes.text(4, 0.99, "on the composite's\nunits, of ...", **said)
+    mass.set(title=f"effect on top {TOP} units", ylabel="share of a subtask's effect")
     removed.set(title=f"top {TOP} units removed", ylabel="loss increase (nats)")
-    for axes in (mass, removed):
-        style = {"transform": axes.get_xaxis_transform(), "fontsize": 6.5, "va": "top"}
-        axes.text(-0.5, 1.0, "composite, on\nunits of ...", **style)
-        axes.text(2.65, 1.0, "these, on units\nof the composite", **style)
     return figure
 
 
 def _losses(axes: Any, found: dict[str, Any]) -> None:
-    names = list(found["faithfulness"])
+    names = [OTHER, *OWN, COMPOSITE]
     for place, name in enumerate(names):
         runs = [circuits[name] for circuits in found["circuits"]]
         for key, colour, shift, label in (
@@ -128,17 +123,21 @@ def _losses(axes: Any, found: dict[str, Any]) -> None:
             ("floor", plots.colour_of(1), 0.3, "all at the mean"),
         ):
             values = [one[key] for one in runs]
-            axes.scatter([place + shift] * len(values), values, s=6, color=colour, alpha=0.6, lw=0)
+            axes.scatter([place + shift] * len(values), values, s=7, color=colour, alpha=0.6, lw=0)
             if not place:
                 axes.scatter([], [], s=10, color=colour, label=label)
-        one = found["faithfulness"][name]
-        axes.text(
-            place, 30, f"{one['size']['value']:.0f}\n{one['kept']['value']:.2f}", ha="center", va="top", fontsize=6.5
-        )
-    axes.text(-0.55, 30, "units\nkept", ha="right", va="top", fontsize=6.5)
-    axes.set(yscale="log", ylim=(None, 40), ylabel="loss (nats)", title="circuits of 128 neurons")
-    axes.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=40, ha="right")
-    axes.legend(loc="lower right", fontsize=6)
+    shown = [found["faithfulness"][name] for name in names]
+    labels = [
+        f"{name.partition('_')[2]}\n{one['size']['value']:.0f}\n{one['kept']['value']:.2f}"
+        for name, one in zip(names, shown, strict=True)
+    ]
+    axes.set_xticks(range(len(names)), labels)
+    axes.text(
+        -0.75, -0.03, "parity\nunits\nkept", ha="right", va="top", fontsize=7, transform=axes.get_xaxis_transform()
+    )
+    axes.set(yscale="log", ylabel="loss (nats)", title=f"circuits of {2 * found['settings']['width']} neurons")
+    axes.set_ylim(axes.get_ylim()[0], 1e3)
+    axes.legend(loc="upper right", ncols=2, fontsize=6, columnspacing=0.6, handletextpad=0, borderaxespad=0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from skilloc.attribution import integrated_gradients_effects as integrated_gradients_effects
     from skilloc.calibration import Calibration as Calibration
     from skilloc.calibration import calibrate as calibrate
+    from skilloc.circuits.edges import edge_effects as edge_effects
+    from skilloc.circuits.faithfulness import faithfulness as faithfulness
+    from skilloc.circuits.overlap import consensus as consensus
+    from skilloc.circuits.patching import attribution_circuit as attribution_circuit
+    from skilloc.circuits.trace import Tracing as Tracing
+    from skilloc.circuits.trace import trace_circuit as trace_circuit
     from skilloc.effects import Effects as Effects
     from skilloc.intervene import Reference as Reference
     from skilloc.intervene import hold as hold
@@ -81,6 +87,11 @@ _HOMES = {
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
     "skilloc.attribution": ("attribution_effects", "integrated_gradients_effects"),
     "skilloc.calibration": ("Calibration", "calibrate"),
+    "skilloc.circuits.edges": ("edge_effects",),
+    "skilloc.circuits.faithfulness": ("faithfulness",),
+    "skilloc.circuits.overlap": ("consensus",),
+    "skilloc.circuits.patching": ("attribution_circuit",),
+    "skilloc.circuits.trace": ("Tracing", "trace_circuit"),
     "skilloc.effects": ("Effects",),
     "skilloc.intervene": ("Reference", "hold", "losses", "mean_reference", "resample_reference", "zero_reference"),
     "skilloc.lasso": ("LocalizeConfig", "group_norms", "localize"),
