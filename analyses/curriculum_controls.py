@@ -108,7 +108,9 @@ def draw(found: dict[str, Any]) -> Any:
     smallest = min(found["speed_up"], key=int)
     pairs = {name: next(iter(arm["subtasks"].values())) for name, arm in found["pairs"].items()}
     _when(right, [(one, CONTROL if "alone" in name else BLUE, smallest in name) for name, one in pairs.items()])
-    right.set_title(f"not yet learned (dashed: {smallest} bits)")
+    for n in found["speed_up"]:
+        right.plot([], [], color="black", ls=(0, (3, 1.5)) if n == smallest else "-", label=f"{n} bits")
+    right.legend(loc="upper right")
     figure.supxlabel("bars and bands: 95 % over seeds; grey: composite alone, as many examples per step", fontsize=6.5)
     return figure
 
