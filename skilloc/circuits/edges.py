@@ -6,6 +6,10 @@
 with g_B the gradient of the example's loss at B in the untouched model; nats. It has the sign of an effect: positive
 means that what A does to B lowers the loss, so that without A the loss rises through B.
 
+It is of first order in the target, and so for comparing edges: where the loss is close to 0, gradients and edges are
+small while effects are not; and where the source's reference is far from its values (zero for a head whose mean is not)
+an edge can have the other sign than the measured effect. Prefer a mean, or other examples, as reference.
+
 Total edges count all paths from A to B: the model runs with A held. In direct edges only what A itself writes reaches
 B; everything between is as in the untouched model. In an `MLP` a unit writes to the next layer only, so direct edges
 join neighbouring layers and have a closed form, exact and without any run:
