@@ -8,10 +8,11 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from skilloc import store
+from skilloc import plots, store
 from skilloc.experiments.arms import Arm, median_times, outcome, parameters, run_arms, speed_up
 from skilloc.experiments.controls import control_arms, pair_arms
 from skilloc.experiments.parity import ParityTraining, world_of
+from skilloc.experiments.script import Run
 from skilloc.experiments.worlds import curriculum_network, halved_world, nonlocality_network
 from skilloc.intervals import survival
 from skilloc.models.mlp import MLP
@@ -183,10 +184,11 @@ def test_a_pair_has_as_many_examples_per_step_alone() -> None:
     assert bits_of(both.training, "composite_01") == set(range(6))
 
 
-def test_equal_arms_are_refused() -> None:
-    arm = Arm(ParityTraining(), ("composite_012",))
+@pytest.mark.usefixtures("from_json")
+def test_equal_arms_are_refused(tmp_path: Path) -> None:
+    tiny = ParityTraining(each=1, width=1, steps=1)
     with pytest.raises(ValueError, match="leave one of the two out"):
-        run_arms(lambda cell, specs: [], {"a": arm, "b": arm}, 3)
+        run_arms(Run(tmp_path), {name: Arm(tiny, ("composite_012",)) for name in ("a", "b")}, 2)
 
 
 @pytest.mark.usefixtures("from_json")
@@ -217,15 +219,7 @@ def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
 
 def _drawn(script: dict, scale: object, folder: Path) -> dict:
     """Measure in this process and draw from what JSON keeps of the record."""
-    from skilloc import plots
-    from skilloc.sweep import sweep
-
-    def run(cell, specs):
-        report = sweep(cell, specs, out=folder / "runs", progress=False)
-        assert not report.failed
-        return [store.read(report.out / key) for key in report.keys]
-
-    found = json.loads(json.dumps(script["measure"](scale, run)))
+    found = json.loads(json.dumps(script["measure"](scale, Run(folder / "runs"))))
     with plots.style():
         script["draw"](found).savefig(folder / "drawn.svg")
     return found

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from skilloc import plots, store
 from skilloc.effects import Effects
 from skilloc.experiments.parity import ParityTraining, network_of, train_parity, world_of
+from skilloc.experiments.script import Run
 from skilloc.experiments.unit_effects import EXAMPLES, effects_of, locality_of, over_seeds
 from skilloc.experiments.worlds import nonlocality_network
 from skilloc.intervene import losses
@@ -132,18 +133,7 @@ def test_the_analysis_is_measured_and_drawn(from_json: None, tmp_path: Path) -> 
     script = runpy.run_path(str(ANALYSIS))
     # Unequal training, so that the first network has learned and the second has not.
     networks = [replace(TINY, seed=0), replace(TINY, seed=1, steps=1)]
-    specs = [asdict(network) for network in networks]
-
-    def run(cell, wanted):
-        assert cell == CELL
-        assert list(wanted) == specs
-        results = []
-        for place, spec in enumerate(specs):
-            store.write(tmp_path / str(place), spec, *train_parity(spec))
-            results.append(store.read(tmp_path / str(place)))
-        return results
-
-    found = json.loads(json.dumps(script["measure"](networks, run), allow_nan=False))
+    found = json.loads(json.dumps(script["measure"](networks, Run(tmp_path)), allow_nan=False))
     assert found["networks"][1]["learned"]["composites"]["gini"] is None
     assert found["over_seeds"]["learned"]["gini"]["atoms"]["networks"] == 1
     assert np.array(found["shown"]["values"]).shape == (8, 24)
