@@ -1,10 +1,8 @@
 import json
 import runpy
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -18,14 +16,6 @@ from skilloc.intervals import survival
 from skilloc.models.mlp import MLP
 
 ANALYSES = Path(__file__).parents[1] / "analyses"
-
-
-@pytest.fixture
-def from_json() -> Iterator[None]:
-    """Let the spec's dataclass be made of lists, as JSON brings them, where its types say tuples."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def metrics(losses: list[float], bits: float) -> dict:
@@ -184,14 +174,12 @@ def test_a_pair_has_as_many_examples_per_step_alone() -> None:
     assert bits_of(both.training, "composite_01") == set(range(6))
 
 
-@pytest.mark.usefixtures("from_json")
 def test_equal_arms_are_refused(tmp_path: Path) -> None:
     tiny = ParityTraining(each=1, width=1, steps=1)
     with pytest.raises(ValueError, match="leave one of the two out"):
         run_arms(Run(tmp_path), {name: Arm(tiny, ("composite_012",)) for name in ("a", "b")}, 2)
 
 
-@pytest.mark.usefixtures("from_json")
 def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
     script = runpy.run_path(str(ANALYSES / "depth.py"))
     tiny = replace(ParityTraining(), n=9, each=40, width=16, steps=10, evaluate_every=5, stop_on=("composite_012",))
@@ -201,7 +189,6 @@ def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
     assert "0 of 2" in (tmp_path / "drawn.svg").read_text()
 
 
-@pytest.mark.usefixtures("from_json")
 def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
     script = runpy.run_path(str(ANALYSES / "curriculum_controls.py"))
     quick = script["SCALES"]["quick"]

@@ -1,11 +1,9 @@
 import json
 import math
 import runpy
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -29,14 +27,6 @@ TINY = ParityTraining(
 )
 CELL = "skilloc.experiments.parity:train_parity"
 ANALYSIS = Path(__file__).parents[1] / "analyses" / "curriculum.py"
-
-
-@pytest.fixture
-def from_json() -> Iterator[None]:
-    """Let the spec's dataclass be made of lists, as JSON brings them, where its types say tuples."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +54,6 @@ def test_the_same_spec_gives_the_same_numbers_and_another_seed_others(trained: t
     assert other["history"]["composite_01"][0] != again["history"]["composite_01"][0]
 
 
-@pytest.mark.usefixtures("from_json")
 def test_the_network_comes_back_from_its_stored_result(trained: tuple[dict, dict], tmp_path: Path) -> None:
     metrics, weights = trained
     store.write(tmp_path / "cell", {"cell": CELL, "threads": 1, **asdict(TINY)}, metrics, weights)
@@ -107,7 +96,6 @@ def _analysis(tmp_path: Path, *arguments: str, measured: list[int]) -> None:
     analyse(str(script), "about", scales={"quick": 20, "cpu": 30}, measure=measure, draw=draw, arguments=given)
 
 
-@pytest.mark.usefixtures("from_json")
 def test_an_analysis_measures_a_record_and_draws_from_it_alone(tmp_path: Path) -> None:
     measured: list[int] = []
     _analysis(tmp_path, "--scale", "quick", measured=measured)
@@ -124,7 +112,6 @@ def test_an_analysis_measures_a_record_and_draws_from_it_alone(tmp_path: Path) -
     assert "drawn from the record" in record.with_suffix(".svg").read_text()
 
 
-@pytest.mark.usefixtures("from_json")
 def test_the_cpu_scale_lands_beside_the_scripts_and_cells_are_not_run_twice(tmp_path: Path) -> None:
     measured: list[int] = []
     for _ in range(2):
@@ -136,7 +123,6 @@ def test_the_cpu_scale_lands_beside_the_scripts_and_cells_are_not_run_twice(tmp_
     assert measured == [30, 30]
 
 
-@pytest.mark.usefixtures("from_json")
 def test_a_failed_cell_ends_an_analysis_with_what_to_do(tmp_path: Path) -> None:
     def measure(scale, run):
         run(CELL, [asdict(replace(TINY, trained=("parity_7",), steps=1))])
@@ -147,7 +133,6 @@ def test_a_failed_cell_ends_an_analysis_with_what_to_do(tmp_path: Path) -> None:
         analyse(str(tmp_path / "a" / "b.py"), "", scales={"cpu": 0}, measure=measure, draw=lambda _: 0, arguments=given)
 
 
-@pytest.mark.usefixtures("from_json")
 def test_the_curriculum_is_measured_and_drawn(tmp_path: Path) -> None:
     script = runpy.run_path(str(ANALYSIS))
     tiny = replace(TINY, n=9, sets=((0,), (1,), (2, 3)), composites=((0, 1, 2),), stop_on=("composite_012",), steps=400)

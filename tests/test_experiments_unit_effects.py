@@ -1,10 +1,8 @@
 import json
 import runpy
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,15 +34,7 @@ NAMES = ("parity_0", "parity_1", "parity_2", "parity_3", "composite_01", "compos
 
 
 @pytest.fixture
-def from_json() -> Iterator[None]:
-    """Let the spec's dataclass be made of lists, as JSON brings them, where its types say tuples."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture
-def result(from_json: None, tmp_path: Path) -> store.Result:
+def result(tmp_path: Path) -> store.Result:
     spec = {"cell": CELL, "threads": 1, **asdict(TINY)}
     store.write(tmp_path / "cell", spec, *train_parity(asdict(TINY)))
     return store.read(tmp_path / "cell")
@@ -129,7 +119,7 @@ def test_the_papers_networks_are_the_papers() -> None:
     assert list(world_of(asdict(network))) == [*(f"parity_{i}" for i in range(6)), "composite_012", "composite_345"]
 
 
-def test_the_analysis_is_measured_and_drawn(from_json: None, tmp_path: Path) -> None:
+def test_the_analysis_is_measured_and_drawn(tmp_path: Path) -> None:
     script = runpy.run_path(str(ANALYSIS))
     # Unequal training, so that the first network has learned and the second has not.
     networks = [replace(TINY, seed=0), replace(TINY, seed=1, steps=1)]

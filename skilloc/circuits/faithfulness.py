@@ -21,9 +21,9 @@ from jaxtyping import Float, Float64
 
 from skilloc.ablation import mask_effects
 from skilloc.circuits.graph import Record, number
-from skilloc.intervals import Interval, mean_interval
+from skilloc.intervals import Interval, mean_interval, t_quantile
 from skilloc.intervene import Reference, as_reference
-from skilloc.locality.uncertainty import standard_error, t_quantile
+from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import Mask, matched_random, top
 from skilloc.tasks import Batch
 from skilloc.units import Units

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def train_parity(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
     from skilloc.tasks.parity import parity_stream
     from skilloc.training import TrainConfig, train
 
-    settings = ParityTraining(**spec)
+    settings = _settings(spec)
     world = world_of(spec)
     trained = [world[name] for name in settings.trained or world]
     watched = [*trained, *(world[name] for name in settings.watched)]
@@ -116,9 +116,19 @@ def network_of(result: "Result") -> "MLP":
     """Return the network that a cell trained, from its stored result."""
     import torch
 
-    model = _network(ParityTraining(**{k: v for k, v in result.spec.items() if k in ParityTraining.__annotations__}))
+    model = _network(_settings(result.spec))
     model.load_state_dict({name: torch.from_numpy(array.values) for name, array in result.arrays.items()})
     return model
+
+
+def _settings(spec: Mapping[str, Any]) -> ParityTraining:
+    """Return what a spec says, with tuples for JSON's lists; a stored one also has what the sweep added."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(tuples(part) for part in value) if isinstance(value, list) else value
+
+    names = [field.name for field in fields(ParityTraining)]
+    return ParityTraining(**{name: tuples(spec[name]) for name in names if name in spec})
 
 
 def _network(settings: ParityTraining) -> "MLP":

@@ -10,7 +10,9 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-from .uncertainty import Replicates, Score, cross_fit, grouped, mean_of, measured, standard_error, t_quantile
+from skilloc.intervals import t_quantile
+
+from .uncertainty import Replicates, Score, cross_fit, grouped, mean_of, measured, standard_error
 
 NAMES = (
     "mass",

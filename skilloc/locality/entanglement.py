@@ -11,6 +11,8 @@ from math import comb
 import numpy as np
 from jaxtyping import Float
 
+from skilloc.intervals import t_quantile
+
 from .uncertainty import (
     Replicates,
     Scores,
@@ -21,7 +23,6 @@ from .uncertainty import (
     mean_over_folds,
     measured,
     standard_error,
-    t_quantile,
 )
 
 

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .uncertainty import Scores, check_folds, mean_over_folds, standard_error, t_quantile
+from skilloc.intervals import t_quantile
+
+from .uncertainty import Scores, check_folds, mean_over_folds, standard_error
 
 
 class Spread(NamedTuple):

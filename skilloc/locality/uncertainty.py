@@ -13,14 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from skilloc.intervals import t_quantile
+
 GROUPS = 8
 """More folds than this are averaged into this many groups: all subsets of 8 groups can be visited, and an interval
 from 8 is only a tenth wider than one from 16."""
 
 _FIT_SIZES = {3: (2, 1), 4: (3, 2, 1), 5: (3, 2, 1), 6: (4, 2, 1), 7: (5, 3, 1), 8: (6, 3, 1)}
-
-_DOF = (1, 2, 3, 4, 5, 6, 8, 10, 15, 30, np.inf)
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.306, 2.228, 2.131, 2.042, 1.960)
 
 
 class Score(NamedTuple):
@@ -56,11 +55,6 @@ class Replicates(NamedTuple):
     full: Float[np.ndarray, " statistic"]
     without: Float[np.ndarray, "fold statistic"]
     unvalued: Float[np.ndarray, "fold statistic"]
-
-
-def t_quantile(dof: int | Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Two-sided 95 % quantile of Student's t, from a table that is almost straight in 1 / dof (error below 0.005)."""
-    return np.asarray(np.interp(1 / np.asarray(dof), 1 / np.array(_DOF)[::-1], _T95[::-1]))
 
 
 def check_folds(values: Float[np.ndarray, "fold *axes"], name: str) -> None:

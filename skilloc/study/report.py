@@ -10,8 +10,9 @@ from jaxtyping import Float
 
 from skilloc import locality
 from skilloc.effects import Effects
+from skilloc.intervals import t_quantile
 from skilloc.locality import Scores
-from skilloc.locality.uncertainty import mean_over_folds, t_quantile
+from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.removal import Removal
 from skilloc.study.folder import Study
 
