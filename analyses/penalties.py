@@ -8,8 +8,8 @@ each with intervals over seeds and differences in pairs, at kept losses that are
 there are marked. Control: plain finetuning for as long, without a penalty; what the others forget beyond it, the
 penalty does.
 
-Minutes on two cores: under one for `--scale quick` (2 seeds, 600 steps), four for `cpu` (5 seeds, 3,000 steps); `paper`
-takes 20 seeds and the paper's 10,000 steps.
+Minutes on two cores: under one for `--scale quick` (2 seeds, 600 steps), three to six for `cpu` (5 seeds, 3,000
+steps); `paper` takes 20 seeds and the paper's 10,000 steps.
 """
 
 from dataclasses import asdict, dataclass, replace
