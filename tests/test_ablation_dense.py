@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from skilloc import ablation
-from skilloc.ablation import ablation_effects, mask_effects
+from skilloc.ablation import ablation_effects, fused, mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.intervene import (
     Reference,
@@ -223,3 +223,51 @@ def test_models_batches_and_units_that_do_not_fit(batches):
     model.train()
     with pytest.raises(ValueError, match=r"model\.eval\(\)"):
         ablation_effects(model, batches, units, folds=1)
+
+
+@pytest.mark.parametrize("name", ["two_classes", "deep_gelu"])
+@pytest.mark.parametrize("works", [True, False])
+def test_the_compiled_loop_gives_the_same_and_is_not_needed(name, works, batches, monkeypatch, caplog):
+    """What a compiler makes of the loop is compared in tests/benchmarks, since compiling takes some ten seconds."""
+    model = scaled(NETWORKS[name]()) if name == "two_classes" else scaled(MLP(12, 2, [9, 10, 11], 4, activation="gelu"))
+    units = units_of(model)
+    wanted = ablation_effects(model, batches, units, folds=2).values
+    calls = []
+
+    def compile_(function, *, dynamic):
+        assert dynamic
+
+        def compiled(*tensors):
+            if not works:
+                raise RuntimeError("no compiler\nat all")
+            calls.append(min(min(t.shape) for t in tensors[1:4]))
+            return function(*tensors)
+
+        return compiled
+
+    monkeypatch.setattr(fused, "COMPILED_FROM", 0)
+    monkeypatch.setattr(torch, "compile", compile_)
+    fused._compiled.cache_clear()
+    try:
+        found = ablation_effects(model, batches, units, folds=2).values
+        one = np.arange(len(units)) == units.span(units.hooks[-2]).start
+        alone = ablation_effects(model, batches, units, folds=2, select=one).values
+    finally:
+        fused._compiled.cache_clear()
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_allclose(alone[..., one], wanted[..., one], atol=1e-6)
+    assert bool(calls) == works
+    assert all(size > 1 for size in calls)  # a size of 1 would be compiled anew
+    assert ("(no compiler); with a C++ compiler it is faster" in caplog.text) != works
+
+
+def test_compiling_waits_for_work_that_pays(monkeypatch):
+    asked = []
+    monkeypatch.setattr(fused, "_compiled", lambda activation: asked.append(activation))
+    terms = fused.COMPILED_FROM
+    pre, weight, bias = torch.zeros(4, 3), torch.zeros(1, 4), torch.zeros(1, 1)
+    assert fused.fused_margin(functional.relu, pre, weight, bias, terms=terms - 1) is None
+    assert fused.fused_margin(functional.relu, pre.double(), weight, bias, terms=terms) is None
+    assert not asked
+    assert fused.fused_margin(functional.relu, pre, weight, bias, terms=terms) is None
+    assert asked == [functional.relu]

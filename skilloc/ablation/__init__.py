@@ -111,7 +111,7 @@ def ablation_effects(
     folded, reference = folded.to(device), reference.to(device)
     made = {"method": "ablation", **record(model, folded, units, reference)}
     with one_thread():
-        trunk = _lay(model, folded, units, reference)
+        trunk = _lay(model, folded, units, reference, chosen)
         baseline = folded.mean(trunk.base.cpu().numpy())
         check_losses(baseline, folded.subtasks)
         items = list(_items(trunk, units, chosen, made))
@@ -136,9 +136,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _lay(model: Any, folded: Folded, units: Units, reference: Reference) -> Trunk | Layers:
+def _lay(model: Any, folded: Folded, units: Units, reference: Reference, chosen: np.ndarray) -> Trunk | Layers:
     if isinstance(model, MLP):
-        return lay_layers(model, folded, units, reference)
+        return lay_layers(model, folded, units, reference, chosen)
     return lay_trunk(model, folded, units, reference)
 
 
