@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from skilloc.plots.style import colour_of, signed_ticks
@@ -113,7 +113,7 @@ def _label_columns(ax: Axes, edges: np.ndarray, *, ordered: bool) -> None:
     ax.set_xticks(places, [f"{r:,}" for r in ranks])
 
 
-def colour_bar(figure: Figure, axes: Sequence[Axes], *, norm: Normalize, label: str) -> None:
+def colour_bar(figure: Figure | SubFigure, axes: Sequence[Axes], *, norm: Normalize, label: str) -> None:
     """Draw the colour scale beside some axes."""
     from matplotlib.cm import ScalarMappable
 
