@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from skilloc.experiments.circuit_hierarchy import CircuitHierarchy
 from skilloc.experiments.embedded_unlearning import EmbeddedUnlearning
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.penalties import PenaltyRuns
@@ -35,6 +36,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "skilloc.experiments.parity:train_parity",
             ParityTraining,
             "a network trained in a parity world, with its history and weights",
+        ),
+        "circuit-hierarchy": Experiment(
+            "skilloc.experiments.circuit_hierarchy:measure_hierarchy",
+            CircuitHierarchy,
+            "circuits of atoms and of their composite in one network, and what they share",
         ),
         "embedded-unlearning": Experiment(
             "skilloc.experiments.embedded_unlearning:unlearn",
