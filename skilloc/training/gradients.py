@@ -63,7 +63,11 @@ class Gradients:
         self._bias_parts = [torch.empty_like(b, dtype=kind) for b in self._biases]
         widths = [model.cfg.d_in, *model.cfg.widths]
         self._post = [torch.empty(rows, width, dtype=kind) for width in widths]
-        self._back = [torch.empty(rows, width, dtype=kind) for width in widths]
+        # Gradients of a layer can go where the activations of the next layer were: those have been used by then.
+        self._back = [
+            after if after.shape == own.shape else torch.empty_like(own)
+            for own, after in zip(self._post[1:-1], self._post[2:], strict=True)
+        ] + [torch.empty_like(self._post[-1])]
         self._kind, self._minus = kind, torch.full((1, rows), -1.0)
 
     @torch.no_grad()
@@ -108,7 +112,7 @@ class Gradients:
             torch.ops.aten.threshold_backward.grad_input(back, post[i + 1], 0, grad_input=back)
             self._add(i, post[i].T, back, torch.sum(back, 0, out=self._bias_parts[i]))
             if i:
-                back = torch.mm(back, weights[i], out=self._back[i][:n])
+                back = torch.mm(back, weights[i], out=self._back[i - 1][:n])
 
     def _add(self, i: int, left: Float[Tensor, "a example"], right: Float[Tensor, "example b"], bias: Tensor) -> None:
         if self.bf16:
