@@ -19,6 +19,7 @@ COMMANDS = (
     "removal",
     "circuit",
     "localize",
+    "prune",
     "relearn",
     "show",
     "report",

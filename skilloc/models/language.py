@@ -59,8 +59,10 @@ def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: t
         if is_mlp_folder(folder):
             return Opened(_moved(open_mlp(folder).to(dtype), device), None, str(name))
         if (widths := saved_widths(folder)) is not None:
-            model, tokenizer = open_widths(folder, widths, dtype, lambda read: _bridge(read, str(name)))
-            return Opened(_moved(model, device), tokenizer, str(name))
+            model, tokenizer = open_widths(
+                folder, widths, dtype, lambda read: _bridge(read._replace(model=_moved(read.model, device)), str(name))
+            )
+            return Opened(model, tokenizer, str(name))
     checkpoint = _read(str(name), dtype)
     _moved(checkpoint.model, device)
     return Opened(_bridge(checkpoint, str(name)), checkpoint.tokenizer, str(name))

@@ -13,6 +13,7 @@ from skilloc.plots.curves import removal_curves, sorted_curves
 from skilloc.plots.diagram import Diagram, diagram_of
 from skilloc.plots.dots import calibration_scatter, score_dots, subtask_legend
 from skilloc.plots.information import information_dots
+from skilloc.plots.kept import kept_curves
 from skilloc.plots.matrices import entanglement_matrix, removal_matrix
 from skilloc.plots.network import mlp_network
 from skilloc.plots.relearning import recovery_curves
@@ -33,6 +34,7 @@ __all__ = [
     "entanglement_matrix",
     "figure",
     "information_dots",
+    "kept_curves",
     "mlp_network",
     "recovery_curves",
     "removal_curves",

@@ -1,7 +1,7 @@
 """Pruning: masks that stay through training, smaller models, loss against number of kept units, recovery."""
 
 from skilloc.pruning.choosing import Scorer, masks_of
-from skilloc.pruning.curves import Curve, pruning_curve
+from skilloc.pruning.curves import Curve, mask_curve, pruning_curve
 from skilloc.pruning.keeping import Keep, keep
 from skilloc.pruning.recovery import Recovery, recover
 from skilloc.pruning.scoring import effects_again
@@ -14,6 +14,7 @@ __all__ = [
     "Scorer",
     "effects_again",
     "keep",
+    "mask_curve",
     "masks_of",
     "prune",
     "pruning_curve",

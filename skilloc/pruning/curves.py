@@ -100,8 +100,7 @@ def pruning_curve(
 ) -> Curve:
     """Measure every subtask with only the best units kept, for several numbers of them, beside random masks.
 
-    Dropped units are held at their reference, which computes what the pruned model computes. Scores from the same
-    examples as `batches` flatter the curve: choose on another split.
+    Scores from the same examples as `batches` flatter the curve: choose on another split.
 
     Args:
         model: a bridge or an `MLP` in evaluation mode; it is left as it was.
@@ -119,36 +118,48 @@ def pruning_curve(
     Raises:
         ValueError: if the parts do not belong together, or a count is out of range.
     """
+    masks = masks_of(units, scores, counts, per_layer=per_layer, every=every)
+    return mask_curve(model, batches, masks, reference=reference, draws=draws, seed=seed, folds=folds)
+
+
+def mask_curve(
+    model: Any,
+    batches: Mapping[str, Batch],
+    masks: Sequence[Mask],
+    *,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    draws: int = 5,
+    seed: int = 0,
+    folds: int = 8,
+) -> Curve:
+    """Measure every subtask under each of some masks, beside random ones; see `pruning_curve`.
+
+    Dropped units are held at their reference, which computes what the pruned model computes.
+
+    Raises:
+        ValueError: if there are no masks, or the parts do not belong together.
+    """
+    if not masks:
+        raise ValueError("`masks` is empty; pass at least one")
+    units = masks[0].units
     check_model(model, (folded := fold(batches, folds)).batch)
     held = as_reference(reference, units)
     device = next(model.parameters()).device
     folded, held = folded.to(device), held.to(device)
     baseline = scored(model, folded)[0]
     check_losses(baseline, folded.subtasks)
-    masks = masks_of(units, scores, counts, per_layer=per_layer, every=every)
     random = [[matched_random(mask, seed=seed * draws + d) for mask in masks] for d in range(draws)]
-    found = []
-    for mask in tqdm([*masks, *(mask for row in random for mask in row)], desc="pruning", disable=None):
-        found.append(scored(model, folded, (mask, held)))
-    shape = (1 + draws, len(masks), 2, folded.folds, len(folded.subtasks))
-    values = np.stack(found).reshape(shape)
-    made = {
-        "method": "pruning curve",
-        "scores": "again" if callable(scores) else "once",
-        "per_layer": per_layer,
-        "every": every,
-        "draws": draws,
-        "seed": seed,
-        **record(model, folded, units, held),
-    }
-    kept = np.array([mask.keep.sum() for mask in masks])
+    every_mask = [*masks, *(mask for row in random for mask in row)]
+    found = [scored(model, folded, (mask, held)) for mask in tqdm(every_mask, desc="pruning", disable=None)]
+    values = np.stack(found).reshape(1 + draws, len(masks), 2, folded.folds, len(folded.subtasks))
+    made = {"method": "pruning curve", "draws": draws, "seed": seed, **record(model, folded, units, held)}
     return Curve(
         losses=values[0, :, 0],
         accuracies=values[0, :, 1],
         random_losses=values[1:, :, 0],
         random_accuracies=values[1:, :, 1],
         baseline=baseline,
-        kept=kept,
+        kept=np.array([mask.keep.sum() for mask in masks]),
         masks=tuple(masks),
         units=units,
         subtasks=folded.subtasks,

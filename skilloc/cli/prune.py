@@ -1,0 +1,121 @@
+"""`skilloc prune`: the smaller model without the units that some subtasks do not need."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from skilloc.cli.effects import Model, cores
+
+
+@dataclass(frozen=True)
+class Command:
+    """Prune the units that some subtasks need least, and save the smaller model.
+
+    Units are chosen by the effects in DIR; losses are stated on another split of the examples, beside random masks with
+    as many units on every hook.
+    """
+
+    model: Model
+    """the model that DIR is about"""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """a folder that `skilloc effects` wrote, with the effects of all units"""
+    out: Path
+    """folder for the smaller model (PATH/model), the curve and the report"""
+    keep: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """number of units to keep"""
+    share: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
+    """instead: share of the units to keep, such as 0.5"""
+    subtask: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
+    """subtasks that units are kept for"""
+    units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
+    """kinds of unit to prune: neuron, head, or both"""
+    iterative: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """measure the effects of what is left again after every N dropped units"""
+    signed: bool = False
+    """rank by signed effects, so that units which do harm go first (default: by their magnitude)"""
+    per_layer: bool = False
+    """keep the same share of every layer"""
+    counts: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 90 % to 5 %)")] = ()
+    """other numbers of units to keep, for the curve"""
+    reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    """what dropped units are held at: zero, or mean, which goes into biases (default: as in DIR)"""
+    draws: int = 5
+    """number of random masks beside each"""
+    seed: int = 0
+    """of the random masks"""
+    workers: Annotated[int, arg(help_behavior_hint="")] = 0
+    """threads, where effects are measured again (default: one per core)"""
+    device: str = "cpu"
+    """where the model runs"""
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Prune, save, print losses before and after."""
+        if (self.keep is None) == (self.share is None):
+            raise ValueError("give `keep`, a number of units, or `share`, and not both")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ValueError(f"`share` is {self.share}; use more than 0 and at most 1")
+        from skilloc.cli import tables
+        from skilloc.models.language import open_model
+        from skilloc.study.folder import load_study
+        from skilloc.study.pruning import Choice, prune_into
+
+        effects = load_study(self.folder).effects
+        opened = open_model(self.model, device=self.device)
+        count = len(effects.units.only(self.units or effects.units.kinds))
+        choice = Choice(
+            keep=max(1, round(self.share * count)) if self.share is not None else self.keep or 0,
+            subtasks=self.subtask,
+            signed=self.signed,
+            iterative=self.iterative,
+            per_layer=self.per_layer,
+            draws=self.draws,
+            seed=self.seed,
+        )
+        record = prune_into(
+            self.out,
+            opened,
+            effects,
+            choice,
+            kinds=self.units,
+            counts=self.counts,
+            reference=self.reference,
+            workers=self.workers or cores(),
+        )
+        if self.json:
+            tables.print_json({"out": str(self.out), **record})
+            return
+        print_pruning(record)
+        print(f"saved in {self.out}; next: skilloc effects {self.out}/model, or skilloc relearn {self.model} ...")
+
+
+def print_pruning(record: Mapping[str, Any]) -> None:
+    """Print sizes, and per subtask the loss before, after, and with random masks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from skilloc.cli.tables import scored
+
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=160)
+    before, after = record["parameters"]["before"], record["parameters"]["after"]
+    zeros = f", and {record['zeros']} more as zeros" if record["zeros"] else ""
+    console.print(f"{record['kept']:,} of {record['units']:,} units kept{zeros}")
+    console.print(f"{after:,} of {before:,} parameters ({after / before:.1%}), {record['bytes'] / 1e6:,.1f} MB\n")
+    for measure, title in (("loss", "loss in nats"), ("accuracy", "accuracy")):
+        rows = {name: found[measure] for name, found in record["subtasks"].items() if measure in found}
+        if not rows:
+            continue
+        made = Table(box=None, padding=(0, 2, 0, 0))
+        for column in ("", "before", "after", "random units"):
+            made.add_column(column, no_wrap=True, header_style="dim")
+        for name, found in rows.items():
+            kept = "" if name in record["kept_for"] else " (not kept)"
+            made.add_row(f"{name}{kept}", *(scored(found[part]) for part in ("before", "after", "random")))
+        console.print(f"[bold]{title}[/] \\[95 % interval], {record['split']} split")
+        console.print(made)
+        console.print()

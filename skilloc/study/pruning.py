@@ -1,0 +1,249 @@
+"""Prune an opened model by the effects of a study, into a folder: the smaller model, and the curve that led to it.
+
+The folder holds `request/` (what was asked), `model/` (which `open_model` opens), `curve/` (losses against kept units,
+beside random masks), `report/` (losses before and after, sizes) and `curve.png` and `.svg`.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skilloc import plots, store
+from skilloc.ablation import ablation_effects
+from skilloc.attribution import attribution_effects
+from skilloc.effects import Effects
+from skilloc.intervals import mean_interval
+from skilloc.intervene import Reference, fold
+from skilloc.models.language import Opened, digest
+from skilloc.models.mlp import MLP
+from skilloc.models.plain import plain
+from skilloc.models.saved import save_model
+from skilloc.models.weights import units_of
+from skilloc.pruning import Curve, Scorer, effects_again, mask_curve, masks_of, prune, remaining
+from skilloc.pruning.scored import scored
+from skilloc.study.draws import draw, recalled, redraw
+from skilloc.study.folder import claim
+from skilloc.tasks import Batch
+from skilloc.tasks.world import open_world, save_world
+
+Record = dict[str, Any]
+
+CURVE = (0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
+"""Shares of the units that the curve keeps, where no numbers are given."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How units are chosen.
+
+    Attributes:
+        keep: number of units that the smaller model keeps.
+        subtasks: names of the subtasks that they are kept for; all that were measured if empty.
+        signed: rank by signed effects, so that units which do harm go first; else by their magnitude.
+        iterative: measure the effects of what is left again after dropping so many; None for once.
+        per_layer: keep the same share on every hook.
+        draws: number of random masks beside each.
+        seed: of the random masks.
+    """
+
+    keep: int
+    subtasks: tuple[str, ...] = ()
+    signed: bool = False
+    iterative: int | None = None
+    per_layer: bool = False
+    draws: int = 5
+    seed: int = 0
+
+    def record(self) -> Record:
+        """Return the fields. JSON only."""
+        return {**vars(self), "subtasks": list(self.subtasks)}
+
+
+def prune_into(
+    folder: Path,
+    opened: Opened,
+    effects: Effects,
+    choice: Choice,
+    *,
+    kinds: Sequence[str] = (),
+    counts: Sequence[int] = (),
+    reference: str | None = None,
+    workers: int = 1,
+) -> Record:
+    """Prune a model, save it, and return what became of it; the same call reads what the folder holds already.
+
+    Units are chosen on the examples of the study, and losses are those on as many examples of another split.
+
+    Args:
+        folder: where everything is kept.
+        opened: the model that the effects were measured on.
+        effects: effects that a study measured.
+        choice: how units are chosen.
+        kinds: prune only units of these kinds; all that were measured if not given.
+        counts: other numbers of units to keep, for the curve.
+        reference: what dropped units are held at, another than that of the effects.
+        workers: threads of an exact sweep, where effects are measured again.
+
+    Returns:
+        A record: sizes, and per subtask its loss in nats (and accuracy, where it has classes) before, after, and with
+        random masks of equal size on every hook, with 95 % intervals over folds; and the curve.
+
+    Raises:
+        ValueError: if the model or the texts are not those of the effects, units were not measured, the choice is out
+            of range, units cannot be cut out, or the folder belongs to something else.
+    """
+    effects = _of_kinds(effects, kinds)
+    wanted = _counts(effects, choice, counts)
+    _check(effects, choice, wanted)
+    chosen_on, held = redraw(opened, effects, reference=reference)
+    if held.name == "resample":
+        raise ValueError("`reference` is resample, which differs from example to example; prune at zero or mean")
+    subtasks, settings = recalled(opened, effects, reference=reference)
+    split = "report" if settings.split == "selection" else "selection"
+    batches = draw(subtasks, replace(settings, split=split))
+    request = {
+        "what": "pruning",
+        "model": digest(opened.model),
+        "tokens": {name: batch.digest for name, batch in batches.items()},
+        "units": effects.units.record(),
+        "reference": held.record(),
+        "settings": {**choice.record(), "counts": wanted, "effects": store.key(dict(effects.made))},
+    }
+    claim(folder, request)
+    if not store.is_complete(folder / "report"):
+        kept_for = {name: chosen_on[name] for name in choice.subtasks or effects.subtasks}
+        scores = _scores(opened.model, effects, choice, kept_for, held, folder / "items", workers)
+        masks = masks_of(effects.units, scores, wanted, per_layer=choice.per_layer, every=choice.iterative)
+        smaller = prune(opened.model, masks[wanted.index(choice.keep)], reference=held)
+        curve = mask_curve(
+            opened.model, batches, masks, reference=held, draws=choice.draws, seed=choice.seed,
+            folds=len(effects.values),
+        )  # fmt: skip
+        _save(folder, opened, smaller, curve, batches, choice, {**request, "split": split})
+    shutil.rmtree(folder / "items", ignore_errors=True)
+    found = store.read(folder / "report")
+    return {**found.metrics, "split": found.spec["split"]}
+
+
+def _counts(effects: Effects, choice: Choice, counts: Sequence[int]) -> list[int]:
+    """Return the numbers of kept units of the curve, falling; to go below what is asked for takes no more rounds."""
+    n = len(effects.units)
+    shares = [round(share * n) for share in CURVE if choice.iterative is None or share * n >= choice.keep]
+    return sorted({n, choice.keep, *(counts or (max(1, count) for count in shares))}, reverse=True)
+
+
+def _of_kinds(effects: Effects, kinds: Sequence[str]) -> Effects:
+    units = effects.units.only(kinds or effects.units.kinds)
+    chosen = np.isin(effects.units.kinds, units.kinds)
+    if chosen.all():
+        return effects
+    made = {**effects.made, "only": sorted(set(kinds))}
+    return Effects(effects.values[..., chosen], effects.baseline, effects.subtasks, units, effects.exact[chosen], made)
+
+
+def _check(effects: Effects, choice: Choice, counts: Sequence[int]) -> None:
+    for name in choice.subtasks:
+        effects.of(name)
+    if not effects.measured.all():
+        raise ValueError(
+            f"the effects are those of {int(effects.measured.sum())} of {len(effects.units)} units, and what was not "
+            "measured cannot be ranked; measure all of them (--method attribution is fast)"
+        )
+    for n in (choice.keep, *counts):
+        if not 1 <= n <= len(effects.units):
+            raise ValueError(f"{n} units cannot be kept; keep 1 to {len(effects.units)}, the number that was measured")
+    if len(effects.values) < 3 or choice.draws < 1:
+        raise ValueError(
+            f"the effects have {len(effects.values)} fold(s) and `draws` is {choice.draws}; an interval needs 3 folds, "
+            "and a control at least 1 random mask"
+        )
+
+
+def _scores(
+    model: Any,
+    effects: Effects,
+    choice: Choice,
+    batches: Mapping[str, Batch],
+    held: Reference,
+    items: Path,
+    workers: int,
+) -> np.ndarray | Scorer:
+    if choice.iterative is None:
+        values = np.stack([effects.mean(name) for name in batches])
+        return np.asarray((values if choice.signed else np.abs(values)).mean(axis=0))
+    measure = partial(ablation_effects, resume=items, workers=workers)
+    if effects.made.get("method") != "ablation":
+        measure = partial(attribution_effects, curvature=int(effects.made.get("curvature", 8)))
+    return effects_again(model, batches, effects.units, measure=measure, reference=held, magnitudes=not choice.signed)
+
+
+def _save(
+    folder: Path,
+    opened: Opened,
+    smaller: Any,
+    curve: Curve,
+    batches: Mapping[str, Batch],
+    choice: Choice,
+    request: Record,
+) -> None:
+    for part in ("model", "curve"):  # of a call that was stopped between here and the end
+        shutil.rmtree(folder / part, ignore_errors=True)
+    save_model(smaller, folder / "model", tokenizer=opened.tokenizer)
+    if isinstance(smaller, MLP):
+        save_world(open_world(Path(opened.name).expanduser()).values(), folder / "model")
+    curve.save(folder / "curve")
+    at = int(np.flatnonzero(curve.kept == choice.keep)[0])
+    mask = curve.masks[at]
+    folded = fold(batches, len(curve.baseline)).to(next(smaller.parameters()).device)
+    before, after = scored(opened.model, folded), scored(smaller, folded)
+    random = np.stack([curve.random_losses[:, at], curve.random_accuracies[:, at]], axis=1).mean(axis=0)
+    parts = {"before": before, "after": after, "random": random}
+    own = units_of(smaller, kinds=set(curve.units.kinds))
+    metrics = {
+        "kept": choice.keep,
+        "units": len(curve.units),
+        "zeros": int((remaining(opened.model, mask) & ~mask.keep).sum()),
+        "parameters": {"before": _parameters(opened.model), "after": _parameters(smaller)},
+        "bytes": sum(file.stat().st_size for file in (folder / "model").glob("*.safetensors")),
+        "widths": dict(zip(own.hooks, own.widths, strict=True)),
+        "kept_for": list(choice.subtasks or curve.subtasks),
+        "subtasks": {
+            name: {
+                measure: {part: mean_interval(values[m, :, s])._asdict() for part, values in parts.items()}
+                for m, measure in enumerate(("loss", "accuracy"))
+                if not np.isnan(before[m]).all()
+            }
+            for s, name in enumerate(curve.subtasks)
+        },
+        "model": digest(smaller),
+    }
+    _draw(folder, curve, choice)
+    store.write(folder / "report", request, metrics)
+
+
+def _parameters(model: Any) -> int:
+    inner = plain(model) if hasattr(model, "original_model") else model
+    return sum(parameter.numel() for parameter in inner.parameters())
+
+
+def _draw(folder: Path, curve: Curve, choice: Choice) -> None:
+    """Draw the losses of all subtasks against kept units, and their random masks beside them."""
+    with plots.style():
+        figure, axes = plots.figure(1, len(curve.subtasks), height=2.6, squeeze=False)
+        for s, name in enumerate(curve.subtasks):
+            both = np.stack([curve.losses[..., s], curve.random_losses[..., s].mean(axis=0)])
+            value, low, high = np.moveaxis(np.array([[mean_interval(one) for one in row] for row in both]), 2, 0)
+            plots.kept_curves(
+                axes[0, s], curve.kept, value, low, high, ["by effects", "random units, equal layers"],
+                controls=["random units, equal layers"],
+            )  # fmt: skip
+            axes[0, s].set(title=name, ylabel="loss (nats)" if s == 0 else "")
+            axes[0, s].axvline(choice.keep, color="black", lw=0.6, ls=":")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        for kind in ("svg", "png"):
+            figure.savefig(folder / f"curve.{kind}", metadata={"Date": None} if kind == "svg" else None)
