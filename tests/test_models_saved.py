@@ -18,7 +18,7 @@ def logits(model, inputs):
         return model(inputs)
 
 
-@pytest.fixture(scope="session", params=["llama", "gpt2", "neox"])
+@pytest.fixture(scope="session", params=["llama", "gpt2", "neox", "phi3"])
 def family(request, tokenizer):
     """A model of transformers whose vocabulary is the tokenizer's."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -29,6 +29,8 @@ def family(request, tokenizer):
         GPTNeoXForCausalLM,
         LlamaConfig,
         LlamaForCausalLM,
+        Phi3Config,
+        Phi3ForCausalLM,
     )
 
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -40,8 +42,11 @@ def family(request, tokenizer):
         elif request.param == "neox":
             model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=size, max_position_embeddings=length, **sizes))
         else:
-            config = LlamaConfig(vocab_size=size, num_key_value_heads=2, max_position_embeddings=length, **sizes)
-            model = LlamaForCausalLM(config)
+            grouped = {"vocab_size": size, "num_key_value_heads": 2, "max_position_embeddings": length, **sizes}
+            if request.param == "phi3":
+                model = Phi3ForCausalLM(Phi3Config(pad_token_id=0, bos_token_id=0, eos_token_id=0, **grouped))
+            else:
+                model = LlamaForCausalLM(LlamaConfig(**grouped))
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
     model.set_attn_implementation("eager")
