@@ -289,3 +289,34 @@ def test_momentum_brings_back_what_is_only_zeroed_once():
         train(model, parity_stream(subtasks.values(), 8, seed=0), config, evaluate={"a": batch}, rules=[rule])
         views = [parameter[gone] for parameter, gone in rule.rule.dropped.items()]
         assert all(view.any() for view in views), optimiser
+
+
+def test_a_copy_that_would_share_functions_is_refused():
+    """transformer-lens replaces `forward` of Falcon's linear maps by a function that holds the first one's weights."""
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+    from transformers import FalconConfig, FalconForCausalLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 64}
+    with torch.random.fork_rng(devices=[]):
+        model = FalconForCausalLM(FalconConfig(vocab_size=61, **sizes))
+    model.set_attn_implementation("eager")
+    bridge = build_bridge_from_module(model, "FalconForCausalLM", hf_config=model.config).eval()
+    units = units_of(bridge, kinds=("neuron",))
+    for act in (copied, lambda model: prune(model, random_mask(units))):
+        with pytest.raises(ValueError, match="open it again for a second one"):
+            act(bridge)
+
+
+def test_a_copy_has_hooks_of_its_own(any_model, tokens):
+    """Blocks of a bridge attach hooks to themselves when they first run; those of a copy must not reach back."""
+    with torch.no_grad():
+        wanted = any_model(tokens)
+    other = copied(any_model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert torch.equal(any_model(tokens), wanted)
+        assert not torch.equal(other(tokens), wanted)
+        mine = {id(module) for module in any_model.modules()}
+    for module in other.modules():
+        assert id(module) not in mine
