@@ -66,6 +66,7 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
         np.array([cell.arrays[name].values for cell in cells]) for name in ("losses", "accuracies")
     )  # seed criterion count
     bits = losses / math.log(2)
+    fewest = {name: _fewest(counts, accuracies[:, c]) for c, name in enumerate(CRITERIA)}
     return {
         "subtask": target,
         "counts": counts,
@@ -74,8 +75,14 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
         "criteria": {
             name: {
                 "bits": [mean_interval(bits[:, c, i])._asdict() for i in range(len(counts))],
-                "by_seed": {"bits": bits[:, c].tolist(), "accuracy": accuracies[:, c].tolist()},
-                "fewest": mean_interval(_fewest(counts, accuracies[:, c]))._asdict(),
+                "by_seed": {
+                    "bits": bits[:, c].tolist(),
+                    "accuracy": accuracies[:, c].tolist(),
+                    "fewest": fewest[name].tolist(),
+                },
+                "fewest": mean_interval(fewest[name])._asdict(),
+                # The same networks for all criteria, so that differences between these are known better than each.
+                "fewest - ablation": mean_interval(fewest[name] - fewest["ablation"])._asdict(),
             }
             for c, name in enumerate(CRITERIA)
         },

@@ -111,7 +111,6 @@ def _scores(
     from skilloc.lasso import group_norms
     from skilloc.pruning import effects_again
 
-    # Trained networks are sure of themselves, so that the curvature is of use.
     attribution = partial(attribution_effects, curvature=8, seed=seed)
     ablated, attributed = (
         measure(model, batches, units, folds=1).mean(settings.subtask) for measure in (ablation_effects, attribution)
