@@ -5,7 +5,8 @@ composite needs those that its own atoms need, more than those of the fourth ato
 composite's effect that lies on the top units of its own atoms, beside the same for the atom that it does not contain
 and for random units of the same layers, over seeds; the same the other way round; and what removing these units does.
 First, whether the circuits are the skills: what the smallest circuit that keeps 95 % on one split keeps on another,
-beside random circuits of as many units per layer. Its units are those that can be spared last.
+beside random circuits of as many units per layer. Units are ranked by their effects, or by what a shrinking circuit can
+spare, whichever needs fewer.
 
 CPU minutes: 1 for `--scale quick` (2 seeds), 5 for `cpu` (8 seeds), 20 for `paper` (40 seeds).
 """
@@ -56,7 +57,11 @@ def _summary(circuits: list[dict[str, Any]]) -> dict[str, Any]:
     kept = np.array([one["faithfulness"] for one in circuits])
     return {
         "size": mean_interval(np.array([one["size"] for one in circuits], dtype=float))._asdict(),
-        "size_by_effect": mean_interval(np.array([one["size_by_effect"] for one in circuits], dtype=float))._asdict(),
+        "sizes_by": {
+            by: mean_interval(np.array([one["sizes"][by] for one in circuits], dtype=float))._asdict()
+            for by in circuits[0]["sizes"]
+        },
+        "whole": sum(one["random_best"] > 0.999 for one in circuits),
         "kept": mean_interval(kept)._asdict(),
         "kept_least": float(kept.min()),
         "random": mean_interval(np.array([one["random"] for one in circuits]))._asdict(),

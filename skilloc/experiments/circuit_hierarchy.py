@@ -117,7 +117,7 @@ def _circuits(
 ) -> dict[str, Any]:
     """Return, per subtask, the smallest circuit that keeps the share, measured on the report split, and their overlap.
 
-    Units are ranked by elimination; beside it stands the size that a ranking by effects needs.
+    Units are ranked in two ways, by their effects and by elimination, and the ranking that needs fewer units is taken.
     """
     from skilloc.circuits.elimination import elimination_ranking
     from skilloc.circuits.faithfulness import enough, faithfulness
@@ -128,12 +128,16 @@ def _circuits(
     circuits = {}
     batches, units = drawn["selection"], effects.units
     for name in effects.subtasks:
-        ranking = elimination_ranking(model, batches, units, subtask=name, reference=reference)
-        size, by_effect = (
-            enough(model, batches, units, values, settings.share, subtask=name, reference=reference)
-            for values in (ranking, effects.mean(name))
-        )
-        circuits[name] = circuit = Mask(units, top(ranking, size))
+        rankings = {
+            "effect": effects.mean(name),
+            "elimination": elimination_ranking(model, batches, units, subtask=name, reference=reference),
+        }
+        sizes = {
+            by: enough(model, batches, units, ranking, settings.share, subtask=name, reference=reference)
+            for by, ranking in rankings.items()
+        }
+        best = min(sizes, key=lambda by: sizes[by])
+        circuits[name] = circuit = Mask(units, top(rankings[best], sizes[best]))
         curve = faithfulness(
             model,
             drawn["report"],
@@ -147,7 +151,7 @@ def _circuits(
         random = 1 - curve.random[:, 0].mean(axis=1) / curve.floor.mean()
         found[name] = {
             **curve.records()[0],
-            "size_by_effect": by_effect,
+            "sizes": sizes,
             "random_best": float(random.max()),
             "floor": float((curve.floor + curve.baseline).mean()),
             "baseline": float(curve.baseline.mean()),
