@@ -1,6 +1,5 @@
 """Localize: finetune with a group-sparsity penalty, so that few units carry the kept subtasks."""
 
-import copy
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from skilloc.intervene import losses
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
+from skilloc.models.narrow import copied
 from skilloc.models.weights import units_of
 from skilloc.tasks import Subtask
 from skilloc.tasks.stream import stream
@@ -58,10 +58,10 @@ def localize(
     names = [subtask.name for subtask in (*kept, *others)]
     if len(set(names)) < len(names):
         raise ValueError(f"`subtasks` and `watched` have a name twice: {', '.join(names)}; give each its own name")
-    copied = copy.deepcopy(model)
-    units = units_of(copied, kinds=config.kinds)
-    rule = Lasso(copied, units, config, [subtask.name for subtask in kept])
-    device = next(copied.parameters()).device
+    finetuned = copied(model)
+    units = units_of(finetuned, kinds=config.kinds)
+    rule = Lasso(finetuned, units, config, [subtask.name for subtask in kept])
+    device = next(finetuned.parameters()).device
     examples = stream(kept, config.each, seed=seed)
     held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed).to(device) for s in (*kept, *others)}
     penalised = config.solver == "subgradient" and config.strength > 0
@@ -71,7 +71,7 @@ def localize(
         return inputs.to(device), targets.to(device)
 
     history = train(
-        copied,
+        finetuned,
         sample,
         config.training,
         evaluate=held_out,
@@ -86,9 +86,9 @@ def localize(
         },
     )
     if not penalised:
-        return copied, history
+        return finetuned, history
     rule.zero()
     columns = {name: np.array(column) for name, column in history.columns.items()}
     for name, batch in held_out.items():
-        columns[name][-1] = float(losses(copied, batch).mean())
-    return copied, History(columns)
+        columns[name][-1] = float(losses(finetuned, batch).mean())
+    return finetuned, History(columns)
