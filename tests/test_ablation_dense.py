@@ -265,9 +265,9 @@ def test_compiling_waits_for_work_that_pays(monkeypatch):
     asked = []
     monkeypatch.setattr(fused, "_compiled", lambda activation: asked.append(activation))
     terms = fused.COMPILED_FROM
-    pre, weight, bias = torch.zeros(4, 3), torch.zeros(1, 4), torch.zeros(1, 1)
-    assert fused.fused_margin(functional.relu, pre, weight, bias, terms=terms - 1) is None
-    assert fused.fused_margin(functional.relu, pre.double(), weight, bias, terms=terms) is None
+    single, double = torch.zeros(1), torch.zeros(1).double()
+    assert not fused.worth_compiling(functional.relu, single, terms - 1)
+    assert not fused.worth_compiling(functional.relu, double, terms)
     assert not asked
-    assert fused.fused_margin(functional.relu, pre, weight, bias, terms=terms) is None
+    assert not fused.worth_compiling(functional.relu, single, terms)
     assert asked == [functional.relu]

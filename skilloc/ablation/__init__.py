@@ -45,7 +45,7 @@ from skilloc.models.mlp import MLP
 from skilloc.tasks import Batch
 from skilloc.units import Units
 
-UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 64
+UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 128
 """Of a transformer, and of an MLP, whose neurons take milliseconds each."""
 
 

@@ -7,20 +7,21 @@ reference minus its activation on each example and w_j its column of the next we
     the layers before it    activation(p + delta_j (x) w_j), with p the next layer's pre-activation, pushed on
 
 For a network of depth 3 that costs O(width) per neuron and example, where running the network again costs O(width^2).
-With two classes, only the margin between them is computed. Work goes in chunks that stay in cache. Everything here has
-examples on the last axis: inner loops are then long whatever the width, and a thin product reads whole cache lines. For
-wide networks, one compiled loop does what takes three passes over a chunk otherwise (see `fused`).
+With two classes, only the margin between them is computed. Work goes in chunks that stay in cache, over blocks of
+examples that lie together in memory. Everything here has examples on the last axis: inner loops are then long whatever
+the width, and a thin product reads whole cache lines. For wide networks, one compiled loop does what takes three passes
+over a chunk otherwise (see `fused`).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
-from torch.nn import functional
 
-from skilloc.ablation.fused import Fused, fused_margin, large_empty
+from skilloc.ablation.fused import FusedMargin, large_empty, worth_compiling
 from skilloc.intervene import Folded, Reference
 from skilloc.models.mlp import MLP
 from skilloc.models.weights import units_of
@@ -29,8 +30,11 @@ from skilloc.units import Units, layer_of
 CHUNK = 2**20
 """Entries of the buffer of changed pre-activations: 4 MB in float32."""
 
-ROWS = 512
-"""Examples per block: few enough for what is made per neuron to stay in cache, and many enough for long inner loops."""
+ROWS = 1000
+"""Examples per block: few enough for what is made per neuron to stay in cache, and many enough for long inner loops.
+
+No power of two: the rows that a product reads side by side would all fall on the same few places of the cache.
+"""
 
 Linear = tuple[Tensor, Tensor]
 """Weight on `d_out d_in` and bias on `d_out 1`."""
@@ -45,7 +49,8 @@ class Layers:
         folded: the examples.
         reference: what neurons are held at.
         linears: all linear maps; the last one gives the logits, or the margin of two classes.
-        pre: what each linear map gives, `neuron example`.
+        blocks: which examples belong together.
+        pre: what each linear map gives for each block.
         signs: for two classes, -1 where the target is class 1 and +1 elsewhere; None otherwise.
         base: per-example losses of the untouched model, in nats.
         fused: gives the margins after changes of the last hidden layer's pre-activations, where that pays.
@@ -55,10 +60,11 @@ class Layers:
     folded: Folded
     reference: Reference
     linears: list[Linear]
-    pre: list[Float[Tensor, "_ example"]]
+    blocks: list[slice]
+    pre: list[list[Float[Tensor, "_ _"]]]
     signs: Float[Tensor, "example"] | None
     base: Float64[Tensor, "example"]
-    fused: Fused | None
+    fused: FusedMargin | None
 
     def cost(self, hook: str) -> float:
         """Cost of a neuron, in layers pushed on."""
@@ -94,20 +100,25 @@ def lay_layers(
         weight, bias = linears[-1]
         linears[-1] = weight[1:] - weight[:1], bias[1:] - bias[:1]
         signs = (1 - 2 * targets).to(weight)
-    pre = [large_empty(inputs, len(bias), len(inputs)) for _, bias in linears]
-    for start in range(0, len(inputs), ROWS):
-        value = inputs[start : start + ROWS].T
-        for (weight, bias), found in zip(linears, pre, strict=True):
-            value = model.activation(torch.addmm(bias, weight, value, out=found[:, start : start + ROWS]))
-    logits = model(inputs[:ROWS]).T
-    wanted = logits if signs is None else logits[1:] - logits[:1]
-    if not torch.allclose(pre[-1][:, :ROWS], wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
-        raise ValueError("`model` has hooks that change what it computes; take them off with model.reset_hooks()")
-    base = _losses(pre[-1][:, None], targets, signs)[0].double()
-    pushed = sum(int(part.sum()) for hook, part in units.split(chosen).items() if layer_of(hook) == len(pre) - 3)
+    pushed = sum(int(part.sum()) for hook, part in units.split(chosen).items() if layer_of(hook) == len(linears) - 3)
     terms = len(inputs) * pushed * linears[-1][0].shape[1]
-    fused = None if signs is None else fused_margin(model.activation, pre[-2], *linears[-1], terms=terms)
-    return Layers(model, folded, reference, linears, pre, signs, base, fused)
+    fuses = signs is not None and worth_compiling(model.activation, inputs, terms)
+    # What is compiled takes a third of a millisecond to be called.
+    size = 4 * ROWS if fuses else ROWS
+    blocks = [slice(start, start + size) for start in range(0, len(inputs), size)]
+    pre = [_in_blocks(large_empty(inputs, len(bias) * len(inputs)), len(bias), size) for _, bias in linears]
+    for place, rows in enumerate(blocks):
+        value = inputs[rows].T
+        for (weight, bias), found in zip(linears, pre, strict=True):
+            value = model.activation(torch.addmm(bias, weight, value, out=found[place]))
+    logits = model(inputs[blocks[0]]).T
+    wanted = logits if signs is None else logits[1:] - logits[:1]
+    if not torch.allclose(pre[-1][0], wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise ValueError("`model` has hooks that change what it computes; take them off with model.reset_hooks()")
+    outputs = torch.cat(pre[-1], dim=1)
+    base = _losses(outputs[:, None], targets, signs)[0].double()
+    fused = FusedMargin(model.activation, pre[-2], *linears[-1]) if fuses else None
+    return Layers(model, folded, reference, linears, blocks, pre, signs, base, fused)
 
 
 class LayersProber:
@@ -115,58 +126,66 @@ class LayersProber:
 
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
-        self._buffer = layers.pre[-1].new_empty(0)
+        self._scratch: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def effects(self, hook: str, positions: list[int]) -> Float64[Tensor, "example unit"]:
+    def effects(self, hook: str, positions: list[int]) -> Float[Tensor, "example unit"]:
         """Return, per example, the loss without each neuron minus the loss with it, in nats."""
         layers, i, targets = self.layers, layer_of(hook), self.layers.folded.batch.targets
         own = torch.tensor(positions, device=targets.device)
         write = layers.linears[i + 1][0].T[own].contiguous()
-        found = torch.empty(len(own), len(targets), dtype=torch.float64, device=targets.device)
-        # What is compiled takes a third of a millisecond to be called.
-        size = ROWS if layers.fused is None else 8 * ROWS
-        for start in range(0, len(targets), size):
-            rows = slice(start, start + size)
-            activation = layers.model.activation(layers.pre[i][:, rows].index_select(0, own))
-            held = layers.reference.on(hook, rows).to(activation)
+        base = layers.base.to(write)
+        found = large_empty(write, len(own), len(targets))
+        for place, rows in enumerate(layers.blocks):
+            pre = layers.pre[i][place]
+            delta = torch.index_select(pre, 0, own, out=self._empty("delta", len(own), pre.shape[1]))
+            delta = _activated(layers.model, delta)
+            held = layers.reference.on(hook, rows).to(delta)
             # A scalar, one value per neuron, or one per example and neuron.
             held = held if held.ndim == 0 else held[own, None] if held.ndim == 1 else held.T[own]
-            outputs = self._pushed(i + 1, rows, held - activation, write)
+            outputs = self._pushed(i + 1, place, torch.sub(held, delta, out=delta), write)
             losses = _losses(outputs, targets[rows], None if layers.signs is None else layers.signs[rows])
-            found[:, rows] = losses.sub_(layers.base[rows].to(losses))
+            torch.sub(losses, base[rows], out=found[:, rows])
         return found.T
 
     def _pushed(
-        self, i: int, rows: slice, delta: Float[Tensor, "unit example"], write: Float[Tensor, "unit d_out"]
+        self, i: int, place: int, delta: Float[Tensor, "unit example"], write: Float[Tensor, "unit d_out"]
     ) -> Float[Tensor, "out unit example"]:
         """Return the outputs when linear map i gives pre[i] + delta (x) write, for each of some neurons."""
-        layers, pre = self.layers, self.layers.pre[i][:, rows].contiguous()
-        if i == len(layers.pre) - 1:
-            return torch.addcmul(pre[:, None], write.T[..., None], delta)
+        layers, pre = self.layers, self.layers.pre[i][place]
         if layers.fused is not None and i == len(layers.pre) - 2:
-            return layers.fused(rows, delta, write)[None]
+            return layers.fused(place, delta, write)[None]
+        outputs = self._empty("outputs", len(layers.linears[-1][0]), *delta.shape)
+        if i == len(layers.pre) - 1:
+            return torch.addcmul(pre[:, None], write.T[..., None], delta, out=outputs)
         each = max(1, CHUNK // pre.numel())
-        parts = [self._outputs(i, pre, delta[j : j + each], write[j : j + each]) for j in range(0, len(delta), each)]
-        return torch.cat(parts, dim=1)
+        for j in range(0, len(delta), each):
+            some = slice(j, j + each)
+            value = self._empty("changed", len(pre), *delta[some].shape)
+            torch.addcmul(pre[:, None], write[some].T[..., None], delta[some], out=value)
+            *inner, (weight, bias) = layers.linears[i + 1 :]
+            for linear, shift in inner:
+                value = torch.addmm(shift, linear, _activated(layers.model, value).flatten(1))
+            value = _activated(layers.model, value).flatten(1)
+            torch.addmm(bias, weight, value, out=outputs[:, some].view(len(weight), -1))
+        return outputs
 
-    def _outputs(
-        self,
-        i: int,
-        pre: Float[Tensor, "d_out example"],
-        delta: Float[Tensor, "unit example"],
-        write: Float[Tensor, "unit d_out"],
-    ) -> Float[Tensor, "out unit example"]:
-        size = write.numel() * delta.shape[1]
-        if self._buffer.numel() < size:
-            self._buffer = self._buffer.new_empty(size)
-        value = self._buffer[:size].view(len(pre), *delta.shape)
-        torch.addcmul(pre[:, None], write.T[..., None], delta, out=value)
-        model = self.layers.model
-        for weight, bias in self.layers.linears[i + 1 :]:
-            value = value.relu_() if model.cfg.activation == "relu" else model.activation(value)
-            value = torch.addmm(bias, weight, value.flatten(1)).view(-1, *delta.shape)
-        return value
+    def _empty(self, name: str, *shape: int) -> Tensor:
+        """Return scratch memory: what is asked of the system anew is slow to touch for the first time."""
+        held = self._scratch.get(name)
+        if held is None or held.numel() < math.prod(shape):
+            held = self._scratch[name] = self.layers.linears[-1][0].new_empty(math.prod(shape))
+        return held[: math.prod(shape)].view(shape)
+
+
+def _in_blocks(entries: Float[Tensor, "_"], neurons: int, size: int) -> list[Float[Tensor, "_ example"]]:
+    """Return what belongs to each block of examples, `neuron example`."""
+    return [part.view(neurons, -1) for part in torch.split(entries, neurons * size)]
+
+
+def _activated(model: MLP, value: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
+    """Return the activations, written over the pre-activations where that can be."""
+    return value.relu_() if model.cfg.activation == "relu" else model.activation(value)
 
 
 def _losses(
@@ -174,8 +193,9 @@ def _losses(
     targets: Int[Tensor, "example"],
     signs: Float[Tensor, "example"] | None,
 ) -> Float[Tensor, "unit example"]:
-    """Return the loss in nats from the logits, or from the margin of two classes."""
+    """Return the loss in nats from the logits, or from the margin of two classes, which is written over."""
     if signs is not None:
-        return functional.softplus(signs * outputs[0])
+        margin = outputs[0].mul_(signs)
+        return torch.logaddexp(margin, margin.new_zeros(()), out=margin)
     chosen = outputs.gather(0, targets.expand(1, outputs.shape[1], -1))
     return outputs.logsumexp(dim=0) - chosen[0]

@@ -8,7 +8,7 @@ only where there is a C++ compiler. The sums are the same up to their order.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -19,43 +19,45 @@ from torch import Tensor
 COMPILED_FROM = 2**35
 """Terms of all sums together from which compiling takes less time than it saves."""
 
-Fused = Callable[[slice, Float[Tensor, "unit example"], Float[Tensor, "unit neuron"]], Float[Tensor, "unit example"]]
-"""Gives the margins of some examples from their delta, and w."""
-
 _log = logging.getLogger(__name__)
 
 
-def fused_margin(
-    activation: Callable[[Tensor], Tensor],
-    pre: Float[Tensor, "neuron example"],
-    weight: Float[Tensor, "1 neuron"],
-    bias: Float[Tensor, "1 1"],
-    *,
-    terms: int,
-) -> Fused | None:
-    """Return the compiled loop over the last hidden layer; or None where it does not pay.
+def worth_compiling(activation: Callable[[Tensor], Tensor], like: Tensor, terms: int) -> bool:
+    """Return whether so many terms should be summed in a compiled loop, and can be; this compiles it."""
+    if terms < COMPILED_FROM or like.dtype != torch.float32 or like.device.type != "cpu":
+        return False
+    return _compiled(activation) is not None
+
+
+class FusedMargin:
+    """The compiled loop over the last hidden layer of a network.
 
     Args:
         activation: of the last hidden layer.
-        pre: p, its pre-activations.
+        pre: p, its pre-activations in each block of examples.
         weight: v.
         bias: b.
-        terms: how many terms all sums will have.
     """
-    if terms < COMPILED_FROM or pre.dtype != torch.float32 or pre.device.type != "cpu":
-        return None
-    compiled = _compiled(activation)
-    if compiled is None or 1 in pre.shape:
-        return None
-    # The loop goes along the neurons of one example.
-    rows = large_empty(pre, *pre.T.shape).copy_(pre.T)
 
-    def fused(some: slice, delta: Tensor, write: Tensor) -> Tensor:
+    def __init__(
+        self,
+        activation: Callable[[Tensor], Tensor],
+        pre: Sequence[Float[Tensor, "neuron example"]],
+        weight: Float[Tensor, "1 neuron"],
+        bias: Float[Tensor, "1 1"],
+    ) -> None:
+        self.activation, self.weight, self.bias = activation, weight, bias
+        # The loop goes along the neurons of one example.
+        self.rows = [large_empty(block, *block.T.shape).copy_(block.T) for block in pre]
+
+    def __call__(
+        self, place: int, delta: Float[Tensor, "unit example"], write: Float[Tensor, "unit neuron"]
+    ) -> Float[Tensor, "unit example"]:
+        """Return the margins in one block from delta and w."""
+        compiled = _compiled(self.activation)
         # A size of 1 would be compiled for itself, which takes seconds.
-        margin = compiled if min(delta.shape) > 1 else _margin
-        return margin(activation, rows[some], delta.T.contiguous(), write, weight, bias).T
-
-    return fused
+        margin = _margin if compiled is None or 1 in (*delta.shape, len(self.weight.T)) else compiled
+        return margin(self.activation, self.rows[place], delta.T.contiguous(), write, self.weight, self.bias).T
 
 
 def _margin(

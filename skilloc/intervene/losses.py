@@ -69,9 +69,9 @@ class Folded:
         """Number of folds."""
         return len(self.rows)
 
-    def mean(self, per_example: Float64[np.ndarray, "example *rest"]) -> Float64[np.ndarray, "fold subtask *rest"]:
+    def mean(self, per_example: Float[np.ndarray, "example *rest"]) -> Float64[np.ndarray, "fold subtask *rest"]:
         """Return the mean of per-example values over each fold of each subtask."""
-        return np.array([[per_example[part].mean(axis=0) for part in parts] for parts in self.rows])
+        return np.array([[per_example[part].mean(axis=0, dtype=np.float64) for part in parts] for parts in self.rows])
 
     def to(self, device: torch.device | str) -> "Folded":
         """Return the same with the batch on `device`."""

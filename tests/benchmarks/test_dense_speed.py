@@ -46,7 +46,13 @@ def loop(model, batches, base, layer, position):
 
 @pytest.mark.parametrize(
     ("width", "compiled", "rounds", "sampled", "least"),
-    [(128, False, 7, 12, 25), (512, False, 3, 2, 60), (512, True, 3, 2, 200), (1024, False, 2, 1, 90)],
+    [
+        (128, False, 7, 12, 18),
+        (128, True, 7, 12, 25),
+        (512, False, 3, 2, 60),
+        (512, True, 5, 2, 200),
+        (1024, False, 2, 1, 90),
+    ],
 )
 def test_sweep_of_a_network_of_depth_3(width, compiled, rounds, sampled, least, monkeypatch):
     if compiled and not shutil.which("g++"):
