@@ -176,7 +176,7 @@ def test_integrated_gradients_add_up_to_the_removal_of_a_layer(model, batches):
 
 
 def test_resume_and_threads(batches, tmp_path, monkeypatch):
-    model = scaled(MLP(12, 2, 100, 3))
+    model = scaled(MLP(12, 2, 130, 3))
     units = units_of(model)
     whole = ablation_effects(model, batches, units, folds=2, workers=2)
     ablation_effects(model, batches, units, folds=2, resume=tmp_path, select=units.in_layers([1]))

@@ -126,7 +126,7 @@ def paired_dots(
         ax.plot([beside, beside], [mean["low"], mean["high"]], color=colour, lw=2, solid_capstyle="butt")
         ax.plot([beside], [mean["value"]], "o", color=colour, ms=4.5, mec="white", mew=0.6)
     ax.axhline(chance, color="black", lw=0.7, ls=(0, (4, 3)), label="chance")
-    ax.set_xticks([-0.2, 1.2], list(names))
+    ax.set_xticks([-0.4, 1.4], list(names), fontsize=6.5)
     ax.set_xlim(-0.8, 1.8)
     ax.tick_params(axis="x", length=0)
     return ax
