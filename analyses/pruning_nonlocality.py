@@ -44,7 +44,7 @@ class Scale(NamedTuple):
     attack: Attacked
 
 
-FULL = Attacked("", "", "", "", "", 0, 0)
+FULL = Attacked("", "", "", "", "", 0.0, 0.0)
 TINY = replace(nonlocality_network(16, 0), n=9, sets=((0,), (1,), (2,), (3,), (4,), (5,)), each=100, steps=400, lr=5e-3)
 SHORT = Nonlocality("", "", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, each=100, finetuning=100, finetuning_each=100)
 EVERY = Nonlocality("", "", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), each=5000)
@@ -90,7 +90,7 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
         "settings": {
             "network": asdict(scale.networks[0]),
             "pruning": asdict(scale.pruning),
-            "attack": asdict(attacks[0]),
+            "attack": asdict(scale.attack),
         },
         "lines": lines,
         "units": [one.metrics["units"] for one in found],

@@ -35,7 +35,8 @@ SCALES: dict[str, list[ParityTraining]] = {
 
 def measure(networks: list[ParityTraining], run: Run) -> dict[str, Any]:
     """Train the networks, ablate their neurons, and score; the first that learned all subtasks is the one shown."""
-    records, shown = [], {}
+    records: list[dict[str, Any]] = []
+    shown: dict[str, Any] = {}
     for result in run(CELL, [asdict(network) for network in networks]):
         effects = effects_of(result)
         learned = [name for name, bits in result.metrics["bits"].items() if bits < LEARNED]

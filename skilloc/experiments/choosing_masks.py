@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skilloc.experiments.specs import settings_of
+
 if TYPE_CHECKING:
     from skilloc.masks import Mask
     from skilloc.models.mlp import MLP
@@ -73,8 +75,7 @@ def choose_masks(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
     from skilloc.pruning import masks_of
     from skilloc.store import Labelled
 
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
-    settings = MaskChoice(**values)
+    settings = settings_of(MaskChoice, spec)
     model, world, seed = open_network(settings.networks, settings.network)
     draw = world[settings.subtask].draw
     chosen_on = draw(settings.examples, split="selection", seed=seed)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from skilloc.experiments.parity import ParityTraining
+from skilloc.experiments.specs import settings_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ def measure_hierarchy(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[st
     from skilloc.models.weights import units_of
     from skilloc.store import Labelled
 
-    settings = CircuitHierarchy(**spec)
+    settings = settings_of(CircuitHierarchy, spec)
     training = {field.name: getattr(settings, field.name) for field in fields(ParityTraining)}
     trained, weights = train_parity(training)
     model = _network(settings, weights)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from skilloc.experiments.specs import settings_of
+
 if TYPE_CHECKING:
     from skilloc.models.language import Opened
     from skilloc.store import Labelled
@@ -92,8 +94,7 @@ def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelle
     from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, relearn_probe
     from skilloc.relearning.controls import randomly_pruned, untrained
 
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
-    settings = EmbeddedUnlearning(**values)
+    settings = settings_of(EmbeddedUnlearning, spec)
     opened, kept, removed = _prepared(settings.model, settings.kept, settings.removed, settings.length)
     original, seed = opened.model, settings.seed
     selection = {s.name: s.draw(settings.held_out, split="selection") for s in kept}

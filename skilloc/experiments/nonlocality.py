@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skilloc.experiments.specs import settings_of
+
 if TYPE_CHECKING:
     from skilloc.masks import Mask
     from skilloc.models.mlp import MLP
@@ -74,7 +76,7 @@ def measure_nonlocality(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[
     from skilloc.intervene import losses
     from skilloc.store import Labelled
 
-    settings = Nonlocality(**spec)
+    settings = settings_of(Nonlocality, spec)
     original, world, seed = open_network(settings.networks, settings.network)
     model, live = _variant(settings, original, world, seed)
     masks = _masks(settings, model, world, seed)

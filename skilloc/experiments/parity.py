@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from skilloc.experiments.specs import settings_of
+
 if TYPE_CHECKING:
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled, Result
@@ -122,13 +124,9 @@ def network_of(result: "Result") -> "MLP":
 
 
 def _settings(spec: Mapping[str, Any]) -> ParityTraining:
-    """Return what a spec says, with tuples for JSON's lists; a stored one also has what the sweep added."""
-
-    def tuples(value: Any) -> Any:
-        return tuple(tuples(part) for part in value) if isinstance(value, list) else value
-
-    names = [field.name for field in fields(ParityTraining)]
-    return ParityTraining(**{name: tuples(spec[name]) for name in names if name in spec})
+    """Return what a spec says; a stored one also has what the sweep added."""
+    names = {field.name for field in fields(ParityTraining)}
+    return settings_of(ParityTraining, {name: value for name, value in spec.items() if name in names})
 
 
 def _network(settings: ParityTraining) -> "MLP":

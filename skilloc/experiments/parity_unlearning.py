@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skilloc.experiments.nonlocality import KEPT, OTHER, count_at, magnitudes, open_network
+from skilloc.experiments.specs import settings_of
 
 if TYPE_CHECKING:
     from skilloc.masks import Mask
@@ -59,7 +60,7 @@ def attack_pruned(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, L
     from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN, relearn_probe
     from skilloc.relearning.controls import randomly_pruned, untrained
 
-    settings = Attacked(**spec)
+    settings = settings_of(Attacked, spec)
     original, world, seed = open_network(settings.networks, settings.network)
     naive = prune(original, _dropped(original, settings.naive_sparsity, world, settings.examples, seed))
     localized = _with_weights(original, store.read(Path(settings.networks) / settings.lasso))
@@ -82,8 +83,8 @@ def _grid(settings: Attacked) -> "Grid":
     from skilloc.relearning import Grid
 
     return Grid(
-        rates=tuple(settings.rates),
-        budgets=tuple(settings.budgets),
+        rates=settings.rates,
+        budgets=settings.budgets,
         each=settings.each,
         held_out=settings.examples,
         repair=settings.repair,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skilloc.experiments.parity import ParityTraining, network_of, train_parity
+from skilloc.experiments.specs import settings_of
 from skilloc.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ def compare_penalty(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str,
     from skilloc.models.weights import units_of, zeroed
     from skilloc.training import TrainConfig
 
-    nested = {name: _nested(spec[name]) for name in ("sets", "composites")}
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
-    settings = PenaltyRuns(**values | nested)
+    settings = settings_of(PenaltyRuns, spec)
     network = _trained(
         settings.n, settings.sets, settings.composites, settings.width, settings.train_steps, settings.seed
     )
@@ -175,10 +174,6 @@ def _scores(model: "MLP", batch: "Batch") -> dict[str, float]:
     with torch.no_grad():
         right = model(batch.inputs).argmax(dim=1) == batch.targets
     return {"loss": float(losses(model, batch).mean()), "accuracy": float(right.float().mean())}
-
-
-def _nested(sets: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(part) for part in sets)
 
 
 @lru_cache(maxsize=2)

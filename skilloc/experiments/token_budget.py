@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from skilloc.experiments.specs import settings_of
+
 if TYPE_CHECKING:
     from skilloc.store import Labelled
     from skilloc.tasks import Subtask
@@ -65,8 +67,7 @@ def measure_budget(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, 
     from skilloc.models.weights import units_of
     from skilloc.store import Labelled
 
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in spec.items()}
-    settings = TokenBudget(**values)
+    settings = settings_of(TokenBudget, spec)
     model, subtasks = _prepared(settings.model, settings.device, settings.sources, settings.length)
     units = units_of(model, kinds=settings.kinds)
     batches = {name: subtask.draw(settings.sequences, seed=settings.seed) for name, subtask in subtasks.items()}
