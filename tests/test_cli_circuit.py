@@ -64,6 +64,13 @@ def test_a_circuit_that_keeps_a_share(home, tmp_path, capsys):
     examples = json.loads((out / "examples.json").read_text())
     assert set(examples) == {unit for name in WORLD for unit in g.units_in(g.load(out / f"{name}.json"))}
     assert "composite_01" in (out / "circuit.html").read_text()
+    assert "all side by side in circuits.*; look at" in said.splitlines()[-1]
+    for name in (*WORLD, "circuits"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert name == "circuits" or f">{name}: share 0.9" in (out / f"{name}.svg").read_text()
+    together = (out / "circuits.svg").read_text()
+    assert all(f">{name}: share 0.9" in together for name in WORLD)
 
 
 def test_the_same_command_again_reads_and_another_is_refused(home, tmp_path, capsys):
@@ -71,8 +78,11 @@ def test_the_same_command_again_reads_and_another_is_refused(home, tmp_path, cap
     circuit(home, *arguments, "--top", "6")
     path = tmp_path / "composite_01.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
+    pictures = {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("png", "svg", "pdf")}
     circuit(home, *arguments, "--top", "6")
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert pictures == {kind: path.with_suffix(f".{kind}").read_bytes() for kind in pictures}
+    assert not (tmp_path / "circuits.png").exists()  # one circuit has nothing beside it
     assert "holds another circuit (top 6, reference mean)" in refused(capsys, home, *arguments, "--top", "7")
     path.unlink()
     circuit(home, *arguments, "--top", "6")

@@ -9,9 +9,9 @@ from matplotlib.colors import to_rgba
 
 from skilloc import plots
 from skilloc.plots.circuits import FAINT, NEGATIVE, POSITIVE
-from skilloc.plots.diagram import diagram_of, place
+from skilloc.plots.diagram import diagram_of, joint_diagram, place
 from skilloc.plots.labels import Labels
-from skilloc.plots.style import colour_of
+from skilloc.plots.style import CONTROL, colour_of
 
 NAMES = ("python", "cpp")
 
@@ -153,6 +153,58 @@ def test_panels_of_one_diagram_share_layout_and_scale():
     python, cpp = (at(graph, drawn(graph, subtask=name)[1]) for name in NAMES)
     assert python.keys() == cpp.keys()
     assert cpp["L1N0"][1] > python["L1N0"][1]  # 0.3 against 0.25 nats
+
+
+def two_circuits():
+    """L1N1 is only in python's circuit, and L1N2 only in that of cpp."""
+    python, cpp = small(), nx.relabel_nodes(small(), {"L1N1": "L1N2"})
+    cpp.nodes["L1N2"]["position"] = 2
+    cpp.graph["subtask"] = "cpp"
+    return {"python": python, "cpp": cpp}
+
+
+def test_several_circuits_share_a_layout_and_each_states_its_own_effects():
+    diagram = joint_diagram(two_circuits())
+    assert diagram.names == ("tokens", "L0H0", "L1N0", "L1N1", "L1N2", "logits")
+    assert diagram.subtasks == ("python", "cpp")
+    np.testing.assert_array_equal(diagram.effects[0], [9.0, 1.0, 0.25, -0.04, np.nan, np.nan])
+    np.testing.assert_array_equal(diagram.effects[1], [0.0, 0.1, 0.3, np.nan, 0.0, np.nan])
+    pairs = [(diagram.names[a], diagram.names[b]) for a, b in diagram.edges]
+    flows = dict(zip(pairs, diagram.flows.T, strict=True))
+    np.testing.assert_array_equal(flows["L0H0", "L1N1"], [-0.1, np.nan])
+    np.testing.assert_array_equal(flows["L0H0", "L1N2"], [np.nan, 0.0])
+    with pytest.raises(ValueError, match="pass a circuit with at least 1"):
+        joint_diagram({})
+
+
+def test_what_is_in_another_circuit_is_a_grey_dot_without_a_name():
+    diagram = joint_diagram(two_circuits())
+    with plots.style():
+        figure, ax = plots.figure(height=4.0)
+        plots.circuit_diagram(ax, diagram, subtask="python")
+        plots.circuit_legend(figure, diagram, subtask="python")
+        figure.savefig("/dev/null", format="png")
+    found = markers(ax)
+    own, other = (found[tuple(place(diagram)[diagram.names.index(name)].round(6))] for name in ("L1N1", "L1N2"))
+    assert tuple(own[0]) == to_rgba(NEGATIVE, FAINT)
+    assert tuple(other[0]) == to_rgba(CONTROL, FAINT)
+    assert other[1] < own[1]
+    (labels,) = [artist for artist in ax.get_children() if isinstance(artist, Labels)]
+    assert {text.get_text() for text in labels.texts} == {"tokens", "L0H0", "L1N0", "L1N1", "logits"}
+    assert any("in another circuit" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_names_of_layers_do_not_touch(columns):
+    graph = large(60, 100, layers=30)
+    with plots.style():
+        figure, axes = plots.figure(1, columns, squeeze=False)
+        for ax in axes[0]:
+            plots.circuit_diagram(ax, diagram_of(graph), subtask="python")
+        figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes[0, 0].get_xticklabels()]
+    assert len(boxes) >= 4
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
 @pytest.mark.parametrize(("units", "least"), [(10, 10), (60, 30), (300, 100)])

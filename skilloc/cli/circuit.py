@@ -63,6 +63,7 @@ class Command:
         from skilloc.cli import circuit_tables, tables
         from skilloc.models.language import open_model
         from skilloc.study.folder import load_study
+        from skilloc.study.pictures import draw_circuits
         from skilloc.study.tracing import TOP, Choice, circuits_record, trace_runs, trace_study
 
         runs = [load_study(folder).effects for folder in self.folder]
@@ -78,12 +79,15 @@ class Command:
                 raise ValueError("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
             found = trace_runs(opened, runs, self.out, choice, config, subtasks=self.subtask, share=self.agreement)
         page = write_page(opened, runs[0], found, self.out)
-        record = {"out": str(self.out), "model": opened.name, "page": str(page), **circuits_record(found, runs[0])}
+        pictures = draw_circuits(found, self.out)
+        where = {"out": str(self.out), "page": str(page), "pictures": [str(picture) for picture in pictures]}
+        record = {**where, "model": opened.name, **circuits_record(found, runs[0])}
         if self.json:
             tables.print_json(record)
             return
         circuit_tables.print_circuits(record)
-        print(f"saved in {self.out}: a .json and a .graphml per subtask; look at {page}")
+        together = f", all side by side in {pictures[-1].stem}.*" if len(found) > 1 else ""
+        print(f"saved in {self.out}: a .json, .graphml, .png, .svg and .pdf per subtask{together}; look at {page}")
 
 
 def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any]", out: Path) -> Path:

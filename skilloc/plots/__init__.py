@@ -10,7 +10,7 @@ Nothing here computes a number, saves a file or shows a window; there is no pypl
 
 from skilloc.plots.circuits import circuit_diagram, circuit_legend
 from skilloc.plots.curves import removal_curves, sorted_curves
-from skilloc.plots.diagram import Diagram, diagram_of
+from skilloc.plots.diagram import Diagram, diagram_of, joint_diagram
 from skilloc.plots.dots import calibration_scatter, score_dots, subtask_legend
 from skilloc.plots.information import information_dots
 from skilloc.plots.kept import kept_curves
@@ -34,6 +34,7 @@ __all__ = [
     "entanglement_matrix",
     "figure",
     "information_dots",
+    "joint_diagram",
     "kept_curves",
     "mlp_network",
     "recovery_curves",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.text import Annotation
@@ -21,8 +21,8 @@ POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
 MARKERS = {NEURON: "o", HEAD: "s", WHOLE_MLP: "h", INPUT: ">", OUTPUT: "D"}
 WORDS = {NEURON: "neuron", HEAD: "head", WHOLE_MLP: "MLP", INPUT: "input", OUTPUT: "output"}
 ENDS = (INPUT, OUTPUT)
-MOST_NAMES = 16
-"""Layers that are named below a diagram; of more, every second or third."""
+NAME_ROOM = 0.27
+"""Inches from the name of a layer to the next; of layers that stand closer, not all are named."""
 
 SMALLEST, LARGEST = 4.0, 80.0
 """Areas of the markers in square points."""
@@ -47,8 +47,9 @@ def circuit_diagram(
     """Draw a circuit in columns, from the inputs on the left to the outputs on the right.
 
     A marker's area and an edge's width grow with the square root of |effect|, on a scale that all subtasks of the
-    diagram share: panels of one diagram can be compared. What has 0 in its interval is faint. Labels that would lie on
-    another, or on a node, are left out when the picture is drawn.
+    diagram share: panels of one diagram can be compared. What has 0 in its interval is faint, what is not in the
+    subtask's circuit (`joint_diagram`) a grey dot without a name. Labels that would lie on another, or on a node, are
+    left out when the picture is drawn.
 
     Args:
         ax: where to draw.
@@ -68,13 +69,18 @@ def circuit_diagram(
     places = place(diagram)
     _draw_edges(ax, diagram, places, rows, signed=signed, most=most_edges)
     areas = _draw_nodes(ax, diagram, places, rows, signed=signed)
-    _draw_labels(ax, diagram, places, areas, fontsize)
+    _draw_labels(ax, diagram, places, areas, fontsize, absent=_absent(diagram, rows))
     _name_columns(ax, diagram, places)
     return ax
 
 
 def circuit_legend(
-    figure: Figure, diagram: Diagram, *, subtask: str | None = None, signed: bool = True, most_edges: int = 400
+    figure: Figure | SubFigure,
+    diagram: Diagram,
+    *,
+    subtask: str | None = None,
+    signed: bool = True,
+    most_edges: int = 400,
 ) -> None:
     """Explain markers, colours and sizes of `circuit_diagram`, called with the same arguments, below all axes."""
     handles = [_dot(MARKERS[kind], 5.0, WORDS[kind]) for kind in MARKERS if kind in diagram.kinds]
@@ -90,11 +96,15 @@ def circuit_legend(
         size = float(np.sqrt(_area(np.array(share), 1.0)))
         handles.append(_dot("o", size, f"{short(share * largest)} nats"))
     if len(diagram.edges):
-        left_out = f" ({most_edges} of {len(diagram.edges):,} edges)" if len(diagram.edges) > most_edges else ""
+        there = int(np.isfinite(diagram.flows).sum(axis=1).max())
+        left_out = f" ({most_edges} of {there:,} edges)" if there > most_edges else ""
         label = f"edge, {short(_largest(diagram.flows))} nats{left_out}"
         handles.append(Line2D([], [], color=CONTROL, lw=THICKEST, label=label))
     handles.append(_dot("o", 5.0, "interval contains 0", alpha=FAINT))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.2)
+    if subtask is not None and any(_absent(diagram, row).any() for row in range(len(diagram.subtasks))):
+        handles.append(_dot("o", float(np.sqrt(SMALLEST)), "in another circuit", alpha=FAINT))
+    columns = 5 if figure.bbox.width < 8 * figure.dpi else 6
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
 
 
 def _dot(marker: str, size: float, label: str, **look: Any) -> Line2D:
@@ -123,6 +133,12 @@ def _shown(values: np.ndarray, row: int | None) -> tuple[np.ndarray, np.ndarray]
     filled = np.nan_to_num(values)
     rows = np.argmax(np.abs(filled), axis=0) if row is None else np.full(filled.shape[1], row)
     return rows, filled[rows, np.arange(filled.shape[1])]
+
+
+def _absent(diagram: Diagram, row: int | None) -> np.ndarray:
+    """Nodes that another subtask's circuit has, and this one's has not."""
+    known = np.isfinite(diagram.effects)
+    return known.any(axis=0) & ~known[row] if row is not None else np.zeros(len(diagram.names), dtype=bool)
 
 
 def _colours(values: np.ndarray, rows: np.ndarray, row: int | None, *, signed: bool) -> list[str]:
@@ -165,8 +181,10 @@ def _draw_nodes(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None,
     across = np.arange(len(values))
     known = np.isfinite(diagram.effects).any(axis=0)
     areas = np.where(known, _area(values, _largest(_of_units(diagram))), 20.0)
-    faint = uncertain(diagram.low[rows, across], diagram.high[rows, across])
-    colours = [c if k else CONTROL for c, k in zip(_colours(values, rows, row, signed=signed), known, strict=True)]
+    absent = _absent(diagram, row)
+    faint = uncertain(diagram.low[rows, across], diagram.high[rows, across]) | absent
+    plain = ~known | absent
+    colours = [CONTROL if p else c for c, p in zip(_colours(values, rows, row, signed=signed), plain, strict=True)]
     rings = _rings(diagram) if row is None else ["white"] * len(values)
     order = np.argsort(-areas, kind="stable")
     for kind, marker in MARKERS.items():
@@ -192,9 +210,12 @@ def _rings(diagram: Diagram) -> list[str]:
     return [colour_of(int(order[1, n])) if second[n] >= SHARED * first[n] > 0 else "white" for n in range(len(first))]
 
 
-def _draw_labels(ax: Axes, diagram: Diagram, places: np.ndarray, areas: np.ndarray, fontsize: float) -> None:
+def _draw_labels(
+    ax: Axes, diagram: Diagram, places: np.ndarray, areas: np.ndarray, fontsize: float, *, absent: np.ndarray
+) -> None:
     ends = np.isin(diagram.kinds, ENDS)
     order = np.argsort(-(areas + 1e6 * ends), kind="stable")  # inputs and outputs say what the circuit is about
+    order = order[~absent[order]]
     texts = []
     for n in order:
         left = diagram.kinds[n] == INPUT
@@ -212,19 +233,22 @@ def _draw_labels(ax: Axes, diagram: Diagram, places: np.ndarray, areas: np.ndarr
 
 
 def _name_columns(ax: Axes, diagram: Diagram, places: np.ndarray) -> None:
-    ticks, labels = [], []
-    inner = sorted({layer for layer, kind in zip(diagram.layers, diagram.kinds, strict=True) if kind not in ENDS})
-    step = -(-len(inner) // MOST_NAMES)
-    for layer in np.unique(diagram.layers):
+    x = places[:, 0]
+    low, high = x.min() - 0.15, x.max() + 0.15
+    inches = ax.get_position().width * ax.figure.bbox.width / ax.figure.dpi
+    room = NAME_ROOM * (high - low) / inches
+    named: dict[float, str] = {}
+    kinds = np.array(diagram.kinds)
+    for kind, name in ((INPUT, "in"), (OUTPUT, "out")):
+        if (kinds == kind).any():
+            named[float(x[kinds == kind].mean())] = name
+    for layer in np.unique(diagram.layers[~np.isin(kinds, ENDS)]):
         here = diagram.layers == layer
-        kinds = {kind for kind, there in zip(diagram.kinds, here, strict=True) if there}
-        if kinds - set(ENDS) and inner.index(layer) % step:
-            continue
-        ticks.append(float(np.mean([places[here, 0].min(), places[here, 0].max()])))
-        labels.append("in" if kinds == {INPUT} else "out" if kinds == {OUTPUT} else f"L{layer}")
-    ax.set_xticks(ticks, labels)
+        middle = float(x[here].min() + x[here].max()) / 2
+        if all(abs(middle - other) >= room for other in named):
+            named[middle] = f"L{layer}"
+    ax.set_xticks(list(named), list(named.values()))
     ax.set_yticks([])
     ax.tick_params(axis="x", length=0)
     ax.spines[:].set_visible(False)
-    x = places[:, 0]
-    ax.set(xlim=(x.min() - 0.15, x.max() + 0.15), ylim=(-0.02, 1.02))
+    ax.set(xlim=(low, high), ylim=(-0.02, 1.02))

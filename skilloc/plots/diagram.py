@@ -1,8 +1,9 @@
 """A circuit as arrays, and where its nodes stand: what the drawings and the page are both made from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import networkx as nx
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -81,6 +82,32 @@ def diagram_of(graph: Any) -> Diagram:
         flows_high=_ends(flows, subtasks, "high"),
         subtasks=subtasks,
     )
+
+
+def joint_diagram(circuits: Mapping[str, Any]) -> Diagram:
+    """Return several circuits of one model as one diagram, to be drawn side by side on one layout.
+
+    It has the nodes and edges of all. The effects of a subtask are those that its own circuit states; of nodes and
+    edges that are not in that circuit they are NaN.
+
+    Args:
+        circuits: graphs as `skilloc.circuits` makes them, by name; the names become the subtasks.
+
+    Raises:
+        ValueError: if there is none, or none has a node.
+    """
+    joint = nx.DiGraph(**{names.SUBTASKS: list(circuits)})
+    for name, graph in circuits.items():
+        own = graph.graph[names.SUBTASK]
+        for node, found in graph.nodes.items():
+            if node not in joint:
+                joint.add_node(node, **{**found, names.EFFECT: {}})
+            joint.nodes[node][names.EFFECT][name] = found[names.EFFECT].get(own, {})
+        for ends, found in graph.edges.items():
+            if not joint.has_edge(*ends):
+                joint.add_edge(*ends, **{names.EFFECT: {}})
+            joint.edges[ends][names.EFFECT][name] = found[names.EFFECT].get(own, {})
+    return diagram_of(joint)
 
 
 def _ends(holders: Sequence[Any], subtasks: Sequence[str], end: str) -> Float[np.ndarray, "subtask holder"]:

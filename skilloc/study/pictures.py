@@ -1,15 +1,17 @@
-"""The pictures of a study, as PNG and SVG: what `skilloc show` and the demo write."""
+"""The pictures of a study and of its circuits: what `skilloc show`, `skilloc circuit` and the demo write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from skilloc import plots
+from skilloc.circuits.graph import CHOSEN, REFERENCE
 from skilloc.effects import Effects
 from skilloc.study.folder import Compared, Study
 from skilloc.study.report import Record, noise_of, sorted_effects
+from skilloc.study.tracing import file_of
 from skilloc.units import KINDS
 
 SHARES = ("locality", "hoyer", "gini", "top_share", "negative_share")
@@ -47,9 +49,57 @@ def draw_study(study: Study, locality: Record | None, removal: Record | None, fo
         for name, drawing in drawings.items():
             figure = drawing()
             for kind in ("svg", "png"):
-                figure.savefig(folder / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
+                figure.savefig(folder / f"{name}.{kind}", metadata=DATES[kind])
             paths.append(folder / f"{name}.png")
     return paths
+
+
+DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
+"""What a file says about when it was made: nothing, so that the same input gives the same bytes."""
+
+
+def draw_circuits(circuits: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw each circuit as a layered diagram, and of several one figure with all side by side on the same layout.
+
+    Args:
+        circuits: graphs by subtask, as `tracing.trace_study` returns them.
+        folder: gets NAME.png for each, and `circuits.png` for all of them.
+
+    Returns:
+        The PNG files, that of all last; an SVG and a PDF lie beside each.
+    """
+    paths = []
+    with plots.style():
+        for name, graph in circuits.items():
+            paths.append(_save(_circuits({name: graph}), file_of(folder, name)))
+        if len(circuits) > 1:
+            paths.append(_save(_circuits(circuits), folder / "circuits.json"))
+    return paths
+
+
+def _save(figure: Any, path: Path) -> Path:
+    for kind, dates in DATES.items():
+        figure.savefig(path.with_suffix(f".{kind}"), metadata=dates)
+    return path.with_suffix(".png")
+
+
+def _circuits(circuits: Mapping[str, Any]) -> Any:
+    """At most three panels beside each other, so high that the nodes of the fullest column are apart."""
+    names = list(circuits)
+    diagram = plots.joint_diagram(circuits)
+    across = min(len(names), 3)
+    down = -(-len(names) // across)
+    height = float(np.clip(0.13 * np.bincount(diagram.columns).max(), 2.6, 5.5))
+    figure, axes = plots.figure(
+        down, across, width=max(plots.WIDE, 4.2 * across), height=0.7 + height * down, squeeze=False
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        plots.circuit_diagram(ax, diagram, subtask=name)
+        ax.set_title(f"{name}: {circuits[name].graph[CHOSEN]}, reference {circuits[name].graph[REFERENCE]}")
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    plots.circuit_legend(figure, diagram, subtask=names[0])
+    return figure
 
 
 def _units(effects: Effects) -> Any:
