@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from skilloc.experiments.circuit_hierarchy import CircuitHierarchy
+from skilloc.experiments.corpus_circuits import CorpusCircuits
 from skilloc.experiments.embedded_unlearning import EmbeddedUnlearning
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.penalties import PenaltyRuns
@@ -41,6 +42,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "skilloc.experiments.circuit_hierarchy:measure_hierarchy",
             CircuitHierarchy,
             "circuits of atoms and of their composite in one network, and what they share",
+        ),
+        "corpus-circuits": Experiment(
+            "skilloc.experiments.corpus_circuits:measure_circuits",
+            CorpusCircuits,
+            "circuits of some corpora in a language model, and what they keep of the skill",
         ),
         "embedded-unlearning": Experiment(
             "skilloc.experiments.embedded_unlearning:unlearn",
