@@ -35,7 +35,9 @@ _CONTROLS = """<section id="circuit" hidden>
 </div>
 <aside>
 <div class="faithful"><canvas id="curve" role="img" aria-labelledby="faithfulness"></canvas>
-<p id="faithfulness" aria-live="polite"></p></div>
+<p id="faithfulness" aria-live="polite"></p>
+<p class="note">The share of the skill that these units keep when all others are held at their reference: 1 all of it,
+0 none, below 0 worse than none.</p></div>
 <div id="panel" aria-live="polite"></div>
 </aside>
 </div>
