@@ -60,7 +60,9 @@ def scale(scripts):
 
 @pytest.fixture(scope="module")
 def nonlocality(scripts, scale, run):
-    return scripts["pruning_nonlocality"]["measure"](scale, run)
+    measure = scripts["pruning_nonlocality"]["measure"]
+    measure.__globals__["LEARNED"] = 2.0  # bits, more than any network here
+    return measure(scale, run)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,18 @@ def test_the_probe_has_all_controls(nonlocality, run):
         assert units[NEVER] == units[RANDOM] == units["naive pruning"]
         assert units[ORIGINAL] == units[UNSEEN] == units[PLAIN] == 32
     assert str(run.folder) not in str(nonlocality)
+
+
+def test_networks_that_did_not_learn_are_left_out(scripts, scale, run, nonlocality, monkeypatch):
+    assert (nonlocality["seeds"], nonlocality["left_out"]) == ([0, 1], [])
+    measure = scripts["pruning_nonlocality"]["measure"]
+    worst = [max(one.metrics["bits"][name] for name in (KEPT, OTHER)) for one in run.results[:2]]
+    monkeypatch.setitem(measure.__globals__, "LEARNED", sum(worst) / 2)
+    found = measure(scale, run)
+    assert (found["seeds"], found["left_out"]) == (([0], [1]) if worst[0] < worst[1] else ([1], [0]))
+    monkeypatch.setitem(measure.__globals__, "LEARNED", 0.0)
+    with pytest.raises(ValueError, match="take more seeds"):
+        measure(scale, run)
 
 
 def test_the_line_is_chosen_on_the_selection_split(scripts, nonlocality):
