@@ -8,7 +8,7 @@ Where a circuit keeps hardly more than a random one, its units are the ones need
 
 Effects are exact in the embedded model. In SmolLM2 they are attributions with curvature, and the top units exact.
 
-CPU minutes: half of one for `--scale quick` (the embedded model, few tokens), about 10 for `cpu`, hours for `paper`.
+CPU minutes: half of one for `--scale quick` (the embedded model, few tokens), 16 for `cpu`, some hours for `paper`.
 Needs `skilloc fetch smollm2`, but for `quick`.
 """
 
@@ -46,6 +46,9 @@ SCALES = {
         ),
     ],
 }  # fmt: skip
+EDGES = 120
+LOWEST = -1.0
+"""Where the shares kept are cut off: of few random circuits, intervals are wide."""
 
 
 def measure(models: list[CorpusCircuits], run: Run) -> dict[str, Any]:
@@ -65,11 +68,11 @@ def draw(found: dict[str, Any]) -> Any:
         diagram = plots.joint_diagram({name: from_json(json.dumps(model["graphs"][name])) for name in names})
         *axes, curve = part.subplots(1, len(names) + 1, width_ratios=[1] * len(names) + [0.75])
         for ax, name in zip(axes, names, strict=True):
-            plots.circuit_diagram(ax, diagram, subtask=name)
+            plots.circuit_diagram(ax, diagram, subtask=name, most_edges=EDGES)
             kept = model["subtasks"][name]["circuit"]
-            ax.set_title(
-                f"{name}: {kept['size']} units keep {_said(kept['faithfulness'])}, random {_said(kept['random'])}"
-            )
+            ax.set_title(name)
+            said = f"{kept['size']} units keep {_said(kept['faithfulness'])}, random {_said(kept['random'])}"
+            ax.set_title(said, loc="right", fontsize=7, fontweight="normal")
         _kept(curve, model, names)
         plots.circuit_legend(part, diagram, subtask=names[0])
         part.suptitle(_about(model), fontsize=9)
@@ -94,11 +97,13 @@ def _kept(ax: Any, model: dict[str, Any], names: list[str]) -> None:
     ax.xaxis.minorticks_off()
     for share in (0, 1):
         ax.axhline(share, color=CONTROL, lw=0.5)
-    ax.legend()
+    low = max(ax.get_ylim()[0], LOWEST)
+    ax.set_ylim(low, 1 + 0.4 * (1 - low))
+    ax.legend(loc="upper left")
 
 
 def _said(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _about(model: dict[str, Any]) -> str:
@@ -107,7 +112,7 @@ def _about(model: dict[str, Any]) -> str:
     return (
         f"{settings['model']}: effects of {model['units']:,} neurons and heads ({model['exact']:,} measured exactly) "
         f"on {settings['sequences']} × {settings['length']} tokens per corpus in {seconds['effects']:,.0f} CPU s; "
-        f"a circuit in {each[0]:,.0f} to {each[-1]:,.0f} CPU s"
+        f"a circuit in {each[0]:,.0f} to {each[-1]:,.0f} CPU s; its {EDGES} strongest edges"
     )
 
 
