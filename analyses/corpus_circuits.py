@@ -97,8 +97,8 @@ def _kept(ax: Any, model: dict[str, Any], names: list[str]) -> None:
     ax.xaxis.minorticks_off()
     for share in (0, 1):
         ax.axhline(share, color=CONTROL, lw=0.5)
-    low = max(float(ax.get_ylim()[0]), LOWEST)
-    ax.set_ylim(low, 1 + 0.4 * (1 - low))
+    lowest = max(ax.get_ylim()[0], LOWEST)
+    ax.set_ylim(lowest, 1 + 0.4 * (1 - lowest))
     ax.legend(loc="upper left")
 
 
