@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 .PHONY: demo test check bench clean
 
 demo: $(STAMP)
-	$(BIN)/skilloc demo --out runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/skilloc demo --out runs/demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
