@@ -47,7 +47,7 @@ def loop(model, batches, base, layer, position):
 @pytest.mark.parametrize(
     ("width", "compiled", "rounds", "sampled", "least"),
     [
-        (128, False, 7, 12, 18),
+        (128, False, 7, 12, 25),
         (128, True, 7, 12, 25),
         (512, False, 3, 2, 60),
         (512, True, 5, 2, 200),
