@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import networkx as nx
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from skilloc.circuits import graph as g
 from skilloc.cli import main
 from skilloc.models.mlp import MLP, save_mlp
+from skilloc.study.tracing import file_of
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.world import save_world
 from skilloc.training import TrainConfig, train
@@ -127,3 +129,12 @@ def test_refusals(home, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["circuit", str(tmp_path / "other"), str(home / "mean"), "--out", str(out)])
     assert "is not the model that these effects are of" in capsys.readouterr().err
+
+
+def test_no_circuit_lies_where_another_file_does(tmp_path):
+    names = ["python", "examples", "Examples", "circuits", "circuit", "a/b", "%65xamples"]
+    found = [file_of(tmp_path, name) for name in names]
+    assert len({path.name.lower() for path in found}) == len(names)
+    assert not {"examples.json", "circuits.json", "circuit.json"} & {path.name.lower() for path in found}
+    assert [unquote(path.stem) for path in found] == names
+    assert {path.parent for path in found} == {tmp_path}

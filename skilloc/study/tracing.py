@@ -26,6 +26,9 @@ from skilloc.tasks.parity import input_names
 TOP = 50
 """Units of a circuit, where neither a number nor a share is asked for."""
 
+TAKEN = ("circuit", "circuits", "examples")
+"""What else lies beside the circuits: the page, all of them in one picture, and the top examples."""
+
 
 class Choice(NamedTuple):
     """How the units of a circuit are chosen: the n with the largest effects, or enough of them to keep a share."""
@@ -154,8 +157,11 @@ def trace_runs(
 
 
 def file_of(folder: Path, subtask: str) -> Path:
-    """Return where the circuit of a subtask lies; a name that no file can have is quoted as in a web address."""
-    return folder / f"{quote(subtask, safe=' ()+,=')}.json"
+    """Return where the circuit of a subtask lies; a name that its file cannot have is quoted as in a web address."""
+    quoted = quote(subtask, safe=" ()+,=")
+    if quoted.lower() in TAKEN:
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    return folder / f"{quoted}.json"
 
 
 def mask_of(graph: nx.DiGraph, effects: Effects) -> Mask:
