@@ -6,7 +6,7 @@ and what is left is retrained for 1,000 steps, on 012 or on 345. Each network ha
 back to controls of the same shape: neurons dropped at random, and never-trained networks. What a never-trained network
 learns in as many steps was not hidden in the pruned one.
 
-Minutes on two cores: one for `--scale quick`; `cpu` about 45 for training and 90 for pruning (widths 32, 64 and 128, 5
+Minutes on two cores: one for `--scale quick`; `cpu` about 35 (widths 32, 64 and 128, 5
 seeds, retraining with 1,000 examples a step instead of 5,000, every tenth of the paper's sparsities and more near the
 line); `paper` takes widths up to 1024, for a GPU.
 """

@@ -270,3 +270,21 @@ def untouched() -> Iterator[None]:
         assert after == before, f"{name} was left with other weights or with hooks"
         assert not model.training, f"{name} was left in training mode"
         assert all(parameter.grad is None for parameter in model.parameters()), f"{name} was left with gradients"
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in the folder that a test file calls `home`; return its status, stdout and stderr."""
+    from skilloc.cli import main
+
+    monkeypatch.chdir(home)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        status = 0
+        try:
+            main([str(arg) for arg in args])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return run

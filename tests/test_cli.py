@@ -78,22 +78,6 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.fixture
-def run(home, monkeypatch, capsys):
-    """Run a command in the home folder; return its status, stdout and stderr."""
-    monkeypatch.chdir(home)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        status = 0
-        try:
-            main([str(arg) for arg in args])
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def effects_args(out: Path, *more: object, model: str = "model") -> list[object]:
     return ["effects", model, "--subtask", "fish=fish/*.txt", "code=code/*.txt", "--out", out, *SMALL, *more]
 

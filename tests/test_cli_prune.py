@@ -46,22 +46,6 @@ def home(tmp_path_factory, saved) -> Path:
     return home
 
 
-@pytest.fixture
-def run(home, monkeypatch, capsys):
-    """Run a command in the home folder; return its status, stdout and stderr."""
-    monkeypatch.chdir(home)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        status = 0
-        try:
-            main([str(arg) for arg in args])
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def test_a_network_is_pruned_saved_and_reported(run, tmp_path):
     out = tmp_path / "out"
     arguments = ("prune", "mlp", "effects", "--keep", 12, "--subtask", "parity_0", "--draws", 3, "--out", out)
