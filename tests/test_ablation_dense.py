@@ -40,6 +40,7 @@ NETWORKS = {
     "two_classes": lambda: MLP(12, 2, 10, 3),
     "three_classes": lambda: MLP(12, 3, 10, 3),
     "one_hidden": lambda: MLP(12, 2, 10, 2),
+    "deep_relu": lambda: MLP(12, 2, [16, 18, 20], 4),
     "deep_gelu": lambda: MLP(12, 2, [9, 10, 11], 4, activation="gelu"),
     "deep_five": lambda: MLP(12, 5, [9, 10, 11, 8], 5, activation="tanh"),
 }
@@ -225,49 +226,52 @@ def test_models_batches_and_units_that_do_not_fit(batches):
         ablation_effects(model, batches, units, folds=1)
 
 
-@pytest.mark.parametrize("name", ["two_classes", "deep_gelu"])
-@pytest.mark.parametrize("works", [True, False])
-def test_the_compiled_loop_gives_the_same_and_is_not_needed(name, works, batches, monkeypatch, caplog):
-    """What a compiler makes of the loop is compared in tests/benchmarks, since compiling takes some ten seconds."""
-    model = scaled(NETWORKS[name]()) if name == "two_classes" else scaled(MLP(12, 2, [9, 10, 11], 4, activation="gelu"))
-    units = units_of(model)
-    wanted = ablation_effects(model, batches, units, folds=2).values
-    calls = []
-
-    def compile_(function, *, dynamic):
-        assert dynamic
-
-        def compiled(*tensors):
-            if not works:
-                raise RuntimeError("no compiler\nat all")
-            calls.append(min(min(t.shape) for t in tensors[1:4]))
-            return function(*tensors)
-
-        return compiled
-
-    monkeypatch.setattr(fused, "COMPILED_FROM", 0)
-    monkeypatch.setattr(torch, "compile", compile_)
-    fused._compiled.cache_clear()
-    try:
-        found = ablation_effects(model, batches, units, folds=2).values
-        one = np.arange(len(units)) == units.span(units.hooks[-2]).start
-        alone = ablation_effects(model, batches, units, folds=2, select=one).values
-    finally:
-        fused._compiled.cache_clear()
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    np.testing.assert_allclose(alone[..., one], wanted[..., one], atol=1e-6)
-    assert bool(calls) == works
-    assert all(size > 1 for size in calls)  # a size of 1 would be compiled anew
-    assert ("(no compiler); with a C++ compiler it is faster" in caplog.text) != works
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("sizes", "neurons"), [([1], 1), ([63, 2], 7), ([64, 65], 16), ([200], 33)])
+def test_the_compiled_loop_gives_the_formula(sizes, neurons, kind):
+    draw = torch.Generator().manual_seed(0)
+    units = 5
+    weight, bias = torch.randn(1, neurons, generator=draw, dtype=kind), torch.full((1, 1), 0.3, dtype=kind)
+    write = torch.randn(units, neurons, generator=draw, dtype=kind)
+    pre = [torch.randn(neurons, size, generator=draw, dtype=kind) for size in sizes]
+    margin = [weight @ block.relu() + bias for block in pre]
+    loop = fused.FusedMargin(pre, margin, weight, bias)
+    for place, size in enumerate(sizes):
+        delta = torch.randn(units, size, generator=draw, dtype=kind)
+        delta[0], delta[1] = 0, delta[1].relu()  # a neuron that changes nothing, and one that is off on some examples
+        found = torch.empty(units, size, dtype=kind)
+        loop(place, delta, write, out=found)
+        wanted = (pre[place][None] + delta[:, None] * write[..., None]).relu().mul(weight[0, :, None]).sum(1) + bias
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        assert torch.equal(found[0], margin[place][0])
 
 
-def test_compiling_waits_for_work_that_pays(monkeypatch):
-    asked = []
-    monkeypatch.setattr(fused, "_compiled", lambda activation: asked.append(activation))
-    terms = fused.COMPILED_FROM
-    single, double = torch.zeros(1), torch.zeros(1).double()
-    assert not fused.worth_compiling(functional.relu, single, terms - 1)
-    assert not fused.worth_compiling(functional.relu, double, terms)
-    assert not asked
-    assert not fused.worth_compiling(functional.relu, single, terms)
-    assert asked == [functional.relu]
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_the_compiled_loop_hides_no_bad_number(bad):
+    pre = torch.zeros(3, 2)
+    pre[1, 1] = bad
+    loop = fused.FusedMargin([pre], [torch.zeros(1, 2)], torch.ones(1, 3), torch.zeros(1, 1))
+    found = torch.empty(1, 2)
+    loop(0, torch.ones(1, 2), torch.ones(1, 3), out=found)
+    assert found[0, 0] == 3
+    assert not found[0, 1].isfinite()
+
+
+def test_the_compiled_loop_does_what_it_can_alone(batches, monkeypatch):
+    """Other activations and classes go without; the effects are compared with the oracle above."""
+    used = []
+    loop = fused.FusedMargin.__call__
+    monkeypatch.setattr(fused.FusedMargin, "__call__", lambda *given, **out: used.append(True) or loop(*given, **out))
+    for name, expected in {
+        "two_classes": True,
+        "deep_relu": True,
+        "three_classes": False,
+        "one_hidden": False,
+        "deep_gelu": False,
+    }.items():
+        used.clear()
+        model = scaled(NETWORKS[name]())
+        ablation_effects(model, batches, units_of(model), folds=2)
+        assert bool(used) == expected
+    assert not fused.fusable("relu", torch.zeros(1, dtype=torch.bfloat16), 1)
+    assert not fused.fusable("relu", torch.zeros(1, device="meta"), 1)

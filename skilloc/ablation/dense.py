@@ -9,8 +9,8 @@ reference minus its activation on each example and w_j its column of the next we
 For a network of depth 3 that costs O(width) per neuron and example, where running the network again costs O(width^2).
 With two classes, only the margin between them is computed. Work goes in chunks that stay in cache, over blocks of
 examples that lie together in memory. Everything here has examples on the last axis: inner loops are then long whatever
-the width, and a thin product reads whole cache lines. For wide networks, one compiled loop does what takes three passes
-over a chunk otherwise (see `fused`).
+the width, and a thin product reads whole cache lines. For the last hidden layer of ReLUs and two classes, one compiled
+loop does what takes three passes over a chunk otherwise (see `fused`).
 """
 
 import math
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from skilloc.ablation.fused import FusedMargin, large_empty, worth_compiling
+from skilloc.ablation.fused import FusedMargin, fusable
 from skilloc.intervene import Folded, Reference
 from skilloc.models.mlp import MLP
 from skilloc.models.weights import units_of
@@ -53,7 +53,7 @@ class Layers:
         pre: what each linear map gives for each block.
         signs: for two classes, -1 where the target is class 1 and +1 elsewhere; None otherwise.
         base: per-example losses of the untouched model, in nats.
-        fused: gives the margins after changes of the last hidden layer's pre-activations, where that pays.
+        fused: gives the margins after changes of the last hidden layer's pre-activations, where it can.
     """
 
     model: MLP
@@ -100,13 +100,8 @@ def lay_layers(
         weight, bias = linears[-1]
         linears[-1] = weight[1:] - weight[:1], bias[1:] - bias[:1]
         signs = (1 - 2 * targets).to(weight)
-    pushed = sum(int(part.sum()) for hook, part in units.split(chosen).items() if layer_of(hook) == len(linears) - 3)
-    terms = len(inputs) * pushed * linears[-1][0].shape[1]
-    fuses = signs is not None and worth_compiling(model.activation, inputs, terms)
-    # What is compiled takes a third of a millisecond to be called.
-    size = 4 * ROWS if fuses else ROWS
-    blocks = [slice(start, start + size) for start in range(0, len(inputs), size)]
-    pre = [_in_blocks(large_empty(inputs, len(bias) * len(inputs)), len(bias), size) for _, bias in linears]
+    blocks = [slice(start, start + ROWS) for start in range(0, len(inputs), ROWS)]
+    pre = [_in_blocks(_large_empty(inputs, len(bias) * len(inputs)), len(bias)) for _, bias in linears]
     for place, rows in enumerate(blocks):
         value = inputs[rows].T
         for (weight, bias), found in zip(linears, pre, strict=True):
@@ -117,7 +112,8 @@ def lay_layers(
         raise ValueError("`model` has hooks that change what it computes; take them off with model.reset_hooks()")
     outputs = torch.cat(pre[-1], dim=1)
     base = _losses(outputs[:, None], targets, signs)[0].double()
-    fused = FusedMargin(model.activation, pre[-2], *linears[-1]) if fuses else None
+    fuses = len(pre) > 2 and fusable(model.cfg.activation, inputs, len(linears[-1][0]))
+    fused = FusedMargin(pre[-2], pre[-1], *linears[-1]) if fuses else None
     return Layers(model, folded, reference, linears, blocks, pre, signs, base, fused)
 
 
@@ -135,7 +131,7 @@ class LayersProber:
         own = torch.tensor(positions, device=targets.device)
         write = layers.linears[i + 1][0].T[own].contiguous()
         base = layers.base.to(write)
-        found = large_empty(write, len(own), len(targets))
+        found = _large_empty(write, len(own), len(targets))
         for place, rows in enumerate(layers.blocks):
             pre = layers.pre[i][place]
             delta = torch.index_select(pre, 0, own, out=self._empty("delta", len(own), pre.shape[1]))
@@ -153,9 +149,10 @@ class LayersProber:
     ) -> Float[Tensor, "out unit example"]:
         """Return the outputs when linear map i gives pre[i] + delta (x) write, for each of some neurons."""
         layers, pre = self.layers, self.layers.pre[i][place]
-        if layers.fused is not None and i == len(layers.pre) - 2:
-            return layers.fused(place, delta, write)[None]
         outputs = self._empty("outputs", len(layers.linears[-1][0]), *delta.shape)
+        if layers.fused is not None and i == len(layers.pre) - 2:
+            layers.fused(place, delta, write, out=outputs[0])
+            return outputs
         if i == len(layers.pre) - 1:
             return torch.addcmul(pre[:, None], write.T[..., None], delta, out=outputs)
         each = max(1, CHUNK // pre.numel())
@@ -178,9 +175,19 @@ class LayersProber:
         return held[: math.prod(shape)].view(shape)
 
 
-def _in_blocks(entries: Float[Tensor, "_"], neurons: int, size: int) -> list[Float[Tensor, "_ example"]]:
+def _large_empty(like: Tensor, *shape: int) -> Tensor:
+    """Return a new tensor of the kind of another, for what is large and written once.
+
+    On a CPU numpy makes it: it asks for large pages, whose first use takes a fifth of the time.
+    """
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, dtype=like.new_empty(0).numpy().dtype))
+
+
+def _in_blocks(entries: Float[Tensor, "_"], neurons: int) -> list[Float[Tensor, "_ example"]]:
     """Return what belongs to each block of examples, `neuron example`."""
-    return [part.view(neurons, -1) for part in torch.split(entries, neurons * size)]
+    return [part.view(neurons, -1) for part in torch.split(entries, neurons * ROWS)]
 
 
 def _activated(model: MLP, value: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
