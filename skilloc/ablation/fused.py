@@ -3,8 +3,8 @@
     margin[j, e] = sum over o of v_o relu(p[e, o] + delta[j, e] w[j, o]) + b
 
 As tensor operations these are three passes over `neuron unit example`. Compiled by numba it is one, which keeps nothing
-in memory, and passes over the examples on which delta is 0, where nothing changes: half of them, for a ReLU held at
-zero. A whole sweep then takes half the time at width 128 and a quarter at 512. Compiling takes half a second, once per
+in memory, and skips the examples on which delta is 0, where nothing changes: half of them, for ReLUs held at zero. A
+whole sweep then takes half the time at width 128 and a quarter at 512. Compiling takes half a second, once per
 process. The sums are the same up to their order.
 """
 
@@ -20,6 +20,9 @@ from torch import Tensor
 
 TILE = 64
 """Examples whose pre-activations stay in the first cache while all neurons pass over them."""
+
+
+_KINDS = torch.float32, torch.float64
 
 
 class FusedMargin:
@@ -59,9 +62,6 @@ class FusedMargin:
 def fusable(activation: str, like: Tensor, outputs: int) -> bool:
     """Return whether the compiled loop does such a network."""
     return activation == "relu" and outputs == 1 and like.device.type == "cpu" and like.dtype in _KINDS
-
-
-_KINDS = torch.float32, torch.float64
 
 
 @cache
