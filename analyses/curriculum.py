@@ -96,7 +96,10 @@ def _run(metrics: dict[str, Any], composite: str) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any]) -> Any:
-    """One seed's losses; the composite's loss of all seeds; and the fraction of seeds that have not learned it."""
+    """One seed's losses; the composite's loss of all seeds; and the fraction of seeds that have not learned it.
+
+    The last two are against examples of the composite, of which both arms have their own share.
+    """
     figure, (one, every, rest) = plots.figure(1, 3, height=3.1)
     composite, arms = found["composite"], found["arms"]
     runs = arms["curriculum"]["runs"]
@@ -104,15 +107,19 @@ def draw(found: dict[str, Any]) -> Any:
     for place, (name, bits) in enumerate(runs[shown]["bits"].items()):
         colour, width = ("black", 1.8) if name == composite else (plots.colour_of(place), 1.0)
         one.plot(runs[shown]["examples"][1:], bits[1:], color=colour, lw=width, label=name.replace("_", " "))
+    first, last = math.inf, 0.0
     for (name, arm), colour in zip(arms.items(), (plots.colour_of(0), CONTROL), strict=True):
-        for run in arm["runs"]:
-            every.plot(run["examples"][1:], run["bits"][composite][1:], color=colour, lw=0.6, alpha=0.7)
+        own = [np.array(run["examples"]) / len(run["bits"]) for run in arm["runs"]]
+        for run, examples in zip(arm["runs"], own, strict=True):
+            every.plot(examples[1:], run["bits"][composite][1:], color=colour, lw=0.6, alpha=0.7)
         interval = arm["fraction"]
         label = f"{name}: {arm['learned']} of {arm['seeds']} [{interval['low']:.2f}, {interval['high']:.2f}]"
         every.plot([], [], color=colour, label=label)
         happened = np.array([run["learned"] for run in arm["runs"]])
-        times = np.array([run["first_below"][composite] or run["examples"][-1] for run in arm["runs"]], dtype=float)
-        end = max(run["examples"][-1] for run in arm["runs"])
+        learned_at = [run["first_below"][composite] or run["examples"][-1] for run in arm["runs"]]
+        times = np.array([at / len(run["bits"]) for at, run in zip(learned_at, arm["runs"], strict=True)])
+        end = max(examples[-1] for examples in own)
+        first, last = min(first, *(examples[1] for examples in own)), max(last, end)
         survival_curve(rest, survival(times, happened)._asdict(), end=end, colour=colour, label=name)
     every.axhline(found["learned_below"], color="black", lw=0.5, ls=":", label=f"learned: below {LEARNED} bits")
     one.set(title=f"seed {shown}, with curriculum", ylabel="loss (bits)")
@@ -122,10 +129,9 @@ def draw(found: dict[str, Any]) -> Any:
     for axes, columns in ((one, 2), (every, 1), (rest, 1)):
         axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.22), ncols=columns, columnspacing=1.0)
         axes.set_ylim(-0.03, 1.1)
-    all_runs = [run for arm in arms.values() for run in arm["runs"]]
-    ends = min(run["examples"][1] for run in all_runs), max(run["examples"][-1] for run in all_runs)
-    for axes in (one, every, rest):
-        examples_axis(axes, *ends, label="training examples, all subtasks")
+    examples_axis(one, *[runs[shown]["examples"][i] for i in (1, -1)], label="training examples, all subtasks")
+    for axes in (every, rest):
+        examples_axis(axes, first, last, label="examples of the composite")
     return figure
 
 
