@@ -13,12 +13,11 @@ all steps and 40 seeds, for a cluster.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from skilloc import plots
 from skilloc.experiments.arms import LEARNED, Arm, run_arms
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.script import Run, analyse
 from skilloc.experiments.worlds import curriculum_network
-from skilloc.plots.learning import examples_axis, learned_dots, survival_curve
+from skilloc.plots.learning import learning_of_arms
 
 
 @dataclass(frozen=True)
@@ -52,26 +51,12 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
 
 def draw(found: dict[str, Any]) -> Any:
     """The fraction of seeds that learn the composite; its loss on every seed; the fraction that has not learned it."""
-    figure, (dots, every, rest) = plots.figure(1, 3, height=2.5, width_ratios=(1, 1.2, 1.2))
     arms, subtask = found["arms"], found["subtask"]
-    outcomes = [arm["subtasks"][subtask] for arm in arms.values()]
-    colours = [plots.colour_of(place) for place in range(len(arms))]
     names = [
         f"{name}\nwidth {arm['settings']['width']}, {arm['parameters']:,} parameters" for name, arm in arms.items()
     ]
-    learned_dots(
-        dots, names, [one["fraction"] for one in outcomes], colours=colours, runs=[len(one["bits"]) for one in outcomes]
-    )
-    for one, colour in zip(outcomes, colours, strict=True):
-        for curve in one["curve"]:
-            every.plot(curve["examples"][1:], curve["bits"][1:], color=colour, lw=0.6, alpha=0.6)
-        survival_curve(rest, one["survival"], end=one["survival"]["end"], colour=colour)
-    every.axhline(found["learned_below"], color="black", lw=0.5, ls=":")
-    every.set(title="loss, every seed", ylabel=f"loss on {subtask.replace('_', ' ')} (bits)", ylim=(-0.03, 1.1))
-    rest.set_title("not yet learned")
-    first = min(curve["examples"][1] for one in outcomes for curve in one["curve"])
-    for axes in (every, rest):
-        examples_axis(axes, first, max(one["survival"]["end"] for one in outcomes), label="training examples")
+    outcomes = [arm["subtasks"][subtask] for arm in arms.values()]
+    figure = learning_of_arms(names, outcomes, what=subtask.replace("_", " "), learned_below=found["learned_below"])
     settings = arms["depth 3"]["settings"]
     figure.supxlabel(
         f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {found['steps']:,} "

@@ -39,9 +39,9 @@ def test_edges_are_changes_times_gradients(gpt2, batches):
         )
         with torch.no_grad():
             _, cache = model.run_with_cache(batch.inputs[e : e + 1])
-        wanted = (((z - cache["blocks.0.attn.hook_z"][:, :, 1]) @ weight) * slope).sum()
+        wanted = (((z - cache["blocks.0.attn.hook_z"][:, :, 1]) @ weight) * slope).sum().item()
         found = sum(value for (writer, _), value in edges[e].items() if writer == ("attn", 0, 1))
-        assert found == pytest.approx(float(wanted), abs=1e-5)
+        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_graph_has_all_parts_in_forward_order(gpt2, batches):

@@ -189,6 +189,27 @@ def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
     assert "0 of 2" in (tmp_path / "drawn.svg").read_text()
 
 
+def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ANALYSES / "precision.py"))
+    easy = {"n": 3, "sets": ((0,), (1,), (2,)), "composites": ((0, 1, 2),), "lr": 1e-2}
+    tiny = ParityTraining(**easy, each=50, width=32, steps=600, evaluate_every=20, stop_on=("composite_012",))
+    found = _drawn(script, (3, tiny), tmp_path)
+    assert {name: arm["settings"]["bf16"] for name, arm in found["arms"].items()} == {
+        "bfloat16": True,
+        "float32": False,
+    }
+    assert [arm["subtasks"]["composite_012"]["learned"] for arm in found["arms"].values()] == [3, 3]
+    ratio = found["times_as_many_in_float32"]
+    assert 0.3 < ratio["low"] <= ratio["value"] <= ratio["high"] < 3
+    assert f"float32 takes {ratio['value']:.2f}" in (tmp_path / "drawn.svg").read_text()
+
+
+def test_precision_shares_its_cells_with_the_curriculum() -> None:
+    seeds, training = runpy.run_path(str(ANALYSES / "precision.py"))["SCALES"]["paper"]
+    assert seeds == 40
+    assert store.key(asdict(replace(training, bf16=True))) == store.key(asdict(curriculum_network()))
+
+
 def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
     script = runpy.run_path(str(ANALYSES / "curriculum_controls.py"))
     quick = script["SCALES"]["quick"]

@@ -1,10 +1,14 @@
 """Whether and when networks learn: curves of loss and of what is not yet learned, fractions that learn."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from skilloc.plots.style import colour_of, figure
 
 
 def survival_curve(
@@ -116,6 +120,34 @@ def interval_rows(
     ax.grid(axis="x", color="#dddddd", lw=0.5)
     ax.set_axisbelow(True)
     return ax
+
+
+def learning_of_arms(
+    names: Sequence[str], outcomes: Sequence[Mapping[str, Any]], *, what: str, learned_below: float
+) -> Figure:
+    """Draw, for several arms, the fraction of runs that learned, the loss of every run, and when they learn.
+
+    Args:
+        names: of the arms.
+        outcomes: one per arm, as of `experiments.arms.outcome`.
+        what: the subtask that is learned.
+        learned_below: loss in bits from which it counts as learned.
+    """
+    drawn, (dots, every, rest) = figure(1, 3, height=2.5, width_ratios=(1, 1.2, 1.2))
+    colours = [colour_of(place) for place in range(len(outcomes))]
+    runs = [len(one["bits"]) for one in outcomes]
+    learned_dots(dots, names, [one["fraction"] for one in outcomes], colours=colours, runs=runs)
+    for one, colour in zip(outcomes, colours, strict=True):
+        for curve in one["curve"]:
+            every.plot(curve["examples"][1:], curve["bits"][1:], color=colour, lw=0.6, alpha=0.6)
+        survival_curve(rest, one["survival"], end=one["survival"]["end"], colour=colour)
+    every.axhline(learned_below, color="black", lw=0.5, ls=":")
+    every.set(title="loss, every seed", ylabel=f"loss on {what} (bits)", ylim=(-0.03, 1.1))
+    rest.set_title("not yet learned")
+    first = min(curve["examples"][1] for one in outcomes for curve in one["curve"])
+    for axes in (every, rest):
+        examples_axis(axes, first, max(one["survival"]["end"] for one in outcomes), label="training examples")
+    return drawn
 
 
 def examples_axis(ax: Axes, low: float, high: float, *, label: str) -> Axes:
