@@ -3,8 +3,8 @@
 Question (a control of figures 2 and 7, which are trained that way here): the same seeds with products in bfloat16 and
 in float32, all else in float32. An answer: the fraction of seeds that learn the composite (loss below 0.1 bits on
 held-out examples) in each arm, with its interval, and how many times as many examples float32 takes, by the medians
-over seeds; seeds that never learn are censored, not dropped. One seed alone says nothing: rounding is enough to
-change when it learns, as would be another order of the examples.
+over seeds; seeds that never learn are censored, not dropped. One seed alone says little: rounding is enough to
+change when it learns. Where all seeds learn, as with 24 bits, the fractions cannot differ: only the times can.
 
 Minutes on two cores: one for `--scale quick` (24 bits, 8 seeds), six for `cpu` (the same with 40 seeds); `paper` takes
 the world and network of figure 2 for 20,000 steps, 40 seeds, and shares those in bfloat16 with `curriculum.py` if both
