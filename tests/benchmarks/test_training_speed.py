@@ -4,7 +4,7 @@ All are timed in turn, in this process, in CPU seconds of one thread, at the set
 4 atoms of 4 bits and their composite, 2000 examples each, width 128, depth 3). What else runs on the machine takes its
 caches, so each round gives one ratio, and the median over rounds counts. That the fast loop learns what a plain one
 learns is shown on the same networks and examples, in a small world where every seed has the time. It is not shown at
-the setting of figure 2, where seeds differ (docs/parity.md, `analyses/precision.py --scale paper`). Run by `make bench`.
+the setting of figure 2, where seeds differ (docs/parity.md, `analyses/precision.py --scale paper`). By `make bench`.
 """
 
 import math
