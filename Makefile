@@ -18,7 +18,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="--import-mode=importlib -s" tests/benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="--import-mode=importlib -s" -m "not long" tests/benchmarks
 
 # torch first, and pinned: an unpinned torch brings gigabytes of CUDA packages.
 $(STAMP): pyproject.toml constraints.txt

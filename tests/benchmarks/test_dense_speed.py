@@ -52,6 +52,7 @@ def loop(model, batches, base, layer, position):
         (512, True, 5, 2, 200),
         (512, False, 3, 2, 60),
         (1024, True, 2, 1, 90),
+        (1024, False, 2, 1, 90),
     ],
 )
 def test_sweep_of_a_network_of_depth_3(width, compiled, rounds, sampled, least, monkeypatch):
