@@ -20,12 +20,11 @@ import numpy as np
 
 from skilloc import plots, store
 from skilloc.experiments.arms import LEARNED
-from skilloc.experiments.nonlocality import KEPT, LINE, OTHER, VARIANTS, Nonlocality
+from skilloc.experiments.nonlocality import KEPT, OTHER, PAPER, QUICK, VARIANTS, Nonlocality, curves, line_of
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.parity_unlearning import Attacked
 from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import nonlocality_network
-from skilloc.plots.style import CONTROL
+from skilloc.experiments.worlds import nonlocality_network, tiny_nonlocality_network
 from skilloc.relearning import PLAIN, RANDOM, Relearning, over_seeds, record
 
 TRAIN = "skilloc.experiments.parity:train_parity"
@@ -34,6 +33,8 @@ ATTACK = "skilloc.experiments.parity_unlearning:attack_pruned"
 CANDIDATES = ("naive pruning", "group lasso")
 SHOWN = (*CANDIDATES, RANDOM, PLAIN)
 SEEN = (*(f"parity_{i}" for i in range(6)), "composite_012")
+PRUNED = {"as trained": "random units", "group lasso": "plain finetuning"}
+"""Networks that are pruned by effects, and the first control of each."""
 SEEDS = 5
 DRAWN = 0.3
 """Weights of larger magnitude are drawn, as in the paper."""
@@ -48,18 +49,15 @@ class Scale(NamedTuple):
 
 
 FULL = Attacked("", "", "", "", "", 0.0, 0.0, rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
-TINY = replace(nonlocality_network(16, 0), n=9, sets=((0,), (1,), (2,), (3,), (4,), (5,)), each=100, steps=400, lr=5e-3)
-SHORT = Nonlocality("", "", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, each=100, finetuning=100, finetuning_each=100)
-EVERY = Nonlocality("", "", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), each=5000)
 SCALES = {
     "quick": Scale(
-        [replace(TINY, seed=seed) for seed in range(3)],
-        SHORT,
+        [tiny_nonlocality_network(seed) for seed in range(3)],
+        QUICK,
         replace(FULL, examples=200, rates=(1e-3, 1e-2), budgets=(4, 30), each=50, repair=30),
     ),
     "cpu": Scale([nonlocality_network(64, seed) for seed in range(7)], Nonlocality("", ""), FULL),
     "paper": Scale(
-        [replace(nonlocality_network(256, s), bf16=False) for s in range(5)], EVERY, replace(FULL, each=5000)
+        [replace(nonlocality_network(256, s), bf16=False) for s in range(5)], PAPER, replace(FULL, each=5000)
     ),
 }
 
@@ -76,7 +74,8 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
     for variant in VARIANTS:
         base = replace(scale.pruning, networks=str(run.folder), variant=variant)
         cells[variant] = run(MEASURE, [asdict(replace(base, network=store.key(one.spec))) for one in networks])
-    lines = {v: [_line(cell, scale.pruning.sparsities) for cell in cells[v]] for v in ("as trained", "group lasso")}
+    shown = {v: [curves(cell.arrays["accuracies"].values) for cell in cells[v]] for v in VARIANTS}
+    lines = {v: [line_of(scale.pruning.sparsities, one) or 0.0 for one in shown[v]] for v in PRUNED}
     attacks = [
         replace(
             scale.attack,
@@ -105,22 +104,10 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
         "units": [one.metrics["units"] for one in found],
         "live": {v: [cell.metrics["live"] for cell in cells[v]] for v in VARIANTS},
         "before": {v: [cell.metrics["before"] for cell in cells[v]] for v in VARIANTS},
-        "curves": {v: [_curves(cell) for cell in cells[v]] for v in VARIANTS},
-        "weights": {v: _weights(cells[v][0]) for v in ("as trained", "group lasso")},
+        "curves": shown,
+        "weights": {v: _weights(cells[v][0]) for v in PRUNED},
         "probe": record(over_seeds(parts)),
     }
-
-
-def _line(cell: store.Result, sparsities: tuple[float, ...]) -> float:
-    """Return the largest sparsity with which the kept composite comes back; 0 if it is never there."""
-    back = np.flatnonzero(cell.arrays["accuracies"].values[0, :, 1, 0] >= LINE)
-    return sparsities[back[-1]] if len(back) else 0.0
-
-
-def _curves(cell: store.Result) -> dict[str, Any]:
-    """Accuracies on the report split before and after retraining, of the composite that was retrained."""
-    values = cell.arrays["accuracies"].values  # attack sparsity step batch
-    return {"kept": values[0, :, :, 1].T.tolist(), "other": values[1, :, :, 2].T.tolist()}
 
 
 def _weights(cell: store.Result) -> list[list[list[float]]]:
@@ -131,35 +118,21 @@ def _weights(cell: store.Result) -> list[list[list[float]]]:
 def draw(found: dict[str, Any]) -> Any:
     """One network before and after group lasso, its curves, and information removed over seeds."""
     figure, axes = plots.figure(3, 2, height=8.4, height_ratios=[1.15, 1, 1])
-    pairs = (("as trained", ("random units", "never trained")), ("group lasso", ("plain finetuning", "never trained")))
-    x = -np.log10(1 - np.array(found["sparsities"]))
-    for column, (variant, controls) in enumerate(pairs):
-        plots.mlp_network(
-            axes[0, column], [np.array(w) for w in found["weights"][variant]], threshold=DRAWN, largest=2.0
-        )
+    for column, (variant, control) in enumerate(PRUNED.items()):
+        weights = [np.array(w) for w in found["weights"][variant]]
+        plots.mlp_network(axes[0, column], weights, threshold=DRAWN, largest=2.0)
         axes[0, column].set_title(f"{variant}: weights above {DRAWN}")
-        ax, own = axes[1, column], found["curves"][variant][0]
-        for name, colour, label in (("kept", plots.colour_of(0), "012"), ("other", plots.colour_of(1), "345")):
-            ax.plot(x, own[name][1], color=colour, label=f"{label}, retrained on it")
-            ax.plot(x, own[name][0], color=colour, lw=0.8, ls=(0, (2, 1.5)), label=f"{label}, not retrained")
-        for control, dashes in zip(controls, ((0, (4, 1.5)), (0, (1, 1))), strict=True):
-            ax.plot(
-                x, found["curves"][control][0]["other"][1], color=CONTROL, lw=1.1, ls=dashes, label=f"345, {control}"
-            )
-        ax.axvline(-np.log10(1 - found["lines"][variant][0]), color=plots.colour_of(2), lw=1.0, label="98 % line")
-        shown = [s for s in (0, 0.5, 0.8, 0.9, 0.96, 0.98) if s <= max(found["sparsities"])]
-        ax.set_xticks([-np.log10(1 - s) for s in shown], [f"{s:.0%}" for s in shown])
-        ax.set(
-            xlabel="units dropped",
-            ylabel="accuracy",
-            ylim=(0.45, 1.02),
-            title=f"{variant}, seed {found['seeds'][0]}: pruned",
-        )
-        _legend_below(ax)
+        own = found["curves"][variant][0]
+        controls = {f"345, {name}": found["curves"][name][0]["other"][1] for name in (control, "never trained")}
+        before, after = ({"012": own["kept"][when], "345": own["other"][when]} for when in (0, 1))
+        line = found["lines"][variant][0]
+        plots.retraining_curves(axes[1, column], found["sparsities"], before, after, controls, line=line)
+        axes[1, column].set_title(f"{variant}, seed {found['seeds'][0]}: pruned")
+        _legend_below(axes[1, column])
     probe = found["probe"]
     names = list(probe["models"])
-    curves = [probe["models"][name]["sizes"][0] for name in names]
-    value, low, high = (np.array([c["loss"][end] for c in curves], dtype=float) for end in ("value", "low", "high"))
+    ends = [probe["models"][name]["sizes"][0]["loss"] for name in names]
+    value, low, high = (np.array([one[end] for one in ends], dtype=float) for end in ("value", "low", "high"))
     plots.recovery_curves(axes[2, 0], probe["steps"], value, low, high, names, chance=probe["chance"])
     axes[2, 0].set_title(f"345 under attack, {len(probe['seeds'])} seeds")
     _legend_below(axes[2, 0])

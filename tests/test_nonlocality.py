@@ -14,6 +14,8 @@ from skilloc.experiments.nonlocality import (
     VARIANTS,
     Nonlocality,
     count_at,
+    curves,
+    line_of,
     magnitudes,
     measure_nonlocality,
     open_network,
@@ -177,16 +179,26 @@ def test_networks_that_did_not_learn_are_left_out(scripts, scale, run, nonlocali
         measure(scale, run)
 
 
-def test_the_line_is_chosen_on_the_selection_split(scripts, nonlocality):
-    line = scripts["pruning_nonlocality"]["_line"]
+def test_the_line_is_chosen_on_the_selection_split(nonlocality):
     values = np.zeros((2, 3, 2, 3))
     values[0, :, 1, 0] = [0.99, 0.98, 0.97]
-    cell = store.Result({}, {}, {"accuracies": store.Labelled(values, ("attack", "sparsity", "step", "batch"), {})})
-    assert line(cell, SPARSITIES) == 0.5
+    assert line_of(SPARSITIES, curves(values)) == 0.5
+    values[0, :, 1, 0] = [0.99, 0.97, 0.98]  # the last one, not the first that is below
+    assert line_of(SPARSITIES, curves(values)) == 0.9
     values[0, :, 1, 0] = 0.5
     values[0, :, 1, 1:] = 1.0
-    assert line(cell, SPARSITIES) == 0.0
+    assert line_of(SPARSITIES, curves(values)) is None
     assert set(nonlocality["lines"]) == {"as trained", "group lasso"}
+
+
+def test_curves_are_of_each_composite_under_its_own_retraining_on_the_report_split(cells):
+    accuracies = cells["as trained"].arrays["accuracies"]
+    assert accuracies.dims == ("attack", "sparsity", "step", "batch")
+    shown = curves(accuracies.values)
+    for place, name in enumerate((KEPT, OTHER)):
+        batch = accuracies.coords["batch"].index(name)
+        wanted = [[row[step][batch] for row in accuracies.values[place].tolist()] for step in (0, 1)]
+        assert shown["kept" if name == KEPT else "other"] == wanted
 
 
 def test_widths_have_a_line_per_seed_or_none(scripts, scale, widths):

@@ -1,11 +1,12 @@
 """Pruned parity networks, what retraining brings back at every sparsity, and what it brings back to their controls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from skilloc.experiments.specs import settings_of
 
@@ -57,6 +58,11 @@ class Nonlocality:
             raise ValueError(f'unknown `variant` "{self.variant}"; use one of {", ".join(VARIANTS)}')
 
 
+QUICK = Nonlocality("", "", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, each=100, finetuning=100, finetuning_each=100)
+PAPER = Nonlocality("", "", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), each=5000)
+"""How networks are pruned and retrained in seconds, and in the paper."""
+
+
 def measure_nonlocality(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelled]]":
     """Prune a network by the effects of its neurons on one composite, to every sparsity, and retrain what is left.
 
@@ -97,6 +103,37 @@ def measure_nonlocality(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[
         "widths_at": [[int(mask.keep[mask.units.span(h)].sum()) for h in mask.units.hooks] for mask in masks],
     }
     return metrics, arrays
+
+
+def curves(accuracies: Float[np.ndarray, "attack sparsity step batch"]) -> dict[str, Any]:
+    """Return what is shown of `measure_nonlocality`: each composite's accuracy before and after retraining on it.
+
+    Args:
+        accuracies: as it measured them.
+
+    Returns:
+        `kept` and `other`, each the values by sparsity before and after, on the report split; and `selection`, those of
+        the kept composite after retraining, on the selection split. JSON only.
+    """
+    return {
+        "selection": accuracies[0, :, 1, 0].tolist(),
+        "kept": accuracies[0, :, :, 1].T.tolist(),
+        "other": accuracies[1, :, :, 2].T.tolist(),
+    }
+
+
+def line_of(sparsities: Sequence[float], shown: Mapping[str, Any]) -> float | None:
+    """Return the largest sparsity at which the kept composite comes back to `LINE`, by the selection split.
+
+    Args:
+        sparsities: in the order of the values.
+        shown: as of `curves`.
+
+    Returns:
+        The sparsity; None if the composite is never there, not even in the whole network.
+    """
+    back = [share for share, accuracy in zip(sparsities, shown["selection"], strict=True) if accuracy >= LINE]
+    return max(back, default=None)
 
 
 def _recovered(

@@ -17,6 +17,7 @@ from skilloc.plots.kept import kept_curves
 from skilloc.plots.matrices import entanglement_matrix, removal_matrix
 from skilloc.plots.network import mlp_network
 from skilloc.plots.relearning import recovery_curves
+from skilloc.plots.retraining import retraining_curves
 from skilloc.plots.style import NARROW, WIDE, colour_of, figure, style
 from skilloc.plots.units import colour_bar, effect_norm, unit_map
 
@@ -40,6 +41,7 @@ __all__ = [
     "recovery_curves",
     "removal_curves",
     "removal_matrix",
+    "retraining_curves",
     "score_dots",
     "sorted_curves",
     "style",
