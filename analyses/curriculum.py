@@ -17,6 +17,7 @@ import numpy as np
 from skilloc import plots
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.script import Run, analyse
+from skilloc.experiments.worlds import curriculum_network
 from skilloc.intervals import proportion_interval, survival
 from skilloc.plots.learning import examples_axis, survival_curve
 from skilloc.plots.style import CONTROL
@@ -24,17 +25,7 @@ from skilloc.plots.style import CONTROL
 CELL = "skilloc.experiments.parity:train_parity"
 LEARNED = 0.1
 SMALL = ParityTraining(steps=5000, stop_on=("composite_012",))
-LARGE = ParityTraining(
-    n=64,
-    sets=tuple(tuple(range(4 * i, 4 * i + 4)) for i in range(4)),
-    composites=((0, 1, 2, 3),),
-    each=2000,
-    width=128,
-    steps=20_000,
-    lr=1e-3,
-    stop_on=("composite_0123",),
-    bf16=True,
-)
+LARGE = curriculum_network()
 Arms = tuple[int, dict[str, ParityTraining]]
 SCALES: dict[str, Arms] = {
     # Composite alone: as many examples per step in all, so four times as many of the composite.

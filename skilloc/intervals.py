@@ -1,4 +1,4 @@
-"""Intervals over seeds: of a proportion, of a mean, and of the time to an event that some runs never reach."""
+"""Intervals over seeds: of proportions and their differences, of a mean, of the time to what may never happen."""
 
 from typing import NamedTuple
 
@@ -55,6 +55,27 @@ def proportion_interval(successes: int, trials: int) -> Interval:
     # At the ends, rounding would leave the end itself out.
     low = 0.0 if successes == 0 else float(centre - half)
     return Interval(found, low, 1.0 if successes == trials else float(centre + half))
+
+
+def proportion_difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
+    """Return the difference p - q of two proportions, with the square-and-add interval [Newcombe 1998, method 10].
+
+        d - sqrt((p - p_low)^2 + (q_high - q)^2)  to  d + sqrt((p_high - p)^2 + (q - q_low)^2),  d = p - q
+
+    with Wilson's intervals of both. The two must be independent: of other runs, or of the same seeds where these say
+    nothing about the outcome. It is not empty at 0 of n or n of n.
+
+    Args:
+        first: successes and trials behind p.
+        second: those behind q.
+
+    Raises:
+        ValueError: as `proportion_interval`.
+    """
+    p, q = proportion_interval(*first), proportion_interval(*second)
+    below, above = np.hypot(p.value - p.low, q.high - q.value), np.hypot(p.high - p.value, q.value - q.low)
+    found = p.value - q.value
+    return Interval(found, float(found - below), float(found + above))
 
 
 def mean_interval(values: Float[np.ndarray, " seed"]) -> Interval:

@@ -201,11 +201,15 @@ def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
     assert [arm["subtasks"]["composite_012"]["learned"] for arm in found["arms"].values()] == [3, 3]
     ratio = found["times_as_many_in_float32"]
     assert 0.3 < ratio["low"] <= ratio["value"] <= ratio["high"] < 3
-    assert f"float32 takes {ratio['value']:.2f}" in (tmp_path / "drawn.svg").read_text()
+    more = found["more_often_in_bfloat16"]
+    assert more["low"] < more["value"] == 0 < more["high"]
+    picture = (tmp_path / "drawn.svg").read_text()
+    assert f"float32 takes {ratio['value']:.2f}" in picture
+    assert f"by 0.00 [{more['low']:.2f}, {more['high']:.2f}]" in picture
 
 
 def test_precision_shares_its_cells_with_the_curriculum() -> None:
-    seeds, training = runpy.run_path(str(ANALYSES / "precision.py"))["SCALES"]["paper"]
+    seeds, training = runpy.run_path(str(ANALYSES / "precision.py"))["SCALES"]["cpu"]
     assert seeds == 40
     assert store.key(asdict(replace(training, bf16=True))) == store.key(asdict(curriculum_network()))
 

@@ -3,7 +3,7 @@ from math import comb, exp, log, sqrt
 import numpy as np
 import pytest
 
-from skilloc.intervals import mean_interval, proportion_interval, survival, t_quantile
+from skilloc.intervals import mean_interval, proportion_difference, proportion_interval, survival, t_quantile
 
 Z = 1.96
 
@@ -34,6 +34,39 @@ def test_wilsons_interval_covers_at_its_nominal_rate() -> None:
     ]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.008)
     assert min(covered) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    # Newcombe's own examples, but for the last: at 0 of n both, the ends are Wilson's upper end.
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+        ((0, 40), (0, 40), -0.0876, 0.0876),
+    ],
+)
+def test_the_difference_of_proportions_has_its_published_intervals(
+    first: tuple[int, int], second: tuple[int, int], low: float, high: float
+) -> None:
+    found = proportion_difference(first, second)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    value, low, high = proportion_difference(second, first)
+    assert (-value, -high, -low) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(("p", "q"), [(0.8, 0.65), (0.9, 0.9), (0.3, 0.1)])
+def test_the_difference_of_proportions_covers_at_its_nominal_rate(p: float, q: float) -> None:
+    # No simulation: the coverage is a sum over all pairs of outcomes.
+    def chance(k: int, rate: float) -> float:
+        return comb(40, k) * rate**k * (1 - rate) ** (40 - k)
+
+    covered = 0.0
+    for a in range(41):
+        for b in range(41):
+            found = proportion_difference((a, 40), (b, 40))
+            covered += chance(a, p) * chance(b, q) * (found.low <= p - q <= found.high)
+    assert 0.93 <= covered <= 0.995
 
 
 def test_quantiles_of_student_lie_between_and_at_the_tables_entries() -> None:
