@@ -57,24 +57,32 @@ def proportion_interval(successes: int, trials: int) -> Interval:
     return Interval(found, low, 1.0 if successes == trials else float(centre + half))
 
 
-def proportion_difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
-    """Return the difference p - q of two proportions, with the square-and-add interval [Newcombe 1998, method 10].
+def paired_difference(first: Bool[np.ndarray, " run"], second: Bool[np.ndarray, " run"]) -> Interval:
+    """Return the difference p - q of two proportions of the same runs, with its square-and-add interval.
 
-        d - sqrt((p - p_low)^2 + (q_high - q)^2)  to  d + sqrt((p_high - p)^2 + (q - q_low)^2),  d = p - q
+        d - sqrt(a^2 - 2 r a b + b^2)  to  d + sqrt(c^2 - 2 r c e + e^2),    d = p - q,
+        a = p - p_low,  b = q_high - q,  c = p_high - p,  e = q - q_low
 
-    with Wilson's intervals of both. The two must be independent: of other runs, or of the same seeds where these say
-    nothing about the outcome. It is not empty at 0 of n or n of n.
+    with Wilson's intervals of both, and r the correlation of the two outcomes, corrected for continuity where it is
+    positive, and 0 where one of them is the same in all runs [Newcombe 1998, Statistics in Medicine 17, 2635, method
+    10]. The interval is not empty where all runs agree.
 
     Args:
-        first: successes and trials behind p.
-        second: those behind q.
+        first: outcomes behind p.
+        second: those behind q, of the same runs in the same order.
 
     Raises:
-        ValueError: as `proportion_interval`.
+        ValueError: if there are no runs, or the two differ in length.
     """
-    p, q = proportion_interval(*first), proportion_interval(*second)
-    below, above = np.hypot(p.value - p.low, q.high - q.value), np.hypot(p.high - p.value, q.value - q.low)
-    found = p.value - q.value
+    n = len(first)
+    if not n or n != len(second):
+        raise ValueError(f"`first` has {n} runs and `second` {len(second)}; pass both for each run")
+    p, q = (proportion_interval(int(outcomes.sum()), n) for outcomes in (first, second))
+    alike = float((first & second).sum() * (~first & ~second).sum() - (first & ~second).sum() * (~first & second).sum())
+    spread = n**2 * np.sqrt(p.value * (1 - p.value) * q.value * (1 - q.value))
+    r = (max(alike - n / 2, 0.0) if alike > 0 else alike) / spread if spread else 0.0
+    found, a, b, c, e = p.value - q.value, p.value - p.low, q.high - q.value, p.high - p.value, q.value - q.low
+    below, above = np.sqrt(a**2 - 2 * r * a * b + b**2), np.sqrt(c**2 - 2 * r * c * e + e**2)
     return Interval(found, float(found - below), float(found + above))
 
 

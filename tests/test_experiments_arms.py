@@ -205,7 +205,7 @@ def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
     assert more["low"] < more["value"] == 0 < more["high"]
     picture = (tmp_path / "drawn.svg").read_text()
     assert f"float32 takes {ratio['value']:.2f}" in picture
-    assert f"by 0.00 [{more['low']:.2f}, {more['high']:.2f}]" in picture
+    assert f"larger by 0.00 [{more['low']:.2f}, {more['high']:.2f}]" in picture
 
 
 def test_precision_shares_its_cells_with_the_curriculum() -> None:

@@ -3,7 +3,7 @@ from math import comb, exp, log, sqrt
 import numpy as np
 import pytest
 
-from skilloc.intervals import mean_interval, proportion_difference, proportion_interval, survival, t_quantile
+from skilloc.intervals import mean_interval, paired_difference, proportion_interval, survival, t_quantile
 
 Z = 1.96
 
@@ -36,36 +36,43 @@ def test_wilsons_interval_covers_at_its_nominal_rate() -> None:
     assert min(covered) > 0.9
 
 
+def outcomes(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes of runs that succeeded both times, only the first time, only the second time, and never."""
+    counts = (both, first, second, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
 @pytest.mark.parametrize(
-    ("first", "second", "low", "high"),
-    # Newcombe's own examples, but for the last: at 0 of n both, the ends are Wilson's upper end.
+    ("counts", "low", "high"),
+    # Newcombe's own example (correlation below 0); one with it above 0, by hand: r = (26 * 5 - 7 * 2 - 20) / sqrt(33 *
+    # 7 * 28 * 12) = 0.3446; and all alike, where the ends are those of two independent proportions.
     [
-        ((56, 70), (48, 80), 0.0524, 0.3339),
-        ((9, 10), (3, 10), 0.1705, 0.8090),
-        ((10, 10), (0, 20), 0.6791, 1.0),
-        ((0, 40), (0, 40), -0.0876, 0.0876),
+        ((36, 12, 2, 0), 0.0569, 0.3404),
+        ((26, 7, 2, 5), -0.0273, 0.2738),
+        ((40, 0, 0, 0), -0.0876, 0.0876),
     ],
 )
-def test_the_difference_of_proportions_has_its_published_intervals(
-    first: tuple[int, int], second: tuple[int, int], low: float, high: float
-) -> None:
-    found = proportion_difference(first, second)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
-    value, low, high = proportion_difference(second, first)
+def test_the_paired_difference_has_its_known_values(counts: tuple[int, ...], low: float, high: float) -> None:
+    first, second = outcomes(*counts)
+    found = paired_difference(first, second)
+    assert found.value == pytest.approx((counts[1] - counts[2]) / sum(counts))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)
+    value, low, high = paired_difference(second, first)
     assert (-value, -high, -low) == pytest.approx(found)
 
 
-@pytest.mark.parametrize(("p", "q"), [(0.8, 0.65), (0.9, 0.9), (0.3, 0.1)])
-def test_the_difference_of_proportions_covers_at_its_nominal_rate(p: float, q: float) -> None:
-    # No simulation: the coverage is a sum over all pairs of outcomes.
-    def chance(k: int, rate: float) -> float:
-        return comb(40, k) * rate**k * (1 - rate) ** (40 - k)
-
-    covered = 0.0
-    for a in range(41):
-        for b in range(41):
-            found = proportion_difference((a, 40), (b, 40))
-            covered += chance(a, p) * chance(b, q) * (found.low <= p - q <= found.high)
+@pytest.mark.parametrize("rates", [(0.6, 0.2, 0.05, 0.15), (0.64, 0.16, 0.16, 0.04), (0.5, 0.05, 0.05, 0.4)])
+def test_the_paired_difference_covers_at_its_nominal_rate(rates: tuple[float, ...]) -> None:
+    # No simulation: the coverage is a sum over all tables of 20 runs.
+    covered, n = 0.0, 20
+    for a in range(n + 1):
+        for b in range(n + 1 - a):
+            for c in range(n + 1 - a - b):
+                counts = (a, b, c, n - a - b - c)
+                ways = comb(n, a) * comb(n - a, b) * comb(n - a - b, c)
+                found = paired_difference(*outcomes(*counts))
+                chance = ways * np.prod([rate**count for rate, count in zip(rates, counts, strict=True)])
+                covered += chance * (found.low <= rates[1] - rates[2] <= found.high)
     assert 0.93 <= covered <= 0.995
 
 
@@ -150,3 +157,5 @@ def test_nothing_is_refused() -> None:
         mean_interval(np.array([]))
     with pytest.raises(ValueError, match="pass both for each run"):
         survival(np.array([]), np.array([], bool))
+    with pytest.raises(ValueError, match="pass both for each run"):
+        paired_difference(np.array([], bool), np.array([], bool))
