@@ -5,7 +5,8 @@ All are timed in turn, in this process, in CPU seconds of one thread, at the set
 caches, so each round gives one ratio, and the median over rounds counts. That the fast loop learns what a plain one
 learns is compared on the same networks and examples. In a small world the same seeds learn. At the setting of figure 2
 rounding decides which do: there the fast loop is held to be as close to the plain one as that is to itself with the
-examples of each batch in another order (the rest is statistics: analyses/precision.py). Run by `make bench`, without the run-time type checks of other tests.
+examples of each batch in another order (the rest is statistics: analyses/precision.py). Run by `make bench`, without
+the run-time type checks of other tests.
 """
 
 import math
