@@ -114,7 +114,7 @@ class Setting:
         return model, parity_stream(subtasks.values(), self.each, seed=seed), held_out
 
 
-LEARNED, EVERY = 0.1 * math.log(2), 250
+LEARNED, EVERY = 0.02 * math.log(2), 250
 
 
 def autograd_learns(setting, seed):
@@ -155,7 +155,8 @@ LARGE = Setting(64, 4, 4, 128, 2000, 1e-3, 20_000, 4)
         pytest.param(
             LARGE,
             id="figure 2",
-            marks=[pytest.mark.long, pytest.mark.xfail(reason="rounding decides which seeds learn: see the next test")],
+            # One that passes here would be chance.
+            marks=[pytest.mark.long, pytest.mark.xfail(strict=True, reason="rounding decides which learn: see below")],
         ),
     ],
 )
