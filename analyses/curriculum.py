@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots
+from skilloc.experiments.arms import LEARNED
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.script import Run, analyse
 from skilloc.experiments.worlds import curriculum_network
@@ -23,7 +24,6 @@ from skilloc.plots.learning import examples_axis, survival_curve
 from skilloc.plots.style import CONTROL
 
 CELL = "skilloc.experiments.parity:train_parity"
-LEARNED = 0.1
 SMALL = ParityTraining(steps=5000, stop_on=("composite_012",))
 LARGE = curriculum_network()
 Arms = tuple[int, dict[str, ParityTraining]]

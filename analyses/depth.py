@@ -13,7 +13,7 @@ all steps and 40 seeds, for a cluster.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from skilloc.experiments.arms import LEARNED, Arm, run_arms
+from skilloc.experiments.arms import LEARNED, Arm, note_of, run_arms
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.script import Run, analyse
 from skilloc.experiments.worlds import curriculum_network
@@ -56,14 +56,10 @@ def draw(found: dict[str, Any]) -> Any:
         f"{name}\nwidth {arm['settings']['width']}, {arm['parameters']:,} parameters" for name, arm in arms.items()
     ]
     outcomes = [arm["subtasks"][subtask] for arm in arms.values()]
-    figure = learning_of_arms(names, outcomes, what=subtask.replace("_", " "), learned_below=found["learned_below"])
-    settings = arms["depth 3"]["settings"]
-    figure.supxlabel(
-        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {found['steps']:,} "
-        "steps; bars and bands: 95 % over seeds",
-        fontsize=6.5,
+    note = note_of(arms["depth 3"]["settings"])
+    return learning_of_arms(
+        names, outcomes, what=subtask.replace("_", " "), learned_below=found["learned_below"], note=note
     )
-    return figure
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skilloc.experiments.arms import LEARNED, Arm, run_arms, speed_up
+from skilloc.experiments.arms import LEARNED, Arm, note_of, run_arms, speed_up
 from skilloc.experiments.parity import ParityTraining
 from skilloc.experiments.script import Run, analyse
 from skilloc.experiments.worlds import curriculum_network
@@ -51,18 +51,16 @@ def draw(found: dict[str, Any]) -> Any:
     """The fraction of seeds that learn the composite; its loss on every seed; the fraction that has not learned it."""
     subtask, arms, ratio = found["subtask"], found["arms"], found["times_as_many_in_float32"]
     outcomes = [arm["subtasks"][subtask] for arm in arms.values()]
-    figure = learning_of_arms(
-        list(arms), outcomes, what=subtask.replace("_", " "), learned_below=found["learned_below"]
-    )
-    settings, more = arms["float32"]["settings"], found["more_often_in_bfloat16"]
-    figure.supxlabel(
-        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {found['steps']:,} "
-        f"steps.\nIn bfloat16 the fraction that learns is larger by {more['value']:.2f} [{more['low']:.2f}, "
+    more = found["more_often_in_bfloat16"]
+    note = (
+        f"{note_of(arms['float32']['settings'])}\n"
+        f"In bfloat16 the fraction that learns is larger by {more['value']:.2f} [{more['low']:.2f}, "
         f"{more['high']:.2f}]; float32 takes {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times as "
-        "many examples.",
-        fontsize=6.5,
+        "many examples"
     )
-    return figure
+    return learning_of_arms(
+        list(arms), outcomes, what=subtask.replace("_", " "), learned_below=found["learned_below"], note=note
+    )
 
 
 if __name__ == "__main__":

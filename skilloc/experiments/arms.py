@@ -62,6 +62,14 @@ def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
     return found
 
 
+def note_of(settings: Mapping[str, Any]) -> str:
+    """Return how the runs of an arm were trained, for a figure, from its record."""
+    return (
+        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {settings['steps']:,} "
+        "steps; bars and bands: 95 % over seeds"
+    )
+
+
 def parameters(training: ParityTraining) -> int:
     """Return the number of weights and biases of a network."""
     widths = (len(training.sets) + training.n, *(training.width,) * (training.depth - 1), 2)

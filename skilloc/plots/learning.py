@@ -123,7 +123,7 @@ def interval_rows(
 
 
 def learning_of_arms(
-    names: Sequence[str], outcomes: Sequence[Mapping[str, Any]], *, what: str, learned_below: float
+    names: Sequence[str], outcomes: Sequence[Mapping[str, Any]], *, what: str, learned_below: float, note: str
 ) -> Figure:
     """Draw, for several arms, the fraction of runs that learned, the loss of every run, and when they learn.
 
@@ -132,6 +132,7 @@ def learning_of_arms(
         outcomes: one per arm, as of `experiments.arms.outcome`.
         what: the subtask that is learned.
         learned_below: loss in bits from which it counts as learned.
+        note: what was measured, below the axes.
     """
     drawn, (dots, every, rest) = figure(1, 3, height=2.5, width_ratios=(1, 1.2, 1.2))
     colours = [colour_of(place) for place in range(len(outcomes))]
@@ -147,6 +148,7 @@ def learning_of_arms(
     first = min(curve["examples"][1] for one in outcomes for curve in one["curve"])
     for axes in (every, rest):
         examples_axis(axes, first, max(one["survival"]["end"] for one in outcomes), label="training examples")
+    drawn.supxlabel(note, fontsize=6.5)
     return drawn
 
 
