@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.study.measure import measure as measure
     from skilloc.study.settings import Settings as Settings
-    from skilloc.tasks import Batch as Batch
+    from skilloc.tasks import Examples as Examples
     from skilloc.tasks import Subtask as Subtask
     from skilloc.tasks.parity import parity_stream as parity_stream
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
@@ -116,7 +116,7 @@ _HOMES = {
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),
     "skilloc.study.settings": ("Settings",),
-    "skilloc.tasks": ("Batch", "Subtask"),
+    "skilloc.tasks": ("Examples", "Subtask"),
     "skilloc.tasks.parity": ("parity_stream", "parity_subtasks"),
     "skilloc.tasks.stream": ("stream",),
     "skilloc.tasks.text": ("documents", "text_subtask"),

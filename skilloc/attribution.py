@@ -36,7 +36,7 @@ from skilloc.intervene import (
     record,
     widest,
 )
-from skilloc.tasks import IGNORE, Batch
+from skilloc.tasks import IGNORE, Examples
 from skilloc.units import Units, kind_of
 
 PerUnit = dict[str, Tensor]
@@ -45,7 +45,7 @@ PerUnit = dict[str, Tensor]
 
 def attribution_effects(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     *,
     reference: Reference | Float[np.ndarray, "unit"] | None = None,
@@ -74,7 +74,7 @@ def attribution_effects(
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
 
-    def estimate(batch: Batch, held: Reference, rows: slice) -> tuple[Tensor, PerUnit]:
+    def estimate(batch: Examples, held: Reference, rows: slice) -> tuple[Tensor, PerUnit]:
         return _first_and_curvature(model, batch, units, held, rows, curvature, generator)
 
     return _estimated(model, batches, units, reference, folds, select, made, estimate)
@@ -82,7 +82,7 @@ def attribution_effects(
 
 def integrated_gradients_effects(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     *,
     reference: Reference | Float[np.ndarray, "unit"] | None = None,
@@ -116,7 +116,7 @@ def integrated_gradients_effects(
     made = {"method": "integrated gradients", "steps": steps}
     removed: list[Tensor] = []
 
-    def estimate(batch: Batch, held: Reference, rows: slice) -> tuple[Tensor, PerUnit]:
+    def estimate(batch: Examples, held: Reference, rows: slice) -> tuple[Tensor, PerUnit]:
         found: PerUnit = {}
         gone = []
         for hook in tqdm(units.hooks, desc="integrating", disable=None, leave=False):
@@ -140,13 +140,13 @@ def integrated_gradients_effects(
 
 def _estimated(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     reference: Any,
     folds: int,
     select: np.ndarray | None,
     made: Mapping[str, Any],
-    estimate: Callable[[Batch, Reference, slice], tuple[Tensor, PerUnit]],
+    estimate: Callable[[Examples, Reference, slice], tuple[Tensor, PerUnit]],
 ) -> Effects:
     """Collect an estimator's values over blocks of examples, and bring them into folds."""
     folded: Folded = fold(batches, folds)
@@ -155,7 +155,7 @@ def _estimated(
     folded = folded.to(next(model.parameters()).device)
     base, parts = [], []
     for rows in blocks_of_rows(folded.batch, widest(model)):
-        losses, found = estimate(Batch(folded.batch.inputs[rows], folded.batch.targets[rows]), held, rows)
+        losses, found = estimate(Examples(folded.batch.inputs[rows], folded.batch.targets[rows]), held, rows)
         base.append(losses)
         parts.append(torch.cat([found[hook] for hook in units.hooks], dim=1))
     baseline = folded.mean(torch.cat(base).cpu().numpy())
@@ -172,7 +172,7 @@ def _only(values: np.ndarray, select: np.ndarray | None) -> np.ndarray:
 
 
 def _first_and_curvature(
-    model: Any, batch: Batch, units: Units, held: Reference, rows: slice, draws: int, generator: torch.Generator
+    model: Any, batch: Examples, units: Units, held: Reference, rows: slice, draws: int, generator: torch.Generator
 ) -> tuple[Tensor, PerUnit]:
     losses, graph, found = _gradients(model, batch, list(units.hooks), held, rows, shift=0.0, keep=draws > 0)
     if graph is None:
@@ -187,7 +187,7 @@ def _first_and_curvature(
 class _Graph:
     """A forward pass that can be gone back through several times."""
 
-    def __init__(self, logits: Tensor, batch: Batch, deltas: PerUnit, leaves: PerUnit) -> None:
+    def __init__(self, logits: Tensor, batch: Examples, deltas: PerUnit, leaves: PerUnit) -> None:
         self.logits, self.batch, self.deltas, self.leaves = logits, batch, deltas, leaves
         self.probabilities = logits.detach().float().softmax(dim=-1)
 
@@ -218,13 +218,13 @@ def _over_positions(product: Tensor, hook: str) -> Tensor:
     return per_unit.reshape(len(per_unit), -1, per_unit.shape[-1]).sum(dim=1)
 
 
-def _scored(batch: Batch) -> Float64[Tensor, "example"]:
+def _scored(batch: Examples) -> Float64[Tensor, "example"]:
     """Return the number of scored targets of each example."""
     return (batch.targets != IGNORE).reshape(len(batch), -1).sum(dim=1).double()
 
 
 def _gradients(
-    model: Any, batch: Batch, hooks: list[str], held: Reference, rows: slice, *, shift: float, keep: bool = True
+    model: Any, batch: Examples, hooks: list[str], held: Reference, rows: slice, *, shift: float, keep: bool = True
 ) -> tuple[Tensor, _Graph | None, PerUnit]:
     """Return the losses, the graph, and per hook delta . gradient of the example's mean loss.
 

@@ -27,7 +27,7 @@ from skilloc.study.report import Record, about, calibration_record, locality_rec
 from skilloc.study.settings import Settings
 from skilloc.study.summary import summarise
 from skilloc.study.tracing import Choice, trace_study
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.text import BUILTIN
 
 SETTINGS = Settings(sequences=24, length=32)
@@ -86,7 +86,7 @@ def run_demo(
 
 def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, settings: Settings, folder: Path) -> None:
     """Estimate the effects that are known exactly."""
-    batches: dict[str, Batch] = draw(subtasks, settings)
+    batches: dict[str, Examples] = draw(subtasks, settings)
     held = reference_of(opened, subtasks, batches, effects.units, settings)
     estimate = attribution_effects(
         opened.model, batches, effects.units, reference=held, folds=settings.folds, curvature=settings.curvature

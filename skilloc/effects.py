@@ -1,8 +1,8 @@
 """The labelled effects: what a model loses when it loses a unit.
 
-    effect[fold, subtask, unit] = mean over the fold's examples of (loss without the unit - loss with it), in nats
+    effect[fold, subtask, unit] = mean over the fold's examples of (loss without the unit - loss with it)
 
-Positive means that the subtask needs the unit. Effects are stored signed and per fold, never as a magnitude, so that
+in the unit of the loss that was asked about (nats, logits, a share). Positive means that the subtask needs the unit. Effects are stored signed and per fold, never as a magnitude, so that
 every later number can have an error bar. A unit that was not measured is NaN. Everything from here on is numpy.
 """
 
@@ -23,12 +23,13 @@ class Effects:
     """Effects of units on subtasks, with what made them.
 
     Attributes:
-        values: nats, on `fold subtask unit`; NaN where a unit was not measured.
-        baseline: loss of the untouched model in nats, on `fold subtask`.
+        values: in the unit of the loss, on `fold subtask unit`; NaN where a unit was not measured.
+        baseline: loss of the untouched model, on `fold subtask`.
         subtasks: names on the subtask axis.
         units: the unit axis.
         exact: True where the effect was measured by ablation, False where it is an estimate, on `unit`.
-        made: what made the effects: method, reference, model, tokens, versions. JSON only.
+        made: what made the effects: method, reference, model, tokens, loss, versions. JSON only.
+        unit: of the loss: "nats", "logits", "share" or a user's own.
 
     Raises:
         ValueError: if the parts do not belong together.
@@ -40,6 +41,7 @@ class Effects:
     units: Units
     exact: Bool[np.ndarray, "unit"]
     made: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "nats"
 
     def __post_init__(self) -> None:
         folds = len(self.values)
@@ -79,7 +81,10 @@ class Effects:
         Raises:
             ValueError: if the two are not about the same subtasks, units and folds.
         """
-        same = (self.subtasks, self.units, self.values.shape) == (exact.subtasks, exact.units, exact.values.shape)
+        same = (
+            all(getattr(self, name) == getattr(exact, name) for name in ("subtasks", "units", "unit"))
+            and self.values.shape == exact.values.shape
+        )
         if not same:
             raise ValueError(
                 f"`exact` is about {exact.subtasks} in {len(exact.values)} folds and these effects about "
@@ -93,6 +98,7 @@ class Effects:
             units=self.units,
             exact=np.where(better, exact.exact, self.exact),
             made={**self.made, "overlay": dict(exact.made)},
+            unit=self.unit,
         )
 
     def save(self, folder: Path | str) -> None:
@@ -103,7 +109,8 @@ class Effects:
             "baseline": store.Labelled(self.baseline, ("fold", "subtask"), {"fold": folds, "subtask": names}),
             "exact": store.Labelled(self.exact, ("unit",), {}),
         }
-        spec = {"what": "effects", "subtasks": names, "units": self.units.record(), "made": dict(self.made)}
+        spec = {"what": "effects", "subtasks": names, "units": self.units.record(), "unit": self.unit}
+        spec["made"] = dict(self.made)
         metrics = {
             "measured": int(self.measured.sum()),
             "exact": int((self.exact & self.measured).sum()),
@@ -132,4 +139,5 @@ class Effects:
             units=Units.from_record(result.spec["units"]),
             exact=result.arrays["exact"].values,
             made=result.spec["made"],
+            unit=result.spec.get("unit", "nats"),
         )

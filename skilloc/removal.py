@@ -21,7 +21,7 @@ from skilloc.effects import Effects
 from skilloc.intervene import Reference, as_reference
 from skilloc.locality import Scores
 from skilloc.masks import Mask, drop_top, matched_random, top
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Removal:
 
 def removal_effects(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     effects: Effects,
     *,
     sizes: Sequence[int],
@@ -167,7 +167,7 @@ class Interactions:
 
 def pair_interactions(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     effects: Effects,
     *,
     subtask: str,
@@ -212,7 +212,7 @@ def pair_interactions(
     return Interactions(tuple(units.names[u] for u in chosen), scores)
 
 
-def _in_order(effects: Effects, batches: Mapping[str, Batch]) -> dict[str, Batch]:
+def _in_order(effects: Effects, batches: Mapping[str, Examples]) -> dict[str, Examples]:
     """Return the batches in the order of the effects' subtasks, if they are those that the effects were measured on."""
     tokens = {name: batch.digest for name, batch in batches.items()}
     if effects.made.get("tokens") != tokens:

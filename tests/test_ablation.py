@@ -18,11 +18,11 @@ from skilloc.intervene import (
 from skilloc.masks import Mask, drop_top, matched_random, sample
 from skilloc.models.language import open_model
 from skilloc.models.weights import units_of, zeroed
-from skilloc.tasks import IGNORE, Batch
+from skilloc.tasks import IGNORE, Examples
 
 
 def rows(tokens, first, last):
-    return Batch(tokens[first:last, :-1], tokens[first:last, 1:])
+    return Examples(tokens[first:last, :-1], tokens[first:last, 1:])
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_threads_select_and_order_do_not_change_a_value(llama, batches):
 
 
 def test_padding_and_unscored_targets(llama, tokens):
-    short = Batch(tokens[:2, :7], tokens[:2, 1:8].clone())
+    short = Examples(tokens[:2, :7], tokens[:2, 1:8].clone())
     short.targets[0, 3:] = IGNORE
     units = units_of(llama)
     alone = ablation_effects(llama, {"short": short}, units, folds=1)
@@ -283,10 +283,10 @@ def test_models_and_batches_that_do_not_fit(llama, tokens):
     units = units_of(llama)
     long = torch.zeros(2, 80, dtype=torch.long)
     with pytest.raises(ValueError, match="shorter `length`"):
-        ablation_effects(llama, {"a": Batch(long, long)}, units, folds=1)
+        ablation_effects(llama, {"a": Examples(long, long)}, units, folds=1)
     strange = torch.full((2, 8), 61)
     with pytest.raises(ValueError, match="tokenizer of this model"):
-        ablation_effects(llama, {"a": Batch(strange, strange)}, units, folds=1)
+        ablation_effects(llama, {"a": Examples(strange, strange)}, units, folds=1)
     with pytest.raises(ValueError, match="at least one subtask"):
         ablation_effects(llama, {}, units, folds=1)
     llama.train()

@@ -24,7 +24,7 @@ from skilloc.intervene import (
 from skilloc.masks import Mask, sample
 from skilloc.models.mlp import MLP
 from skilloc.models.weights import units_of, zeroed
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_subtasks
 
 
@@ -144,7 +144,7 @@ def test_attribution_is_the_slope_of_the_ablation(model, batches, kind):
     step = 1e-2
     near = Reference("near", {h: v + step * (reference.on(h, slice(None)) - v) for h, v in activations.items()})
     model, near = model.double(), Reference("near", {h: v.double() for h, v in near.values.items()})
-    batches = {name: Batch(batch.inputs.double(), batch.targets) for name, batch in batches.items()}
+    batches = {name: Examples(batch.inputs.double(), batch.targets) for name, batch in batches.items()}
     exact = ablation_effects(model, batches, units, reference=near, folds=1).values
     first = attribution_effects(model, batches, units, reference=near, folds=1, curvature=0).values
     assert np.corrcoef(first.ravel(), exact.ravel())[0, 1] > 0.999
@@ -160,7 +160,7 @@ def test_curvature_of_two_classes_by_hand():
         model.layers[0].bias.fill_(0)
         model.out.weight.copy_(torch.tensor([[0.0], [1.0]]))
         model.out.bias.fill_(0)
-    batch = Batch(torch.full((2000, 1), 2.0), torch.ones(2000, dtype=torch.long))
+    batch = Examples(torch.full((2000, 1), 2.0), torch.ones(2000, dtype=torch.long))
     units = units_of(model)
     p = 1 / (1 + np.exp(-2.0))
     first = attribution_effects(model, {"a": batch}, units, folds=1, curvature=0).values.item()
@@ -208,11 +208,11 @@ def test_a_neuron_at_its_reference_and_a_planted_one(batches):
 def test_models_batches_and_units_that_do_not_fit(batches):
     model = MLP(12, 2, 10, 3)
     units = units_of(model)
-    wrong = {"a": Batch(torch.zeros(4, 11), torch.zeros(4, dtype=torch.long))}
+    wrong = {"a": Examples(torch.zeros(4, 11), torch.zeros(4, dtype=torch.long))}
     with pytest.raises(ValueError, match="subtasks that it was trained on"):
         ablation_effects(model, wrong, units, folds=1)
     with pytest.raises(ValueError, match="one class per example"):
-        ablation_effects(model, {"a": Batch(torch.zeros(4, 12), torch.full((4,), 2))}, units, folds=1)
+        ablation_effects(model, {"a": Examples(torch.zeros(4, 12), torch.full((4,), 2))}, units, folds=1)
     with pytest.raises(ValueError, match="subtasks of one world"):
         ablation_effects(model, {**batches, **wrong}, units, folds=1)
     with pytest.raises(ValueError, match=r"units_of\(model\)"):

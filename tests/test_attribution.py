@@ -6,12 +6,12 @@ from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.intervene import mean_reference, read_activations, resample_reference, zero_reference
 from skilloc.models.weights import units_of
-from skilloc.tasks import IGNORE, Batch
+from skilloc.tasks import IGNORE, Examples
 
 
 @pytest.fixture
 def batches(tokens):
-    return {"a": Batch(tokens[:2, :-1], tokens[:2, 1:]), "b": Batch(tokens[2:, :-1], tokens[2:, 1:])}
+    return {"a": Examples(tokens[:2, :-1], tokens[:2, 1:]), "b": Examples(tokens[2:, :-1], tokens[2:, 1:])}
 
 
 def near(reference, model, batches, units, step):
@@ -60,7 +60,7 @@ def test_curvature_is_the_expected_squared_slope_of_labels_drawn_from_the_model(
     units = units_of(llama)
     targets = torch.full((1, 6), IGNORE)
     targets[0, 5] = 3
-    batch = Batch(tokens[:1, :6], targets)
+    batch = Examples(tokens[:1, :6], targets)
     first = attribution_effects(llama, {"a": batch}, units, folds=1, curvature=0).values[0, 0]
     drawn = attribution_effects(llama, {"a": batch}, units, folds=1, curvature=3000).values[0, 0] - first
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_curvature_is_the_expected_squared_slope_of_labels_drawn_from_the_model(
     for label, probability in enumerate(probabilities.tolist()):
         one = targets.clone()
         one[0, 5] = label
-        slope = attribution_effects(llama, {"a": Batch(batch.inputs, one)}, units, folds=1, curvature=0).values[0, 0]
+        slope = attribution_effects(llama, {"a": Examples(batch.inputs, one)}, units, folds=1, curvature=0).values[0, 0]
         wanted += 0.5 * probability * slope**2
     assert np.corrcoef(drawn, wanted)[0, 1] > 0.99
     assert drawn.sum() == pytest.approx(wanted.sum(), rel=0.1)
@@ -82,7 +82,7 @@ def test_curvature_brings_the_estimate_nearer_when_labels_come_from_the_model(ll
     with torch.no_grad():
         probabilities = llama(inputs).softmax(dim=-1)
     labels = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(64, 16)
-    batches = {"own": Batch(inputs, labels)}
+    batches = {"own": Examples(inputs, labels)}
     units = units_of(llama)
     half = near(zero_reference(units), llama, batches, units, 0.5)
     exact = ablation_effects(llama, batches, units, reference=half, folds=1).values[0, 0]
@@ -149,7 +149,7 @@ def test_no_gradient_is_an_error(llama, batches):
     units = units_of(llama)
     activations = read_activations(
         llama,
-        Batch(torch.cat([b.inputs for b in batches.values()]), torch.cat([b.targets for b in batches.values()])),
+        Examples(torch.cat([b.inputs for b in batches.values()]), torch.cat([b.targets for b in batches.values()])),
         units,
     )
     from skilloc.intervene import Reference

@@ -13,7 +13,7 @@ from skilloc.intervene import hold, losses, mean_reference, resample_reference, 
 from skilloc.masks import Mask, sample, top
 from skilloc.models.mlp import MLP
 from skilloc.models.weights import units_of
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def bits(seed):
     rng = np.random.default_rng(seed)
     inputs = rng.integers(0, 2, size=(400, 4))
     targets = inputs[:, 0] & inputs[:, 1] & (1 - inputs[:, 2])
-    return {"gate": Batch(torch.from_numpy(inputs).float(), torch.from_numpy(targets))}
+    return {"gate": Examples(torch.from_numpy(inputs).float(), torch.from_numpy(targets))}
 
 
 PLANTED = {"L0N1", "L0N3", "L1N0", "L1N2"}
@@ -143,7 +143,7 @@ def after_zero():
     rng = np.random.default_rng(0)
     inputs = rng.integers(2, 8, size=(32, 6))
     inputs[:, 0] = 0
-    return {"after": Batch(torch.from_numpy(inputs), torch.full((32, 6), 1))}
+    return {"after": Examples(torch.from_numpy(inputs), torch.full((32, 6), 1))}
 
 
 @pytest.mark.parametrize("paths", ["total", "direct"])
@@ -182,7 +182,7 @@ def test_absent_paths_of_a_transformer_are_zero(relay, after_zero):
 
 @pytest.fixture
 def batches(tokens):
-    return {"a": Batch(tokens[:2, :-1], tokens[:2, 1:]), "b": Batch(tokens[2:, :-1], tokens[2:, 1:])}
+    return {"a": Examples(tokens[:2, :-1], tokens[:2, 1:]), "b": Examples(tokens[2:, :-1], tokens[2:, 1:])}
 
 
 @pytest.mark.parametrize("kind", ["mean", "resample"])
@@ -190,7 +190,7 @@ def test_faithfulness_is_what_its_formula_says(native_plain_ln, batches, kind):
     """Losses written out: only the circuit, only the rest, nothing, everything; on the second subtask's examples."""
     model, units = native_plain_ln, units_of(native_plain_ln)
     with torch.no_grad():  # what the model predicts, so that it has a skill
-        batches = {name: Batch(batch.inputs, model(batch.inputs).argmax(dim=-1)) for name, batch in batches.items()}
+        batches = {name: Examples(batch.inputs, model(batch.inputs).argmax(dim=-1)) for name, batch in batches.items()}
     made = {
         "mean": lambda: mean_reference(model, batches, units),
         "resample": lambda: resample_reference(model, batches, units, seed=0),
@@ -295,7 +295,7 @@ def test_few_edges_are_the_largest(gate):
 def test_what_has_no_circuit_is_refused(gate):
     units = units_of(gate)
     nothing, some = Mask(units, np.zeros(8, dtype=bool)), Mask(units, units.named(["L1N0"]))
-    turned = {"gate": Batch(bits(0)["gate"].inputs, 1 - bits(0)["gate"].targets)}
+    turned = {"gate": Examples(bits(0)["gate"].inputs, 1 - bits(0)["gate"].targets)}
     with pytest.raises(ValueError, match="choose at least one"):
         trace_circuit(gate, bits(0), nothing, subtask="gate")
     with pytest.raises(ValueError, match="pass the `ranking`"):
@@ -323,7 +323,7 @@ def test_elimination_keeps_what_only_works_together():
         model.layers[1].weight[1, 2] = 1
         model.out.weight[1, 0], model.out.bias[0] = 1, 8
     inputs = torch.randint(2, (200, 2), generator=torch.Generator().manual_seed(0)).float()
-    batches = {"first": Batch(inputs, inputs[:, 0].long())}
+    batches = {"first": Examples(inputs, inputs[:, 0].long())}
     units = units_of(model)
     effects = ablation_effects(model, batches, units).mean("first")
     assert np.abs(effects[:2]).max() < 1e-3

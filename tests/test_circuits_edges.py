@@ -10,14 +10,14 @@ from skilloc.intervene.gradients import read_gradients
 from skilloc.masks import sample
 from skilloc.models.mlp import MLP
 from skilloc.models.weights import output_weight, units_of
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_subtasks
 from skilloc.units import kind_of
 
 
 @pytest.fixture
 def batches(tokens):
-    return {"a": Batch(tokens[:2, :-1], tokens[:2, 1:]), "b": Batch(tokens[2:, :-1], tokens[2:, 1:])}
+    return {"a": Examples(tokens[:2, :-1], tokens[:2, 1:]), "b": Examples(tokens[2:, :-1], tokens[2:, 1:])}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def gradient(model, batch, node):
     """The activation of a node and the gradient of each example's loss there, example by example."""
     values, slopes = [], []
     for i in range(len(batch)):
-        one = Batch(batch.inputs[i : i + 1], batch.targets[i : i + 1])
+        one = Examples(batch.inputs[i : i + 1], batch.targets[i : i + 1])
         leaf = []
 
         def opened(value, hook, leaf=leaf):
@@ -260,7 +260,7 @@ def test_many_blocks_of_examples_give_the_same(native_plain_ln, batches, monkeyp
 def test_gradients_are_of_the_mean_loss_of_each_example(native_plain_ln, tokens):
     targets = tokens[:, 1:].clone()
     targets[0, 3:] = -100  # the first example has 3 scored targets
-    batch = Batch(tokens[:, :-1], targets)
+    batch = Examples(tokens[:, :-1], targets)
     found = read_gradients(native_plain_ln, batch, {"blocks.1.mlp.hook_post": [2, 5]})
     logits = native_plain_ln(batch.inputs).detach().requires_grad_()
     (slope,) = torch.autograd.grad(example_losses(logits, targets).sum(), logits)

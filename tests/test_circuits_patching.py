@@ -9,12 +9,12 @@ from skilloc.circuits.patching import attribution_circuit
 from skilloc.intervene import example_losses
 from skilloc.intervene.patching import attribution_edges
 from skilloc.models.weights import output_weight
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 
 @pytest.fixture
 def batches(tokens):
-    return {"a": Batch(tokens[:2, :5], tokens[:2, 1:6]), "b": Batch(tokens[2:, :5], tokens[2:, 1:6])}
+    return {"a": Examples(tokens[:2, :5], tokens[:2, 1:6]), "b": Examples(tokens[2:, :5], tokens[2:, 1:6])}
 
 
 def test_edges_are_changes_times_gradients(gpt2, batches):

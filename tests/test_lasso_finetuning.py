@@ -12,7 +12,7 @@ from skilloc.masks import Mask
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
 from skilloc.models.weights import group, units_of
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
 
@@ -263,7 +263,7 @@ def test_the_other_penalties_sparsify_too(trained, penalty):
 def tokens_subtask():
     def sample(n, split, seed):
         rows = torch.randint(61, (n, 13), generator=torch.Generator().manual_seed(seed))
-        return Batch(rows[:, :-1], rows[:, 1:])
+        return Examples(rows[:, :-1], rows[:, 1:])
 
     return Subtask("tokens", sample)
 

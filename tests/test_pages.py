@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import Batch, store, units_of
+from skilloc import Examples, store, units_of
 from skilloc.circuits import graph as circuit_graph
 from skilloc.cli import main
 from skilloc.effects import Effects
@@ -186,7 +186,7 @@ def test_top_examples_of_a_network_are_the_bits_that_excite_it():
         model.layers[0].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 0]]))
         model.layers[0].bias.zero_()
     inputs = torch.tensor([[0.0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]])
-    batches = {"parity_0": Batch(inputs, torch.tensor([0, 1, 1]))}
+    batches = {"parity_0": Examples(inputs, torch.tensor([0, 1, 1]))}
     units = units_of(model)
     found = top_examples(model, batches, units, ["L0N0", "L0N1", "bit 3"], n=1)
     assert found == {
@@ -199,7 +199,7 @@ def test_top_examples_of_a_network_are_the_bits_that_excite_it():
 
 def test_top_examples_of_text_show_the_token_in_its_context(llama, tokens):
     units = units_of(llama, kinds=["neuron", "head"])
-    batches = {"text": Batch(tokens, tokens)}
+    batches = {"text": Examples(tokens, tokens)}
     found = top_examples(llama, batches, units, ["L1N7", "L2H3"], decode=lambda i: f"<{i}>", n=2, context=3)
     cached = {}
     with llama.hooks(fwd_hooks=[("blocks.1.mlp.hook_post", lambda value, hook: cached.update(value=value))]):

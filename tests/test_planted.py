@@ -15,7 +15,7 @@ from skilloc.intervene import mean_reference
 from skilloc.masks import top
 from skilloc.models.weights import units_of
 from skilloc.removal import Removal, pair_interactions, removal_effects
-from skilloc.tasks import IGNORE, Batch, Subtask
+from skilloc.tasks import IGNORE, Examples, Subtask
 from skilloc.tasks.text import shuffled_targets
 
 VOCABULARY = 12
@@ -62,7 +62,7 @@ def follows(name, pairs):
         for row in range(n):
             for t in range(0, LENGTH - 1, 2):
                 inputs[row, t], targets[row, t] = pairs[rng.integers(len(pairs))]
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
+        return Examples(torch.from_numpy(inputs), torch.from_numpy(targets))
 
     return Subtask(name, sample)
 

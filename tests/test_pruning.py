@@ -16,7 +16,7 @@ from skilloc.models.narrow import copied
 from skilloc.models.weights import group, units_of, zeroed
 from skilloc.pruning import Keep, keep, prune, remaining
 from skilloc.pruning.keeping import dropped_weights
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
 
@@ -38,7 +38,7 @@ def zeroed_logits(model, mask, inputs):
 
 
 def batch_of(tokens):
-    return Batch(tokens[:, :-1], tokens[:, 1:].clone())
+    return Examples(tokens[:, :-1], tokens[:, 1:].clone())
 
 
 def check_three_ways(model, mask, inputs, batch):
@@ -97,7 +97,7 @@ def test_held_zeroed_and_pruned_are_one_for_an_mlp(activation, depth):
     keep_ = np.random.default_rng(depth).random(len(units)) < np.repeat(np.linspace(0.3, 0.7, depth - 1), 20)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(50, 9, generator=generator)
-    batch = Batch(inputs, torch.randint(3, (50,), generator=generator))
+    batch = Examples(inputs, torch.randint(3, (50,), generator=generator))
     smaller = check_three_ways(model, Mask(units, keep_), inputs, batch)
     assert smaller.cfg.widths == tuple(part.sum() for part in units.split(keep_).values())
     again = prune(smaller, random_mask(units_of(smaller), seed=1))

@@ -13,7 +13,7 @@ from skilloc.models.mlp import MLP
 from skilloc.models.weights import units_of
 from skilloc.pruning import Curve, effects_again, masks_of, prune, pruning_curve, recover, remaining
 from skilloc.pruning.stack import Stack
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig
 from skilloc.units import Units
@@ -116,7 +116,7 @@ def test_a_curve_is_what_the_pruned_networks_do(network, tmp_path):
 
 def test_a_curve_of_a_language_model_has_no_accuracy(gpt2, tokens):
     units = units_of(gpt2)
-    batch = {"text": Batch(tokens[:, :-1], tokens[:, 1:].clone())}
+    batch = {"text": Examples(tokens[:, :-1], tokens[:, 1:].clone())}
     scores = np.random.default_rng(0).random(len(units))
     curve = pruning_curve(gpt2, batch, units, scores, [len(units) // 2], folds=2, draws=1)
     wanted, base = mask_effects(gpt2, batch, curve.masks, folds=2)
@@ -126,7 +126,7 @@ def test_a_curve_of_a_language_model_has_no_accuracy(gpt2, tokens):
 
 @pytest.mark.parametrize("kind", ["zero", "mean"])
 def test_scores_again_are_effects_on_top_of_what_is_gone(network, gpt2, tokens, kind):
-    text = {"text": Batch(tokens[:, :-1], tokens[:, 1:].clone())}
+    text = {"text": Examples(tokens[:, :-1], tokens[:, 1:].clone())}
     for model, given in ((network, batches()), (gpt2, text)):
         units = units_of(model)
         reference = None if kind == "zero" else mean_reference(model, given, units)

@@ -3,7 +3,7 @@ import inspect
 import pytest
 import torch
 
-from skilloc.tasks import IGNORE, Batch, Subtask
+from skilloc.tasks import IGNORE, Examples, Subtask
 
 TOKENS = torch.arange(12).view(3, 4)
 
@@ -11,34 +11,34 @@ TOKENS = torch.arange(12).view(3, 4)
 def count_up(n, split, seed):
     start = {"train": 0, "selection": 1000, "report": 2000}[split] + seed
     tokens = torch.arange(start, start + 5 * n).view(n, 5)
-    return Batch(tokens[:, :-1], tokens[:, 1:])
+    return Examples(tokens[:, :-1], tokens[:, 1:])
 
 
 def test_batches_count_their_scored_targets():
-    assert Batch(TOKENS, TOKENS).tokens == 12
-    assert Batch(TOKENS, torch.where(TOKENS % 4 == 0, IGNORE, TOKENS)).tokens == 9
-    assert Batch(torch.zeros(3, 7), torch.tensor([0, 1, 0])).tokens == 3
-    assert len(Batch(TOKENS, TOKENS)) == 3
+    assert Examples(TOKENS, TOKENS).tokens == 12
+    assert Examples(TOKENS, torch.where(TOKENS % 4 == 0, IGNORE, TOKENS)).tokens == 9
+    assert Examples(torch.zeros(3, 7), torch.tensor([0, 1, 0])).tokens == 3
+    assert len(Examples(TOKENS, TOKENS)) == 3
 
 
 def test_digest_names_the_exact_examples():
-    digest = Batch(TOKENS, TOKENS).digest
-    assert digest == Batch(TOKENS.clone(), TOKENS.t().contiguous().t()).digest  # values, not memory
+    digest = Examples(TOKENS, TOKENS).digest
+    assert digest == Examples(TOKENS.clone(), TOKENS.t().contiguous().t()).digest  # values, not memory
     others = [
-        Batch(TOKENS, TOKENS.flip(0)),
-        Batch(TOKENS.flip(0), TOKENS),
-        Batch(TOKENS.int(), TOKENS),
-        Batch(TOKENS.view(4, 3), TOKENS.view(4, 3)),
+        Examples(TOKENS, TOKENS.flip(0)),
+        Examples(TOKENS.flip(0), TOKENS),
+        Examples(TOKENS.int(), TOKENS),
+        Examples(TOKENS.view(4, 3), TOKENS.view(4, 3)),
     ]
     assert len({digest, *(other.digest for other in others)}) == 5
 
 
 def unchecked(inputs, targets):
     """A batch made as outside of the tests, where shapes are checked by the class alone."""
-    batch = object.__new__(Batch)
+    batch = object.__new__(Examples)
     object.__setattr__(batch, "inputs", inputs)
     object.__setattr__(batch, "targets", targets)
-    inspect.unwrap(Batch.__post_init__)(batch)
+    inspect.unwrap(Examples.__post_init__)(batch)
 
 
 def test_batches_whose_parts_do_not_belong_together():
@@ -53,7 +53,7 @@ def test_batches_whose_parts_do_not_belong_together():
 
 
 def test_moving_a_batch_keeps_it():
-    batch = Batch(TOKENS, TOKENS)
+    batch = Examples(TOKENS, TOKENS)
     assert batch.to("cpu").digest == batch.digest
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skilloc.tasks import IGNORE, Batch, Subtask
+from skilloc.tasks import IGNORE, Examples, Subtask
 from skilloc.tasks import corpora as corpora_module
 from skilloc.tasks.corpora import prose
 from skilloc.tasks.text import (
@@ -291,7 +291,7 @@ def test_shuffled_targets_keep_inputs_and_the_multiset_of_targets():
 
 def test_shuffled_targets_leave_ignored_positions_ignored():
     targets = torch.tensor([[1, IGNORE, 3], [IGNORE, 5, 6]])
-    given = Subtask("given", lambda n, split, seed: Batch(torch.arange(6).view(2, 3), targets))
+    given = Subtask("given", lambda n, split, seed: Examples(torch.arange(6).view(2, 3), targets))
     shuffled = shuffled_targets(given).draw(2).targets
     assert torch.equal(shuffled == IGNORE, targets == IGNORE)
     assert sorted(shuffled[shuffled != IGNORE].tolist()) == [1, 3, 5, 6]

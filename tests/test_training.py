@@ -9,7 +9,7 @@ from torch.nn import functional
 from skilloc import training
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import History, TrainConfig, train
 
@@ -166,7 +166,7 @@ def test_blocks_hold_for_unscored_targets_of_sequences(native_plain_ln, tokens, 
     """A language model takes the same loop; with rate about 0 it comes back as it was."""
     targets = tokens[:, 1:].clone()
     targets[0, 4:] = -100
-    batch = Batch(tokens[:, :-1], targets)
+    batch = Examples(tokens[:, :-1], targets)
     config = TrainConfig(steps=1, lr=1e-30)
     before = {name: p.detach().clone() for name, p in native_plain_ln.named_parameters()}
     requires = {name: p.requires_grad for name, p in native_plain_ln.named_parameters()}

@@ -2,9 +2,9 @@
 
     effect[f, s, u] = mean over the examples of fold f of subtask s of (loss with u at its reference - loss)
 
-Every unit is ablated alone, at all positions of all examples at once. What makes it fast, and how each unit is reached,
-is in `routes` for transformers and in `dense` for MLPs; this file cuts the work into items, spreads them over threads,
-and remembers finished ones.
+Every unit is ablated alone, at all positions of the experiment at once. What makes it fast, and how each unit is reached,
+is in `routes` for transformers and described modules, and in `dense` for chains of linear maps; this file cuts the work
+into items, spreads them over threads, and remembers finished ones.
 """
 
 import math
@@ -25,28 +25,14 @@ from tqdm import tqdm
 
 from skilloc import store
 from skilloc.ablation.dense import Layers, LayersProber, lay_layers
-from skilloc.ablation.routes import Prober, Trunk, lay_trunk
+from skilloc.ablation.routes import WHOLE, Prober, Trunk, lay_trunk
 from skilloc.effects import Effects
-from skilloc.intervene import (
-    Folded,
-    Reference,
-    as_reference,
-    blocks_of_rows,
-    check_losses,
-    check_model,
-    fold,
-    hold,
-    losses,
-    record,
-    widest,
-)
+from skilloc.experiment import Experiment, check_losses
 from skilloc.masks import Mask
-from skilloc.models.mlp import MLP
-from skilloc.tasks import Batch
-from skilloc.units import Units
+from skilloc.models.points import hooks_of_users
 
 UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 128
-"""Of a transformer, and of an MLP, whose neurons take milliseconds each."""
+"""Of a transformer, and of a chain of linear maps, whose neurons take milliseconds each."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +53,8 @@ class Item:
 
 
 def ablation_effects(
-    model: Any,
-    batches: Mapping[str, Batch],
-    units: Units,
+    experiment: Experiment,
     *,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    folds: int = 8,
     select: Bool[np.ndarray, "unit"] | None = None,
     workers: int = 1,
     resume: Path | None = None,
@@ -80,15 +62,11 @@ def ablation_effects(
 ) -> Effects:
     """Measure the effect of every unit on every subtask by ablating it.
 
-    effect[f, s, u] = mean over the examples e of fold f of subtask s of (loss[e] with u at its reference - loss[e]),
-    nats per scored target; positive = the subtask needs the unit.
+    effect[f, s, u] = mean over the examples e of fold f of subtask s of (loss[e] with u at its reference - loss[e]), in
+    the loss's unit; positive = the subtask needs the unit.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: the examples of each subtask.
-        units: the unit axis (`units_of(model)`).
-        reference: what an ablated unit is held at; zero if not given, or one value per unit.
-        folds: number of disjoint parts of each batch.
+        experiment: what is measured on what.
         select: which units to measure; all if not given. The others are NaN.
         workers: number of threads; each runs its operations on one core.
         resume: a folder where finished items are kept, so that the same call goes on where it was stopped. Items of
@@ -96,10 +74,10 @@ def ablation_effects(
         seconds: begin no item after this time. Units are measured in a random order then, and the rest are NaN.
 
     Raises:
-        ValueError: if the model, batches, units, reference and selection do not belong together.
+        ValueError: if the selection does not fit the units, the loss is not finite, or a result is to be resumed whose
+            loss nothing can name.
     """
-    check_model(model, (folded := fold(batches, folds)).batch)
-    reference = as_reference(reference, units)
+    units, folded = experiment.units, experiment.folded
     chosen = np.ones(len(units), dtype=bool) if select is None else select
     if chosen.shape != (len(units),):
         raise ValueError(
@@ -107,22 +85,26 @@ def ablation_effects(
         )
     if not chosen.any():
         raise ValueError("`select` chooses no unit; select at least one")
-    device = next(model.parameters()).device
-    folded, reference = folded.to(device), reference.to(device)
-    made = {"method": "ablation", **record(model, folded, units, reference)}
+    if resume is not None and experiment.metric.identity is None:
+        raise ValueError(
+            f'`resume` is "{resume}", but the loss "{experiment.metric.name}" has no name that a later run could '
+            "compare; define it at the top level of a module that can be imported, or leave `resume` out"
+        )
+    made = {"method": "ablation", **experiment.record()}
     with one_thread():
-        trunk = _lay(model, folded, units, reference, chosen)
+        trunk = _lay(experiment)
         baseline = folded.mean(trunk.base.cpu().numpy())
         check_losses(baseline, folded.subtasks)
-        items = list(_items(trunk, units, chosen, made))
+        items = list(_items(trunk, chosen, made))
         values = np.full((folded.folds, len(folded.subtasks), len(units)), math.nan)
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         # Hooks of one model are shared by its threads, so the slow route has to go alone.
-        workers = 1 if isinstance(trunk, Trunk) and "whole" in trunk.routes.values() else workers
+        workers = 1 if isinstance(trunk, Trunk) and WHOLE in trunk.routes.values() else workers
         for item, found in _run(trunk, items, workers, resume, deadline):
             span = units.span(item.hook)
             values[:, :, np.array(item.positions) + span.start] = found
-    return Effects(values, baseline, folded.subtasks, units, np.ones(len(units), dtype=bool), made)
+    exact = np.ones(len(units), dtype=bool)
+    return Effects(values, baseline, folded.subtasks, units, exact, made, unit=experiment.metric.unit)
 
 
 @contextmanager
@@ -136,15 +118,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _lay(model: Any, folded: Folded, units: Units, reference: Reference, chosen: np.ndarray) -> Trunk | Layers:
-    if isinstance(model, MLP):
-        return lay_layers(model, folded, units, reference, chosen)
-    return lay_trunk(model, folded, units, reference)
+def _lay(experiment: Experiment) -> Trunk | Layers:
+    chain = experiment.face.chain
+    if chain is None or not set(experiment.units.hooks) <= set(chain.hooks) or hooks_of_users(experiment.model):
+        return lay_trunk(experiment)
+    return lay_layers(experiment, chain)
 
 
-def _items(trunk: Trunk | Layers, units: Units, chosen: np.ndarray, made: Mapping[str, Any]) -> Iterator[Item]:
+def _items(trunk: Trunk | Layers, chosen: np.ndarray, made: Mapping[str, Any]) -> Iterator[Item]:
     items, size = [], UNITS_PER_ITEM if isinstance(trunk, Trunk) else NEURONS_PER_ITEM
-    for hook, part in units.split(chosen).items():
+    for hook, part in trunk.experiment.units.split(chosen).items():
         positions = np.flatnonzero(part).tolist()
         for first in range(0, len(positions), size):
             some = tuple(positions[first : first + size])
@@ -175,7 +158,7 @@ def _run(
             torch.set_num_threads(1)
             own.prober = Prober(trunk) if isinstance(trunk, Trunk) else LayersProber(trunk)
         per_example = own.prober.effects(item.hook, list(item.positions))
-        found = trunk.folded.mean(per_example.cpu().numpy())
+        found = trunk.experiment.folded.mean(per_example.cpu().numpy())
         if resume is not None:
             arrays = {"effects": store.Labelled(found, ("fold", "subtask", "unit"), {})}
             store.write(resume / store.key(item.spec), item.spec, {}, arrays)
@@ -226,42 +209,28 @@ def _recall(resume: Path, item: Item) -> np.ndarray | None:
 
 
 def mask_effects(
-    model: Any,
-    batches: Mapping[str, Batch],
-    masks: Sequence[Mask],
-    *,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    folds: int = 8,
+    experiment: Experiment, masks: Sequence[Mask]
 ) -> tuple[Float64[np.ndarray, "mask fold subtask"], Float64[np.ndarray, "fold subtask"]]:
     """Measure what removing many units together does.
 
     effect[m, f, s] = mean over the examples of fold f of subtask s of (loss with the dropped units of mask m at their
-    reference - loss), nats per scored target.
+    reference - loss), in the loss's unit.
 
     Returns:
         The effects, and the losses of the untouched model.
 
     Raises:
-        ValueError: as `ablation_effects`.
+        ValueError: if a mask is not about the experiment's units, or the loss is not finite.
     """
-    check_model(model, (folded := fold(batches, folds)).batch)
-    folded = folded.to(next(model.parameters()).device)
-    base = folded.mean(_held_losses(model, folded, None, None))
-    check_losses(base, folded.subtasks)
-    found = []
-    for mask in tqdm(masks, desc="removing", disable=None):
-        held = _held_losses(model, folded, mask, as_reference(reference, mask.units))
-        found.append(folded.mean(held) - base)
+    experiment.check_unchanged()
+    for mask in masks:
+        if mask.units != experiment.units:
+            raise ValueError(
+                f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment is about "
+                f"{len(experiment.units)} on {', '.join(experiment.units.hooks)}; make masks of experiment.units"
+            )
+    base = experiment.baseline
+    found = [
+        experiment.folded.mean(experiment.losses(mask)) - base for mask in tqdm(masks, desc="removing", disable=None)
+    ]
     return np.stack(found), base
-
-
-def _held_losses(model: Any, folded: Folded, mask: Mask | None, reference: Reference | None) -> np.ndarray:
-    parts = []
-    for rows in blocks_of_rows(folded.batch, widest(model)):
-        some = Batch(folded.batch.inputs[rows], folded.batch.targets[rows])
-        if mask is None or reference is None:
-            parts.append(losses(model, some))
-            continue
-        with hold(model, mask, reference, rows):
-            parts.append(losses(model, some))
-    return torch.cat(parts).cpu().numpy()

@@ -14,18 +14,17 @@ loop does what takes three passes over a chunk otherwise (see `fused`).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from skilloc.ablation.fused import FusedMargin, fusable
-from skilloc.intervene import Folded, Reference
-from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of
-from skilloc.units import Units, layer_of
+from skilloc.experiment import Experiment
+from skilloc.losses import log_normaliser, margin_nll
+from skilloc.models.face import Chain
 
 CHUNK = 2**20
 """Entries of the buffer of changed pre-activations: 4 MB in float32."""
@@ -42,23 +41,21 @@ Linear = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Layers:
-    """What all ablations of one MLP on one batch share; safe to read from many threads.
+    """What all ablations of one chain of linear maps share; safe to read from many threads.
 
     Attributes:
-        model: the network.
-        folded: the examples.
-        reference: what neurons are held at.
-        linears: all linear maps; the last one gives the logits, or the margin of two classes.
+        experiment: the network, its examples, and what neurons are held at.
+        chain: the network's maps.
+        linears: their weights and biases; the last one gives the logits, or the margin of two classes.
         blocks: which examples belong together.
         pre: what each linear map gives for each block.
-        signs: for two classes, -1 where the target is class 1 and +1 elsewhere; None otherwise.
-        base: per-example losses of the untouched model, in nats.
+        signs: where only the margin of two classes counts, -1 where the target is class 1 and +1 elsewhere; else None.
+        base: per-example losses of the untouched model.
         fused: gives the margins after changes of the last hidden layer's pre-activations, where it can.
     """
 
-    model: MLP
-    folded: Folded
-    reference: Reference
+    experiment: Experiment
+    chain: Chain
     linears: list[Linear]
     blocks: list[slice]
     pre: list[list[Float[Tensor, "_ _"]]]
@@ -68,35 +65,17 @@ class Layers:
 
     def cost(self, hook: str) -> float:
         """Cost of a neuron, in layers pushed on."""
-        return 0.1 + len(self.pre) - 2 - layer_of(hook)
+        return 0.1 + len(self.pre) - 2 - self.chain.hooks.index(hook)
 
 
 @torch.no_grad()
-def lay_layers(
-    model: MLP, folded: Folded, units: Units, reference: Reference, chosen: Bool[np.ndarray, "unit"]
-) -> Layers:
-    """Run the network once and keep what its layers give.
-
-    Args:
-        model: the network.
-        folded: the examples.
-        units: its units.
-        reference: what they are held at.
-        chosen: which will be measured; many of a wide network are worth a compiled loop.
-
-    Raises:
-        ValueError: if the units are not those of the model, or a hook changes what it computes.
-    """
-    own = units_of(model)
-    if not set(zip(units.hooks, units.widths, strict=True)) <= set(zip(own.hooks, own.widths, strict=True)):
-        raise ValueError(
-            f"`units` are {len(units)} on {', '.join(units.hooks)} but `model` has {len(own)} on "
-            f"{', '.join(own.hooks)}; build them with units_of(model)"
-        )
-    inputs, targets = folded.batch.inputs, folded.batch.targets
-    linears: list[Linear] = [(map_.weight.detach(), map_.bias.detach()[:, None]) for map_ in [*model.layers, model.out]]
+def lay_layers(experiment: Experiment, chain: Chain) -> Layers:
+    """Run the network once and keep what its layers give."""
+    inputs, targets = experiment.folded.examples.inputs, experiment.folded.examples.targets
+    assert isinstance(inputs, Tensor)
+    linears: list[Linear] = [(map_.weight.detach(), map_.bias.detach()[:, None]) for map_ in chain.linears]
     signs = None
-    if model.cfg.d_out == 2:
+    if len(linears[-1][1]) == 2 and experiment.metric.targets is not None:
         weight, bias = linears[-1]
         linears[-1] = weight[1:] - weight[:1], bias[1:] - bias[:1]
         signs = (1 - 2 * targets).to(weight)
@@ -105,16 +84,12 @@ def lay_layers(
     for place, rows in enumerate(blocks):
         value = inputs[rows].T
         for (weight, bias), found in zip(linears, pre, strict=True):
-            value = model.activation(torch.addmm(bias, weight, value, out=found[place]))
-    logits = model(inputs[blocks[0]]).T
-    wanted = logits if signs is None else logits[1:] - logits[:1]
-    if not torch.allclose(pre[-1][0], wanted, rtol=1e-4, atol=1e-4, equal_nan=True):
-        raise ValueError("`model` has hooks that change what it computes; take them off with model.reset_hooks()")
-    outputs = torch.cat(pre[-1], dim=1)
-    base = _losses(outputs[:, None], targets, signs)[0].double()
-    fuses = len(pre) > 2 and fusable(model.cfg.activation, inputs, len(linears[-1][0]))
+            value = chain.activation(torch.addmm(bias, weight, value, out=found[place]))
+    fuses = len(pre) > 2 and fusable(chain.name, inputs, len(linears[-1][0]), signs)
     fused = FusedMargin(pre[-2], pre[-1], *linears[-1]) if fuses else None
-    return Layers(model, folded, reference, linears, blocks, pre, signs, base, fused)
+    layers = Layers(experiment, chain, linears, blocks, pre, signs, torch.empty(0), fused)
+    bases = [_losses(layers, pre[-1][place][:, None].clone(), rows)[0] for place, rows in enumerate(blocks)]
+    return replace(layers, base=torch.cat(bases).double())
 
 
 class LayersProber:
@@ -126,8 +101,9 @@ class LayersProber:
 
     @torch.no_grad()
     def effects(self, hook: str, positions: list[int]) -> Float[Tensor, "example unit"]:
-        """Return, per example, the loss without each neuron minus the loss with it, in nats."""
-        layers, i, targets = self.layers, layer_of(hook), self.layers.folded.batch.targets
+        """Return, per example, the loss without each neuron minus the loss with it."""
+        layers, i = self.layers, self.layers.chain.hooks.index(hook)
+        targets = layers.experiment.folded.examples.targets
         own = torch.tensor(positions, device=targets.device)
         write = layers.linears[i + 1][0].T[own].contiguous()
         base = layers.base.to(write)
@@ -135,12 +111,12 @@ class LayersProber:
         for place, rows in enumerate(layers.blocks):
             pre = layers.pre[i][place]
             delta = torch.index_select(pre, 0, own, out=self._empty("delta", len(own), pre.shape[1]))
-            delta = _activated(layers.model, delta)
-            held = layers.reference.on(hook, rows).to(delta)
+            delta = _activated(layers.chain, delta)
+            held = layers.experiment.held.on(hook, rows).to(delta)
             # A scalar, one value per neuron, or one per example and neuron.
             held = held if held.ndim == 0 else held[own, None] if held.ndim == 1 else held.T[own]
             outputs = self._pushed(i + 1, place, torch.sub(held, delta, out=delta), write)
-            losses = _losses(outputs, targets[rows], None if layers.signs is None else layers.signs[rows])
+            losses = _losses(layers, outputs, rows)
             torch.sub(losses, base[rows], out=found[:, rows])
         return found.T
 
@@ -162,8 +138,8 @@ class LayersProber:
             torch.addcmul(pre[:, None], write[some].T[..., None], delta[some], out=value)
             *inner, (weight, bias) = layers.linears[i + 1 :]
             for linear, shift in inner:
-                value = torch.addmm(shift, linear, _activated(layers.model, value).flatten(1))
-            value = _activated(layers.model, value).flatten(1)
+                value = torch.addmm(shift, linear, _activated(layers.chain, value).flatten(1))
+            value = _activated(layers.chain, value).flatten(1)
             torch.addmm(bias, weight, value, out=outputs[:, some].view(len(weight), -1))
         return outputs
 
@@ -190,19 +166,20 @@ def _in_blocks(entries: Float[Tensor, "_"], neurons: int) -> list[Float[Tensor, 
     return [part.view(neurons, -1) for part in torch.split(entries, neurons * ROWS)]
 
 
-def _activated(model: MLP, value: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
+def _activated(chain: Chain, value: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
     """Return the activations, written over the pre-activations where that can be."""
-    return value.relu_() if model.cfg.activation == "relu" else model.activation(value)
+    return value.relu_() if chain.name == "relu" else chain.activation(value)
 
 
-def _losses(
-    outputs: Float[Tensor, "out unit example"],
-    targets: Int[Tensor, "example"],
-    signs: Float[Tensor, "example"] | None,
-) -> Float[Tensor, "unit example"]:
-    """Return the loss in nats from the logits, or from the margin of two classes, which is written over."""
-    if signs is not None:
-        margin = outputs[0].mul_(signs)
-        return torch.logaddexp(margin, margin.new_zeros(()), out=margin)
-    chosen = outputs.gather(0, targets.expand(1, outputs.shape[1], -1))
-    return outputs.logsumexp(dim=0) - chosen[0]
+def _losses(layers: Layers, outputs: Float[Tensor, "out unit example"], rows: slice) -> Float[Tensor, "unit example"]:
+    """Return the losses from the logits, or from the margin of two classes, which is written over."""
+    if layers.signs is not None:
+        return margin_nll(outputs[0].mul_(layers.signs[rows]))
+    experiment = layers.experiment
+    if experiment.metric.targets is not None:
+        targets = experiment.metric.targets(experiment.folded.examples)[rows]
+        chosen = outputs.gather(0, targets.expand(1, outputs.shape[1], -1))
+        return log_normaliser(outputs, 0)[0] - chosen[0]
+    examples, known = experiment.part(rows)
+    each = [experiment.metric(outputs[:, j].T, examples, known) for j in range(outputs.shape[1])]
+    return torch.stack(each).to(outputs)

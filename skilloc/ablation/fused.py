@@ -59,9 +59,15 @@ class FusedMargin:
         _compiled()(*arrays, out.numpy())
 
 
-def fusable(activation: str, like: Tensor, outputs: int) -> bool:
-    """Return whether the compiled loop does such a network."""
-    return activation == "relu" and outputs == 1 and like.device.type == "cpu" and like.dtype in _KINDS
+def fusable(activation: str, like: Tensor, outputs: int, signs: Tensor | None) -> bool:
+    """Return whether the compiled loop does such a network: ReLUs, of which the margin of two classes is asked."""
+    return (
+        activation == "relu"
+        and outputs == 1
+        and signs is not None
+        and like.device.type == "cpu"
+        and like.dtype in _KINDS
+    )
 
 
 @cache

@@ -1,226 +1,283 @@
-"""The ways to the exact losses of one hook's units, from the cheapest that is right for the model.
+"""The ways to the exact losses of one bank's units, from the cheapest that is right for the model.
 
-    closed    the last block's neurons: the closed form of `tail`
+    closed    the last block's neurons under a negative log-likelihood: the closed form of `tail`
     after     other neurons: add delta (x) w to the residual after the block, run the blocks that follow
-    within    heads, and neurons whose block does more than add them: run from the block itself with the hook edited
-    whole     models whose blocks cannot be run alone: one forward pass of the bridge per unit
+    within    heads, layers, and neurons whose block does more than add them: run from the block itself under an edit
+    through   units of many places: run everything without the bridge's hook points
+    whole     models whose blocks cannot be run alone: one forward pass of the model under hooks per unit
 
-`after` and `within` are checked against the bridge's own hooks, on a short piece of the batch, before they are used.
+Every way but `whole` is checked against the model's own hooks before it is used: on a piece of every example, by the
+change that ablating the most active unit makes. A way that fails gives way to the next, and says so.
 """
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from skilloc.ablation.tail import Tail, read_tail, tail_losses
-from skilloc.intervene import (
-    Edit,
-    Folded,
-    Reference,
-    Suffix,
-    UnknownLayoutError,
-    attached,
-    blocks_of_rows,
-    example_losses,
-    logits_of,
-    widest,
-)
-from skilloc.models.weights import output_weight
-from skilloc.tasks import IGNORE
-from skilloc.units import Units, kind_of, layer_of
+from skilloc.experiment import Experiment
+from skilloc.intervene import Suffix, UnknownLayoutError, edits_of
+from skilloc.intervene.axes import by_unit
+from skilloc.intervene.suffix import EVERYTHING
+from skilloc.masks import Mask
+from skilloc.models.points import hooks_of_users
+from skilloc.tasks import IGNORE, Inputs
+from skilloc.units import NEURON, Bank, Units
 
-CHECK_TOKENS = 16
-TOLERANCE = 1e-3
+CLOSED, AFTER, WITHIN, THROUGH, WHOLE = "closed", "after", "within", "through", "whole"
+
+CHECK_TOKENS = 256
+"""Tokens that a way is checked on, of all examples together; at least two of each."""
+
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+"""How far the change that a way computes may be from that of the model's own hooks, as a part of its largest entry."""
+
+ROUNDING = 32
+"""Changes below this many times the rounding of the largest logit are noise."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """What all ablations of one model on one batch share; safe to read from many threads.
+    """What all ablations of one experiment share; safe to read from many threads.
 
     Attributes:
-        model: the bridge.
-        folded: the examples.
-        reference: what units are held at.
-        residuals: the residual stream before each block and after the last, `example pos d_model`; empty for `whole`.
-        sizes: how many entries of the projection's input a unit has: 1 for a neuron, d_head for a head.
-        routes: how each hook is measured.
+        experiment: the model, its examples, and what units are held at.
+        residuals: the residual stream before each block and after the last, `row pos d_model`; empty where there is none.
+        routes: how each bank is measured.
         tail: the closed form, where there is one.
-        base: per-example losses of the untouched model, in nats.
+        base: per-example losses of the untouched model.
     """
 
-    model: Any
-    folded: Folded
-    reference: Reference
+    experiment: Experiment
     residuals: list[Tensor]
-    sizes: dict[str, int]
     routes: dict[str, str]
     tail: Tail | None
-    base: Float64[Tensor, "example"]
+    base: Float64[Tensor, " example"]
 
     def cost(self, hook: str) -> float:
         """Cost of a unit, in blocks run."""
-        layer = layer_of(hook)
-        depth = len(self.residuals) - 1 if self.residuals else 1 + max(map(layer_of, self.routes))
-        costs = {"closed": 0.05, "after": depth - layer, "within": depth - layer + 1, "whole": depth + 1}
+        depth, layer = self.experiment.face.depth, self.experiment.units.bank(hook).layer
+        costs = {CLOSED: 0.05, AFTER: depth - layer, WITHIN: depth - layer + 1, THROUGH: depth, WHOLE: depth + 1}
         return float(costs[self.routes[hook]])
 
 
 @torch.no_grad()
-def lay_trunk(model: Any, folded: Folded, units: Units, reference: Reference) -> Trunk:
-    """Run the model once, keep its residual stream, and choose a route for every hook."""
-    batch = folded.batch
-    rows = blocks_of_rows(batch, widest(model))
+def lay_trunk(experiment: Experiment) -> Trunk:
+    """Run the model once, keep its residual stream, and choose a route for every bank."""
+    base = torch.from_numpy(experiment.losses())
+    every = dict.fromkeys(experiment.units.hooks, WHOLE)
+    hooks = hooks_of_users(experiment.model)
+    if not experiment.face.stream:
+        return Trunk(experiment, [], every, None, base)
     try:
-        suffix = Suffix(model)
-        runs = [suffix.run(batch.inputs[part]) for part in rows]
-        if not _same(_bridge_logits(model, batch.inputs[:1]), suffix.run(batch.inputs[:1])[0]):
+        if hooks:
+            raise UnknownLayoutError(f"it has hooks of your own ({', '.join(hooks)}), which only its own pass honours")
+        suffix = Suffix(experiment.model)
+        runs = [suffix.run(experiment.part(block)[0].inputs) for block in experiment.blocks]
+        residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
+        piece = _piece(experiment)
+        if not _same(experiment.face.run(piece), suffix.run(piece)[0], None):
             raise UnknownLayoutError("its modules alone compute something else than the bridge")
-    except UnknownLayoutError as error:
-        _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", error)
-        base = torch.cat([example_losses(_bridge_logits(model, batch.inputs[p]), batch.targets[p]) for p in rows])
-        return Trunk(model, folded, reference, [], {}, dict.fromkeys(units.hooks, "whole"), None, base)
-    residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
-    base = torch.cat([example_losses(run[0], batch.targets[p]) for run, p in zip(runs, rows, strict=True)])
-    short = residuals[-1][:1, :CHECK_TOKENS]
-    piece = batch.inputs[:1, :CHECK_TOKENS]
-    tail = read_tail(suffix.final_norm, suffix.unembed, short, lambda r: suffix.logits(piece, suffix.depth, r))
-    trunk = Trunk(model, folded, reference, residuals, {}, {}, tail, base)
-    for hook, width in zip(units.hooks, units.widths, strict=True):
-        trunk.sizes[hook] = len(output_weight(model, hook)) // width
-        trunk.routes[hook] = _route(trunk, suffix, hook)
+    except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        said = str(error).partition("\n")[0]
+        _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)
+        return Trunk(experiment, [], every, None, base)
+    tail = _tail(experiment, suffix, residuals)
+    trunk = Trunk(experiment, residuals, {}, tail, base)
+    for bank in experiment.units.banks:
+        trunk.routes[bank.name] = _route(trunk, suffix, bank)
+    slow = [hook for hook, route in trunk.routes.items() if route == WHOLE]
+    if slow:
+        _log.warning("each unit of %s needs a whole forward pass of this model; this is slow", ", ".join(slow))
     return trunk
 
 
-def _bridge_logits(model: Any, inputs: Tensor) -> Tensor:
-    return logits_of(model(inputs))
+def _tail(experiment: Experiment, suffix: Suffix, residuals: list[Tensor]) -> Tail | None:
+    if experiment.metric.targets is None:
+        return None
+    tokens = max(2, CHECK_TOKENS // len(residuals[-1]))
+    short, piece = residuals[-1][:, :tokens], _first(experiment.folded.examples.inputs, tokens)
+    return read_tail(suffix.final_norm, suffix.unembed, short, lambda r: suffix.logits(piece, suffix.depth, r))
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+def _first(inputs: Inputs, tokens: int) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs[:, :tokens]
+    return {name: value[:, :tokens] for name, value in inputs.items()}
 
 
-def _route(trunk: Trunk, suffix: Suffix, hook: str) -> str:
-    """Ablate one unit of the hook by each way on a short piece, and take the cheapest that the bridge agrees with."""
-    layer = layer_of(hook)
-    inputs = trunk.folded.batch.inputs[:1, :CHECK_TOKENS]
-    entering = trunk.residuals[layer][:1, :CHECK_TOKENS]
-    activation = suffix.activation(inputs, hook, layer, entering)
+def _piece(experiment: Experiment) -> Inputs:
+    """Return a short piece of every row; all of it where rows are padded, which may begin with nothing."""
+    examples = experiment.folded.examples
+    return _first(examples.inputs, _length(experiment))
+
+
+def _length(experiment: Experiment) -> int:
+    examples = experiment.folded.examples
+    return examples.positions if examples.mask is not None else max(2, CHECK_TOKENS // len(examples.first))
+
+
+def _same(a: Tensor, b: Tensor, base: Tensor | None) -> bool:
+    """Whether two logits are equal: up to rounding, or, beside a base, up to a part of what has changed."""
+    if a.shape != b.shape:
+        return False
+    a, b = a.double(), b.double()
+    kind = torch.float32 if base is None else base.dtype
+    size = float(b.abs().max())
+    change = size if base is None else float((b - base.double()).abs().max())
+    allowed = max(TOLERANCE[kind] * change, ROUNDING * torch.finfo(kind).eps * size)
+    apart = (a - b).abs()
+    return bool(apart.isnan().logical_or(apart <= allowed).all()) and bool((a.isnan() == b.isnan()).all())
+
+
+def _route(trunk: Trunk, suffix: Suffix, bank: Bank) -> str:
+    """Ablate one unit of the bank by each way on a short piece, and take the cheapest that the model agrees with."""
+    try:
+        return _checked_route(trunk, suffix, bank)
+    except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        _log.warning("%s cannot be measured by the blocks alone, since %s", bank.name, str(error).partition("\n")[0])
+        return WHOLE
+
+
+def _checked_route(trunk: Trunk, suffix: Suffix, bank: Bank) -> str:
+    experiment, layer = trunk.experiment, bank.layer
+    inputs, length = _piece(experiment), _length(experiment)
+    seen: list[Tensor] = []
+
+    def see(value: Tensor) -> Tensor:
+        seen.append(value)
+        return value
+
+    with experiment.face.attached({bank.writes[0]: see}):
+        base = experiment.face.run(inputs)
+    size = by_unit(seen[0], bank).abs().amax(dim=-1).flatten(0, -2).amax(dim=0)
     # The unit that is most active shows a wrong route best.
-    strongest = int(activation.abs().amax(dim=(0, 1)).argmax())
+    strongest = int(size.argmax())
 
     def silence(value: Tensor) -> Tensor:
         edited = value.clone()
-        edited.flatten(2)[..., strongest] = 0
+        by_unit(edited, bank)[..., strongest, :] = 0
         return edited
 
-    with attached(trunk.model, {hook: silence}):
-        wanted = _bridge_logits(trunk.model, inputs)
-    if not _same(suffix.logits(inputs, layer, entering, (hook, silence)), wanted):
-        return "whole"
-    if kind_of(hook) == "head":
-        return "within"
-    weights = output_weight(trunk.model, hook)
-    after = trunk.residuals[layer + 1][:1, :CHECK_TOKENS] - activation[..., strongest, None] * weights[strongest]
-    if not _same(suffix.logits(inputs, layer + 1, after), wanted):
-        return "within"
-    return "closed" if trunk.tail is not None and layer == suffix.depth - 1 else "after"
+    silenced = dict.fromkeys(bank.places, silence)
+    with experiment.face.attached(silenced):
+        wanted = experiment.face.run(inputs)
+    if len(bank.places) > 1:
+        return THROUGH if _same(suffix.logits(inputs, EVERYTHING, None, silenced), wanted, base) else WHOLE
+    entering = trunk.residuals[layer][:, :length]
+    if not _same(suffix.logits(inputs, layer, entering, silenced), wanted, base):
+        return WHOLE
+    if bank.kind != NEURON or bank.axis != -1:
+        return WITHIN
+    activation = suffix.activation(inputs, bank.name, layer, entering)
+    weights = experiment.face.write(bank.name)
+    after = trunk.residuals[layer + 1][:, :length] - activation[..., strongest, None] * weights[strongest]
+    if not _same(suffix.logits(inputs, layer + 1, after), wanted, base):
+        return WITHIN
+    return CLOSED if trunk.tail is not None and layer == suffix.depth - 1 else AFTER
 
 
 class Prober:
     """Measures ablated losses; every thread has its own, over one shared trunk."""
 
     def __init__(self, trunk: Trunk) -> None:
-        self.trunk = trunk
-        self._suffix = Suffix(trunk.model) if trunk.residuals else None
-        self._rows = blocks_of_rows(trunk.folded.batch, widest(trunk.model))
+        self.trunk, self.experiment = trunk, trunk.experiment
+        self._suffix = Suffix(trunk.experiment.model) if trunk.residuals else None
         self._bases: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def effects(self, hook: str, positions: list[int]) -> Float64[Tensor, "example unit"]:
-        """Return, per example, the loss without each unit minus the loss with it, in nats.
+        """Return, per example, the loss without each unit minus the loss with it.
 
         Both losses come from the same code path, so that its rounding cancels.
         """
-        route = self.trunk.routes[hook]
-        if route == "closed":
-            return self._closed(hook, positions)
-        if route == "whole":
-            columns = [torch.cat([self._whole(hook, p, rows) for rows in self._rows]) for p in positions]
+        route, bank = self.trunk.routes[hook], self.experiment.units.bank(hook)
+        if route == CLOSED:
+            return self._closed(bank, positions)
+        if route == WHOLE:
+            columns = [torch.from_numpy(self.experiment.losses(self._without(bank, p))) for p in positions]
             return torch.stack(columns, dim=1) - self.trunk.base[:, None]
-        if route == "within":
-            columns = [torch.cat([self._within(hook, p, rows) for rows in self._rows]) for p in positions]
-            return torch.stack(columns, dim=1) - self._base(layer_of(hook))[:, None]
-        activation = self._activation(hook)
-        columns = [torch.cat([self._after(hook, p, rows, activation) for rows in self._rows]) for p in positions]
-        return torch.stack(columns, dim=1) - self._base(layer_of(hook) + 1)[:, None]
+        if route in (WITHIN, THROUGH):
+            start = EVERYTHING if route == THROUGH else bank.layer
+            masks = [self._without(bank, p) for p in positions]
+            columns = [torch.cat([self._edited(start, mask, block) for block in self._blocks]) for mask in masks]
+            return torch.stack(columns, dim=1) - self._base(start)[:, None]
+        activation = self._activation(bank)
+        columns = [torch.cat([self._after(bank, p, block, activation) for block in self._blocks]) for p in positions]
+        return torch.stack(columns, dim=1) - self._base(bank.layer + 1)[:, None]
 
-    def _losses(self, rows: slice, start: int, residual: Tensor, edit: Edit | None = None) -> Tensor:
+    @property
+    def _blocks(self) -> list[slice]:
+        return self.experiment.blocks
+
+    @staticmethod
+    def _without(bank: Bank, position: int) -> Mask:
+        keep = torch.ones(bank.width, dtype=torch.bool)
+        keep[position] = False
+        return Mask(Units((bank,)), keep.numpy())
+
+    def _losses(self, block: slice, start: int, residual: Tensor | None, mask: Mask | None = None) -> Tensor:
         assert self._suffix is not None
-        batch = self.trunk.folded.batch
-        return example_losses(self._suffix.logits(batch.inputs[rows], start, residual, edit), batch.targets[rows])
+        examples, known = self.experiment.part(block)
+        rows = self.experiment.rows_of(block)
+        edits = {} if mask is None else edits_of(mask, self.experiment.held, rows, self.experiment.where)
+        return self.experiment.metric(self._suffix.logits(examples.inputs, start, residual, edits), examples, known)
+
+    def _residual(self, start: int, block: slice) -> Tensor | None:
+        return None if start == EVERYTHING else self.trunk.residuals[start][self.experiment.rows_of(block)]
 
     def _base(self, start: int) -> Tensor:
         if start not in self._bases:
-            parts = [self._losses(rows, start, self.trunk.residuals[start][rows]) for rows in self._rows]
+            parts = [self._losses(block, start, self._residual(start, block)) for block in self._blocks]
             self._bases[start] = torch.cat(parts)
         return self._bases[start]
 
-    def _activation(self, hook: str) -> Tensor:
+    def _edited(self, start: int, mask: Mask, block: slice) -> Tensor:
+        return self._losses(block, start, self._residual(start, block), mask)
+
+    def _activation(self, bank: Bank) -> Tensor:
         assert self._suffix is not None
-        layer, inputs = layer_of(hook), self.trunk.folded.batch.inputs
-        entering = self.trunk.residuals[layer]
-        return torch.cat([self._suffix.activation(inputs[r], hook, layer, entering[r]) for r in self._rows])
+        found = []
+        for block in self._blocks:
+            entering = self.trunk.residuals[bank.layer][self.experiment.rows_of(block)]
+            examples, _ = self.experiment.part(block)
+            found.append(self._suffix.activation(examples.inputs, bank.name, bank.layer, entering))
+        return torch.cat(found)
 
-    def _after(self, hook: str, position: int, rows: slice, activation: Tensor) -> Tensor:
-        layer = layer_of(hook)
-        delta = self.trunk.reference.of(hook, position, rows) - activation[rows, :, position]
-        write = output_weight(self.trunk.model, hook)[position]
-        return self._losses(
-            rows, layer + 1, torch.addcmul(self.trunk.residuals[layer + 1][rows], delta[..., None], write)
-        )
+    def _delta(self, bank: Bank, position: int, rows: slice, activation: Tensor) -> Tensor:
+        """Return the change of a neuron's activation, on `row pos`."""
+        held = self.experiment.held.of(bank.name, bank, position, rows).to(activation)
+        delta = held - activation[rows][..., position]
+        return delta if self.experiment.where is None else delta * self.experiment.where[rows]
 
-    def _within(self, hook: str, position: int, rows: slice) -> Tensor:
-        held = self.trunk.reference.of(hook, position, rows)
-        held = held if kind_of(hook) == "head" else held[..., None]
-        size = self.trunk.sizes[hook]
+    def _after(self, bank: Bank, position: int, block: slice, activation: Tensor) -> Tensor:
+        rows = self.experiment.rows_of(block)
+        delta = self._delta(bank, position, rows, activation)
+        write = self.experiment.face.write(bank.name)[position]
+        residual = torch.addcmul(self.trunk.residuals[bank.layer + 1][rows], delta[..., None], write)
+        return self._losses(block, bank.layer + 1, residual)
 
-        def edit(value: Tensor) -> Tensor:
-            edited = value.clone()
-            edited[..., position * size : (position + 1) * size] = held
-            return edited
-
-        return self._losses(rows, layer_of(hook), self.trunk.residuals[layer_of(hook)][rows], (hook, edit))
-
-    def _whole(self, hook: str, position: int, rows: slice) -> Tensor:
-        held = self.trunk.reference.of(hook, position, rows)
-
-        def edit(value: Tensor) -> Tensor:
-            edited = value.clone()
-            edited[:, :, position] = held
-            return edited
-
-        batch = self.trunk.folded.batch
-        with attached(self.trunk.model, {hook: edit}):
-            return example_losses(_bridge_logits(self.trunk.model, batch.inputs[rows]), batch.targets[rows])
-
-    def _closed(self, hook: str, positions: list[int]) -> Tensor:
-        tail, batch = self.trunk.tail, self.trunk.folded.batch
+    def _closed(self, bank: Bank, positions: list[int]) -> Tensor:
+        tail, examples, loss = self.trunk.tail, self.experiment.folded.examples, self.experiment.metric
         assert tail is not None
-        activation = self._activation(hook)[..., positions]
-        held = [self.trunk.reference.of(hook, p, slice(None)).expand(activation.shape[:2]) for p in positions]
-        delta = (torch.stack(held, dim=-1) - activation).flatten(0, 1)
-        scored = batch.targets != IGNORE
-        targets = batch.targets.where(scored, 0).flatten()
+        assert loss.targets is not None
+        activation = self._activation(bank)
+        delta = torch.stack([self._delta(bank, p, slice(None), activation) for p in positions], dim=-1).flatten(0, 1)
+        wanted = loss.targets(examples)
+        scored = wanted != IGNORE
         # The base goes along as one more unit, which is left where it is.
         delta = torch.cat([delta, torch.zeros_like(delta[:, :1])], dim=1)
-        weights = output_weight(self.trunk.model, hook)[positions]
+        weights = self.experiment.face.write(bank.name)[positions]
         weights = torch.cat([weights, torch.zeros_like(weights[:1])])
-        losses = tail_losses(tail, self.trunk.residuals[-1].flatten(0, 1), targets, delta, weights).double()
-        losses = (losses.view(*scored.shape, -1) * scored[..., None]).sum(dim=1) / scored.sum(dim=1, keepdim=True)
-        return losses[:, :-1] - losses[:, -1:]
+        residual = self.trunk.residuals[-1].flatten(0, 1)
+        found = tail_losses(tail, residual, wanted.where(scored, 0).flatten(), delta, weights).double()
+        table = (found.view(*scored.shape, -1) * scored[..., None]).sum(dim=1) / scored.sum(dim=1, keepdim=True).clamp(
+            min=1
+        )
+        table = examples.per_example(table) / examples.per_example(torch.ones_like(table))
+        return table[:, :-1] - table[:, -1:]

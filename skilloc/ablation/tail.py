@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from skilloc.losses import log_normaliser
+
 BLOCK = 2**18
 """Logits per block of tokens: 1 MB in float32, which stays in a core's cache."""
 
@@ -109,7 +111,7 @@ def tail_losses(
         part = slice(first, first + rows)
         still = (r[part] * tail.gain) @ tail.unembed.T
         # Shifting by the unchanged log-normaliser keeps exp2 within range; the shift leaves the result as it is.
-        shift = torch.logsumexp(still * scale[part, :1] + tail.offset, dim=1, keepdim=True) * LOG2_E
+        shift = log_normaliser(still * scale[part, :1] + tail.offset) * LOG2_E
         buffer = torch.empty_like(still)
         at_target = targets[part, None]
         for j in range(delta.shape[1]):
@@ -129,5 +131,5 @@ def _careful(tail: Tail, still: Tensor, moved: Tensor, delta: Tensor, scale: Ten
     columns = []
     for j in range(delta.shape[1]):
         logits = (still + delta[:, j, None] * moved[j]) * scale[:, j, None] + tail.offset
-        columns.append(torch.logsumexp(logits, dim=1) - logits.gather(1, targets[:, None])[:, 0])
+        columns.append((log_normaliser(logits) - logits.gather(1, targets[:, None]))[:, 0])
     return torch.stack(columns, dim=1)

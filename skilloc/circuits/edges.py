@@ -37,7 +37,7 @@ from skilloc.circuits.runs import Run, input_effects, inputs_at_reference, posit
 from skilloc.intervene import Folded, Reference, as_reference, blocks_of_rows, check_model, fold, widest
 from skilloc.intervene.gradients import read_gradients
 from skilloc.models.mlp import MLP
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.units import Units
 
 PATHS = ("total", "direct")
@@ -66,7 +66,7 @@ class Edges:
 
 def edge_effects(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     keep: Bool[np.ndarray, "unit"],
     *,
@@ -105,7 +105,7 @@ def edge_effects(
     with one_thread(), torch.no_grad():
         ends = inputs_at_reference(model, folded, held)
         for rows in blocks_of_rows(folded.batch, widest(model)):
-            batch = Batch(folded.batch.inputs[rows], folded.batch.targets[rows])
+            batch = Examples(folded.batch.inputs[rows], folded.batch.targets[rows])
             clean = read_gradients(model, batch, positions_of(nodes))
             run = Run(model, batch, nodes, clean, held, rows, ends)
             found.append(shares[:, rows] @ input_effects(run).cpu().numpy())

@@ -16,7 +16,7 @@ from skilloc.ablation import mask_effects
 from skilloc.circuits.faithfulness import only
 from skilloc.intervene import Reference, as_reference
 from skilloc.masks import Mask
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.units import Units
 
 PART = 16
@@ -25,7 +25,7 @@ PART = 16
 
 def elimination_ranking(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     *,
     subtask: str,

@@ -25,7 +25,7 @@ from skilloc.intervals import Interval, mean_interval, t_quantile
 from skilloc.intervene import Reference, as_reference
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import Mask, matched_random, top
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.units import Units
 
 PER_DOUBLING = 8
@@ -98,7 +98,7 @@ class Curve:
 
 def faithfulness(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     circuits: Sequence[Mask],
     *,
     subtask: str,
@@ -149,7 +149,7 @@ def faithfulness(
 
 def minimality(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     circuit: Mask,
     *,
     reference: Reference | Float[np.ndarray, "unit"] | None = None,
@@ -174,7 +174,7 @@ def minimality(
 
 def enough(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     ranking: Float[np.ndarray, "unit"],
     share: float,
@@ -231,7 +231,7 @@ def share_kept(increase: Float[np.ndarray, " fold"], floor: Float[np.ndarray, " 
     return Interval(value, value - half, value + half)
 
 
-def only(batches: Mapping[str, Batch], subtask: str, reference: Reference) -> tuple[dict[str, Batch], Reference]:
+def only(batches: Mapping[str, Examples], subtask: str, reference: Reference) -> tuple[dict[str, Examples], Reference]:
     """Return the batch of one subtask alone, and the part of a reference that is about it.
 
     Raises:

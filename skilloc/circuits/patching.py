@@ -16,11 +16,11 @@ from skilloc.circuits import graph as g
 from skilloc.intervene import fold, record, zero_reference
 from skilloc.intervene.patching import Part, attribution_edges
 from skilloc.models.weights import units_of
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 
 def attribution_circuit(
-    model: Any, batches: Mapping[str, Batch], *, subtask: str, folds: int = 8, seed: int = 0
+    model: Any, batches: Mapping[str, Examples], *, subtask: str, folds: int = 8, seed: int = 0
 ) -> nx.DiGraph:
     """Return all heads and MLPs of a transformer as a graph, with the edges between them estimated.
 

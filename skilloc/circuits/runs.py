@@ -12,7 +12,7 @@ from skilloc.circuits.nodes import STREAM, Node
 from skilloc.intervene import Folded, Reference, attached, blocks_of_rows, example_losses, logits_of, widest
 from skilloc.intervene.gradients import Gradients, units_at
 from skilloc.models.mlp import MLP
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.units import kind_of
 
 Edit = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     """
 
     model: Any
-    batch: Batch
+    batch: Examples
     nodes: tuple[Node, ...]
     clean: Gradients
     reference: Reference

@@ -16,7 +16,7 @@ from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
 from skilloc.intervene import Reference, as_reference
 from skilloc.masks import Mask, top
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 NOTHING = 1e-6
 """Edges below this many nats in every fold and subtask are left out: float32 losses do not show them."""
@@ -50,7 +50,7 @@ class Tracing:
 
 def trace_circuit(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     circuit: Mask,
     config: Tracing = Tracing(),
     *,
@@ -143,7 +143,7 @@ def _add_nodes(graph: nx.DiGraph, nodes: Sequence[Node], effects: Effects, found
 
 
 def _add_minimality(
-    graph: nx.DiGraph, model: Any, batches: Mapping[str, Batch], circuit: Mask, reference: Reference, folds: int
+    graph: nx.DiGraph, model: Any, batches: Mapping[str, Examples], circuit: Mask, reference: Reference, folds: int
 ) -> None:
     subtask = graph.graph[g.SUBTASK]
     own, held = only(batches, subtask, reference)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from skilloc.masks import Mask
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
-    from skilloc.tasks import Batch
+    from skilloc.tasks import Examples
     from skilloc.units import Units
 
 CRITERIA = (
@@ -104,7 +104,7 @@ def choose_masks(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
 
 
 def _scores(
-    model: "MLP", batches: "Mapping[str, Batch]", units: "Units", settings: MaskChoice, seed: int
+    model: "MLP", batches: "Mapping[str, Examples]", units: "Units", settings: MaskChoice, seed: int
 ) -> dict[str, Any]:
     """Return the scores of each criterion, or a function that scores again."""
     from skilloc.ablation import ablation_effects
@@ -133,7 +133,7 @@ def _random(units: "Units", counts: Sequence[int], seed: int) -> "list[Mask]":
     return masks_of(units, np.random.default_rng(seed).random(len(units)), counts)
 
 
-def _measured(model: "MLP", masks: "Sequence[Mask]", chosen_on: "Batch", report: "Batch") -> np.ndarray:
+def _measured(model: "MLP", masks: "Sequence[Mask]", chosen_on: "Examples", report: "Examples") -> np.ndarray:
     """Return, on `part count`: loss where the masks were chosen, loss and accuracy on the report split."""
     from skilloc.pruning import mask_curve
 
@@ -145,7 +145,7 @@ def _searched(
     model: "MLP",
     masks: "Mapping[str, Sequence[Mask]]",
     measured: Mapping[str, np.ndarray],
-    batch: "Batch",
+    batch: "Examples",
     settings: MaskChoice,
     seed: int,
 ) -> "list[Mask]":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skilloc.masks import Mask
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
-    from skilloc.tasks import Batch
+    from skilloc.tasks import Examples
 
 DRAW_SEED = 1_000_000
 """Added to the seed of the examples, so that they are none of those that training was watched on."""
@@ -111,7 +111,7 @@ def _network(settings: CircuitHierarchy, weights: "Mapping[str, Labelled]") -> "
 
 def _circuits(
     model: "MLP",
-    drawn: "Mapping[str, Mapping[str, Batch]]",
+    drawn: "Mapping[str, Mapping[str, Examples]]",
     effects: "Effects",
     reference: "Reference",
     settings: CircuitHierarchy,
@@ -167,7 +167,7 @@ def _circuits(
 
 def _compared(
     model: "MLP",
-    batches: "Mapping[str, Batch]",
+    batches: "Mapping[str, Examples]",
     effects: "Mapping[str, Effects]",
     reference: "Reference",
     n: int,

@@ -10,7 +10,7 @@ from skilloc.experiments.specs import settings_of
 if TYPE_CHECKING:
     from skilloc.models.language import Opened
     from skilloc.store import Labelled
-    from skilloc.tasks import Batch, Subtask
+    from skilloc.tasks import Examples, Subtask
 
 LASSO, NAIVE = "group lasso", "naive pruning"
 """The two candidates."""
@@ -141,7 +141,7 @@ def _prepared(
     return opened, [subtask(name, [name]) for name in kept], subtask(" and ".join(removed), removed)
 
 
-def _mean(model: Any, batches: "Mapping[str, Batch]") -> float:
+def _mean(model: Any, batches: "Mapping[str, Examples]") -> float:
     from skilloc.intervene import losses
 
     return sum(float(losses(model, batch).mean()) for batch in batches.values()) / len(batches)
@@ -174,7 +174,7 @@ def _naive(
     settings: EmbeddedUnlearning,
     original: Any,
     kept: "Sequence[Subtask]",
-    selection: "Mapping[str, Batch]",
+    selection: "Mapping[str, Examples]",
     wanted: float,
 ) -> Any:
     """Keep the fewest units by their effects, on training text, with which the mean loss is at most the wanted one."""

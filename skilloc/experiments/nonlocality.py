@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from skilloc.masks import Mask
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
-    from skilloc.tasks import Batch, Subtask
+    from skilloc.tasks import Examples, Subtask
 
 KEPT, OTHER = "composite_012", "composite_345"
 """Units are kept for the first; the question is what becomes of the second."""
@@ -141,7 +141,7 @@ def _recovered(
     model: "MLP",
     masks: "list[Mask]",
     target: "Subtask",
-    batches: "Mapping[str, Batch]",
+    batches: "Mapping[str, Examples]",
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Retrain at every sparsity; return losses and accuracies on `sparsity step batch`."""
@@ -226,7 +226,7 @@ def magnitudes(model: "MLP", world: "Mapping[str, Subtask]", examples: int, seed
     return np.asarray(np.abs(effects))
 
 
-def _batches(world: "Mapping[str, Subtask]", examples: int, seed: int) -> "dict[str, Batch]":
+def _batches(world: "Mapping[str, Subtask]", examples: int, seed: int) -> "dict[str, Examples]":
     """What is measured: the kept composite, to choose the line by; and both, to state numbers on."""
     # The selection batch is not the one that units were scored on.
     chosen = world[KEPT].draw(examples, split="selection", seed=500 + seed)

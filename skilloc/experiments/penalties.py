@@ -15,7 +15,7 @@ from skilloc.intervals import mean_interval
 if TYPE_CHECKING:
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
-    from skilloc.tasks import Batch
+    from skilloc.tasks import Examples
 
 HELD_OUT = 2000
 """Examples per subtask and split."""
@@ -166,7 +166,7 @@ def _interval(values: Sequence[Any]) -> dict[str, float]:
     return mean_interval(np.array(values, dtype=np.float64))._asdict()
 
 
-def _scores(model: "MLP", batch: "Batch") -> dict[str, float]:
+def _scores(model: "MLP", batch: "Examples") -> dict[str, float]:
     import torch
 
     from skilloc.intervene import losses

@@ -1,27 +1,28 @@
 """Activations and the gradients of the loss with respect to them, from one forward and one backward pass."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from skilloc.intervene.hooks import attached
-from skilloc.intervene.losses import example_losses, logits_of
-from skilloc.tasks import IGNORE, Batch
-from skilloc.units import kind_of
+from skilloc.intervene.axes import chosen
+from skilloc.losses import Loss, cross_entropy
+from skilloc.models.face import Edit, Face
+from skilloc.tasks import Examples
+from skilloc.units import Bank
 
 Positions = Mapping[str, Sequence[int]]
-"""Per hook, which of its units."""
+"""Per bank, which of its units."""
 
 
 class Gradients(NamedTuple):
     """What one run of the untouched model says about some units.
 
     Attributes:
-        losses: of each example, in nats per scored target, float64.
-        activations: per hook, of the chosen units: `example *pos neuron`, or `example *pos head d_head`.
+        losses: of each example, in the loss's unit, float64.
+        activations: per bank, of the chosen units: `row *pos neuron`, or `row *pos head d_head`.
         slopes: of the same shapes, the gradient of the example's loss.
         logits: of all positions.
         logit_slopes: the gradient of the example's loss with respect to them.
@@ -30,58 +31,53 @@ class Gradients(NamedTuple):
     losses: Float64[Tensor, " example"]
     activations: dict[str, Tensor]
     slopes: dict[str, Tensor]
-    logits: Float[Tensor, "example *pos out"]
-    logit_slopes: Float[Tensor, "example *pos out"]
+    logits: Float[Tensor, "row *pos out"]
+    logit_slopes: Float[Tensor, "row *pos out"]
 
 
-def read_gradients(model: Any, batch: Batch, positions: Positions) -> Gradients:
+def read_gradients(
+    face: Face,
+    examples: Examples,
+    banks: Sequence[Bank],
+    positions: Positions,
+    loss: Loss = cross_entropy,
+    prepared: Tensor | None = None,
+) -> Gradients:
     """Return the activations of some units, and the gradient of each example's loss there.
 
-    loss[e] is the mean over the scored positions of example e, so a slope is in nats per unit of activation.
+    Args:
+        face: of the model.
+        examples: what is asked.
+        banks: of the units; each has one place.
+        positions: which units of each bank.
+        loss: whose gradient, in its unit per unit of activation.
+        prepared: what the loss knows of the untouched model.
 
     Raises:
-        ValueError: if the model has no such hook.
+        ValueError: if the model has no such hook, or the loss no gradient.
     """
     activations: dict[str, Tensor] = {}
     leaves: dict[str, Tensor] = {}
 
-    def opener(hook: str) -> Any:
+    def opener(bank: Bank) -> Edit:
         def opened(value: Tensor) -> Tensor:
-            activations[hook] = units_at(value.detach(), hook, positions[hook])
+            activations[bank.name] = chosen(value.detach(), bank, positions[bank.name])
             # A leaf of zeros added here receives the activation's gradient, whether or not the weights require one.
-            leaves[hook] = torch.zeros_like(value, requires_grad=True)
-            return value + leaves[hook]
+            leaves[bank.name] = torch.zeros_like(value, requires_grad=True)
+            return value + leaves[bank.name]
 
         return opened
 
-    with torch.enable_grad(), attached(model, {hook: opener(hook) for hook in positions}):
-        logits = logits_of(model(batch.inputs))
-    upstream = _logit_slopes(logits.detach(), batch.targets)
+    with torch.enable_grad(), face.attached({bank.name: opener(bank) for bank in banks}):
+        logits = face.run(examples.inputs)
+    upstream = loss.slopes(logits.detach(), examples, prepared)
     slopes = {}
     if leaves:
-        inputs = [leaves[hook] for hook in positions]
         # The units of a last layer whose output nobody reads have no gradient.
+        inputs = [leaves[bank.name] for bank in banks]
         found = torch.autograd.grad(logits, inputs, upstream.to(logits), allow_unused=True)
-        slopes = {
-            hook: units_at(torch.zeros_like(leaves[hook]) if slope is None else slope, hook, positions[hook])
-            for hook, slope in zip(positions, found, strict=True)
-        }
+        for bank, leaf, slope in zip(banks, inputs, found, strict=True):
+            whole = torch.zeros_like(leaf) if slope is None else slope
+            slopes[bank.name] = chosen(whole, bank, positions[bank.name])
     logits = logits.detach()
-    return Gradients(example_losses(logits, batch.targets), activations, slopes, logits, upstream)
-
-
-def units_at(value: Tensor, hook: str, positions: Sequence[int]) -> Tensor:
-    """Return some units of the activation at a hook, as a copy."""
-    index = torch.as_tensor(list(positions), device=value.device)
-    return value.index_select(value.ndim - (2 if kind_of(hook) == "head" else 1), index)
-
-
-def _logit_slopes(
-    logits: Float[Tensor, "example *pos out"], targets: Int[Tensor, "example *pos"]
-) -> Float[Tensor, "example *pos out"]:
-    # d(-log softmax(z)[y]) / dz = softmax(z) - onehot(y): the loss itself need not be differentiated.
-    scored = (targets != IGNORE)[..., None].to(logits.dtype)
-    slopes = logits.softmax(dim=-1) * scored
-    slopes.scatter_add_(-1, targets.where(targets != IGNORE, 0)[..., None], -scored)
-    each = scored.reshape(len(scored), -1).sum(dim=1)
-    return slopes / each.view(-1, *[1] * (slopes.ndim - 1))
+    return Gradients(loss(logits, examples, prepared), activations, slopes, logits, upstream)

@@ -2,40 +2,62 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Bool
+from torch import Tensor, nn
 
-from skilloc.intervene.hooks import attached
+from skilloc.intervene.axes import at_positions, spread
 from skilloc.intervene.reference import Reference
 from skilloc.masks import Mask
-from skilloc.units import kind_of
+from skilloc.models.face import Edit
+from skilloc.models.makers import face_of
 
 
 @contextmanager
-def hold(model: Any, mask: Mask, reference: Reference, rows: slice = slice(None)) -> Iterator[None]:
+def hold(
+    model: nn.Module,
+    mask: Mask,
+    reference: Reference,
+    rows: slice = slice(None),
+    *,
+    where: Bool[Tensor, "row pos"] | None = None,
+) -> Iterator[None]:
     """Run the model with the dropped units of a mask at their reference; the weights stay untouched.
 
-    activation[e, t, u] becomes activation[e, t, u] where keep[u], and reference[e, t, u] elsewhere.
+    activation[r, t, u] becomes activation[r, t, u] where keep[u], and reference[r, t, u] elsewhere, at every place of u.
 
     Args:
-        model: a bridge, or any model with the same hooks.
+        model: a bridge, an `MLP` or a described module.
         mask: which units are kept.
         reference: what the others are held at.
-        rows: which of the reference's examples the model will see, where it has one value per example.
+        rows: which of the reference's rows the model will see, where it has one value per row.
+        where: the positions at which they are held, of all rows; everywhere if not given.
     """
-    keeps = mask.units.split(mask.keep)
-
-    def holder(hook: str) -> Any:
-        keep = torch.from_numpy(keeps[hook].copy())
-
-        def held(value: Tensor) -> Tensor:
-            chosen = keep.to(value.device)
-            chosen = chosen[:, None] if kind_of(hook) == "head" else chosen
-            return torch.where(chosen, value, reference.on(hook, rows).to(value))
-
-        return held
-
-    with attached(model, {hook: holder(hook) for hook in mask.units.hooks if not keeps[hook].all()}):
+    edits = edits_of(mask, reference, rows, where)
+    with face_of(model).attached(edits):
         yield
+
+
+def edits_of(
+    mask: Mask, reference: Reference, rows: slice, where: Bool[Tensor, "row pos"] | None = None
+) -> dict[str, Edit]:
+    """Return what holds the dropped units of a mask, by hook."""
+    keeps = mask.units.split(mask.keep)
+    found: dict[str, Edit] = {}
+    for bank in mask.units.banks:
+        if not keeps[bank.name].all():
+            keep = spread(torch.from_numpy(keeps[bank.name].copy()), bank)
+            for hook in bank.places:
+                found[hook] = _holder(hook, keep, reference, rows, where)
+    return found
+
+
+def _holder(hook: str, keep: Tensor, reference: Reference, rows: slice, where: Bool[Tensor, "row pos"] | None) -> Edit:
+    def held(value: Tensor) -> Tensor:
+        kept = keep.to(value.device)
+        if where is not None:
+            kept = kept | ~at_positions(where[rows].to(value.device), value)
+        return torch.where(kept, value, reference.on(hook, rows).to(value))
+
+    return held

@@ -1,84 +1,95 @@
 """Hooks on the model itself, for losses and activations. Nothing stays attached afterwards."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from skilloc.intervene.losses import check_model, example_losses, logits_of
-from skilloc.models.mlp import MLP
-from skilloc.tasks import Batch
+from skilloc.losses import Loss, cross_entropy
+from skilloc.models.face import Edit, Face
+from skilloc.models.makers import face_of
+from skilloc.tasks import Examples, blocks_of
 from skilloc.units import Units
 
 MAX_LOGITS = 2**26
 """Examples are passed in blocks whose widest tensor has at most this many entries (256 MB in float32)."""
 
 
-def widest(model: Any) -> int:
-    """Return the width of the largest tensor of a forward pass: the logits, or a hidden layer of an `MLP`."""
-    if isinstance(model, MLP):
-        return max(model.cfg.d_out, *model.cfg.widths)
-    return int(getattr(getattr(model, "cfg", None), "d_vocab", 1))
+def blocks(face: Face, examples: Examples) -> list[slice]:
+    """Cut examples into blocks that pass through a model together."""
+    return blocks_of(examples, face.widest, MAX_LOGITS)
 
 
-def blocks_of_rows(batch: Batch, width: int) -> list[slice]:
-    """Cut the examples of a batch into blocks that keep the widest tensor within `MAX_LOGITS` entries."""
-    positions = batch.inputs.shape[1] if not batch.inputs.is_floating_point() else 1
-    rows = max(1, MAX_LOGITS // (positions * max(1, width)))
-    return [slice(start, min(start + rows, len(batch))) for start in range(0, len(batch), rows)]
-
-
-def losses(model: nn.Module, batch: Batch) -> Float64[Tensor, "example"]:
-    """Return the loss of each example in nats per scored target, under whatever hooks the model has now.
+def check_model(model: nn.Module, examples: Examples) -> None:
+    """Refuse a model that cannot be measured on some examples.
 
     Raises:
-        ValueError: if the model cannot be measured on the batch.
+        ValueError: if the model is in training mode, or cannot take these inputs and targets.
     """
-    check_model(model, batch)
-    with torch.no_grad():
-        return torch.cat(
-            [
-                example_losses(logits_of(model(batch.inputs[rows])), batch.targets[rows])
-                for rows in blocks_of_rows(batch, widest(model))
-            ]
-        )
+    if model.training:
+        raise ValueError("`model` is in training mode, where dropout is random; call model.eval() first")
+    face_of(model).check(examples)
 
 
-@contextmanager
-def attached(model: Any, functions: Mapping[str, Any]) -> Iterator[None]:
-    """Attach one function `activation -> activation` to each hook, and take them off again, also after an error.
+def losses(
+    model: nn.Module, examples: Examples, loss: Loss = cross_entropy, prepared: Tensor | None = None
+) -> Float64[Tensor, " example"]:
+    """Return the loss of each example, under whatever hooks the model has now.
+
+    Args:
+        model: a bridge, an `MLP` or a described module, in evaluation mode.
+        examples: what is asked.
+        loss: in whose unit the result is.
+        prepared: what the loss knows of the untouched model, on rows (`Loss.prepare`).
 
     Raises:
-        ValueError: if the model has no such hook.
+        ValueError: if the model cannot be measured on the examples.
     """
-    for hook in functions:
-        if hook not in model.hook_dict:
-            raise ValueError(f'`model` has no hook "{hook}"; build units with units_of(model)')
-    # transformer-lens hands the hook point along as a keyword; only the activation matters here.
-    pairs = [(hook, lambda value, hook, f=function: f(value)) for hook, function in functions.items()]
-    with model.hooks(fwd_hooks=pairs):
-        yield
+    check_model(model, examples)
+    return losses_of(face_of(model), examples, loss, prepared)
 
 
-def read_activations(model: Any, batch: Batch, units: Units) -> dict[str, Tensor]:
-    """Return the activations of all units on all examples.
+@torch.no_grad()
+def losses_of(face: Face, examples: Examples, loss: Loss, prepared: Tensor | None = None) -> Tensor:
+    """Return the loss of each example, for examples that were checked."""
+    found = []
+    for block in blocks(face, examples):
+        some = examples.part(block)
+        known = None if prepared is None else prepared[examples.rows_of(block)]
+        found.append(loss(face.run(some.inputs), some, known))
+    return torch.cat(found)
 
-    Shapes: per hook `example pos neuron`, or `example pos head d_head`; of an `MLP` `example neuron`.
+
+@torch.no_grad()
+def prepared_for(face: Face, examples: Examples, loss: Loss) -> Tensor | None:
+    """Return what a loss must know of the untouched model, on rows; None for nothing."""
+    if loss.prepare is None:
+        return None
+    parts = [examples.part(block) for block in blocks(face, examples)]
+    return torch.cat([loss.prepare(face.run(some.inputs), some) for some in parts])
+
+
+def read_activations(model: nn.Module, examples: Examples, units: Units) -> dict[str, Tensor]:
+    """Return the activations at all places of all units on all rows, by hook.
+
+    Shapes: `row pos neuron`, or `row pos head d_head`; of an `MLP` `row neuron`.
     """
-    check_model(model, batch)
-    parts: dict[str, list[Tensor]] = {hook: [] for hook in units.hooks}
-
-    def reader(hook: str) -> Any:
-        def read(value: Tensor) -> Tensor:
-            parts[hook].append(value.detach())
-            return value
-
-        return read
-
-    with torch.no_grad(), attached(model, {hook: reader(hook) for hook in units.hooks}):
-        for rows in blocks_of_rows(batch, widest(model)):
-            model(batch.inputs[rows])
+    check_model(model, examples)
+    face = face_of(model)
+    hooks = [hook for bank in units.banks for hook in bank.places]
+    parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+    with torch.no_grad(), face.attached({hook: reader(parts[hook]) for hook in hooks}):
+        for block in blocks(face, examples):
+            face.run(examples.part(block).inputs)
     return {hook: torch.cat(values) for hook, values in parts.items()}
+
+
+def reader(into: list[Any]) -> Edit:
+    """Return a function that keeps what it sees in a list, and changes nothing."""
+
+    def read(value: Tensor) -> Tensor:
+        into.append(value.detach())
+        return value
+
+    return read

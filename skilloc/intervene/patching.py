@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from skilloc.intervene.losses import check_model, example_losses
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 Part = tuple[str, int | None, int | None]
 """A part of a transformer: "embed", "attn", "mlp" or "logits", with its layer and head where it has them."""
@@ -19,7 +19,7 @@ _PARTS = {
 
 
 def attribution_edges(
-    model: Any, batch: Batch, others: Int[Tensor, "example pos"]
+    model: Any, batch: Examples, others: Int[Tensor, "example pos"]
 ) -> list[dict[tuple[Part, Part], float]]:
     """Return, for each example, the edges between the parts of a transformer, in nats.
 

@@ -1,29 +1,35 @@
-"""The record that every measurement carries: which model, tokens, units, reference and versions."""
+"""What names a measurement in its record: the same record means the same numbers."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from typing import Any
 
 from torch import nn
 
-from skilloc.intervene.losses import Folded
 from skilloc.intervene.reference import Reference
+from skilloc.losses import Loss
 from skilloc.models.language import digest
+from skilloc.models.points import hooks_of_users
+from skilloc.tasks import Folded
 from skilloc.units import Units
 
 
-def record(model: nn.Module, folded: Folded, units: Units, reference: Reference) -> dict[str, Any]:
-    """Return what names a measurement. The same record means the same numbers. JSON only."""
+def record(model: nn.Module, folded: Folded, units: Units, reference: Reference, loss: Loss) -> dict[str, Any]:
+    """Return what names a measurement. JSON only."""
+    hooks = hooks_of_users(model)
     return {
         "model": digest(model),
         "tokens": dict(folded.digests),
         "folds": folded.folds,
         "units": units.record(),
         "reference": reference.record(),
+        "loss": loss.record(),
         "versions": dict(_versions()),
+        **({"hooks": list(hooks)} if hooks else {}),
     }
 
 
 @cache
-def _versions() -> dict[str, str]:
+def _versions() -> Mapping[str, str]:
     return {name: metadata.version(name) for name in ("skilloc", "torch", "transformer-lens", "transformers")}

@@ -7,19 +7,23 @@ a gate that lets the residual through untouched until the start. All that a mode
 tables, final norm, soft caps) runs as its authors wrote it, so that nothing here depends on the architecture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from skilloc.intervene.losses import logits_of
+from skilloc.models.decoder import arguments, logits_of, tokens_of
+from skilloc.models.face import Edit
 from skilloc.models.plain import plain
-from skilloc.models.weights import unwrapped
+from skilloc.models.weights import banks_of, unwrapped
+from skilloc.tasks import Inputs
+from skilloc.units import HEAD
 
-Edit = tuple[str, Callable[[Tensor], Tensor]]
-"""A hook and what to do with the activation there."""
+EVERYTHING = -1
+"""The start of a pass that begins with the embedding."""
 
 
 class UnknownLayoutError(Exception):
@@ -54,7 +58,9 @@ class Suffix:
         if getattr(self._module, "_supports_sdpa", False):
             # The bridge shows attention patterns, so it asks for slow attention; nobody looks at this copy's.
             self._module.set_attn_implementation("sdpa")
-        self._projections = {hook: self._copy_of(_projection(model, hook)) for hook in _hooks(model)}
+        self._model = model
+        self._heads = {bank.name: bank.width for bank in banks_of(model) if bank.kind == HEAD}
+        self._sites: dict[str, tuple[nn.Module, str]] = {}
         blocks = [self._copy_of(block) for block in model.blocks]
         self.depth = len(blocks)
         self.final_norm = self._copy_of(model.ln_final)
@@ -102,7 +108,7 @@ class Suffix:
 
         return gated
 
-    def run(self, inputs: Int[Tensor, "example pos"]) -> tuple[Tensor, list[Float[Tensor, "example pos d_model"]]]:
+    def run(self, inputs: Inputs) -> tuple[Tensor, list[Float[Tensor, "row pos d_model"]]]:
         """Return the logits, and the residual stream before each block and after the last."""
         self._start, self._residuals = None, []
         logits = self._logits(inputs)
@@ -111,68 +117,93 @@ class Suffix:
 
     def logits(
         self,
-        inputs: Int[Tensor, "example pos"],
+        inputs: Inputs,
         start: int,
-        residual: Float[Tensor, "example pos d_model"],
-        edit: Edit | None = None,
-    ) -> Float[Tensor, "example pos d_vocab"]:
+        residual: Float[Tensor, "row pos d_model"] | None,
+        edits: Mapping[str, Edit] | None = None,
+    ) -> Float[Tensor, "row pos d_vocab"]:
         """Return the logits when block `start` is entered by `residual`.
 
         Args:
             inputs: the tokens; they still decide masks and positions.
-            start: index of the first block that runs; `depth` runs the final norm and the unembedding only.
+            start: index of the first block that runs; `depth` runs the final norm and the unembedding only, and
+                `EVERYTHING` all, embeddings included.
             residual: what enters that block.
-            edit: a hook in a block that runs, and the function that replaces the activation there.
+            edits: functions that replace activations, by hook, in what runs.
         """
         if not self._wrap:
-            self.run(inputs[:1])
+            self.run(inputs)
         self._start, self._entering = start, residual
         try:
-            if edit is None:
-                return self._logits(inputs)
-            with self._editing(*edit):
+            with self._editing(edits or {}):
                 return self._logits(inputs)
         finally:
             self._entering = None
 
     def activation(
-        self, inputs: Int[Tensor, "example pos"], hook: str, layer: int, residual: Float[Tensor, "example pos d_model"]
-    ) -> Float[Tensor, "example pos width"]:
-        """Return the activation at a hook of block `layer` when that block is entered by `residual`.
-
-        Heads come flat: d_head values of head 0, then of head 1, and so on.
-        """
+        self, inputs: Inputs, hook: str, layer: int, residual: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos *width"]:
+        """Return the activation at a hook of block `layer` when that block is entered by `residual`."""
 
         def catch(value: Tensor) -> Tensor:
             raise _Caught(value)
 
         try:
-            self.logits(inputs, layer, residual, (hook, catch))
+            self.logits(inputs, layer, residual, {hook: catch})
         except _Caught as caught:
             return caught.value
         raise UnknownLayoutError(f"block {layer} ran without passing {hook}")
 
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def _logits(self, inputs: Inputs) -> Tensor:
         with torch.no_grad():
             # A key-value cache of the untouched run would be wrong after a change, and costs memory.
-            return logits_of(self._module(inputs, use_cache=False))
+            return logits_of(self._module(tokens_of(inputs), use_cache=False, **arguments(self._model, inputs)))
 
-    def _editing(self, hook: str, function: Callable[[Tensor], Tensor]) -> Any:
-        def pre_hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (function(args[0]), *args[1:])
+    @contextmanager
+    def _editing(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for hook, function in edits.items():
+                module, side = self._site(hook)
+                edit = _by_head(function, self._heads[hook]) if hook in self._heads else function
+                if side == "in":
+                    handle = module.register_forward_pre_hook(_before(edit))
+                else:
+                    handle = module.register_forward_hook(_after(edit))
+                stack.callback(handle.remove)
+            yield
 
-        return self._projections[hook].register_forward_pre_hook(pre_hook)
+    def _site(self, hook: str) -> tuple[nn.Module, str]:
+        """Return the module of the copy, and the side of it, on which a hook of the bridge lies."""
+        if hook not in self._sites:
+            module, side = _site(self._model, hook)
+            self._sites[hook] = self._copy_of(module), side
+        return self._sites[hook]
 
 
-def _hooks(model: Any) -> list[str]:
-    return [hook for hook in model.hook_dict if hook.endswith((".mlp.hook_post", ".attn.hook_z"))]
+def _by_head(function: Edit, heads: int) -> Edit:
+    """Let a function see heads apart where they come flat."""
+    return lambda value: function(value.unflatten(-1, (heads, -1))).flatten(-2)
 
 
-def _projection(model: Any, hook: str) -> nn.Module:
-    """Return the output projection whose input a hook reads."""
-    point = model.hook_dict[hook]
-    for module in model.modules():
-        if getattr(module, "hook_in", None) is point:
-            found: nn.Module = unwrapped(module)
-            return found
-    raise UnknownLayoutError(f"{hook} is not the input of a projection")
+def _before(function: Edit) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (function(args[0]), *args[1:])
+
+    return hook
+
+
+def _after(function: Edit) -> Any:
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        return (function(output[0]), *output[1:]) if isinstance(output, tuple) else function(output)
+
+    return hook
+
+
+def _site(model: Any, hook: str) -> tuple[nn.Module, str]:
+    """Return the component that a hook point belongs to, and whether the point sees what enters or what leaves it."""
+    point = model.hook_dict.get(hook)
+    for module in model.modules() if point is not None else ():
+        for side in ("in", "out"):
+            if getattr(module, f"hook_{side}", None) is point:
+                return module, side
+    raise UnknownLayoutError(f"{hook} is not where a module of the wrapped model begins or ends")

@@ -13,13 +13,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from skilloc.models.mlp import MLP
 from skilloc.models.plain import cut_fused, forget_passes, fused_of, fused_rows, outputs, transposed
-from skilloc.models.weights import component_of, group, output_weight, units_of, unwrapped
-from skilloc.units import kind_of
-
-Left = Mapping[str, Int[np.ndarray, " _"]]
-"""Per hook: positions of the units that stay, rising."""
+from skilloc.models.face import Left
+from skilloc.models.weights import banks_of, component_of, group, output_weight, place_of, unwrapped
+from skilloc.units import NEURON
 
 _HEADS = ("num_heads", "n_heads", "num_attention_heads", "n_head")
 _SHARED = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_key_value_heads")
@@ -34,21 +31,19 @@ def narrowed(model: Any, left: Left) -> Any:
     stays must keep equally many: implementations know one number of heads per key.
 
     Args:
-        model: a `TransformerBridge` or an `MLP`; it is left as it was.
+        model: a `TransformerBridge`; it is left as it was.
         left: the units that stay on each hook, at least one; hooks that are not named keep all.
 
     Raises:
         ValueError: if the units of a hook cannot be cut out (see `models.weights.group`), or groups of heads would keep
             different numbers.
     """
-    if isinstance(model, MLP):
-        return _narrowed_mlp(model, left)
     smaller = copied(model)
-    widths = dict(zip(units_of(model).hooks, units_of(model).widths, strict=True))
+    widths = {bank.name: bank.width for bank in banks_of(model)}
     for hook, places in left.items():
         if len(places) == widths[hook]:
             continue
-        if kind_of(hook) == "neuron":
+        if place_of(model, hook)[1] == NEURON:
             _cut_neurons(smaller, hook, torch.from_numpy(places))
         else:
             _cut_heads(smaller, hook, torch.from_numpy(places))
@@ -107,26 +102,6 @@ def key_groups(model: Any, hook: str) -> int:
             f"{hook} has {heads} heads on {shared} keys, which do not share out evenly; hold the mask instead"
         )
     return shared
-
-
-def _narrowed_mlp(model: MLP, left: Left) -> MLP:
-    places = {hook: torch.from_numpy(left[hook]) if hook in left else None for hook in model.hook_dict}
-    weights = [*model.layers, model.out]
-    widths = [
-        width if kept is None else len(kept) for width, kept in zip(model.cfg.widths, places.values(), strict=True)
-    ]
-    smaller = MLP(model.cfg.d_in, model.cfg.d_out, widths, len(weights), activation=model.cfg.activation)
-    smaller.to(model.out.weight)
-    before = [None, *places.values()]
-    after = [*places.values(), None]
-    with torch.no_grad():
-        for old, new, columns, rows in zip(weights, [*smaller.layers, smaller.out], before, after, strict=True):
-            weight, bias = old.weight, old.bias
-            weight = weight if rows is None else weight[rows.to(weight.device)]
-            bias = bias if rows is None else bias[rows.to(bias.device)]
-            new.weight.copy_(weight if columns is None else weight[:, columns.to(weight.device)])
-            new.bias.copy_(bias)
-    return smaller
 
 
 def _cut_neurons(model: Any, hook: str, places: Tensor) -> None:

@@ -21,11 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from skilloc.models.checkpoints import Checkpoint, quiet
-from skilloc.models.mlp import MLP, save_mlp
 from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.plain import fused_of, plain, unfuse
-from skilloc.models.weights import units_of
-from skilloc.units import kind_of
+from skilloc.models.weights import banks_of, place_of
+from skilloc.units import HEAD, NEURON, Bank
 
 CONFIG, WEIGHTS, KEY = "config.json", "model.safetensors", "skilloc"
 
@@ -33,7 +32,7 @@ _WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _HEADS = ("num_attention_heads", "n_head")
 
 
-def save_model(model: Any, folder: Path | str, *, tokenizer: Any = None) -> None:
+def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None) -> None:
     """Write a model as a folder that `open_model` opens, whole or not at all.
 
     Args:
@@ -46,9 +45,6 @@ def save_model(model: Any, folder: Path | str, *, tokenizer: Any = None) -> None
         ValueError: if the model is neither, or a language model comes without its tokenizer.
     """
     folder = Path(folder)
-    if isinstance(model, MLP):
-        save_mlp(model, folder)
-        return
     if folder.exists():
         raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
     if not hasattr(getattr(model, "original_model", None), "save_pretrained"):
@@ -145,12 +141,11 @@ def _stock(config: Any) -> dict[str, torch.Size]:
 
 def _config(model: Any, module: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return config.json: with one width for all layers if transformers can read that, else with all widths."""
-    units = units_of(model)
-    sizes = {hook: (width, _keys(model, hook)) for hook, width in zip(units.hooks, units.widths, strict=True)}
+    sizes = {bank.name: (bank.width, _keys(model, bank)) for bank in banks_of(model)}
     architectures = [type(module).__name__]
     plain_config = module.config
     plain_config.architectures = architectures
-    for candidate in (plain_config, _uniform(plain_config, sizes, int(model.cfg.d_head))):
+    for candidate in (plain_config, _uniform(model, plain_config, sizes)):
         if candidate is not None and _fits(candidate, weights):
             return _written(candidate)
     return {**_written(plain_config), KEY: {"format": 1, "widths": {hook: list(size) for hook, size in sizes.items()}}}
@@ -162,24 +157,25 @@ def _written(config: Any) -> dict[str, Any]:
     return found
 
 
-def _keys(model: Any, hook: str) -> int:
-    return key_groups(model, hook) if kind_of(hook) == "head" else 0
+def _keys(model: Any, bank: Bank) -> int:
+    return key_groups(model, bank.name) if bank.kind == HEAD else 0
 
 
-def _uniform(config: Any, sizes: Mapping[str, tuple[int, int]], d_head: int) -> Any:
+def _uniform(model: Any, config: Any, sizes: Mapping[str, tuple[int, int]]) -> Any:
     """Return a configuration with the widths that all layers share, or None if they differ."""
     made = type(config).from_dict(config.to_dict())
-    for kind in ("neuron", "head"):
-        found = {size for hook, size in sizes.items() if kind_of(hook) == kind}
+    d_head = int(model.cfg.d_head)
+    for kind in (NEURON, HEAD):
+        found = {size for hook, size in sizes.items() if place_of(model, hook)[1] == kind}
         if len(found) != 1:
             return None
         width, keys = next(iter(found))
-        for name in _WIDTHS if kind == "neuron" else _HEADS:
+        for name in _WIDTHS if kind == NEURON else _HEADS:
             if hasattr(made, name):
                 setattr(made, name, width)
-        if kind == "head" and hasattr(made, "num_key_value_heads"):
+        if kind == HEAD and hasattr(made, "num_key_value_heads"):
             made.num_key_value_heads = keys
-        if kind == "head" and hasattr(made, "head_dim"):
+        if kind == HEAD and hasattr(made, "head_dim"):
             made.head_dim = d_head
     return made
 
@@ -194,10 +190,10 @@ def _fits(config: Any, weights: Mapping[str, Tensor]) -> bool:
 
 def _places(model: Any, hook: str, width: int, keys: int) -> np.ndarray:
     """Return units whose number, and number per key, are the saved ones: the first of each key."""
-    if kind_of(hook) == "neuron":
+    if place_of(model, hook)[1] == NEURON:
         return np.arange(width)
-    units = units_of(model, kinds=("head",))
-    each = units.widths[units.hooks.index(hook)] // key_groups(model, hook)
+    heads = next(bank.width for bank in banks_of(model) if bank.name == hook)
+    each = heads // key_groups(model, hook)
     return (np.arange(keys)[:, None] * each + np.arange(width // keys)).ravel()
 
 

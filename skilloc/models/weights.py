@@ -1,76 +1,53 @@
-"""Which weights belong to a unit: the one place that knows.
+"""Which weights of a decoder belong to a unit: the one place that knows.
 
 A unit is one coupled group of weights, those that read for it and those that write for it; without any of them it is
 silent. A neuron lives at the input of its MLP's output projection (`blocks.3.mlp.hook_post`), gated or not; a head at
 z, the input of its attention's output projection (`blocks.3.attn.hook_z`). The weights are those of the bridge's own
 components: where a checkpoint fuses projections (GPT-2, GPT-NeoX, Phi-3), transformer-lens runs on the parts that it
-split off, and these parts are the ones that count here. In an `MLP`, the neurons of a hidden layer live at
-`layers.3.hook_post`.
+split off, and these parts are the ones that count here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skilloc.models.mlp import MLP
-from skilloc.units import KINDS, Units, kind_of, layer_of
+from skilloc.units import HEAD, NEURON, Bank, heads, neurons
 
-_OUTPUT = {"neuron": "out", "head": "o"}
-_PART = {"neuron": "mlp", "head": "attn"}
+_OUTPUT = {NEURON: "out", HEAD: "o"}
+_PART = {NEURON: "mlp", HEAD: "attn"}
+_HOOK = {NEURON: "mlp.hook_post", HEAD: "attn.hook_z"}
 
 
-def units_of(model: nn.Module, *, kinds: Iterable[str] = tuple(KINDS)) -> Units:
-    """Return the unit axis of a model: the heads, then the neurons, of each layer in turn.
+def banks_of(model: nn.Module) -> tuple[Bank, ...]:
+    """Return the banks of a decoder that share one axis: the heads, then the neurons, of each layer in turn.
 
     Widths are read from the weights, not from the configuration, which goes stale when a model is pruned. A layer
-    without attention or without an MLP has no units of that kind.
-
-    Args:
-        model: a `TransformerBridge`, or an `MLP`, which has neurons only.
-        kinds: "neuron", "head", or both.
-
-    Raises:
-        ValueError: if a kind is unknown, the model has no units of these kinds, or they cannot be told apart (a mixture
-            of experts has no single output projection).
+    without attention or without an MLP has no units of that kind, and neither has one whose units cannot be told apart
+    (a mixture of experts has no single output projection).
     """
-    wanted = set(kinds)
-    for kind in wanted - set(KINDS):
-        raise ValueError(f'unknown unit kind "{kind}"; use {" or ".join(KINDS)}')
-    if isinstance(model, MLP):
-        if "neuron" not in wanted:
-            raise ValueError('`model` is an MLP, which has no heads; use kinds=("neuron",)')
-        return Units(tuple(model.hook_dict), tuple(len(layer.weight) for layer in _linears(model)[:-1]))
-    widths = {}
+    found = []
     for layer, block in enumerate(_blocks(model)):
-        for kind in ("head", "neuron"):
-            part = _PART[kind]
-            if kind in wanted and part in block._modules:
-                hook = f"blocks.{layer}.{part}.hook_{'z' if kind == 'head' else 'post'}"
-                widths[hook] = len(output_weight(model, hook)) // (_d_head(model, hook) if kind == "head" else 1)
-    if not widths:
-        raise ValueError(
-            f"`model` is a {_architecture(model)}, which has no units of kind {' or '.join(sorted(wanted))}; "
-            "use a decoder with attention and dense MLPs"
-        )
-    return Units(tuple(widths), tuple(widths.values()))
+        for kind, make in ((HEAD, heads), (NEURON, neurons)):
+            hook = f"blocks.{layer}.{_HOOK[kind]}"
+            if _PART[kind] in block._modules and has_output(model, hook):
+                width = len(output_weight(model, hook))
+                if kind == HEAD and width % int(model.cfg.d_head):  # type: ignore[union-attr, arg-type]
+                    continue
+                found.append(make(hook, width // (d_head_of(model, hook) if kind == HEAD else 1), layer))
+    return tuple(found)
 
 
 def output_weight(model: nn.Module, hook: str) -> Float[Tensor, "d_in d_model"]:
-    """Return the weights through which the units of a hook write to the residual stream, or to the next layer of an
-    `MLP`, as a view.
+    """Return the weights through which the units of a hook write to the residual stream, as a view.
 
     Row n is what neuron n writes per unit of activation. Rows `d_head * h` to `d_head * (h + 1)` are those of head h.
 
     Raises:
         ValueError: if the hook has no such projection.
     """
-    if isinstance(model, MLP):
-        weight: Tensor = _linears(model)[_hidden(model, hook) + 1].weight
-        return weight.T
     return _by_input(_output_projection(model, hook))
 
 
@@ -93,14 +70,11 @@ def group(model: nn.Module, hook: str) -> dict[str, Float[Tensor, "unit d_unit *
     Raises:
         ValueError: if the hook has no such weights, or its units are coupled through the activation (SoLU).
     """
-    if isinstance(model, MLP):
-        layer = _linears(model)[_hidden(model, hook)]
-        parts = {"out.weight": output_weight(model, hook), "in.weight": layer.weight, "in.bias": layer.bias}
-        return {name: part.view(-1, 1, *part.shape[1:]) for name, part in parts.items()}
     component = component_of(model, hook)
-    rows = _head_rows(model, hook) if kind_of(hook) == "head" else _neuron_rows(model, hook)
-    d_unit = _d_head(model, hook) if kind_of(hook) == "head" else 1
-    parts = {f"{_OUTPUT[kind_of(hook)]}.weight": output_weight(model, hook)}
+    kind = place_of(model, hook)[1]
+    rows = _head_rows(model, hook) if kind == HEAD else _neuron_rows(model, hook)
+    d_unit = d_head_of(model, hook) if kind == HEAD else 1
+    parts = {f"{_OUTPUT[kind]}.weight": output_weight(model, hook)}
     for name in rows:
         projection = unwrapped(component._modules[name])
         parts[f"{name}.weight"] = _by_input(projection).T
@@ -109,53 +83,11 @@ def group(model: nn.Module, hook: str) -> dict[str, Float[Tensor, "unit d_unit *
     return {name: part.view(-1, d_unit, *part.shape[1:]) for name, part in parts.items()}
 
 
-@contextmanager
-def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[None]:
-    """Silence units by zeroing all their weights (`group`), and put every bit back on leaving.
-
-    The model then computes what it computes when the activations of these units are held at zero.
-
-    Args:
-        model: a `TransformerBridge` or an `MLP`; changed in place until the context is left.
-        hook: where the units live.
-        index: position, or positions, on that hook.
-
-    Raises:
-        ValueError: if the hook has no such weights, or has no unit at `index`.
-    """
-    views = group(model, hook)
-    positions = [index] if isinstance(index, int) else list(index)
-    width = len(next(iter(views.values())))
-    for position in positions:
-        if not 0 <= position < width:
-            raise ValueError(f"`index` is {position}, but {hook} has {width} units; count from 0")
-    with torch.no_grad():
-        saved = {name: view[positions].clone() for name, view in views.items()}
-        for view in views.values():
-            view[positions] = 0
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, view in views.items():
-                view[positions] = saved[name]
-
-
-def _linears(model: MLP) -> list[Any]:
-    return [*model.layers, model.out]
-
-
-def _hidden(model: MLP, hook: str) -> int:
-    if hook not in model.hook_dict:
-        raise ValueError(f'`hook` is "{hook}", but this MLP has {", ".join(model.hook_dict)}; see `units_of(model)`')
-    return layer_of(hook)
-
-
 def _neuron_rows(model: nn.Module, hook: str) -> list[str]:
     modules = component_of(model, hook)._modules
     if "solu" in (getattr(model.cfg, "act_fn", None) or ""):
         raise ValueError(
-            f"`model` is a {_architecture(model)} with SoLU, which couples the neurons of a layer, so that no weights "
+            f"`model` is a {architecture(model)} with SoLU, which couples the neurons of a layer, so that no weights "
             "belong to one neuron alone; ablate at the hook instead"
         )
     rows = [name for name in ("gate", "in") if name in modules]
@@ -166,10 +98,10 @@ def _neuron_rows(model: nn.Module, hook: str) -> list[str]:
 
 def _head_rows(model: nn.Module, hook: str) -> list[str]:
     modules = component_of(model, hook)._modules
-    d_head, z = _d_head(model, hook), len(output_weight(model, hook))
+    d_head, z = d_head_of(model, hook), len(output_weight(model, hook))
     if "q" not in modules or not hasattr(unwrapped(modules["q"]), "weight"):
         raise ValueError(
-            f"`model` is a {_architecture(model)}, whose {hook} has no query projection of its own; "
+            f"`model` is a {architecture(model)}, whose {hook} has no query projection of its own; "
             "ablate at the hook instead"
         )
     rows = []
@@ -181,26 +113,38 @@ def _head_rows(model: nn.Module, hook: str) -> list[str]:
     return rows
 
 
-def _d_head(model: nn.Module, hook: str) -> int:
+def d_head_of(model: nn.Module, hook: str) -> int:
+    """Return the entries of one head at z.
+
+    Raises:
+        ValueError: if the heads of this part are not all of one size.
+    """
     config: Any = model.cfg
     width, d_head = len(output_weight(model, hook)), int(config.d_head)
     if width % d_head:
         raise ValueError(
-            f"`model` is a {_architecture(model)}, whose {hook} is {width} wide, not a multiple of its {d_head} "
+            f"`model` is a {architecture(model)}, whose {hook} is {width} wide, not a multiple of its {d_head} "
             'dimensions per head; ask for kinds=("neuron",)'
         )
     return d_head
 
 
+def has_output(model: nn.Module, hook: str) -> bool:
+    """Whether the units of a hook write through a single projection."""
+    modules, name = component_of(model, hook)._modules, _OUTPUT[place_of(model, hook)[1]]
+    return name in modules and getattr(getattr(unwrapped(modules[name]), "weight", None), "ndim", 0) == 2
+
+
 def _output_projection(model: nn.Module, hook: str) -> Any:
     component = component_of(model, hook)
-    name = _OUTPUT[kind_of(hook)]
+    kind = place_of(model, hook)[1]
+    name = _OUTPUT[kind]
     projection = unwrapped(component._modules[name]) if name in component._modules else None
     if projection is None or getattr(getattr(projection, "weight", None), "ndim", 0) != 2:
-        other = "head" if kind_of(hook) == "neuron" else "neuron"
+        other = HEAD if kind == NEURON else NEURON
         raise ValueError(
-            f"`model` is a {_architecture(model)}, whose {hook.rpartition('.')[0]} ({type(component).__name__}) has no "
-            f'single output projection and so no {kind_of(hook)}s that could be told apart; ask for kinds=("{other}",)'
+            f"`model` is a {architecture(model)}, whose {hook.rpartition('.')[0]} ({type(component).__name__}) has no "
+            f'single output projection and so no {kind}s that could be told apart; ask for kinds=("{other}",)'
         )
     if not projection.weight.is_floating_point():
         raise ValueError(f"`model` is quantised: {hook} has {projection.weight.dtype} weights; open it in float32")
@@ -219,15 +163,33 @@ def component_of(model: nn.Module, hook: str) -> Any:
     Raises:
         ValueError: if the model has no such part.
     """
-    blocks, layer, part = _blocks(model), layer_of(hook), _PART[kind_of(hook)]
-    if layer >= len(blocks) or part not in blocks[layer]._modules:
-        raise ValueError(f'`hook` is "{hook}", but {_architecture(model)} has no such part; see `units_of(model)`')
+    layer, kind = place_of(model, hook)
+    blocks, part = _blocks(model), _PART[kind]
+    if part not in blocks[layer]._modules:
+        raise ValueError(f'`hook` is "{hook}", but {architecture(model)} has no such part; see `units_of(model)`')
     return blocks[layer]._modules[part]
+
+
+def place_of(model: nn.Module, hook: str) -> tuple[int, str]:
+    """Return the layer of a hook that units live on, and their kind.
+
+    Raises:
+        ValueError: if no units live there.
+    """
+    places = _places(len(_blocks(model)))
+    if hook not in places:
+        raise ValueError(f'`hook` is "{hook}", but {architecture(model)} has no such part; see `units_of(model)`')
+    return places[hook]
+
+
+@cache
+def _places(depth: int) -> dict[str, tuple[int, str]]:
+    return {f"blocks.{layer}.{_HOOK[kind]}": (layer, kind) for layer in range(depth) for kind in (HEAD, NEURON)}
 
 
 def _blocks(model: nn.Module) -> Any:
     if "blocks" not in model._modules:
-        raise ValueError(f"`model` is a {_architecture(model)} without a list of blocks; pass a decoder's bridge")
+        raise ValueError(f"`model` is a {architecture(model)} without a list of blocks; pass a decoder's bridge")
     return model._modules["blocks"]
 
 
@@ -238,5 +200,6 @@ def unwrapped(module: Any) -> Any:
     return module
 
 
-def _architecture(model: nn.Module) -> str:
+def architecture(model: nn.Module) -> str:
+    """Return the name of the class that a bridge wraps, for messages."""
     return type(getattr(model, "original_model", model)).__name__

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from skilloc.intervene import read_activations
-from skilloc.tasks import IGNORE, Batch
+from skilloc.tasks import IGNORE, Examples
 from skilloc.units import Units, kind_of
 
 
 def top_examples(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     names: Iterable[str],
     *,
@@ -75,7 +75,7 @@ def _peak(record: Mapping[str, Any]) -> float:
 
 
 def _examples(
-    values: Tensor, batch: Batch, decode: Callable[[int], str] | None, n: int, context: int
+    values: Tensor, batch: Examples, decode: Callable[[int], str] | None, n: int, context: int
 ) -> list[dict[str, Any]]:
     size = values.abs().reshape(len(values), -1).amax(dim=1)
     # A stable sort, so that equal activations always come in the same order.

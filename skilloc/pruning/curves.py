@@ -14,7 +14,7 @@ from skilloc.intervene import Reference, as_reference, check_losses, check_model
 from skilloc.masks import Mask, matched_random
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.units import Units
 
 
@@ -86,7 +86,7 @@ class Curve:
 
 def pruning_curve(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     scores: Float[np.ndarray, "unit"] | Scorer,
     counts: Sequence[int],
@@ -124,7 +124,7 @@ def pruning_curve(
 
 def mask_curve(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     masks: Sequence[Mask],
     *,
     reference: Reference | Float[np.ndarray, "unit"] | None = None,

@@ -17,7 +17,7 @@ from skilloc.models.mlp import MLP
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import prune
 from skilloc.pruning.stack import Stack, stackable
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.training import Sample, TrainConfig
 from skilloc.training.settings import check, optimiser_of
 from skilloc.training.step import gradients_of, take_step
@@ -51,7 +51,7 @@ def recover(
     sample: Sample,
     config: TrainConfig,
     *,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     folds: int = 8,
 ) -> Recovery:
     """Prune a network by each mask, and train each of the smaller networks on the same examples.

@@ -14,13 +14,13 @@ from skilloc.masks import Mask
 from skilloc.models.weights import units_of
 from skilloc.pruning.choosing import Scorer
 from skilloc.pruning.smaller import prune, remaining
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.units import Units, kind_of
 
 
 def effects_again(
     model: Any,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     units: Units,
     *,
     measure: Callable[..., Effects] = ablation_effects,

@@ -14,7 +14,7 @@ from skilloc.masks import Mask
 from skilloc.models.narrow import copied
 from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.stream import stream
 from skilloc.training import Rule, TrainConfig, train
 
@@ -38,10 +38,10 @@ class HeldOut(NamedTuple):
         kept: of the kept subtasks, to state numbers on.
     """
 
-    selection: Batch
-    folds: tuple[Batch, ...]
-    kept_selection: Mapping[str, Batch]
-    kept: Mapping[str, Batch]
+    selection: Examples
+    folds: tuple[Examples, ...]
+    kept_selection: Mapping[str, Examples]
+    kept: Mapping[str, Examples]
 
     def record(self) -> dict[str, Any]:
         """Return digests of the examples."""
@@ -81,7 +81,7 @@ def hold_out(report: Subtask, kept: Sequence[Subtask], grid: Grid, device: torch
     """
     stated = report.draw(grid.held_out, split="report")
     parts = np.array_split(np.arange(len(stated)), grid.folds)
-    folds = tuple(Batch(stated.inputs[p[0] : p[-1] + 1], stated.targets[p[0] : p[-1] + 1]).to(device) for p in parts)
+    folds = tuple(Examples(stated.inputs[p[0] : p[-1] + 1], stated.targets[p[0] : p[-1] + 1]).to(device) for p in parts)
     on_selection = {subtask.name: subtask.draw(grid.held_out, split="selection").to(device) for subtask in kept}
     on_report = {subtask.name: subtask.draw(grid.held_out, split="report").to(device) for subtask in kept}
     return HeldOut(report.draw(grid.held_out, split="selection").to(device), folds, on_selection, on_report)
@@ -210,7 +210,7 @@ def _trainable(model: nn.Module) -> nn.Module:
     return own.requires_grad_(True)
 
 
-def _mean(model: nn.Module, batch: Batch) -> float:
+def _mean(model: nn.Module, batch: Examples) -> float:
     return float(losses(model, batch).mean())
 
 

@@ -21,7 +21,7 @@ from skilloc.relearning.curves import warnings_of
 from skilloc.relearning.result import DIMS, STARTS, Relearning
 from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_models
 from skilloc.store import Labelled
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.stream import stream
 
 
@@ -204,7 +204,7 @@ def _about(asked: _Question, original: nn.Module, seed: int) -> dict[str, Any]:
 
 def _first(subtasks: Sequence[Subtask], grid: Grid, seed: int) -> str | None:
     """Return the digest of the first step's examples."""
-    return Batch(*stream(subtasks, grid.each, seed=seed)(0)).digest if subtasks else None
+    return Examples(*stream(subtasks, grid.each, seed=seed)(0)).digest if subtasks else None
 
 
 def _bits(mask: Mask) -> str:

@@ -10,7 +10,7 @@ from skilloc.intervene import Reference, mean_reference, resample_reference, zer
 from skilloc.models.language import Opened, context_length, digest, encoder, separator
 from skilloc.models.mlp import MLP
 from skilloc.study.settings import Settings
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import documents, text_subtask
 from skilloc.tasks.world import open_world
@@ -61,7 +61,7 @@ def _of_world(folder: Path, sources: Mapping[str, str]) -> dict[str, Subtask]:
     }
 
 
-def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Batch]:
+def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Examples]:
     """Draw the examples of every subtask, from the split that the settings name.
 
     Raises:
@@ -71,7 +71,7 @@ def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Batch
 
 
 def reference_of(
-    opened: Opened, subtasks: Mapping[str, Subtask], batches: Mapping[str, Batch], units: Units, settings: Settings
+    opened: Opened, subtasks: Mapping[str, Subtask], batches: Mapping[str, Examples], units: Units, settings: Settings
 ) -> Reference:
     """Make the reference that the settings name; a mean comes from text of another split than the measured one."""
     if settings.reference == "mean":
@@ -82,7 +82,7 @@ def reference_of(
     return zero_reference(units)
 
 
-def record_of(subtasks: Mapping[str, Subtask], batches: Mapping[str, Batch], settings: Settings) -> dict[str, Any]:
+def record_of(subtasks: Mapping[str, Subtask], batches: Mapping[str, Examples], settings: Settings) -> dict[str, Any]:
     """Return what `redraw` needs, with what the texts are. JSON only."""
     kept = {name: getattr(settings, name) for name in DRAW}
     return {
@@ -94,7 +94,7 @@ def record_of(subtasks: Mapping[str, Subtask], batches: Mapping[str, Batch], set
 
 def redraw(
     opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, reference: str | None = None
-) -> tuple[dict[str, Batch], Reference]:
+) -> tuple[dict[str, Examples], Reference]:
     """Draw the examples of a result again, with its reference; refuse if they, or the model, are not the same.
 
     Args:
@@ -150,7 +150,7 @@ def recalled(
     return subtasks, settings
 
 
-def _draw(subtasks: Mapping[str, Subtask], settings: Settings, split: str) -> dict[str, Batch]:
+def _draw(subtasks: Mapping[str, Subtask], settings: Settings, split: str) -> dict[str, Examples]:
     if split not in get_args(Split):
         raise ValueError(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
     return {

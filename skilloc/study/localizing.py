@@ -21,7 +21,7 @@ from skilloc.models.mlp import MLP
 from skilloc.models.saved import save_model
 from skilloc.models.weights import units_of
 from skilloc.study.folder import claim
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.world import save_world
 
 FOLDS = 8
@@ -97,7 +97,7 @@ def localize_into(
     return store.read(folder / "history").metrics
 
 
-def _losses(before: Any, after: Any, batch: Batch, kept: bool) -> dict[str, Any]:
+def _losses(before: Any, after: Any, batch: Examples, kept: bool) -> dict[str, Any]:
     found = [losses(model, batch).cpu().numpy() for model in (before, after)]
     folds = np.array_split(found[1] - found[0], min(FOLDS, len(batch)))
     change = mean_interval(np.array([part.mean() for part in folds]))
@@ -112,7 +112,7 @@ def _losses(before: Any, after: Any, batch: Batch, kept: bool) -> dict[str, Any]
 def _request(
     opened: Opened,
     subtasks: Mapping[str, Subtask],
-    report: Mapping[str, Batch],
+    report: Mapping[str, Examples],
     keep: Sequence[str],
     config: LocalizeConfig,
     seed: int,

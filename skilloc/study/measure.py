@@ -21,7 +21,7 @@ from skilloc.models.weights import units_of
 from skilloc.study.draws import draw, record_of, reference_of
 from skilloc.study.folder import Compared, Study, claim, load_study, save_compared
 from skilloc.study.settings import Settings
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.units import Units
 
 LEAST = 8
@@ -76,7 +76,7 @@ class Work(NamedTuple):
     """What is to be measured."""
 
     model: Any
-    batches: Mapping[str, Batch]
+    batches: Mapping[str, Examples]
     units: Units
     reference: Reference
     settings: Settings

@@ -28,7 +28,7 @@ from skilloc.pruning import Curve, Scorer, effects_again, mask_curve, masks_of, 
 from skilloc.pruning.scored import scored
 from skilloc.study.draws import draw, recalled, redraw
 from skilloc.study.folder import claim
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.world import open_world, save_world
 
 Record = dict[str, Any]
@@ -168,7 +168,7 @@ def _scores(
     model: Any,
     effects: Effects,
     choice: Choice,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     held: Reference,
     items: Path,
     workers: int,
@@ -187,7 +187,7 @@ def _save(
     opened: Opened,
     smaller: Any,
     curve: Curve,
-    batches: Mapping[str, Batch],
+    batches: Mapping[str, Examples],
     choice: Choice,
     request: Record,
 ) -> None:

@@ -20,7 +20,7 @@ from skilloc.models.language import Opened
 from skilloc.models.mlp import MLP
 from skilloc.study.draws import draw, recalled, redraw, reference_of
 from skilloc.study.report import Record
-from skilloc.tasks import Batch, Subtask
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.parity import input_names
 
 TOP = 50
@@ -47,7 +47,7 @@ class Choice(NamedTuple):
 class Held(NamedTuple):
     """Examples that did not choose the units, from a split, with the reference for them."""
 
-    batches: Mapping[str, Batch]
+    batches: Mapping[str, Examples]
     reference: Reference
     split: str
 

@@ -1,5 +1,19 @@
-"""Subtasks: distributions of examples with a loss. Families live in `text` (language), `parity`, later `choice`."""
+"""Subtasks and the examples that one draws from them. Families live in `text` (language) and `parity`."""
 
-from skilloc.tasks.subtask import IGNORE, Batch, Subtask
+from skilloc.tasks.examples import IGNORE, MASK, TOKENS, Examples, Inputs, joined
+from skilloc.tasks.folds import Folded, blocks_of, fold
+from skilloc.tasks.subtask import Split, Subtask
 
-__all__ = ["IGNORE", "Batch", "Subtask"]
+__all__ = [
+    "IGNORE",
+    "MASK",
+    "TOKENS",
+    "Examples",
+    "Folded",
+    "Inputs",
+    "Split",
+    "Subtask",
+    "blocks_of",
+    "fold",
+    "joined",
+]

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
-from skilloc.tasks.subtask import Batch, Split, Subtask
+from skilloc.tasks.examples import Examples
+from skilloc.tasks.subtask import Split, Subtask
 
 FAMILY = "parity"
 WORD = 64
@@ -137,12 +138,12 @@ def _check_composite(code: tuple[int, ...], atoms: int) -> None:
         raise ValueError(f"`composites` has {code}; a composite needs at least two different atoms")
 
 
-def _sampler(made: dict[str, Any]) -> Callable[[int, Split, int], Batch]:
-    def sample(n: int, split: Split, seed: int) -> Batch:
+def _sampler(made: dict[str, Any]) -> Callable[[int, Split, int], Examples]:
+    def sample(n: int, split: Split, seed: int) -> Examples:
         _check_seed(seed)
         # The code is part of the stream, so that subtasks that are drawn with one seed share no task bits.
         inputs, targets = _filler([made], n)((get_args(Split).index(split), seed, *made["code"]))
-        return Batch(inputs, targets)
+        return Examples(inputs, targets)
 
     return sample
 

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from skilloc.tasks.parity import FAMILY, parity_stream
-from skilloc.tasks.subtask import Batch, Subtask
+from skilloc.tasks.examples import Examples
+from skilloc.tasks.subtask import Subtask
 
 Stream = Callable[[int], tuple[Int[Tensor, "example pos"] | Float[Tensor, "example d_in"], Int[Tensor, "example *pos"]]]
 """The inputs and targets of a step, as a pure function of the step, counted from 0."""
@@ -48,27 +49,27 @@ def stream(subtasks: Iterable[Subtask], each: int, *, seed: int, examples: int |
     return _joined([_drawn(subtask, each, (seed, place)) for place, subtask in enumerate(listed)])
 
 
-def _drawn(subtask: Subtask, each: int, stream: tuple[int, int]) -> Callable[[int], Batch]:
+def _drawn(subtask: Subtask, each: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
     return lambda step: subtask.draw(each, split="train", seed=_seed(*stream, step))
 
 
-def _pooled(pool: Batch, each: int, stream: tuple[int, int]) -> Callable[[int], Batch]:
+def _pooled(pool: Examples, each: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
     """Cut an endless row of shuffled pools into steps."""
 
     @lru_cache(maxsize=4)
     def order(epoch: int) -> Int[Tensor, " example"]:
         return torch.randperm(len(pool), generator=torch.Generator().manual_seed(_seed(*stream, epoch)))
 
-    def sample(step: int) -> Batch:
+    def sample(step: int) -> Examples:
         first, last = step * each, (step + 1) * each
         epochs = range(first // len(pool), -(-last // len(pool)))
         chosen = torch.cat([order(epoch) for epoch in epochs])[first - epochs[0] * len(pool) :][:each]
-        return Batch(pool.inputs[chosen], pool.targets[chosen])
+        return Examples(pool.inputs[chosen], pool.targets[chosen])
 
     return sample
 
 
-def _joined(parts: list[Callable[[int], Batch]]) -> Stream:
+def _joined(parts: list[Callable[[int], Examples]]) -> Stream:
     def sample(step: int) -> tuple[Tensor, Tensor]:
         batches = [part(step) for part in parts]
         if len(kinds := {(batch.inputs.shape[1], batch.inputs.dtype) for batch in batches}) > 1:

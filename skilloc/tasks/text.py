@@ -24,7 +24,8 @@ from skilloc.tasks.corpora import (
     documents,
     file_documents,
 )
-from skilloc.tasks.subtask import IGNORE, Batch, Split, Subtask
+from skilloc.tasks.examples import IGNORE, Examples
+from skilloc.tasks.subtask import Split, Subtask
 
 __all__ = [
     "BUILTIN",
@@ -186,7 +187,7 @@ def text_subtask(
         stream = torch.tensor(list(chain.from_iterable([*ids, *end] for ids in encoded if ids)), dtype=torch.int64)
         return stream[: len(stream) // (length + 1) * (length + 1)].reshape(-1, length + 1)
 
-    def sample(n: int, split: Split, seed: int) -> Batch:
+    def sample(n: int, split: Split, seed: int) -> Examples:
         packed = rows(split)
         if len(packed) < n:
             counts = ", ".join(f"{len(part)} {key}" for key, part in splits().items())
@@ -195,7 +196,7 @@ def text_subtask(
                 f"(documents: {counts}); draw fewer or from another split, or pass more documents"
             )
         chosen = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))[:n].sort().values
-        return Batch(packed[chosen, :-1].contiguous(), packed[chosen, 1:].contiguous())
+        return Examples(packed[chosen, :-1].contiguous(), packed[chosen, 1:].contiguous())
 
     sources = sorted({document.origin.partition(":")[0] for document in documents})
     made = {
@@ -215,12 +216,12 @@ def shuffled_targets(subtask: Subtask) -> Subtask:
     What a unit does for these examples is not the skill. The subtask is called `NAME_shuffled`.
     """
 
-    def sample(n: int, split: Split, seed: int) -> Batch:
+    def sample(n: int, split: Split, seed: int) -> Examples:
         batch = subtask.sample(n, split, seed)
         targets = batch.targets.clone()
         scored = targets != IGNORE
         values = targets[scored]
         targets[scored] = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))]
-        return Batch(batch.inputs, targets)
+        return Examples(batch.inputs, targets)
 
     return Subtask(f"{subtask.name}_shuffled", sample, made={**(subtask.made or {}), "targets": "shuffled"})

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from skilloc.intervene import losses
 from skilloc.models.language import digest
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
 from skilloc.training.settings import Optimiser, Rule, Sample, Term, TrainConfig, check, optimiser_of
@@ -33,7 +33,7 @@ def train(
     sample: Sample,
     config: TrainConfig,
     *,
-    evaluate: Mapping[str, Batch],
+    evaluate: Mapping[str, Examples],
     terms: Mapping[str, Term] | None = None,
     rules: Sequence[Rule] = (),
     checkpoints: Path | None = None,
@@ -113,7 +113,7 @@ def _hear(rules: Sequence[Rule], row: dict[str, float]) -> None:
         row.update(rule.after_evaluation(row))
 
 
-def _evaluated(model: nn.Module, evaluate: Mapping[str, Batch]) -> dict[str, float]:
+def _evaluated(model: nn.Module, evaluate: Mapping[str, Examples]) -> dict[str, float]:
     model.eval()
     return {name: float(losses(model, batch).mean()) for name, batch in evaluate.items()}
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 
 Sample = Callable[[int], tuple[Tensor, Tensor]]
 """The inputs and targets of a step, as a pure function of the step, counted from 0."""
@@ -65,7 +65,7 @@ class TrainConfig:
     bf16: bool = False
 
 
-def check(config: TrainConfig, evaluate: Mapping[str, Batch], terms: Mapping[str, Term]) -> None:
+def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[str, Term]) -> None:
     """Refuse settings that are out of range or do not go together.
 
     Raises:

@@ -16,7 +16,7 @@ from skilloc.ablation.routes import Prober, lay_trunk
 from skilloc.intervene import fold, zero_reference
 from skilloc.models.language import encoder, open_model, separator
 from skilloc.models.weights import units_of
-from skilloc.tasks import Batch
+from skilloc.tasks import Examples
 from skilloc.tasks.text import builtin_documents, text_subtask
 
 
@@ -34,7 +34,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def python_batch(name: str, n: int) -> tuple[object, Batch]:
+def python_batch(name: str, n: int) -> tuple[object, Examples]:
     opened = open_model(name)
     subtask = text_subtask(
         "python",
@@ -46,7 +46,7 @@ def python_batch(name: str, n: int) -> tuple[object, Batch]:
     return opened.model, subtask.draw(n)
 
 
-def hooked(model, batch: Batch, hook: str, position: int) -> torch.Tensor:
+def hooked(model, batch: Examples, hook: str, position: int) -> torch.Tensor:
     def silence(value, hook):
         value = value.clone()
         value[:, :, position] = 0
@@ -65,7 +65,7 @@ def product_rate(rows: int, d_in: int, d_out: int) -> float:
     return n * 2 * rows * d_in * d_out / seconds(lambda: [functional.linear(a, b) for _ in range(n)])
 
 
-def bound(model, batch: Batch, layer: int, closed: bool) -> float:
+def bound(model, batch: Examples, layer: int, closed: bool) -> float:
     """Seconds that the products after block `layer` would take alone; for the closed form, the exponentials."""
     cfg = model.cfg
     tokens = batch.inputs.numel()
@@ -79,7 +79,7 @@ def bound(model, batch: Batch, layer: int, closed: bool) -> float:
     return operations / product_rate(tokens, cfg.d_model, 4 * cfg.d_model)
 
 
-def compare(model, batch: Batch, layers: list[int], each: int) -> dict[int, tuple[float, float, float]]:
+def compare(model, batch: Examples, layers: list[int], each: int) -> dict[int, tuple[float, float, float]]:
     """Seconds per neuron by the loop, by the sweep, and by the bound, for some layers."""
     units = units_of(model, kinds=("neuron",))
     trunk = lay_trunk(model, fold({"python": batch}, 1), units, zero_reference(units))

@@ -1,0 +1,462 @@
+"""What is measured: a number per example that grows as the model gets worse.
+
+A loss is data. It says what its numbers are called and in which unit they are, gives one per example from the logits,
+and, where it can, one per position. Cross-entropy is written in this file and nowhere else: closed forms and backward
+passes by hand are for losses that are the negative log-likelihood of targets (`Loss.targets`), and ask here.
+
+    cross_entropy      mean over the scored positions of -log p(target), nats per token
+    answer             the same over the positions named "answer" only
+    choice             -log of the probability that the model gives to the right one of the options, nats
+    logit_difference   logit of the wrong answer minus logit of the right one, logits
+    kl                 mean over the scored positions of KL(untouched model || this one), nats per token
+    error              share of the scored positions whose largest logit is not the target's
+    custom(function)   any function of logits and examples
+"""
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+from torch.nn import functional
+
+from skilloc.tasks import IGNORE, Examples
+
+CACHED = 2**18
+"""Logits that are worked on at a time: 1 MB in float32, which stays in a core's cache."""
+
+LAST, ANSWER = "last", "answer"
+"""Names of positions: where a prompt ends, and where its answer stands."""
+
+WRONG, OPTIONS, RIGHT = "wrong", "options", "right"
+"""Names of fields: tokens of wrong answers (`row` or `row k`, filled up with IGNORE); tokens of options (`row k`); which
+of the options is right (`row`), or, with one row per option, True for the right one."""
+
+Value = Callable[[Tensor, Examples, Tensor | None], Tensor]
+"""From logits `row *pos out`, examples, and what the loss prepared, to one number per example in float64."""
+
+Upstream = tuple[Float[Tensor, "row *pos out"], Float64[Tensor, " example"]]
+"""The gradient, with respect to the logits, of the summed negative log-likelihood of labels that are drawn from the
+model, and how many labels each example has."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss.
+
+    Attributes:
+        name: how tables and axes call it.
+        unit: "nats", "logits" or "share", or what a user's loss is in.
+        value: from logits, examples and what was prepared to one number per example, larger = worse, float64.
+        per_position: the same per position, on `row pos`, NaN where there is none; None where the loss has no such thing.
+        targets: where the loss is the mean negative log-likelihood of targets: these targets, on `row *pos`. Closed
+            forms apply then.
+        differentiable: whether gradients say anything.
+        flat: whether the gradient at the untouched model is zero, as that of a divergence from it.
+        drawn: where the loss is a negative log-likelihood: see `Upstream`. Gives the curvature of an attribution.
+        chance: loss of a model that knows nothing, from the number of outputs and the examples; None if not known.
+        prepare: what the loss must know of the untouched model, from its logits, on `row ...`; None for nothing.
+        identity: what names the loss in records; None where nothing does, and then results can neither be resumed nor
+            made by other processes.
+    """
+
+    name: str
+    unit: str
+    value: Value
+    per_position: Value | None = None
+    targets: Callable[[Examples], Tensor] | None = None
+    differentiable: bool = True
+    flat: bool = False
+    drawn: Callable[[Tensor, Examples, torch.Generator], Upstream] | None = None
+    chance: Callable[[int, Examples], float] | None = None
+    prepare: Callable[[Tensor, Examples], Tensor] | None = None
+    identity: str | None = None
+
+    def __call__(
+        self, logits: Float[Tensor, "row *pos out"], examples: Examples, prepared: Tensor | None = None
+    ) -> Float64[Tensor, " example"]:
+        """Return the loss of each example.
+
+        Raises:
+            ValueError: if the loss gives something else than one finite-sized number per example.
+        """
+        found = self.value(logits, examples, prepared)
+        if not isinstance(found, Tensor) or found.shape != (len(examples),):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f'`loss` "{self.name}" gave {shape} for {len(examples)} examples; return a tensor with one number per '
+                "example, larger = worse"
+            )
+        return found.to(wide(found.device))
+
+    def slopes(
+        self, logits: Float[Tensor, "row *pos out"], examples: Examples, prepared: Tensor | None = None
+    ) -> Float[Tensor, "row *pos out"]:
+        """Return the gradient of each example's loss with respect to the logits.
+
+        Raises:
+            ValueError: if the loss has no gradient.
+        """
+        self.check_differentiable()
+        if self.targets is not None:
+            return _nll_slopes(logits, examples, self.targets(examples))
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_(True)
+            total = self(leaf, examples, prepared).sum()
+            if not total.requires_grad:
+                raise ValueError(
+                    f'`loss` "{self.name}" does not depend on the logits in a way that can be differentiated; measure '
+                    "it by ablation, or write it with differentiable operations"
+                )
+            return torch.autograd.grad(total, leaf)[0]
+
+    def check_differentiable(self) -> None:
+        """Refuse a loss that no gradient can say anything about.
+
+        Raises:
+            ValueError: if so.
+        """
+        if not self.differentiable:
+            raise ValueError(
+                f'`loss` is "{self.name}", which is a count and has no gradient to attribute by; measure it by ablation, '
+                "or attribute a smooth loss such as cross_entropy"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Return what names the loss. JSON only."""
+        return {"name": self.name, "unit": self.unit, "identity": self.identity}
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """Return the type that sums are taken in: float64, or float32 on a device that has no other (MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def mean_nll(logits: Float[Tensor, "row *pos out"], targets: Int[Tensor, "row *pos"]) -> Float64[Tensor, " row"]:
+    """Return the mean over the scored positions t of -log softmax(logits[r, t])[targets[r, t]], in nats.
+
+    The mean is taken in float64: in float32 it is wrong by about 1e-5 nats, a noticeable part of the effect of one
+    neuron. A row without a scored position has 0.
+    """
+    flat = targets.reshape(-1, 1)
+    scored = flat != IGNORE
+    scores = logits.reshape(len(flat), -1)
+    rows = max(1, CACHED // scores.shape[1])
+    nll = torch.cat([_nll(scores[i : i + rows], flat[i : i + rows]) for i in range(0, len(flat), rows)])
+    total = (nll.to(wide(nll.device)) * scored).view(len(targets), -1).sum(dim=1)
+    return total / scored.view(len(targets), -1).sum(dim=1).clamp(min=1)
+
+
+def _nll(scores: Float[Tensor, "token out"], targets: Int[Tensor, "token 1"]) -> Float[Tensor, "token 1"]:
+    scores = scores.float()
+    chosen = scores.gather(1, targets.where(targets != IGNORE, 0))
+    if scores.requires_grad:
+        return scores.logsumexp(dim=1, keepdim=True) - chosen
+    highest = scores.amax(dim=1, keepdim=True)
+    # On a CPU, exp2 costs a third of the exponential inside cross_entropy.
+    total = (scores - highest).mul_(math.log2(math.e)).exp2_().sum(dim=1, keepdim=True)
+    return total.log() + highest - chosen
+
+
+def nll_sum(logits: Float[Tensor, "row *pos out"], targets: Int[Tensor, "row *pos"]) -> Float[Tensor, ""]:
+    """Return the sum over all scored positions of -log p(target), in nats, differentiable: what training descends."""
+    return functional.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+
+
+def log_normaliser(logits: Float[Tensor, "*_"], dim: int = -1) -> Float[Tensor, "*_"]:
+    """Return the log of the sum of the exponentials of the logits along an axis: -log p(v) is this minus logit v."""
+    return logits.logsumexp(dim=dim, keepdim=True)
+
+
+def nll_error(
+    logits: Float[Tensor, "*net out example"], targets: Int[Tensor, "*net 1 example"]
+) -> tuple[Float[Tensor, "*net 1 example"], Float[Tensor, "*net out example"]]:
+    """Return log p(target), and the gradient of -log p(target) with respect to the logits: softmax - one hot.
+
+    For backward passes by hand, with examples on the last axis; the logits are not needed afterwards.
+    """
+    error = logits.log_softmax(dim=-2)
+    right = error.gather(-2, targets)
+    error.exp_().scatter_add_(-2, targets, error.new_full((), -1.0).expand(targets.shape))
+    return right, error
+
+
+def margin_nll(margin: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
+    """Return -log p(target) of two classes from the other class's logit minus the target's, written over it."""
+    return torch.logaddexp(margin, margin.new_zeros(()), out=margin)
+
+
+def _nll_slopes(logits: Tensor, examples: Examples, targets: Tensor) -> Tensor:
+    # d(-log softmax(z)[y]) / dz = softmax(z) - onehot(y): the loss itself need not be run.
+    scored = (targets != IGNORE)[..., None].to(logits.dtype)
+    slopes = logits.softmax(dim=-1) * scored
+    slopes.scatter_add_(-1, targets.where(targets != IGNORE, 0)[..., None], -scored)
+    each = scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1)
+    return slopes / each.view(-1, *[1] * (slopes.ndim - 1)) / _rows_each(examples, slopes)
+
+
+def _rows_each(examples: Examples, like: Tensor) -> Tensor | int:
+    """Return, for each row, how many rows its example has, as it broadcasts: their mean is the example's loss."""
+    if examples.owner is None:
+        return 1
+    counts = examples.per_example(torch.ones(len(examples.owner), device=like.device))
+    return counts[examples.owner].view(-1, *[1] * (like.ndim - 1))
+
+
+def _of_rows(examples: Examples, per_row: Tensor) -> Tensor:
+    """Return the mean over the rows of each example."""
+    if examples.owner is None:
+        return per_row
+    return examples.per_example(per_row) / examples.per_example(torch.ones_like(per_row))
+
+
+def _drawn_tokens(targets_of: Callable[[Examples], Tensor]) -> Callable[[Tensor, Examples, torch.Generator], Upstream]:
+    def drawn(logits: Tensor, examples: Examples, generator: torch.Generator) -> Upstream:
+        targets = targets_of(examples)
+        probabilities = logits.detach().float().softmax(dim=-1)
+        labels = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view(targets.shape)
+        scored = (targets != IGNORE)[..., None]
+        upstream = probabilities * scored
+        upstream.scatter_add_(-1, labels[..., None], -scored.to(upstream))
+        count = scored.reshape(len(scored), -1).sum(dim=1).to(wide(logits.device))
+        return upstream, examples.per_example(count)
+
+    return drawn
+
+
+def _nll_loss(name: str, targets_of: Callable[[Examples], Tensor]) -> Loss:
+    def value(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
+        return _of_rows(examples, mean_nll(logits, targets_of(examples)))
+
+    def per_position(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
+        targets = targets_of(examples)
+        flat = targets.reshape(-1, 1)
+        nll = _nll(logits.reshape(len(flat), -1), flat).view(targets.shape).to(wide(logits.device))
+        return nll.where(targets != IGNORE, torch.nan)
+
+    return Loss(
+        name,
+        "nats",
+        value,
+        per_position=per_position,
+        targets=targets_of,
+        drawn=_drawn_tokens(targets_of),
+        chance=lambda outputs, _: math.log(outputs),
+        identity=f"skilloc.losses.{name}",
+    )
+
+
+def _all_targets(examples: Examples) -> Tensor:
+    return examples.targets
+
+
+def _answer_targets(examples: Examples) -> Tensor:
+    where = _named(examples, ANSWER, "answer")
+    return examples.targets.where(_as_mask(where, examples.targets), IGNORE)
+
+
+def _named(examples: Examples, name: str, loss: str) -> Tensor:
+    if name not in examples.at:
+        raise ValueError(
+            f'`loss` is "{loss}", which needs a position named "{name}", but these examples name '
+            f"{', '.join(examples.at) or 'none'}; make them from prompts with answers"
+        )
+    return examples.at[name]
+
+
+def _as_mask(where: Tensor, like: Tensor) -> Tensor:
+    """Return positions as True where they are, on `row pos`."""
+    if where.dtype == torch.bool:
+        return where
+    return torch.arange(like.shape[1], device=like.device) == where[:, None]
+
+
+def _field(examples: Examples, name: str, loss: str) -> Tensor:
+    if name not in examples.fields:
+        raise ValueError(
+            f'`loss` is "{loss}", which needs a field "{name}", but these examples have '
+            f"{', '.join(examples.fields) or 'none'}; pass it as Examples(..., fields={{'{name}': ...}})"
+        )
+    return examples.fields[name]
+
+
+def at_last(logits: Float[Tensor, "row *pos out"], examples: Examples) -> Float[Tensor, "row out"]:
+    """Return the logits at the position named "last", or, without that name, at the last scored one."""
+    if logits.ndim == 2:
+        return logits
+    last = examples.at.get(LAST)
+    if last is None or last.dtype == torch.bool:
+        where = examples.scored if last is None else last
+        last = where.shape[1] - 1 - where.flip(1).int().argmax(dim=1)
+    return logits[torch.arange(len(logits), device=logits.device), last]
+
+
+def _right_tokens(examples: Examples) -> Tensor:
+    if examples.targets.ndim == 1:
+        return examples.targets
+    return at_last(examples.targets[..., None], examples)[:, 0]
+
+
+def _logit_difference(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
+    scores = at_last(logits, examples).to(wide(logits.device))
+    wrong = _field(examples, WRONG, "logit_difference")
+    wrong = wrong[:, None] if wrong.ndim == 1 else wrong
+    there = wrong != IGNORE
+    others = (scores.gather(1, wrong.where(there, 0)) * there).sum(dim=1) / there.sum(dim=1)
+    return _of_rows(examples, others - scores.gather(1, _right_tokens(examples)[:, None])[:, 0])
+
+
+def _option_scores(logits: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of every option, on `example option`, -inf where an example has fewer, and the right
+    one."""
+    right = _field(examples, RIGHT, "choice")
+    if examples.owner is None:
+        options = _field(examples, OPTIONS, "choice")
+        scores = at_last(logits, examples).to(wide(logits.device)).gather(1, options.where(options != IGNORE, 0))
+        return scores.masked_fill(options == IGNORE, -torch.inf).log_softmax(dim=1), right
+    targets = examples.targets
+    length = (targets != IGNORE).sum(dim=1)
+    total = -mean_nll(logits, targets) * length
+    order = torch.arange(len(total), device=total.device)
+    first = examples.per_example(torch.ones_like(total)).cumsum(0).long()
+    place = order - torch.cat([first.new_zeros(1), first[:-1]])[examples.owner]
+    table = total.new_full((len(examples), int(place.max()) + 1), -torch.inf)
+    table = table.index_put((examples.owner, place), total)
+    return table.log_softmax(dim=1), place[right.bool()]
+
+
+def _choice(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
+    scores, right = _option_scores(logits, examples)
+    return -scores.gather(1, right[:, None])[:, 0]
+
+
+def _drawn_options(logits: Tensor, examples: Examples, generator: torch.Generator) -> Upstream:
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_(True)
+        scores, _ = _option_scores(leaf, examples)
+        labels = torch.multinomial(scores.detach().exp().float(), 1, generator=generator)
+        (upstream,) = torch.autograd.grad(-scores.gather(1, labels).sum(), leaf)
+    return upstream, torch.ones(len(examples), dtype=wide(logits.device), device=logits.device)
+
+
+def _number_of_options(_: int, examples: Examples) -> float:
+    if examples.owner is None:
+        counts = (_field(examples, OPTIONS, "choice") != IGNORE).sum(dim=1).double()
+    else:
+        counts = examples.per_example(torch.ones(len(examples.owner))).double()
+    return float(counts.log().mean())
+
+
+def _kl(logits: Tensor, examples: Examples, prepared: Tensor | None) -> Tensor:
+    if prepared is None:
+        raise ValueError(
+            '`loss` "kl" was not prepared; measure it through an Experiment, which runs the untouched model'
+        )
+    scored = examples.scored
+    new = logits.float().log_softmax(dim=-1)
+    apart = (prepared.exp() * (prepared - new)).to(wide(logits.device)).sum(dim=-1)
+    total = (apart * scored).reshape(len(scored), -1).sum(dim=1)
+    return _of_rows(examples, total / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
+
+
+def _error(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
+    scored = examples.scored
+    wrong = ((logits.argmax(dim=-1) != examples.targets) & scored).reshape(len(scored), -1).sum(dim=1)
+    return _of_rows(examples, wrong.to(wide(logits.device)) / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
+
+
+cross_entropy = _nll_loss("cross_entropy", _all_targets)
+answer = _nll_loss("answer", _answer_targets)
+logit_difference = Loss(
+    "logit_difference", "logits", _logit_difference, chance=lambda *_: 0.0, identity="skilloc.losses.logit_difference"
+)
+choice = Loss(
+    "choice", "nats", _choice, drawn=_drawn_options, chance=_number_of_options, identity="skilloc.losses.choice"
+)
+kl = Loss(
+    "kl",
+    "nats",
+    _kl,
+    flat=True,
+    drawn=_drawn_tokens(_all_targets),
+    prepare=lambda logits, _: logits.detach().float().log_softmax(dim=-1),
+    identity="skilloc.losses.kl",
+)
+error = Loss(
+    "error",
+    "share",
+    _error,
+    differentiable=False,
+    chance=lambda outputs, _: 1 - 1 / outputs,
+    identity="skilloc.losses.error",
+)
+
+READY: Mapping[str, Loss] = {loss.name: loss for loss in (cross_entropy, answer, choice, logit_difference, kl, error)}
+"""The losses that come with the package, by name."""
+
+
+def custom(
+    function: Callable[[Tensor, Examples], Tensor],
+    *,
+    name: str | None = None,
+    unit: str = "nats",
+    differentiable: bool = True,
+    chance: float | None = None,
+) -> Loss:
+    """Make a loss of any function of (logits, examples) that gives one number per example, larger = worse.
+
+    A function of a module's top level has an identity: its module, name and source. A lambda or a closure has none:
+    its results can neither be resumed nor made by other processes.
+
+    Args:
+        function: from logits `row *pos out` and examples to `example`.
+        name: how tables call it; the function's name if not given.
+        unit: of its numbers.
+        differentiable: False for counts, which are then refused for attribution.
+        chance: its value for a model that knows nothing, if that is known.
+    """
+    return Loss(
+        name or getattr(function, "__name__", type(function).__name__).strip("<>"),
+        unit,
+        lambda logits, examples, _: function(logits, examples),
+        differentiable=differentiable,
+        chance=None if chance is None else lambda *_: chance,
+        identity=_identity(function),
+    )
+
+
+def as_loss(loss: "Loss | str | Callable[[Tensor, Examples], Tensor]") -> Loss:
+    """Return the loss that an argument means: a `Loss`, the name of one that is ready, or a user's function.
+
+    Raises:
+        ValueError: if there is no loss of that name.
+        TypeError: if it is something else.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str):
+        if loss not in READY:
+            raise ValueError(f'unknown `loss` "{loss}"; use one of {", ".join(READY)}, or pass a function')
+        return READY[loss]
+    if not callable(loss):
+        raise TypeError(f"`loss` is a {type(loss).__name__}; pass a Loss, a name such as cross_entropy, or a function")
+    return custom(loss)
+
+
+def _identity(function: Any) -> str | None:
+    """Return the module, name and source of a function at the top level of a module; None for any other."""
+    name, home = getattr(function, "__qualname__", ""), getattr(function, "__module__", "")
+    if not name or "<" in name or home in ("", "__main__") or getattr(function, "__closure__", None):
+        return None
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    return f"{home}.{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"

@@ -1,0 +1,140 @@
+"""The face of a decoder: a transformer that was opened through TransformerLens, as a `TransformerBridge`.
+
+Its units: heads and neurons of each layer, whole attentions and MLPs ("layer"), and coordinates of the residual stream
+("residual"). Which weights belong to which is in `weights`, how they are cut in `narrow`.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skilloc.models.face import Face, Weights
+from skilloc.models.narrow import copied, key_groups, narrowed
+from skilloc.models.points import attached_to
+from skilloc.models.saved import save_decoder
+from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped
+from skilloc.tasks import MASK, TOKENS, Examples, Inputs
+from skilloc.units import HEAD, LAYER, Bank
+
+STREAM = "blocks.0.hook_resid_pre"
+"""Where the tokens enter: the residual stream before the first block."""
+
+
+def decoder_face(model: Any) -> Face:
+    """Return the face of a bridge."""
+    vocabulary = getattr(model.cfg, "d_vocab", None)
+
+    def weights_of(hook: str) -> Weights:
+        layer = next((bank for bank in _layers(model) if bank.name == hook), None)
+        return group(model, hook) if layer is None else _layer_weights(model, layer)
+
+    def absorb(smaller: Any, hook: str, added: Tensor, _: Any) -> None:
+        name = "o" if place_of(model, hook)[1] == HEAD else "out"
+        bias = unwrapped(component_of(smaller, hook)._modules[name]).bias
+        if bias is None:
+            raise ValueError(
+                f"`reference` is not zero, and {hook} has an output projection without a bias to take it up; prune at "
+                "zero, or hold the mask instead"
+            )
+        bias += added.to(bias)
+
+    return Face(
+        module=model,
+        architecture=architecture(model),
+        banks=lambda: (*banks_of(model), *_layers(model)),
+        depth=len(model.blocks),
+        widest=int(vocabulary or 1),
+        run=lambda inputs: logits_of(model(tokens_of(inputs), **arguments(model, inputs))),
+        attached=lambda functions: attached_to(model, functions),
+        check=lambda examples: _check(model, examples),
+        write=lambda hook: output_weight(model, hook),
+        group=weights_of,
+        copy=lambda: copied(model),
+        ends=(("tokens",), ("logits",)),
+        entry=STREAM,
+        stream=True,
+        keys=lambda hook: key_groups(model, hook),
+        cut=lambda left: narrowed(model, left),
+        absorb=absorb,
+        save=lambda folder, tokenizer: save_decoder(model, folder, tokenizer=tokenizer),
+        fresh=lambda seed: _fresh(model, seed),
+    )
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits of a model's output, which is the logits or an object that has them."""
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def tokens_of(inputs: Inputs) -> Tensor:
+    """Return the token ids of inputs."""
+    return inputs if isinstance(inputs, Tensor) else inputs[TOKENS]
+
+
+def arguments(model: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """Return what a padded batch needs besides its tokens: the mask, and positions that count real tokens only.
+
+    So a row has the same numbers whether it is padded on the left or on the right.
+    """
+    if isinstance(inputs, Tensor):
+        return {}
+    mask = inputs[MASK].long()
+    found = {"attention_mask": mask}
+    if "position_ids" in inspect.signature(model.original_model.forward).parameters:
+        found["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return found
+
+
+def _layers(model: Any) -> tuple[Bank, ...]:
+    """Return whole attentions and whole MLPs, each a unit."""
+    found = []
+    for layer, block in enumerate(model.blocks):
+        for part, letter in (("attn", "A"), ("mlp", "M")):
+            if part in block._modules:
+                hook = f"blocks.{layer}.{part}.hook_out"
+                found.append(Bank(hook, 1, LAYER, layer, f"L{layer}{letter}", axis=None))
+    return tuple(found)
+
+
+def _layer_weights(model: Any, bank: Bank) -> Weights:
+    """Return all weights of an attention or an MLP, as one unit."""
+    part = model.blocks[bank.layer]._modules["attn" if bank.label.endswith("A") else "mlp"]
+    return {name: parameter.view(1, 1, *parameter.shape) for name, parameter in part.named_parameters()}
+
+
+def _check(model: Any, examples: Examples) -> None:
+    tokens = examples.tokens
+    if tokens is None:
+        raise ValueError(
+            f"`model` is a {architecture(model)}, which takes tokens, but the examples have {examples.first.dtype} inputs "
+            f"of shape {tuple(examples.first.shape)}; draw them from texts or prompts"
+        )
+    length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
+    if context and length > context:
+        raise ValueError(
+            f"sequences have {length} tokens but the context of `model` is {context}; use a shorter `length`"
+        )
+    highest, vocabulary = int(tokens.max()), getattr(model.cfg, "d_vocab", None)
+    if vocabulary and vocabulary > 0 and highest >= vocabulary:
+        raise ValueError(
+            f"the batch holds token {highest} but `model` has {vocabulary} tokens; use the tokenizer of this model"
+        )
+
+
+@torch.no_grad()
+def _fresh(model: Any, seed: int) -> Any:
+    """Return a copy with new initial values: matrices are normal with the standard deviation that the configuration
+    names (`initializer_range`; 0.02 if it names none), gains of norms are 1, and biases 0."""
+    fresh = copied(model).eval()
+    config = getattr(getattr(model, "original_model", model), "config", None)
+    spread = float(getattr(config, "initializer_range", 0) or 0)
+    spread = spread if spread > 0 else 0.02
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in fresh.named_parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(torch.empty(parameter.shape).normal_(0, spread, generator=generator))
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    return fresh

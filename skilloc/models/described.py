@@ -1,0 +1,277 @@
+"""Any torch module in which a user names the units: by the path of a submodule and an axis of what it gives.
+
+    model = describe(cnn, units={"conv1": At("conv1", axis=-3, kind="channel", weights={"conv1.weight": 0,
+                                             "conv1.bias": 0, "conv2.weight": 1})})
+
+The units of "conv1" are the channels of what the submodule `conv1` gives. They are measured exactly, by hooks at the place
+where they stand, and cut out where the description says which weights belong to them.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skilloc.models.face import Edit, Face, Left, Weights
+from skilloc.models.points import check_hooks
+from skilloc.tasks import Examples, Inputs
+from skilloc.units import NEURON, Bank
+
+_SIZES = {0: ("out_features", "out_channels", "num_features", "num_embeddings"), 1: ("in_features", "in_channels")}
+
+
+@dataclass(frozen=True)
+class At:
+    """Where units stand in a module.
+
+    Attributes:
+        path: of a submodule, such as "encoder.fc1".
+        axis: of the units in its activation, counted from the end: -1 for neurons of a linear map, -3 for channels of
+            images.
+        side: "output" for what the submodule gives, "input" for what it is given.
+        kind: what the units are called.
+        layer: which layer they belong to; in the order of the description if not given.
+        weights: which parameters and buffers belong to single units, by path: the axis on which the units lie there, or
+            `(axis, entries)` where each unit has several entries in a row (a channel's pixels in a linear map).
+    """
+
+    path: str
+    axis: int = -1
+    side: str = "output"
+    kind: str = NEURON
+    layer: int | None = None
+    weights: Mapping[str, int | tuple[int, int]] = field(default_factory=dict)
+
+
+class Described(nn.Module):
+    """A module with named units; made by `describe`.
+
+    Attributes:
+        inner: the module itself.
+        units: where its units stand, by name.
+        widths: how many there are.
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        units: Mapping[str, At],
+        widths: Mapping[str, int],
+        fresh: Callable[[int], nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        self.inner, self.units, self.widths, self.make_fresh = inner, dict(units), dict(widths), fresh
+        self.train(inner.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module."""
+        return self.inner(*args, **kwargs)
+
+
+def describe(
+    module: nn.Module,
+    units: Mapping[str, At],
+    *,
+    example: Inputs | None = None,
+    fresh: Callable[[int], nn.Module] | None = None,
+) -> Described:
+    """Name the units of a module, so that everything here can be done with it.
+
+    Args:
+        module: any module that gives logits `row *pos out`, or an object that has them as `logits`; it is shared, not
+            copied.
+        units: where units stand, by a name of your own, in forward order.
+        example: inputs of one row or more, to count units by; needed where `weights` do not say how many there are.
+        fresh: a module of the same shape with new initial values, from a seed; if not given, every submodule's own
+            `reset_parameters`.
+
+    Raises:
+        ValueError: if there is no such submodule or parameter, or the number of units is not known.
+    """
+    if not units:
+        raise ValueError('`units` is empty; name at least one place, such as {"fc1": At("fc1")}')
+    paths = dict(module.named_modules())
+    tensors = dict(module.state_dict(keep_vars=True))
+    for name, at in units.items():
+        if at.path not in paths:
+            raise ValueError(f'`units` names the submodule "{at.path}", but there are {", ".join(filter(None, paths))}')
+        if at.side not in ("output", "input"):
+            raise ValueError(f'`side` of "{name}" is "{at.side}"; use output or input')
+        for path in set(at.weights) - set(tensors):
+            raise ValueError(f'`weights` of "{name}" has "{path}", but the parameters are {", ".join(tensors)}')
+    return Described(module, units, _widths(module, units, tensors, example), fresh)
+
+
+def _widths(
+    module: nn.Module, units: Mapping[str, At], tensors: Mapping[str, Tensor], example: Inputs | None
+) -> dict[str, int]:
+    """Return the number of units at each place: from the weights, or from a pass."""
+    found: dict[str, int] = {}
+    for name, at in units.items():
+        counts = set()
+        for path, where in at.weights.items():
+            axis, entries = where if isinstance(where, tuple) else (where, 1)
+            counts.add(tensors[path].shape[axis] / entries)
+        if len(counts) > 1 or any(count != int(count) for count in counts):
+            raise ValueError(
+                f'`weights` of "{name}" have {sorted(counts)} units; name axes on which one and the same units lie'
+            )
+        if counts:
+            found[name] = int(counts.pop())
+    missing = [name for name in units if name not in found]
+    if missing and example is None:
+        raise ValueError(f'`weights` do not say how many units "{missing[0]}" has; pass an `example` of the inputs')
+    if missing and example is not None:
+
+        def count(name: str) -> Edit:
+            def counted(value: Tensor) -> Tensor:
+                found[name] = value.shape[units[name].axis]
+                return value
+
+            return counted
+
+        with torch.no_grad(), _attached(module, units, {name: count(name) for name in missing}):
+            _run(module, example)
+    return {name: found[name] for name in units}
+
+
+def described_face(model: Described) -> Face:
+    """Return the face of a described module."""
+    order = {name: i for i, name in enumerate(model.units)}
+
+    def banks() -> tuple[Bank, ...]:
+        return tuple(
+            Bank(name, model.widths[name], at.kind, order[name] if at.layer is None else at.layer, f"{name}.", at.axis)
+            for name, at in model.units.items()
+        )
+
+    def write(hook: str) -> Tensor:
+        raise ValueError(f'`hook` is "{hook}" of a described module, whose units are only known by their place')
+
+    complete = all(at.weights for at in model.units.values())
+    return Face(
+        module=model,
+        architecture=type(model.inner).__name__,
+        banks=banks,
+        depth=1 + max(bank.layer for bank in banks()),
+        widest=1024,
+        run=lambda inputs: _run(model, inputs),
+        attached=lambda functions: _attached(model.inner, model.units, functions),
+        check=lambda examples: _check(model, examples),
+        write=write,
+        group=lambda hook: _group(model, hook),
+        copy=lambda: copy.deepcopy(model),
+        cut=(lambda left: _cut(model, left)) if complete else None,
+        fresh=lambda seed: _fresh(model, seed),
+    )
+
+
+def _run(module: nn.Module, inputs: Inputs) -> Tensor:
+    given = module(inputs) if isinstance(inputs, Tensor) else module(**inputs)
+    return given if isinstance(given, Tensor) else given.logits
+
+
+@contextmanager
+def _attached(module: nn.Module, units: Mapping[str, At], functions: Mapping[str, Edit]) -> Iterator[None]:
+    check_hooks(functions, units)
+    paths = dict(module.named_modules())
+    with ExitStack() as stack:
+        for name, function in functions.items():
+            at = units[name]
+            if at.side == "output":
+                handle = paths[at.path].register_forward_hook(_after(function))
+            else:
+                handle = paths[at.path].register_forward_pre_hook(_before(function))
+            stack.callback(handle.remove)
+        yield
+
+
+def _after(function: Edit) -> Any:
+    def hook(_: nn.Module, args: Any, output: Any) -> Any:
+        return (function(output[0]), *output[1:]) if isinstance(output, tuple) else function(output)
+
+    return hook
+
+
+def _before(function: Edit) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (function(args[0]), *args[1:])
+
+    return hook
+
+
+def _check(model: Described, examples: Examples) -> None:
+    targets, name = examples.targets, type(model.inner).__name__
+    with torch.no_grad():
+        try:
+            logits = _run(model, examples.part(slice(0, 1)).inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"`model` is a {name} that cannot take these examples ({first}); pass inputs of its kind"
+            ) from error
+    scored = targets[targets >= 0]
+    if logits.shape[1:-1] != targets.shape[1:] or int(scored.max()) >= logits.shape[-1]:
+        raise ValueError(
+            f"`model` is a {name} that gives {tuple(logits.shape[1:])} per row, but the targets have shape "
+            f"{tuple(targets.shape[1:])} and go up to {int(scored.max())}; pass one class per row or position"
+        )
+
+
+def _group(model: Described, hook: str) -> Weights:
+    at = model.units[hook]
+    if not at.weights:
+        raise ValueError(
+            f'`units` does not say which weights belong to the units of "{hook}"; describe them with '
+            "At(..., weights={path: axis})"
+        )
+    tensors, found = dict(model.inner.named_parameters()), {}
+    for path, where in at.weights.items():
+        if path in tensors:
+            axis, entries = where if isinstance(where, tuple) else (where, 1)
+            found[path] = tensors[path].movedim(axis, 0).unflatten(0, (model.widths[hook], entries))
+    return found
+
+
+def _cut(model: Described, left: Left) -> Described:
+    smaller = copy.deepcopy(model)
+    for hook, places in left.items():
+        for path, where in model.units[hook].weights.items():
+            axis, entries = where if isinstance(where, tuple) else (where, 1)
+            rows = (torch.from_numpy(places)[:, None] * entries + torch.arange(entries)).flatten()
+            _cut_tensor(smaller.inner, path, axis, rows)
+        smaller.widths[hook] = len(places)
+    return smaller
+
+
+def _cut_tensor(module: nn.Module, path: str, axis: int, rows: Tensor) -> None:
+    owner_path, _, name = path.rpartition(".")
+    owner: Any = module.get_submodule(owner_path)
+    value = getattr(owner, name)
+    kept = value.detach().index_select(axis, rows.to(value.device))
+    if isinstance(value, nn.Parameter):
+        setattr(owner, name, nn.Parameter(kept, requires_grad=value.requires_grad))
+    else:
+        setattr(owner, name, kept)
+    if name == "weight":
+        for size in _SIZES.get(axis % value.ndim, ()):
+            if getattr(owner, size, None) == value.shape[axis]:
+                setattr(owner, size, len(rows))
+
+
+def _fresh(model: Described, seed: int) -> Described:
+    made = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if model.make_fresh is not None:
+            made.inner = model.make_fresh(seed)
+        else:
+            for part in made.inner.modules():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()
+    made.train(model.training)
+    return made.to(next(model.parameters()))
