@@ -2,8 +2,9 @@
 
     effect[fold, subtask, unit] = mean over the fold's examples of (loss without the unit - loss with it)
 
-in the unit of the loss that was asked about (nats, logits, a share). Positive means that the subtask needs the unit. Effects are stored signed and per fold, never as a magnitude, so that
-every later number can have an error bar. A unit that was not measured is NaN. Everything from here on is numpy.
+in the unit of the loss that was asked about (nats, logits, a share). Positive means that the subtask needs the unit.
+Effects are stored signed and per fold, never as a magnitude, so that every later number can have an error bar. A unit
+that was not measured is NaN. Everything from here on is numpy.
 """
 
 from collections.abc import Mapping

@@ -255,7 +255,7 @@ class Experiment:
                 continue
             with hold(self.model, mask, self.held, self.rows_of(block), where=self.where):
                 found.append(losses_of(self.face, some, self.metric, known))
-        return cast(np.ndarray, torch.cat(found).cpu().numpy())
+        return torch.cat(found).cpu().numpy()
 
     @cached_property
     def baseline(self) -> Float64[np.ndarray, "fold subtask"]:
@@ -293,8 +293,8 @@ class Experiment:
         fingerprint, before = self._seen
         if fingerprint != _fingerprint(self.model) and before != digest(self.model):
             raise ValueError(
-                "`model` has changed since this experiment began, and what it remembers of the untouched model is stale; "
-                "make a new Experiment"
+                "`model` has changed since this experiment began, and what it remembers of the untouched model is "
+                "stale; make a new Experiment"
             )
 
 

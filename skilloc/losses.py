@@ -34,8 +34,8 @@ LAST, ANSWER = "last", "answer"
 """Names of positions: where a prompt ends, and where its answer stands."""
 
 WRONG, OPTIONS, RIGHT = "wrong", "options", "right"
-"""Names of fields: tokens of wrong answers (`row` or `row k`, filled up with IGNORE); tokens of options (`row k`); which
-of the options is right (`row`), or, with one row per option, True for the right one."""
+"""Names of fields: tokens of wrong answers (`row` or `row k`, filled up with IGNORE); tokens of options (`row k`);
+which of the options is right (`row`), or, with one row per option, True for the right one."""
 
 Value = Callable[[Tensor, Examples, Tensor | None], Tensor]
 """From logits `row *pos out`, examples, and what the loss prepared, to one number per example in float64."""
@@ -43,6 +43,10 @@ Value = Callable[[Tensor, Examples, Tensor | None], Tensor]
 Upstream = tuple[Float[Tensor, "row *pos out"], Float64[Tensor, " example"]]
 """The gradient, with respect to the logits, of the summed negative log-likelihood of labels that are drawn from the
 model, and how many labels each example has."""
+
+
+Draw = Callable[[torch.Generator], Upstream]
+"""Draws labels from the model once more."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Loss:
         name: how tables and axes call it.
         unit: "nats", "logits" or "share", or what a user's loss is in.
         value: from logits, examples and what was prepared to one number per example, larger = worse, float64.
-        per_position: the same per position, on `row pos`, NaN where there is none; None where the loss has no such thing.
+        per_position: the same per position, on `row pos`, NaN where there is none; None where the loss has no such
+            thing.
         targets: where the loss is the mean negative log-likelihood of targets: these targets, on `row *pos`. Closed
             forms apply then.
         differentiable: whether gradients say anything.
@@ -72,7 +77,7 @@ class Loss:
     targets: Callable[[Examples], Tensor] | None = None
     differentiable: bool = True
     flat: bool = False
-    drawn: Callable[[Tensor, Examples, torch.Generator], Upstream] | None = None
+    drawn: Callable[[Tensor, Examples], Draw] | None = None
     chance: Callable[[int, Examples], float] | None = None
     prepare: Callable[[Tensor, Examples], Tensor] | None = None
     identity: str | None = None
@@ -123,8 +128,8 @@ class Loss:
         """
         if not self.differentiable:
             raise ValueError(
-                f'`loss` is "{self.name}", which is a count and has no gradient to attribute by; measure it by ablation, '
-                "or attribute a smooth loss such as cross_entropy"
+                f'`loss` is "{self.name}", which is a count and has no gradient to attribute by; measure it by '
+                "ablation, or attribute a smooth loss such as cross_entropy"
             )
 
     def record(self) -> dict[str, Any]:
@@ -217,16 +222,20 @@ def _of_rows(examples: Examples, per_row: Tensor) -> Tensor:
     return examples.per_example(per_row) / examples.per_example(torch.ones_like(per_row))
 
 
-def _drawn_tokens(targets_of: Callable[[Examples], Tensor]) -> Callable[[Tensor, Examples, torch.Generator], Upstream]:
-    def drawn(logits: Tensor, examples: Examples, generator: torch.Generator) -> Upstream:
+def _drawn_tokens(targets_of: Callable[[Examples], Tensor]) -> Callable[[Tensor, Examples], Draw]:
+    def drawn(logits: Tensor, examples: Examples) -> Draw:
         targets = targets_of(examples)
-        probabilities = logits.detach().float().softmax(dim=-1)
-        labels = torch.multinomial(probabilities.flatten(0, -2), 1, generator=generator).view(targets.shape)
         scored = (targets != IGNORE)[..., None]
-        upstream = probabilities * scored
-        upstream.scatter_add_(-1, labels[..., None], -scored.to(upstream))
-        count = scored.reshape(len(scored), -1).sum(dim=1).to(wide(logits.device))
-        return upstream, examples.per_example(count)
+        probabilities = logits.detach().float().softmax(dim=-1)
+        flat = probabilities.flatten(0, -2)
+        masked = probabilities * scored
+        count = examples.per_example(scored.reshape(len(scored), -1).sum(dim=1).to(wide(logits.device)))
+
+        def draw(generator: torch.Generator) -> Upstream:
+            labels = torch.multinomial(flat, 1, generator=generator).view(targets.shape)
+            return masked.scatter_add(-1, labels[..., None], -scored.to(masked)), count
+
+        return draw
 
     return drawn
 
@@ -337,13 +346,18 @@ def _choice(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
     return -scores.gather(1, right[:, None])[:, 0]
 
 
-def _drawn_options(logits: Tensor, examples: Examples, generator: torch.Generator) -> Upstream:
-    with torch.enable_grad():
-        leaf = logits.detach().requires_grad_(True)
-        scores, _ = _option_scores(leaf, examples)
-        labels = torch.multinomial(scores.detach().exp().float(), 1, generator=generator)
-        (upstream,) = torch.autograd.grad(-scores.gather(1, labels).sum(), leaf)
-    return upstream, torch.ones(len(examples), dtype=wide(logits.device), device=logits.device)
+def _drawn_options(logits: Tensor, examples: Examples) -> Draw:
+    count = torch.ones(len(examples), dtype=wide(logits.device), device=logits.device)
+
+    def draw(generator: torch.Generator) -> Upstream:
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_(True)
+            scores, _ = _option_scores(leaf, examples)
+            labels = torch.multinomial(scores.detach().exp().float(), 1, generator=generator)
+            (upstream,) = torch.autograd.grad(-scores.gather(1, labels).sum(), leaf)
+        return upstream, count
+
+    return draw
 
 
 def _number_of_options(_: int, examples: Examples) -> float:

@@ -5,8 +5,8 @@ projection (`blocks.3.mlp.hook_post`), attention heads at z, before the output p
 residual dimension lives at many places at once: at position d of everything that writes to the residual stream or reads
 it through a norm. What kind of unit a bank holds, in which layer, and where on an activation, it carries as data.
 
-One axis is a partition: neurons, heads, experts and what a user declares share one; residual dimensions and whole layers,
-which overlap them, have axes of their own. Only this file knows where on the axis a bank begins.
+One axis is a partition: neurons, heads, experts and what a user declares share one; residual dimensions and whole
+layers, which overlap them, have axes of their own. Only this file knows where on the axis a bank begins.
 """
 
 import re
@@ -36,8 +36,8 @@ class Bank:
         kind: "neuron", "head", "residual", "layer", "expert", or what a user declares.
         layer: of the model, counted from 0; -1 where the units belong to no layer.
         label: what the printed names of its units begin with, such as L3N.
-        axis: where the units lie in an activation, counted from the end: -1 for neurons, -2 for heads and experts, whose
-            own entries follow; None where the whole activation is one unit.
+        axis: where the units lie in an activation, counted from the end: -1 for neurons, -2 for heads and experts,
+            whose own entries follow; None where the whole activation is one unit.
         writes: hooks where the units act; the bank's own name if not given.
         reads: hooks where they are held besides, since something is computed anew from them there (norms).
 

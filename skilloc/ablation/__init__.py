@@ -2,9 +2,9 @@
 
     effect[f, s, u] = mean over the examples of fold f of subtask s of (loss with u at its reference - loss)
 
-Every unit is ablated alone, at all positions of the experiment at once. What makes it fast, and how each unit is reached,
-is in `routes` for transformers and described modules, and in `dense` for chains of linear maps; this file cuts the work
-into items, spreads them over threads, and remembers finished ones.
+Every unit is ablated alone, at all positions of the experiment at once. What makes it fast, and how each unit is
+reached, is in `routes` for transformers and described modules, and in `dense` for chains of linear maps; this file
+cuts the work into items, spreads them over threads, and remembers finished ones.
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from tqdm import tqdm
 
 from skilloc import store
@@ -226,8 +226,8 @@ def mask_effects(
     for mask in masks:
         if mask.units != experiment.units:
             raise ValueError(
-                f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment is about "
-                f"{len(experiment.units)} on {', '.join(experiment.units.hooks)}; make masks of experiment.units"
+                f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment is "
+                f"about {len(experiment.units)} on {', '.join(experiment.units.hooks)}; make masks of experiment.units"
             )
     base = experiment.baseline
     found = [

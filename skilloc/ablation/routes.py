@@ -47,7 +47,8 @@ class Trunk:
 
     Attributes:
         experiment: the model, its examples, and what units are held at.
-        residuals: the residual stream before each block and after the last, `row pos d_model`; empty where there is none.
+        residuals: the residual stream before each block and after the last, `row pos d_model`; empty where there is
+            none.
         routes: how each bank is measured.
         tail: the closed form, where there is one.
         base: per-example losses of the untouched model.

@@ -25,7 +25,8 @@ def hold(
 ) -> Iterator[None]:
     """Run the model with the dropped units of a mask at their reference; the weights stay untouched.
 
-    activation[r, t, u] becomes activation[r, t, u] where keep[u], and reference[r, t, u] elsewhere, at every place of u.
+    activation[r, t, u] becomes activation[r, t, u] where keep[u], and reference[r, t, u] elsewhere, at every place of
+    u.
 
     Args:
         model: a bridge, an `MLP` or a described module.

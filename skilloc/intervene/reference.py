@@ -1,12 +1,12 @@
 """References: the value that a unit is held at when it is ablated.
 
-The kind of ablation is data. Zero takes the unit away as if its weights were zero; a mean keeps what it adds on average;
-activations of other examples keep its distribution and destroy only what it says about this example; those of a paired
-input tell what the difference between the two inputs does.
+The kind of ablation is data. Zero takes the unit away as if its weights were zero; a mean keeps what it adds on
+average; activations of other examples keep its distribution and destroy only what it says about this example; those of
+a paired input tell what the difference between the two inputs does.
 
 A mean is taken per position, or, where prompts differ in length, per role. A unit that is silent everywhere but at the
-first position has another mean there than elsewhere; one mean over all positions (`flat mean`) would inject a value that
-the unit never has.
+first position has another mean there than elsewhere; one mean over all positions (`flat mean`) would inject a value
+that the unit never has.
 """
 
 import hashlib

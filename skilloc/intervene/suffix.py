@@ -182,7 +182,7 @@ class Suffix:
 
 def _by_head(function: Edit, heads: int) -> Edit:
     """Let a function see heads apart where they come flat."""
-    return lambda value: function(value.unflatten(-1, (heads, -1))).flatten(-2)
+    return lambda value: function(value.view(*value.shape[:-1], heads, -1)).flatten(-2)
 
 
 def _before(function: Edit) -> Any:

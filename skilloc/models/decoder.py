@@ -108,8 +108,8 @@ def _check(model: Any, examples: Examples) -> None:
     tokens = examples.tokens
     if tokens is None:
         raise ValueError(
-            f"`model` is a {architecture(model)}, which takes tokens, but the examples have {examples.first.dtype} inputs "
-            f"of shape {tuple(examples.first.shape)}; draw them from texts or prompts"
+            f"`model` is a {architecture(model)}, which takes tokens, but the examples have {examples.first.dtype} "
+            f"inputs of shape {tuple(examples.first.shape)}; draw them from texts or prompts"
         )
     length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
     if context and length > context:

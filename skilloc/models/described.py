@@ -3,8 +3,8 @@
     model = describe(cnn, units={"conv1": At("conv1", axis=-3, kind="channel", weights={"conv1.weight": 0,
                                              "conv1.bias": 0, "conv2.weight": 1})})
 
-The units of "conv1" are the channels of what the submodule `conv1` gives. They are measured exactly, by hooks at the place
-where they stand, and cut out where the description says which weights belong to them.
+The units of "conv1" are the channels of what the submodule `conv1` gives. They are measured exactly, by hooks at the
+place where they stand, and cut out where the description says which weights belong to them.
 """
 
 import copy
@@ -233,7 +233,7 @@ def _group(model: Described, hook: str) -> Weights:
     for path, where in at.weights.items():
         if path in tensors:
             axis, entries = where if isinstance(where, tuple) else (where, 1)
-            found[path] = tensors[path].movedim(axis, 0).unflatten(0, (model.widths[hook], entries))
+            found[path] = tensors[path].movedim(axis, 0).unflatten(0, (model.widths[hook], entries))  # type: ignore[no-untyped-call]
     return found
 
 
@@ -272,6 +272,6 @@ def _fresh(model: Described, seed: int) -> Described:
         else:
             for part in made.inner.modules():
                 if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()
+                    part.reset_parameters()  # type: ignore[operator]
     made.train(model.training)
     return made.to(next(model.parameters()))

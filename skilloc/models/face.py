@@ -64,7 +64,8 @@ class Face:
         ends: names of the inputs and of the outputs, for diagrams; an output stands for one class, or for all.
         entry: the hook where what the inputs become enters, where inputs are not held one by one.
         chain: where the model is a chain of linear maps.
-        stream: whether the model is a stack of blocks around a residual stream, of which the last ones can be run alone.
+        stream: whether the model is a stack of blocks around a residual stream, of which the last ones can be run
+            alone.
         keys: how many keys the heads of a bank share out among them; None where units share nothing.
         cut: gives the smaller model without some units.
         absorb: adds a vector to what follows a bank, in the smaller model: model, bank, vector, units that stay.

@@ -156,14 +156,14 @@ def mlp_face(model: MLP) -> Face:
     def absorb(smaller: nn.Module, hook: str, added: Tensor, left: Left) -> None:
         after = hooks[place[hook] + 1 :]
         kept = torch.from_numpy(left[after[0]]).to(added.device) if after and after[0] in left else slice(None)
-        bias = [*smaller.layers, smaller.out][place[hook] + 1].bias  # type: ignore[misc, union-attr]
+        bias = [*smaller.layers, smaller.out][place[hook] + 1].bias  # type: ignore[misc]
         bias += added[kept].to(bias)
 
     cfg = model.cfg
     return Face(
         module=model,
         architecture="MLP",
-        banks=lambda: tuple(neurons(hook, len(layer.weight), i) for i, (hook, layer) in layers),
+        banks=lambda: tuple(neurons(hook, int(layer.weight.shape[0]), i) for i, (hook, layer) in layers),
         depth=len(model.layers),
         widest=max(cfg.d_out, *cfg.widths),
         run=lambda inputs: cast(Tensor, model(inputs)),

@@ -4,17 +4,14 @@ A copy is cut, never the model itself: the projections that run, and the fused m
 """
 
 import copy
-from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
-from skilloc.models.plain import cut_fused, forget_passes, fused_of, fused_rows, outputs, transposed
 from skilloc.models.face import Left
+from skilloc.models.plain import cut_fused, forget_passes, fused_of, fused_rows, outputs, transposed
 from skilloc.models.weights import banks_of, component_of, group, output_weight, place_of, unwrapped
 from skilloc.units import NEURON
 

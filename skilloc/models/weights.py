@@ -10,7 +10,6 @@ split off, and these parts are the ones that count here.
 from functools import cache
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 

@@ -6,8 +6,9 @@ example, so that every later number has an error bar.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -170,10 +171,10 @@ class Examples:
         """Return the same examples on `device`."""
         return self._map(lambda tensor: tensor.to(device))
 
-    def _map(self, function: "object") -> "Examples":
-        def through(value: object) -> object:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Examples":
+        def through(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return function(value)  # type: ignore[operator]
+                return function(value)
             return {name: through(part) for name, part in value.items()} if isinstance(value, Mapping) else value
 
         made = object.__new__(Examples)
@@ -227,11 +228,11 @@ def joined(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def _concatenated(values: Sequence[object]) -> object:
+def _concatenated(values: Sequence[Any]) -> Any:
     first = values[0]
     if isinstance(first, Tensor):
-        return torch.cat(values)  # type: ignore[arg-type]
-    return {name: torch.cat([value[name] for value in values]) for name in first}  # type: ignore[attr-defined, index]
+        return torch.cat(list(values))
+    return {name: torch.cat([value[name] for value in values]) for name in first}
 
 
 def _padded(part: Examples, length: int) -> Examples:

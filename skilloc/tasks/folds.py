@@ -15,8 +15,8 @@ class Folded:
     """The examples of several subtasks as one, and where each fold lies in it.
 
     Attributes:
-        examples: of all subtasks, one after the other; shorter sequences are padded on the right, where a causal model's
-            earlier positions cannot see it.
+        examples: of all subtasks, one after the other; shorter sequences are padded on the right, where a causal
+            model's earlier positions cannot see it.
         subtasks: names on the subtask axis.
         parts: the examples of each fold of each subtask, first by fold and then by subtask.
         digests: the hash of each subtask's own examples.

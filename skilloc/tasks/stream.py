@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from skilloc.tasks.parity import FAMILY, parity_stream
 from skilloc.tasks.examples import Examples
+from skilloc.tasks.parity import FAMILY, parity_stream
 from skilloc.tasks.subtask import Subtask
 
 Stream = Callable[[int], tuple[Int[Tensor, "example pos"] | Float[Tensor, "example d_in"], Int[Tensor, "example *pos"]]]
