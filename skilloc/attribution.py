@@ -110,6 +110,23 @@ def integrated_gradients_effects(
     return replace(effects, values=_only(effects.values, select), made=made)
 
 
+def slopes_by_position(experiment: Experiment, block: slice) -> Float64[Tensor, "row pos unit"]:
+    """Return delta x gradient of some examples by position: what sums up to the first line above.
+
+    Raises:
+        ValueError: if the loss has no gradient, or one that is zero at the untouched model.
+    """
+    experiment.metric.check_differentiable()
+    if experiment.metric.flat:
+        raise ValueError(
+            f'`loss` is "{experiment.metric.name}", whose gradient is zero at the untouched model; measure its '
+            "effects by position exactly"
+        )
+    one = _Pass(experiment, block)
+    slopes = one.slopes()
+    return torch.cat([slopes[bank.name] for bank in one.banks], dim=-1)
+
+
 def _estimated(
     experiment: Experiment,
     select: np.ndarray | None,
@@ -166,6 +183,8 @@ class _Pass:
         self.examples, self._known = experiment.part(block)
         self.banks = list(experiment.units.banks) if banks is None else banks
         self._rows, self._shift = experiment.rows_of(block), shift
+        # Made now: making them runs the model, which must not happen in the middle of a pass.
+        self._held, self._where = experiment.held, experiment.where
         self._deltas: dict[str, Tensor] = {}
         self._leaves: dict[str, Tensor] = {}
         edits = {hook: self._opener(hook) for bank in self.banks for hook in bank.writes}
@@ -176,9 +195,9 @@ class _Pass:
 
     def _opener(self, hook: str) -> Edit:
         def opened(value: Tensor) -> Tensor:
-            delta = (self.experiment.held.on(hook, self._rows).to(value) - value).detach()
-            if self.experiment.where is not None:
-                delta = delta * at_positions(self.experiment.where[self._rows], value)
+            delta = (self._held.on(hook, self._rows).to(value) - value).detach()
+            if self._where is not None:
+                delta = delta * at_positions(self._where[self._rows], value)
             # A leaf of zeros added here receives the activation's gradient, whether or not the weights require one.
             self._deltas[hook], self._leaves[hook] = delta, torch.zeros_like(value, requires_grad=True)
             return value + self._shift * delta + self._leaves[hook]

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skilloc.models.decoder import arguments, logits_of, tokens_of
+from skilloc.models.experts import attached_to_experts, expert_banks, mixture_of
 from skilloc.models.face import Edit
 from skilloc.models.plain import plain
 from skilloc.models.weights import banks_of, unwrapped
@@ -61,6 +62,7 @@ class Suffix:
         self._model = model
         self._heads = {bank.name: bank.width for bank in banks_of(model) if bank.kind == HEAD}
         self._sites: dict[str, tuple[nn.Module, str]] = {}
+        self._experts = {bank.name: mixture_of(model, bank.layer) or () for bank in expert_banks(model)}
         blocks = [self._copy_of(block) for block in model.blocks]
         self.depth = len(blocks)
         self.final_norm = self._copy_of(model.ln_final)
@@ -163,6 +165,10 @@ class Suffix:
     def _editing(self, edits: Mapping[str, Edit]) -> Iterator[None]:
         with ExitStack() as stack:
             for hook, function in edits.items():
+                if hook in self._experts:
+                    mixture, experts = (self._copy_of(part) for part in self._experts[hook])
+                    stack.enter_context(attached_to_experts(mixture, experts, function))
+                    continue
                 module, side = self._site(hook)
                 edit = _by_head(function, self._heads[hook]) if hook in self._heads else function
                 if side == "in":

@@ -5,12 +5,15 @@ Its units: heads and neurons of each layer, whole attentions and MLPs ("layer"),
 """
 
 import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skilloc.models.face import Face, Weights
+from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
+from skilloc.models.face import Edit, Face, Weights
 from skilloc.models.narrow import copied, key_groups, narrowed
 from skilloc.models.points import attached_to
 from skilloc.models.saved import save_decoder
@@ -27,6 +30,9 @@ def decoder_face(model: Any) -> Face:
     vocabulary = getattr(model.cfg, "d_vocab", None)
 
     def weights_of(hook: str) -> Weights:
+        expert = next((bank for bank in expert_banks(model) if bank.name == hook), None)
+        if expert is not None:
+            return expert_weights(model, expert.layer)
         layer = next((bank for bank in _layers(model) if bank.name == hook), None)
         return group(model, hook) if layer is None else _layer_weights(model, layer)
 
@@ -43,11 +49,11 @@ def decoder_face(model: Any) -> Face:
     return Face(
         module=model,
         architecture=architecture(model),
-        banks=lambda: (*banks_of(model), *_layers(model)),
+        banks=lambda: (*_in_order(model), *_layers(model)),
         depth=len(model.blocks),
         widest=int(vocabulary or 1),
         run=lambda inputs: logits_of(model(tokens_of(inputs), **arguments(model, inputs))),
-        attached=lambda functions: attached_to(model, functions),
+        attached=lambda functions: _attached(model, functions),
         check=lambda examples: _check(model, examples),
         write=lambda hook: output_weight(model, hook),
         group=weights_of,
@@ -61,6 +67,25 @@ def decoder_face(model: Any) -> Face:
         save=lambda folder, tokenizer: save_decoder(model, folder, tokenizer=tokenizer),
         fresh=lambda seed: _fresh(model, seed),
     )
+
+
+def _in_order(model: Any) -> tuple[Bank, ...]:
+    """Return heads, neurons and experts, layer by layer."""
+    return tuple(sorted((*banks_of(model), *expert_banks(model)), key=lambda bank: bank.layer))
+
+
+@contextmanager
+def _attached(model: Any, functions: Mapping[str, Edit]) -> Iterator[None]:
+    """Attach functions to hook points, and to the experts of mixtures."""
+    layers = {hook_of(layer): layer for layer in range(len(model.blocks))}
+    with ExitStack() as stack:
+        for hook in functions.keys() & layers.keys():
+            mixture = mixture_of(model, layers[hook])
+            if mixture is None:
+                raise ValueError(f'`model` has no hook "{hook}"; build units with units_of(model)')
+            stack.enter_context(attached_to_experts(*mixture, functions[hook]))
+        stack.enter_context(attached_to(model, {h: f for h, f in functions.items() if h not in layers}))
+        yield
 
 
 def logits_of(output: Any) -> Tensor:

@@ -141,7 +141,7 @@ def mlp_face(model: MLP) -> Face:
     """Return the face of a network: neurons only, a chain of linear maps, everything can be cut, saved, made anew."""
     linears = (*model.layers, model.out)
     hooks = tuple(model.hook_dict)
-    layers = list(enumerate(zip(hooks, model.layers, strict=True)))
+    hidden = list(enumerate(zip(hooks, linears[:-1], strict=True)))
     place = {hook: i for i, hook in enumerate(hooks)}
 
     def write(hook: str) -> Tensor:
@@ -163,7 +163,7 @@ def mlp_face(model: MLP) -> Face:
     return Face(
         module=model,
         architecture="MLP",
-        banks=lambda: tuple(neurons(hook, int(layer.weight.shape[0]), i) for i, (hook, layer) in layers),
+        banks=lambda: tuple(neurons(hook, len(linear.weight), i) for i, (hook, linear) in hidden),
         depth=len(model.layers),
         widest=max(cfg.d_out, *cfg.widths),
         run=lambda inputs: cast(Tensor, model(inputs)),

@@ -1,0 +1,150 @@
+"""Effects by position: what the loss becomes when a unit is held at one position only.
+
+    effect[f, s, p, u] = mean over the examples of fold f of subtask s of (loss with u held at p - loss)
+
+A position is a place in the row, or one of the names that the examples give to positions (subject, last, ...). Exact
+effects cost as many runs as there are positions; attribution gives all of them for the price of one, and its effects
+over all places add up to those of `attribution_effects` without curvature.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from skilloc import store
+from skilloc.ablation import ablation_effects
+from skilloc.attribution import slopes_by_position
+from skilloc.experiment import Experiment
+from skilloc.units import Units
+
+
+@dataclass(frozen=True)
+class PositionEffects:
+    """Effects of units, by position.
+
+    Attributes:
+        values: in the unit of the loss, on `fold subtask position unit`; NaN where a unit was not measured.
+        positions: names on the position axis: "0", "1", ..., or names that the examples give.
+        subtasks: names on the subtask axis.
+        units: the unit axis.
+        unit: of the loss.
+        made: what made the effects. JSON only.
+    """
+
+    values: Float[np.ndarray, "fold subtask position unit"]
+    positions: tuple[str, ...]
+    subtasks: tuple[str, ...]
+    units: Units
+    unit: str = "nats"
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def mean(self, subtask: str) -> Float[np.ndarray, "position unit"]:
+        """Return the effects on one subtask: the mean over folds.
+
+        Raises:
+            ValueError: if there is no such subtask.
+        """
+        if subtask not in self.subtasks:
+            raise ValueError(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
+        found: np.ndarray = self.values[:, self.subtasks.index(subtask)].mean(axis=0)
+        return found
+
+    def save(self, folder: Path | str) -> None:
+        """Write the effects to a result folder (see `skilloc.store`)."""
+        labels = {"subtask": list(self.subtasks), "position": list(self.positions)}
+        arrays = {"values": store.Labelled(self.values, ("fold", "subtask", "position", "unit"), labels)}
+        spec = {"what": "position effects", "units": self.units.record(), "unit": self.unit, "made": dict(self.made)}
+        store.write(Path(folder), {**spec, **{name: list(axis) for name, axis in self._axes().items()}}, {}, arrays)
+
+    def _axes(self) -> dict[str, tuple[str, ...]]:
+        return {"subtasks": self.subtasks, "positions": self.positions}
+
+    @staticmethod
+    def load(folder: Path | str) -> "PositionEffects":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no result.
+            ValueError: if it was cut or altered, or is not of this kind.
+        """
+        result = store.read(Path(folder))
+        if result.spec.get("what") != "position effects":
+            raise ValueError(
+                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not effects by position; pass "
+                "another folder"
+            )
+        spec = result.spec
+        positions, subtasks = tuple(spec["positions"]), tuple(spec["subtasks"])
+        units = Units.from_record(spec["units"])
+        return PositionEffects(result.arrays["values"].values, positions, subtasks, units, spec["unit"], spec["made"])
+
+
+def position_effects(
+    experiment: Experiment,
+    *,
+    names: Sequence[str] = (),
+    select: Bool[np.ndarray, " unit"] | None = None,
+    exact: bool = True,
+) -> PositionEffects:
+    """Measure, or estimate, the effect of units at each position by itself.
+
+    Args:
+        experiment: what is measured on what; its `at` says which positions count.
+        names: names that the examples give to positions; every place of a row if not given.
+        select: which units; all if not given. The others are NaN.
+        exact: by ablation; else by activation x gradient, without curvature.
+
+    Raises:
+        ValueError: if the examples have no positions, or not these names, or the loss has no gradient to estimate by.
+    """
+    masks = _masks(experiment, names)
+    if exact:
+        parts = []
+        for mask in masks.values():
+            held = replace(experiment, at=mask, reference=experiment.held)
+            parts.append(ablation_effects(held, select=select).values)
+        values = np.stack(parts, axis=2)
+    else:
+        values = _estimated(experiment, masks, select)
+    made = {"method": "ablation" if exact else "attribution", **experiment.record()}
+    return PositionEffects(
+        values, tuple(masks), experiment.folded.subtasks, experiment.units, experiment.metric.unit, made
+    )
+
+
+def _masks(experiment: Experiment, names: Sequence[str]) -> dict[str, Bool[Tensor, "row pos"]]:
+    """Return where each position is, within the positions of the experiment."""
+    examples = experiment.folded.examples
+    if examples.tokens is None and examples.targets.ndim == 1:
+        raise ValueError("these examples have no positions; measure them with ablation_effects")
+    shape = examples.targets.shape if examples.tokens is None else examples.tokens.shape
+    whole = torch.ones(shape, dtype=torch.bool, device=experiment.device)
+    every = whole if experiment.where is None else experiment.where
+    if names:
+        found = {}
+        for name in names:
+            where = replace(experiment, at=name).where
+            assert where is not None
+            found[name] = where & every
+        return found
+    places = torch.arange(shape[1], device=experiment.device)
+    return {str(p): (places == p) & every for p in range(shape[1])}
+
+
+def _estimated(
+    experiment: Experiment, masks: Mapping[str, Bool[Tensor, "row pos"]], select: Bool[np.ndarray, " unit"] | None
+) -> Float[np.ndarray, "fold subtask position unit"]:
+    parts = []
+    for block in experiment.blocks:
+        slopes, rows = slopes_by_position(experiment, block), experiment.rows_of(block)
+        by_name = [(slopes * mask[rows][..., None]).sum(dim=1) for mask in masks.values()]
+        examples, _ = experiment.part(block)
+        parts.append(examples.per_example(torch.stack(by_name, dim=1)))
+    values = experiment.folded.mean(torch.cat(parts).cpu().numpy())
+    return values if select is None else np.where(select, values, np.nan)
