@@ -118,6 +118,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def routes_of(experiment: Experiment) -> dict[str, str]:
+    """Return how each bank of units would be measured: see `ablation.routes`; "dense" is that of `ablation.dense`."""
+    laid = _lay(experiment)
+    return laid.routes if isinstance(laid, Trunk) else dict.fromkeys(experiment.units.hooks, "dense")
+
+
 def _lay(experiment: Experiment) -> Trunk | Layers:
     chain = experiment.face.chain
     if chain is None or not set(experiment.units.hooks) <= set(chain.hooks) or hooks_of_users(experiment.model):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from skilloc.models.decoder import arguments, logits_of, tokens_of
 from skilloc.models.experts import attached_to_experts, expert_banks, mixture_of
 from skilloc.models.face import Edit
+from skilloc.models.places import component_at
 from skilloc.models.plain import plain
 from skilloc.models.weights import banks_of, unwrapped
 from skilloc.tasks import Inputs
@@ -181,7 +182,10 @@ class Suffix:
     def _site(self, hook: str) -> tuple[nn.Module, str]:
         """Return the module of the copy, and the side of it, on which a hook of the bridge lies."""
         if hook not in self._sites:
-            module, side = _site(self._model, hook)
+            try:
+                module, side = component_at(self._model, hook)
+            except LookupError as error:
+                raise UnknownLayoutError(str(error)) from error
             self._sites[hook] = self._copy_of(module), side
         return self._sites[hook]
 
@@ -203,13 +207,3 @@ def _after(function: Edit) -> Any:
         return (function(output[0]), *output[1:]) if isinstance(output, tuple) else function(output)
 
     return hook
-
-
-def _site(model: Any, hook: str) -> tuple[nn.Module, str]:
-    """Return the component that a hook point belongs to, and whether the point sees what enters or what leaves it."""
-    point = model.hook_dict.get(hook)
-    for module in model.modules() if point is not None else ():
-        for side in ("in", "out"):
-            if getattr(module, f"hook_{side}", None) is point:
-                return module, side
-    raise UnknownLayoutError(f"{hook} is not where a module of the wrapped model begins or ends")

@@ -58,6 +58,17 @@ def read_gguf(path: Path, *, dtype: torch.dtype) -> Checkpoint:
     return checkpoint
 
 
+def read_plain(folder: Path) -> Any:
+    """Return the model of a folder as plain transformers opens it, in float32 and evaluation mode: the yardstick."""
+    from transformers import AutoModelForCausalLM
+
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False
+        )
+    return model.eval()
+
+
 def hub_folder(name: str) -> Path:
     """Return the local copy of a model on the Hugging Face hub, downloading what is missing.
 
