@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skilloc.models.copying import copied
 from skilloc.models.face import Face, Weights
-from skilloc.models.narrow import copied, key_groups, narrowed
+from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.points import attached_to
 from skilloc.models.saved import save_decoder
 from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped
