@@ -12,7 +12,7 @@ from skilloc.masks import Mask
 from skilloc.masks import sample as sample_units
 from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP
-from skilloc.models.narrow import copied
+from skilloc.models.copying import copied
 from skilloc.models.weights import group, units_of, zeroed
 from skilloc.pruning import Keep, keep, prune, remaining
 from skilloc.pruning.keeping import dropped_weights

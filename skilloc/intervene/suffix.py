@@ -52,13 +52,15 @@ class Suffix:
     """
 
     def __init__(self, model: Any) -> None:
-        for part in ("blocks", "ln_final", "unembed"):
+        for part in ("blocks", "unembed"):
             if part not in model._modules:
                 raise UnknownLayoutError(f"it has no `{part}`")
         self._copies: dict[int, Any] = {}
         self._module = plain(model, self._copies)
-        if getattr(self._module, "_supports_sdpa", False):
-            # The bridge shows attention patterns, so it asks for slow attention; nobody looks at this copy's.
+        exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+        if exact and getattr(self._module, "_supports_sdpa", False):
+            # The bridge shows attention patterns, so it asks for slow attention; nobody looks at this copy's. In fewer
+            # bits, its other order of sums would show in effects.
             self._module.set_attn_implementation("sdpa")
         self._model = model
         self._heads = {bank.name: bank.width for bank in banks_of(model) if bank.kind == HEAD}
@@ -66,7 +68,8 @@ class Suffix:
         self._experts = {bank.name: mixture_of(model, bank.layer) or () for bank in expert_banks(model)}
         blocks = [self._copy_of(block) for block in model.blocks]
         self.depth = len(blocks)
-        self.final_norm = self._copy_of(model.ln_final)
+        # Some old decoders (GPT-1, OPT-350m) have no norm at the end.
+        self.final_norm = self._copy_of(model.ln_final) if "ln_final" in model._modules else nn.Identity()
         unembed: Any = self._copy_of(model.unembed)
         if isinstance(getattr(unembed, "bias", None), Tensor) and not bool(unembed.bias.any()):
             # The bridge gives every unembedding a bias; adding zeros to all logits costs as much as a block.
@@ -138,7 +141,7 @@ class Suffix:
             self.run(inputs)
         self._start, self._entering = start, residual
         try:
-            with self._editing(edits or {}):
+            with self._editing(tokens_of(inputs).shape, edits or {}):
                 return self._logits(inputs)
         finally:
             self._entering = None
@@ -163,7 +166,7 @@ class Suffix:
             return logits_of(self._module(tokens_of(inputs), use_cache=False, **arguments(self._model, inputs)))
 
     @contextmanager
-    def _editing(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+    def _editing(self, shape: torch.Size, edits: Mapping[str, Edit]) -> Iterator[None]:
         with ExitStack() as stack:
             for hook, function in edits.items():
                 if hook in self._experts:
@@ -171,7 +174,7 @@ class Suffix:
                     stack.enter_context(attached_to_experts(mixture, experts, function))
                     continue
                 module, side = self._site(hook)
-                edit = _by_head(function, self._heads[hook]) if hook in self._heads else function
+                edit = _unrolled(_by_head(function, self._heads[hook]) if hook in self._heads else function, shape)
                 if side == "in":
                     handle = module.register_forward_pre_hook(_before(edit))
                 else:
@@ -193,6 +196,15 @@ class Suffix:
 def _by_head(function: Edit, heads: int) -> Edit:
     """Let a function see heads apart where they come flat."""
     return lambda value: function(value.view(*value.shape[:-1], heads, -1)).flatten(-2)
+
+
+def _unrolled(function: Edit, shape: torch.Size) -> Edit:
+    """Let a function see examples apart where they come in a row, as OPT's MLPs have them."""
+
+    def edit(value: Tensor) -> Tensor:
+        return function(value) if value.ndim > 2 else function(value.view(*shape, -1)).reshape(value.shape)
+
+    return edit
 
 
 def _before(function: Edit) -> Any:

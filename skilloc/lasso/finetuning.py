@@ -11,7 +11,7 @@ from torch import Tensor
 from skilloc.intervene import losses
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
-from skilloc.models.narrow import copied
+from skilloc.models.copying import copied
 from skilloc.models.weights import units_of
 from skilloc.tasks import Subtask
 from skilloc.tasks.stream import stream

@@ -4,8 +4,10 @@ What comes out is a plain `PreTrainedModel` in evaluation mode and its tokenizer
 """
 
 import importlib.util
+import json
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,9 @@ from typing import Any, NamedTuple
 import torch
 
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+
+_BUFFERS = re.compile(r"(\.masked_bias|\.(attn|attention|self_attn)\.bias|inv_freq|position_ids|num_batches_tracked)$")
+"""Names of what old checkpoints keep beside their weights: masks, positions and tables that a model makes itself."""
 
 
 class Checkpoint(NamedTuple):
@@ -116,6 +121,7 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, **place: str)
                 dtype=dtype,
                 attn_implementation="eager",  # the one whose attention patterns can be hooked
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told apart below, with a clearer message
                 **place,
@@ -123,10 +129,16 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, **place: str)
         except SafetensorError as error:
             raise ValueError(f"the weights in {shown} are cut or damaged ({_first_line(error)}); {cure}") from error
         except Exception as error:  # one kind per damaged file and reader: ValueError, KeyError, struct.error, ...
+            if "trust_remote_code" in str(error):
+                raise ValueError(
+                    f"{shown} needs code that comes with it, which is not run here; open a model of an architecture "
+                    "that transformers has"
+                ) from error
             raise ValueError(f"cannot open {shown} as a language model ({_first_line(error)}); {cure}") from error
         _check_loaded(loaded, shown, type(model).__name__)
+        _check_used(loaded["unexpected_keys"], folder, shown, type(model).__name__)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **place)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **place)
         except Exception as error:
             raise ValueError(
                 f"{shown} has no tokenizer that can be read ({_first_line(error)}); save the model's tokenizer in the "
@@ -145,6 +157,30 @@ def _check_loaded(loaded: dict[str, Any], shown: str, kind: str) -> None:
             f"{shown} lacks {len(wanting)} of the weights of a {kind}, or has them in another shape (the first is "
             f"{wanting[0]}); its config.json and its weights must be of the same model"
         )
+
+
+def _check_used(unused: Iterable[str], folder: Path, shown: str, kind: str) -> None:
+    # transformers leaves out what the configuration does not speak of, and the model computes something else.
+    names = sorted(name for name in unused if not _BUFFERS.search(name))
+    wrong = [name for name in names if not (name.endswith(".bias") and _is_zero(folder, name))]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{shown} has weights that a {kind} of its config.json does not use: {', '.join(wrong[:3])}{more}; set "
+            "the entry of config.json that switches them on (such as attention_bias), or take them out of the file"
+        )
+
+
+def _is_zero(folder: Path, name: str) -> bool:
+    """Whether a weight in the safetensors files of a folder is zero throughout."""
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    home = json.loads(index.read_text())["weight_map"].get(name, "") if index.is_file() else "model.safetensors"
+    if not (folder / home).is_file():
+        return False
+    with safe_open(folder / home, framework="pt") as file:
+        return name in file.keys() and not bool(file.get_tensor(name).any())  # noqa: SIM118
 
 
 def _check_finite(model: Any, shown: str) -> None:

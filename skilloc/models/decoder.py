@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skilloc.models.copying import copied
 from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
 from skilloc.models.face import Edit, Face, Weights
-from skilloc.models.narrow import copied, key_groups, narrowed
+from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.points import attached_to
 from skilloc.models.saved import save_decoder
 from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped

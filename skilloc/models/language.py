@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from skilloc.models.checkpoints import Checkpoint, hub_folder, quiet, read_folder, read_gguf
+from skilloc.models.checkpoints import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.mlp import is_mlp_folder, open_mlp
 from skilloc.models.saved import open_widths, saved_widths
+from skilloc.models.wrapping import wrapped
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 """The small model that comes with the package: an ordinary Hugging Face folder, with a model card."""
@@ -146,21 +147,8 @@ def _read(name: str, dtype: torch.dtype) -> Checkpoint:
 
 
 def _bridge(checkpoint: Checkpoint, name: str) -> Any:
-    tokenizer = copy.deepcopy(checkpoint.tokenizer)  # the bridge adds tokens to the one it gets
-    tokenizer.init_kwargs["add_bos_token"] = True  # or it would read the tokenizer from its source once more
-    kind = type(checkpoint.model).__name__
-    with quiet():  # importing transformer-lens turns warnings off for good; here, they come back
-        from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-        try:
-            bridge = build_bridge_from_module(
-                checkpoint.model, kind, hf_config=checkpoint.model.config, tokenizer=tokenizer, model_name=name
-            )
-        except ValueError as error:
-            raise ValueError(
-                f'"{name}" is a {kind}, which transformer-lens cannot wrap; open a decoder such as Llama or GPT-2'
-            ) from error
-    _check_causal(bridge.eval(), name, kind)
+    bridge = wrapped(checkpoint.model, name, tokenizer=checkpoint.tokenizer)
+    _check_causal(bridge, name, type(checkpoint.model).__name__)
     return bridge
 
 

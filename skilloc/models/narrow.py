@@ -4,14 +4,14 @@ A copy is cut, never the model itself: the projections that run, and the fused m
 """
 
 import copy
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skilloc.models.copying import copied
 from skilloc.models.face import Left
-from skilloc.models.plain import cut_fused, forget_passes, fused_of, fused_rows, outputs, transposed
+from skilloc.models.plain import cut_fused, fused_of, fused_rows, outputs, transposed
 from skilloc.models.weights import banks_of, component_of, group, output_weight, place_of, unwrapped
 from skilloc.units import NEURON
 
@@ -45,38 +45,6 @@ def narrowed(model: Any, left: Left) -> Any:
         else:
             _cut_heads(smaller, hook, torch.from_numpy(places))
     return smaller
-
-
-def copied(model: Any) -> Any:
-    """Return a copy of a model, with weights of its own, that can be trained or cut apart from the first.
-
-    A plain `copy.deepcopy` of a bridge fails after a backward pass, because some attentions remember the pattern of
-    their last pass, graph and all; and after any pass, it has hooks that write into the first model's blocks.
-
-    Raises:
-        ValueError: if transformer-lens has given the model functions that a copy would share with it (Falcon).
-    """
-    copies: dict[int, Any] = {}
-    forget_passes(model, copies)
-    made = copy.deepcopy(model, copies)
-    for block in made._modules.get("blocks", ()):
-        if hasattr(block, "_teardown_capture_hooks"):
-            block._teardown_capture_hooks()  # the next pass attaches those of this copy
-    for module in made.modules():
-        if any(_reaches_a_module(value) for value in module.__dict__.values()):
-            raise ValueError(
-                f"`model` is a {type(getattr(model, 'original_model', model)).__name__} whose {type(module).__name__} "
-                "runs by a function that a copy would share with it; save the model, and open it again for a second one"
-            )
-    return made
-
-
-def _reaches_a_module(value: Any) -> bool:
-    """Whether something is a function with a module, or a method of one, inside: `deepcopy` copies neither."""
-    if not isinstance(value, FunctionType):
-        return False
-    inside = [cell.cell_contents for cell in value.__closure__ or ()]
-    return any(isinstance(getattr(one, "__self__", one), nn.Module) for one in inside)
 
 
 def key_groups(model: Any, hook: str) -> int:

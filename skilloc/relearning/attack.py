@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from skilloc.intervene import losses
 from skilloc.masks import Mask
-from skilloc.models.narrow import copied
+from skilloc.models.copying import copied
 from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
 from skilloc.tasks import Examples, Subtask

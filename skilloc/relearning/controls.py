@@ -9,7 +9,7 @@ from torch import nn
 
 from skilloc.masks import Mask, matched_random
 from skilloc.models.mlp import MLP
-from skilloc.models.narrow import copied
+from skilloc.models.copying import copied
 from skilloc.models.weights import units_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
