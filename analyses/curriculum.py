@@ -26,6 +26,7 @@ from skilloc.plots.style import CONTROL
 CELL = "skilloc.experiments.parity:train_parity"
 SMALL = ParityTraining(steps=5000, stop_on=("composite_012",))
 LARGE = curriculum_network()
+ROUNDED = replace(LARGE, products="bfloat16")
 Arms = tuple[int, dict[str, ParityTraining]]
 SCALES: dict[str, Arms] = {
     # Composite alone: as many examples per step in all, so four times as many of the composite.
@@ -33,12 +34,12 @@ SCALES: dict[str, Arms] = {
         8,
         {"curriculum": SMALL, "composite alone": replace(SMALL, trained=SMALL.stop_on, each=1000, steps=3000)},
     ),
-    "cpu": (40, {"curriculum": LARGE, "composite alone": replace(LARGE, trained=LARGE.stop_on)}),
+    "cpu": (40, {"curriculum": ROUNDED, "composite alone": replace(ROUNDED, trained=LARGE.stop_on)}),
     "paper": (
         40,
         {
-            "curriculum": replace(LARGE, steps=200_000, bf16=False, stop_on=()),
-            "composite alone": replace(LARGE, steps=1_000_000, bf16=False, stop_on=(), trained=LARGE.stop_on),
+            "curriculum": replace(LARGE, steps=200_000, stop_on=()),
+            "composite alone": replace(LARGE, steps=1_000_000, stop_on=(), trained=LARGE.stop_on),
         },
     ),
 }

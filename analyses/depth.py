@@ -5,9 +5,9 @@ and as many parameters. An answer: the fraction of seeds that learn the composit
 examples) with its interval, and when they do; seeds that never do are censored, not dropped.
 
 Minutes: one on two cores for `--scale quick` (24 bits). `cpu` takes the world and networks of the paper, but 20,000
-steps of its 200,000: depth 3 shares its 40 seeds with `curriculum.py` if both get the same `--runs`, and 10 seeds of
-each network of depth 2 take at most 40 (2.3 core-minutes a seed at equal width, 5.6 at equal parameters). `paper` takes
-all steps and 40 seeds, for a cluster.
+steps of its 200,000, products in bfloat16: depth 3 shares its 40 seeds with `curriculum.py` if both get the same
+`--runs`, and 10 seeds of each network of depth 2 take at most 40 (2.3 core-minutes a seed at equal width, 5.6 at equal
+parameters). `paper` takes all steps and 40 seeds, for a cluster.
 """
 
 from dataclasses import dataclass, replace
@@ -34,8 +34,8 @@ SMALL = ParityTraining(steps=5000, stop_on=("composite_012",))
 LARGE = curriculum_network()
 SCALES = {
     "quick": Scale(SMALL, 8, 8, 203),
-    "cpu": Scale(LARGE, 40, 10, 361),
-    "paper": Scale(replace(LARGE, steps=200_000, bf16=False, stop_on=()), 40, 40, 361),
+    "cpu": Scale(replace(LARGE, products="bfloat16"), 40, 10, 361),
+    "paper": Scale(replace(LARGE, steps=200_000, stop_on=()), 40, 40, 361),
 }
 
 

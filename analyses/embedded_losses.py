@@ -41,7 +41,7 @@ source, C++ headers and technical English, and nothing else; it is not made to w
 Made by `{command}` on {date} with seed {seed}: {steps:,} steps of Muon and AdamW, {tokens_seen:,} tokens seen,
 {minutes} minutes on one core of a CPU, Python {python}, torch {torch}. Rows were {length} tokens long, and every
 document followed the token `<|endoftext|>` (id 0): open a text with it. Weights are float32; training computed in
-bfloat16.
+{products}.
 
 ## Loss on held-out documents
 
@@ -151,6 +151,7 @@ def card(made: dict[str, Any], found: dict[str, Any]) -> str:
         **made["shape"],
         **{key: value for key, value in made.items() if key not in ("shape", "data")},
         **{key: made["versions"][key] for key in ("python", "torch")},
+        products=made["scale"].get("products", "bfloat16"),  # cards that do not say are from before it could be chosen
         losses=table(head, losses),
         crossed=table(["", *BUILTIN], [*crossed, ["this model", *(model[name]["bits_per_byte"] for name in BUILTIN)]]),
         data=table(["corpus", "split", "documents", "bytes", "tokens", "hash"], data),

@@ -12,7 +12,7 @@ figure 2 for 20,000 steps and 40 seeds, 150 minutes for those in float32, and sh
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from skilloc.experiments.worlds import curriculum_network
 from skilloc.intervals import paired_difference
 from skilloc.plots.learning import learning_of_arms
 
-PRECISIONS = {"bfloat16": True, "float32": False}
+PRECISIONS: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")
 SCALES = {
     "quick": (8, ParityTraining(steps=5000, evaluate_every=50, stop_on=("composite_012",))),
     "cpu": (40, curriculum_network()),
@@ -34,7 +34,7 @@ SCALES = {
 def measure(scale: tuple[int, ParityTraining], run: Run) -> dict[str, Any]:
     """Train every seed in both precisions."""
     seeds, training = scale
-    arms = {name: Arm(replace(training, bf16=bf16), training.stop_on) for name, bf16 in PRECISIONS.items()}
+    arms: dict[str, Arm] = {name: Arm(replace(training, products=name), training.stop_on) for name in PRECISIONS}
     subtask, trained = training.stop_on[0], run_arms(run, arms, seeds)
     rounded, exact = (trained[name]["subtasks"][subtask] for name in PRECISIONS)
     return {

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")  # the tokenizer's threads; the budget is one core
 
@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
+from skilloc.training.products import product_advice
 
 OUT = Path(__file__).parents[1] / "skilloc" / "assets" / "embedded"
 RUNS = Path(__file__).parents[1] / "runs" / "train_embedded"
@@ -55,15 +56,19 @@ Streams = dict[str, dict[Split, Tensor]]
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it: optimizer steps, rows of each corpus in a batch, documents per corpus, steps between looks."""
+    """How much of it: optimizer steps, rows of each corpus in a batch, documents per corpus, steps between looks.
+
+    And the type of the matrix products, in which it also looks; weights, sums and optimizers are float32.
+    """
 
     steps: int
     rows: tuple[int, int, int]  # in the order of BUILTIN
     documents: int | None
     look: int
+    products: Literal["float32", "bfloat16"] = "float32"
 
 
-SCALES = {"quick": Scale(6, (1, 1, 1), 40, 6), "cpu": Scale(5000, (6, 4, 6), None, 250)}
+SCALES = {"quick": Scale(6, (1, 1, 1), 40, 6), "cpu": Scale(5000, (6, 4, 6), None, 250, "bfloat16")}
 
 
 def read(scale: Scale) -> dict[str, dict[Split, list[Document]]]:
@@ -119,9 +124,9 @@ def build() -> Any:
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE))
 
 
-def losses(model: Any, rows: Tensor) -> Tensor:
+def losses(model: Any, rows: Tensor, products: str) -> Tensor:
     """Cross-entropy of every target, in nats, shape rows × LENGTH."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=products == "bfloat16"):
         hidden = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
         logits = F.linear(hidden, model.lm_head.weight)
     loss = F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="none")
@@ -146,13 +151,13 @@ def rate(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def look(model: Any, streams: Streams) -> dict[str, float]:
+def look(model: Any, streams: Streams, products: str) -> dict[str, float]:
     """Mean nats per token at the beginning of each selection split."""
     means = {}
     for name, part in streams.items():
         tokens = part["selection"][: LOOK * LENGTH + 1].long()
         rows = tokens[: (len(tokens) - 1) // LENGTH * LENGTH + 1].unfold(0, LENGTH + 1, LENGTH)
-        total = sum(float(losses(model, rows[at : at + MICRO]).sum()) for at in range(0, len(rows), MICRO))
+        total = sum(float(losses(model, rows[at : at + MICRO], products).sum()) for at in range(0, len(rows), MICRO))
         means[name] = round(total / (len(rows) * LENGTH), 4)
     return means
 
@@ -186,7 +191,7 @@ def train(model: Any, streams: Streams, scale: Scale, checkpoint: Path) -> tuple
             print(f"step {done}/{scale.steps}  loss {np.mean(recent):.3f}  {speed:.0f} tokens/s", flush=True)
             recent = []
         if done % scale.look == 0 or done == scale.steps:
-            looks.append({"step": done, **look(model, streams)})
+            looks.append({"step": done, **look(model, streams, scale.products)})
             print(f"selection, nats per token: {looks[-1]}", flush=True)
             state = {"model": model.state_dict(), "optimizers": [one.state_dict() for one in chosen], "step": done}
             state |= {"seconds": spent + time.perf_counter() - began, "looks": json.dumps(looks)}
@@ -202,7 +207,7 @@ def one_step(model: Any, chosen: list[torch.optim.Optimizer], streams: Streams, 
     batch = torch.cat(rows)
     total = 0.0
     for at in range(0, len(batch), MICRO):
-        loss = losses(model, batch[at : at + MICRO]).sum() / (len(batch) * LENGTH)
+        loss = losses(model, batch[at : at + MICRO], scale.products).sum() / (len(batch) * LENGTH)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -250,6 +255,8 @@ def main(arguments: list[str] | None = None) -> None:
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
     chosen.runs.mkdir(parents=True, exist_ok=True)
     model = build()
+    if scale.products == "bfloat16":
+        print(product_advice(rows=MICRO * LENGTH, width=SHAPE["hidden_size"]), flush=True)
     looks, seconds = train(model, streams, scale, chosen.runs / f"{key}.pt")
     made = {
         "command": f"python analyses/train_embedded.py --scale {chosen.scale}",

@@ -156,3 +156,17 @@ def test_refusals(network, tmp_path, capsys):
         assert cure in refused(capsys, "localize", network, "--out", out, *more)
         assert not (out / "model").exists()
     run(capsys, "localize", network, "--out", out, "--keep", "parity_0", *SMALL)  # a refusal leaves the folder free
+
+
+def test_products_in_bfloat16_are_recorded_and_advice_is_printed(network, tmp_path, capsys):
+    found = {}
+    for products in ("float32", "bfloat16"):
+        out = tmp_path / products
+        asked = ["localize", network, "--keep", "composite_01", "--out", out, "--products", products, *SMALL]
+        assert ("products of" in run(capsys, *asked)) == (products == "bfloat16")
+        found[products] = store.read(out / "history")
+        assert found[products].spec["settings"]["products"] == products
+    assert found["float32"].metrics["history"] != found["bfloat16"].metrics["history"]
+    assert 'unknown `products` "half"; use float32 or bfloat16' in refused(
+        capsys, *asked[:-1], "20", "--products", "half"
+    )

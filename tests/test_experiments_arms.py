@@ -121,7 +121,8 @@ def test_the_papers_networks_have_the_papers_sizes() -> None:
 def test_depth_3_shares_its_cells_with_the_curriculum() -> None:
     curriculum = runpy.run_path(str(ANALYSES / "curriculum.py"))["SCALES"]["cpu"][1]["curriculum"]
     depth = runpy.run_path(str(ANALYSES / "depth.py"))["SCALES"]["cpu"].deep
-    assert store.key(asdict(depth)) == store.key(asdict(curriculum)) == store.key(asdict(curriculum_network()))
+    assert store.key(asdict(depth)) == store.key(asdict(curriculum))
+    assert curriculum == replace(curriculum_network(), products="bfloat16")
 
 
 @pytest.mark.parametrize(("k", "atoms"), [(2, 3), (3, 3), (4, 4)])
@@ -194,10 +195,8 @@ def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
     easy = {"n": 3, "sets": ((0,), (1,), (2,)), "composites": ((0, 1, 2),), "lr": 1e-2}
     tiny = ParityTraining(**easy, each=50, width=32, steps=600, evaluate_every=20, stop_on=("composite_012",))
     found = _drawn(script, (3, tiny), tmp_path)
-    assert {name: arm["settings"]["bf16"] for name, arm in found["arms"].items()} == {
-        "bfloat16": True,
-        "float32": False,
-    }
+    assert [arm["settings"]["products"] for arm in found["arms"].values()] == ["bfloat16", "float32"]
+    assert list(found["arms"]) == ["bfloat16", "float32"]
     assert [arm["subtasks"]["composite_012"]["learned"] for arm in found["arms"].values()] == [3, 3]
     ratio = found["times_as_many_in_float32"]
     assert 0.3 < ratio["low"] <= ratio["value"] <= ratio["high"] < 3
@@ -210,8 +209,9 @@ def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
 
 def test_precision_shares_its_cells_with_the_curriculum() -> None:
     seeds, training = runpy.run_path(str(ANALYSES / "precision.py"))["SCALES"]["cpu"]
-    assert seeds == 40
-    assert store.key(asdict(replace(training, bf16=True))) == store.key(asdict(curriculum_network()))
+    curriculum = runpy.run_path(str(ANALYSES / "curriculum.py"))["SCALES"]["cpu"]
+    assert seeds == curriculum[0] == 40
+    assert replace(training, products="bfloat16") == curriculum[1]["curriculum"]
 
 
 def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:

@@ -149,15 +149,18 @@ def test_dead_groups_are_forgotten_by_the_optimiser_and_revivals_are_counted(tra
     rule = Lasso(model, units, LocalizeConfig(strength=0.05), [])
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     sample = parity_stream([KEPT], 50, seed=0)
-    for step in range(60):
+    dead = np.array([], dtype=int)
+    for step in range(600):  # as many as it takes: how fast units die depends on rounding
         inputs, targets = sample(step)
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs), targets).backward()
         optimiser.step()
         rule.after_step(optimiser)
-    dead = np.flatnonzero(group_norms(model, units) == 0)
-    assert 5 < len(dead) < 40
-    (first, *_), hook = dead[dead < 24], model.layers[0]
+        dead = np.flatnonzero(group_norms(model, units)[:24] == 0)
+        if len(dead) > 5:
+            break
+    assert 5 < len(dead) < 24
+    (first, *_), hook = dead, model.layers[0]
     assert float(optimiser.state[hook.weight]["exp_avg"][first].abs().max()) == 0
     assert float(optimiser.state[model.layers[1].weight]["exp_avg"][:, first].abs().max()) == 0
     assert float(optimiser.state[hook.weight]["exp_avg"].abs().max()) > 0

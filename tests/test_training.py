@@ -61,9 +61,11 @@ def test_same_seed_same_result_another_seed_another():
     assert first[1].record() == again[1].record() != other[1].record()
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_it_learns_atoms_and_composite(bf16):
-    model, history = run(steps=1500, evaluate_every=100, until={"composite_01": 0.05, "parity_0": 0.05}, bf16=bf16)
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_it_learns_atoms_and_composite(products):
+    model, history = run(
+        steps=1500, evaluate_every=100, until={"composite_01": 0.05, "parity_0": 0.05}, products=products
+    )
     assert history.of("composite_01")[-1] < 0.05
     assert history.of("step")[-1] < 1500  # stopped as soon as both were learned
     assert history.of("composite_01")[0] == pytest.approx(math.log(2), abs=0.1)

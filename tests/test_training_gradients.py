@@ -18,9 +18,9 @@ def parts(d_out=2, width=(32, 24), n=250, **settings):
     return model, inputs, torch.from_numpy(rng.integers(d_out, size=n))
 
 
-def autograd(model, inputs, targets, bf16=False):
+def autograd(model, inputs, targets, products="float32"):
     model = copy.deepcopy(model)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=products == "bfloat16"):
         logits = model(inputs)
     loss = functional.cross_entropy(logits.float(), targets)
     loss.backward()
@@ -34,7 +34,7 @@ def test_those_of_autograd(d_out, width, rows):
     model, inputs, targets = parts(d_out, width)
     assert by_hand(model, inputs, targets)
     loss, wanted = autograd(model, inputs, targets)
-    gradients = Gradients(model, rows, bf16=False)
+    gradients = Gradients(model, rows, products="float32")
     for _ in range(2):  # the second time over used memory
         assert gradients(inputs, targets) == pytest.approx(loss, rel=1e-6)
         for p, theirs in zip(model.parameters(), wanted, strict=True):
@@ -44,9 +44,9 @@ def test_those_of_autograd(d_out, width, rows):
 @pytest.mark.parametrize("d_out", [2, 5])
 def test_those_of_autograd_to_the_rounding_of_bfloat16(d_out):
     model, inputs, targets = parts(d_out)
-    loss, wanted = autograd(model, inputs, targets, bf16=True)
+    loss, wanted = autograd(model, inputs, targets, products="bfloat16")
     _, exact = autograd(model, inputs, targets)
-    assert Gradients(model, 250, bf16=True)(inputs, targets) == pytest.approx(loss, rel=1e-3)
+    assert Gradients(model, 250, products="bfloat16")(inputs, targets) == pytest.approx(loss, rel=1e-3)
     for p, theirs, truth in zip(model.parameters(), wanted, exact, strict=True):
         assert (p.grad - theirs).norm() <= 0.01 * theirs.norm()
         # No further from the truth than autograd is, apart from chance.
@@ -105,11 +105,11 @@ def test_examples_by_autograd_where_it_must_be():
     assert by_hand(model, inputs, targets)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_training_learns_as_by_autograd(bf16, monkeypatch):
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_training_learns_as_by_autograd(products, monkeypatch):
     subtasks = parity_subtasks(10, atoms=2, k=2, composites=[(0, 1)])
     evaluate = {name: subtask.draw(500, split="selection") for name, subtask in subtasks.items()}
-    config = TrainConfig(steps=1500, lr=5e-3, evaluate_every=50, until={"composite_01": 0.1}, bf16=bf16)
+    config = TrainConfig(steps=1500, lr=5e-3, evaluate_every=50, until={"composite_01": 0.1}, products=products)
 
     def term(model):
         return 1e-5 * sum(p.square().sum() for p in model.parameters())
@@ -123,5 +123,5 @@ def test_training_learns_as_by_autograd(bf16, monkeypatch):
     hand, auto = found
     assert hand.of("composite_01")[-1] < 0.1 > auto.of("composite_01")[-1]
     assert abs(hand.of("step")[-1] - auto.of("step")[-1]) <= 200
-    np.testing.assert_allclose(hand.of("loss")[:2], auto.of("loss")[:2], rtol=0.01 if bf16 else 1e-4)
+    np.testing.assert_allclose(hand.of("loss")[:2], auto.of("loss")[:2], rtol=0.01 if products == "bfloat16" else 1e-4)
     np.testing.assert_allclose(hand.of("size")[:2], auto.of("size")[:2], rtol=1e-3)

@@ -46,6 +46,8 @@ class Command:
     """learning rate"""
     optimiser: Annotated[str, arg(metavar="OPTIMISER")] = "adam"
     """adam, adamw or sgd (with momentum 0.9)"""
+    products: Annotated[str, arg(metavar="TYPE")] = "float32"
+    """type of the matrix products of training: float32 or bfloat16; recorded, as it changes the numbers"""
     each: int = 16
     """training examples per kept subtask and step"""
     length: int = 96
@@ -67,15 +69,17 @@ class Command:
         _check("penalty", self.penalty, ("lasso", "half", "hoyer", "l1"))
         _check("solver", self.solver, ("proximal", "subgradient"))
         _check("optimiser", self.optimiser, ("adam", "adamw", "sgd"))
+        _check("products", self.products, ("float32", "bfloat16"))
         from skilloc.cli import tables
         from skilloc.lasso import LocalizeConfig
         from skilloc.models.language import open_model
         from skilloc.study.draws import subtasks_of
         from skilloc.study.localizing import localize_into
         from skilloc.training import TrainConfig
+        from skilloc.training.products import product_advice
 
         chosen: dict[str, Any] = {"penalty": self.penalty, "solver": self.solver}
-        optimiser: dict[str, Any] = {"optimiser": self.optimiser}
+        optimiser: dict[str, Any] = {"optimiser": self.optimiser, "products": self.products}
         config = LocalizeConfig(
             training=TrainConfig(steps=self.steps, lr=self.rate, evaluate_every=self.evaluate_every, **optimiser),
             strength=self.strength,
@@ -87,6 +91,8 @@ class Command:
             held_out=self.held_out,
             **chosen,
         )
+        if self.products == "bfloat16" and not self.json:
+            print(product_advice())
         opened = open_model(self.model, device=self.device)
         subtasks = subtasks_of(opened, sources, length=self.length)
         found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from skilloc.experiments.specs import settings_of
 
@@ -48,8 +48,8 @@ class ParityTraining:
     """stop when all these subtasks are below `stop_below`"""
     stop_below: float = 0.02
     """loss in bits, on the selection split"""
-    bf16: bool = False
-    """matrix products in bfloat16"""
+    products: Literal["float32", "bfloat16"] = "float32"
+    """type of the matrix products"""
     seed: int = 0
     """of the initial weights and of the examples"""
 
@@ -57,6 +57,8 @@ class ParityTraining:
         for name in ("each", "width", "steps", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; use at least 1")
+        if self.products not in ("float32", "bfloat16"):
+            raise ValueError(f'unknown `products` "{self.products}"; use float32 or bfloat16')
 
 
 def train_parity(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelled]]":
@@ -86,7 +88,7 @@ def train_parity(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
         eps=settings.eps,
         evaluate_every=settings.evaluate_every,
         until={name: settings.stop_below * math.log(2) for name in settings.stop_on},
-        bf16=settings.bf16,
+        products=settings.products,
     )
     history = train(
         model,
@@ -124,9 +126,10 @@ def network_of(result: "Result") -> "MLP":
 
 
 def _settings(spec: Mapping[str, Any]) -> ParityTraining:
-    """Return what a spec says; a stored one also has what the sweep added."""
+    """Return what a spec says; a stored one also has what the sweep added, and an old one `bf16` for `products`."""
     names = {field.name for field in fields(ParityTraining)}
-    return settings_of(ParityTraining, {name: value for name, value in spec.items() if name in names})
+    old = {"products": "bfloat16" if spec["bf16"] else "float32"} if "bf16" in spec else {}
+    return settings_of(ParityTraining, {**{name: value for name, value in spec.items() if name in names}, **old})
 
 
 def _network(settings: ParityTraining) -> "MLP":

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from skilloc import plots, store
 from skilloc.sweep import sweep
+from skilloc.training.products import product_advice
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Run:
         Raises:
             RuntimeError: if a cell failed; the others are kept.
         """
+        specs = list(specs)
+        if any(spec.get("products") == "bfloat16" for spec in specs):
+            tqdm.write(product_advice(), file=sys.stderr)
         report = sweep(cell, specs, out=self.folder, workers=0 if self.gpus else self.workers, gpus=self.gpus)
         for failure in report.failed:
             raise RuntimeError(f"{failure.error}; run the same command again")
@@ -72,7 +78,11 @@ def analyse(
     record = folder / f"{script.stem}.json"
     if not chosen.draw_only:
         found = measure(scales[chosen.scale], Run(chosen.runs, chosen.workers, tuple(chosen.gpus)))
-        about_run = {"scale": chosen.scale, "versions": {"torch": torch.__version__, "numpy": np.__version__}}
+        about_run = {
+            "scale": chosen.scale,
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+            "processor": torch.backends.cpu.get_cpu_capability(),
+        }
         folder.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({**about_run, **found}) + "\n")
     with plots.style():

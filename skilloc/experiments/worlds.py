@@ -13,7 +13,6 @@ _CURRICULUM = ParityTraining(
     steps=20_000,
     lr=1e-3,
     stop_on=("composite_0123",),
-    bf16=True,
 )
 
 _NONLOCALITY = ParityTraining(
@@ -24,14 +23,13 @@ _NONLOCALITY = ParityTraining(
     width=64,
     steps=20_000,
     lr=1e-3,
-    bf16=True,
 )
 
 
 def curriculum_network(*, width: int = 128, depth: int = 3, seed: int = 0) -> ParityTraining:
     """Return the network of figures 2 and 7: four atoms of 4 of 64 bits, and the composite of all four.
 
-    As in the paper, but for 20,000 steps of its 200,000, products in bfloat16; stops once the composite is learned.
+    As in the paper, but for 20,000 steps of its 200,000; stops once the composite is learned.
     """
     return replace(_CURRICULUM, width=width, depth=depth, seed=seed)
 
@@ -39,7 +37,7 @@ def curriculum_network(*, width: int = 128, depth: int = 3, seed: int = 0) -> Pa
 def nonlocality_network(width: int, seed: int) -> ParityTraining:
     """Return the network of figures 3 and 8 to 10: six atoms of 3 of 18 bits, composites 012 and 345.
 
-    The paper's setting: 2000 examples of each of the 8 subtasks per step, depth 3, 20,000 steps; products in bfloat16.
+    The paper's setting: 2000 examples of each of the 8 subtasks per step, depth 3, 20,000 steps.
     """
     return replace(_NONLOCALITY, width=width, seed=seed)
 

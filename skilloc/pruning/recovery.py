@@ -72,10 +72,10 @@ def recover(
         FloatingPointError: if a loss is not finite, with the step.
     """
     check(config, batches, {})
-    if not masks or config.until or config.bf16:
+    if not masks or config.until or config.products != "float32":
         raise ValueError(
-            f"`masks` has {len(masks)} masks, `config.until` is {dict(config.until)} and `config.bf16` {config.bf16}; "
-            "pass at least one mask, and leave the others out"
+            f"`masks` has {len(masks)} masks, `config.until` is {dict(config.until)} and `config.products` "
+            f'"{config.products}"; pass at least one mask, and leave the others out'
         )
     folded = fold(batches, folds)
     at = tuple(sorted({0, *config.evaluate_at, config.steps}))
@@ -134,5 +134,5 @@ def _steps(networks: Sequence[MLP], config: TrainConfig) -> Callable[[Tensor, Te
 
         return take
     (network,) = networks
-    alone, gradients = optimiser_of(list(network.parameters()), config), gradients_of(network, bf16=False)
+    alone, gradients = optimiser_of(list(network.parameters()), config), gradients_of(network, products="float32")
     return lambda inputs, targets: take_step(network, alone, (inputs, targets), gradients, {})[0]["loss"]

@@ -22,10 +22,10 @@ from skilloc.models.language import digest
 from skilloc.tasks import Examples
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
-from skilloc.training.settings import Optimiser, Rule, Sample, Term, TrainConfig, check, optimiser_of
+from skilloc.training.settings import Optimiser, Products, Rule, Sample, Term, TrainConfig, check, optimiser_of
 from skilloc.training.step import gradients_of, take_step
 
-__all__ = ["History", "Optimiser", "Rule", "Sample", "Term", "TrainConfig", "train"]
+__all__ = ["History", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
 
 def train(
@@ -73,7 +73,7 @@ def train(
         "rules": [type(rule).__name__ for rule in rules],
     }
     rows, seen = recall(checkpoints, spec, model, optimiser, rules)
-    gradients = gradients_of(model, bf16=config.bf16)
+    gradients = gradients_of(model, products=config.products)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
         hidden = None if progress else True

@@ -11,7 +11,7 @@ from skilloc.intervene import logits_of, widest
 from skilloc.models.mlp import MLP
 from skilloc.tasks import IGNORE
 from skilloc.training.gradients import Gradients, by_hand
-from skilloc.training.settings import Term
+from skilloc.training.settings import Products, Term
 
 CACHED, CACHED_BF16 = 2**18, 5 * 2**18
 """Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
@@ -38,7 +38,7 @@ def take_step(
     return found, len(inputs)
 
 
-def gradients_of(model: nn.Module, *, bf16: bool) -> Callable[[Tensor, Tensor], float]:
+def gradients_of(model: nn.Module, *, products: Products) -> Callable[[Tensor, Tensor], float]:
     """Return a function of inputs and targets that gives the weights their gradients and returns the mean loss in nats.
 
     They are computed by hand where that can be, and by autograd elsewhere; the gradients are the same.
@@ -47,24 +47,24 @@ def gradients_of(model: nn.Module, *, bf16: bool) -> Callable[[Tensor, Tensor], 
 
     def gradients(inputs: Tensor, targets: Tensor) -> float:
         nonlocal memory
-        most = max(1, (CACHED_BF16 if bf16 else CACHED) // (widest(model) * targets[0].numel()))
+        most = max(1, (CACHED_BF16 if products == "bfloat16" else CACHED) // (widest(model) * targets[0].numel()))
         rows = -(-len(inputs) // -(-len(inputs) // most))  # blocks of equal size
         if not by_hand(model, inputs, targets):
-            return _autograd(model, inputs, targets, rows, bf16)
+            return _autograd(model, inputs, targets, rows, products)
         if memory is None or memory.rows != rows:
-            memory = Gradients(cast(MLP, model), rows, bf16=bf16)
+            memory = Gradients(cast(MLP, model), rows, products=products)
         return memory(inputs, targets)
 
     return gradients
 
 
-def _autograd(model: nn.Module, inputs: Tensor, targets: Tensor, size: int, bf16: bool) -> float:
+def _autograd(model: nn.Module, inputs: Tensor, targets: Tensor, size: int, products: Products) -> float:
     """Add the gradients of the mean loss to those of the parameters; return that loss, in nats."""
     scored = int((targets != IGNORE).sum())
     loss = torch.zeros((), device=targets.device)
     for first in range(0, len(inputs), size):
         part = slice(first, first + size)
-        with torch.autocast(targets.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=products == "bfloat16"):
             logits = logits_of(model(inputs[part]))
         total = functional.cross_entropy(
             logits.flatten(0, -2).float(), targets[part].flatten(), ignore_index=IGNORE, reduction="sum"

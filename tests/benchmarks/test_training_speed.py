@@ -61,10 +61,10 @@ def plain(steps):
         adam.step()
 
 
-def lean(steps, bf16):
+def lean(steps, products):
     subtasks = parity_subtasks(64, atoms=4, k=4, composites=[(0, 1, 2, 3)])
     evaluate = {name: subtask.draw(2000, split="selection") for name, subtask in subtasks.items()}
-    config = TrainConfig(steps=steps, evaluate_every=250, bf16=bf16)
+    config = TrainConfig(steps=steps, evaluate_every=250, products=products)
     train(MLP(68, 2, 128, 3), parity_stream(subtasks.values(), 2000, seed=0), config, evaluate=evaluate)
 
 
@@ -77,14 +77,14 @@ def per_step(work, steps):
 
 def test_steps_at_the_setting_of_figure_2():
     # What a run takes to begin and end is a few steps' worth, and runs have thousands.
-    works = ((plain, 15), (lambda n: lean(n, False), 120), (lambda n: lean(n, True), 120))
+    works = ((plain, 15), (lambda n: lean(n, "float32"), 120), (lambda n: lean(n, "bfloat16"), 120))
     for work, _ in works:
         work(2)
     found = np.array([[per_step(work, steps) for work, steps in works] for _ in range(ROUNDS)])
     slow, fast, half = np.median(found, axis=0)
     ratios = np.median(found[:, :1] / found[:, 1:], axis=0)
-    print(f"\nCPU ms per step: plain {slow:.1f}, float32 {fast:.1f}, bf16 {half:.1f}")
-    print(f"plain/float32 {ratios[0]:.2f}, plain/bf16 {ratios[1]:.2f}, medians of {ROUNDS} rounds")
+    print(f"\nCPU ms per step: plain {slow:.1f}, float32 {fast:.1f}, bfloat16 {half:.1f}")
+    print(f"plain/float32 {ratios[0]:.2f}, plain/bfloat16 {ratios[1]:.2f}, medians of {ROUNDS} rounds")
     assert ratios[0] >= 2
     assert ratios[1] >= 3
 
@@ -134,10 +134,12 @@ def autograd_learns(setting, seed):
     return None
 
 
-def lean_learns(setting, seed, bf16=False):
+def lean_learns(setting, seed, products="float32"):
     model, stream, held_out = setting.parts(seed)
     until = {setting.composite: LEARNED}
-    config = TrainConfig(steps=setting.steps, lr=setting.lr, eps=1e-5, evaluate_every=EVERY, until=until, bf16=bf16)
+    config = TrainConfig(
+        steps=setting.steps, lr=setting.lr, eps=1e-5, evaluate_every=EVERY, until=until, products=products
+    )
     history = train(model, stream, config, evaluate=held_out)
     return int(history.of("step")[-1]) if history.of(setting.composite)[-1] < LEARNED else None
 
@@ -161,7 +163,7 @@ LARGE = Setting(64, 4, 4, 128, 2000, 1e-3, 20_000, 4)
     ],
 )
 def test_the_same_seeds_learn(setting):
-    ways = {"autograd": autograd_learns, "float32": lean_learns, "bf16": partial(lean_learns, bf16=True)}
+    ways = {"autograd": autograd_learns, "float32": lean_learns, "bfloat16": partial(lean_learns, products="bfloat16")}
     learned = {}
     for name, way in ways.items():
         learned[name] = [way(setting, seed) for seed in range(setting.seeds)]
@@ -189,8 +191,8 @@ def logits(way, seed=0):
         return inputs[rows], targets[rows]
 
     steps = WATCHED[-1] + 1
-    if way in ("float32", "bf16"):
-        config = TrainConfig(steps=steps, lr=LARGE.lr, eps=1e-5, evaluate_every=steps, bf16=way == "bf16")
+    if way in ("float32", "bfloat16"):
+        config = TrainConfig(steps=steps, lr=LARGE.lr, eps=1e-5, evaluate_every=steps, products=way)
         train(model, examples, config, evaluate=held_out)
     else:
         adam = torch.optim.Adam(model.parameters(), lr=LARGE.lr, eps=1e-5)
@@ -206,7 +208,7 @@ def test_the_fast_loop_is_as_close_to_the_plain_one_as_that_to_itself():
     plain_ones = logits("autograd")
     apart = {
         way: [float((a - b).square().mean().sqrt() / b.std()) for a, b in zip(logits(way), plain_ones, strict=True)]
-        for way in ("another order", "float32", "bf16")
+        for way in ("another order", "float32", "bfloat16")
     }
     for way, distances in apart.items():
         told = ", ".join(f"{distance:.1e} after {step}" for step, distance in zip(WATCHED, distances, strict=True))
