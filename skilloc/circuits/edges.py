@@ -1,28 +1,33 @@
 """Edges: how much of a unit's effect passes through a later unit.
 
     edge[f, s, A, B] = mean over the examples e of fold f of subtask s of
-                       sum over positions t (and d_head) of (B[e, t] with A at its reference - B[e, t]) g_B[e, t]
+                       sum over rows r of e, positions t (and d_head) of (B[r, t] with A at its reference - B[r, t]) g_B[r, t]
 
-with g_B the gradient of the example's loss at B in the untouched model; nats. It has the sign of an effect: positive
-means that what A does to B lowers the loss, so that without A the loss rises through B.
+with g_B the gradient of the example's loss at B in the untouched model; in the loss's unit. It has the sign of an
+effect: positive means that what A does to B lowers the loss, so that without A the loss rises through B.
 
 It is of first order in the target, and so for comparing edges: where the loss is close to 0, gradients and edges are
 small while effects are not; and where the source's reference is far from its values (zero for a head whose mean is not)
-an edge can have the other sign than the measured effect. Prefer a mean, or other examples, as reference.
+an edge can have the other sign than the measured effect. Prefer a mean, or other examples, as reference. A count has no
+gradient, and a divergence from the untouched model none there: under such a loss a circuit has a faithfulness, but no
+edges.
 
 Total edges count all paths from A to B: the model runs with A held. In direct edges only what A itself writes reaches
-B; everything between is as in the untouched model. In an `MLP` a unit writes to the next layer only, so direct edges
-join neighbouring layers and have a closed form, exact and without any run:
+B; everything between is as in the untouched model. In a chain of linear maps (an `MLP`) a unit writes to the next layer
+only, so direct edges join neighbouring layers and have a closed form, exact and without any run:
 
     B with A at its reference = activation(p_B + (reference_A - A) w_AB),   p_B the pre-activation of B, w_AB the weight
 
-An input is held at zero, or at its mean over the measured examples where the reference is a mean: a bit of an `MLP`, or
-of a language model what enters the first block (`tokens`). The outputs are the logits, with their own gradient.
+An input is held at zero, or at its mean over the measured examples where the reference is a mean (per position where
+that is), or at that of the paired examples: an input of an `MLP`, or of a language model what enters the first block
+(`tokens`). A described module has no inputs. The outputs are the logits, with their own gradient.
+
+A unit of several places (a residual dimension) is held at all of them as a source. No edge leads into it: it is computed
+anew at each place, partly from itself, so that its changes there are no one change.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,16 +36,17 @@ from tqdm import tqdm
 
 from skilloc.ablation import one_thread
 from skilloc.circuits.graph import CLOSED_FORM
-from skilloc.circuits.nodes import Node, nodes_of
+from skilloc.circuits.nodes import Node, nodes_of, spread_out
 from skilloc.circuits.paths import closed_form, direct, total, weights_between
-from skilloc.circuits.runs import Run, input_effects, inputs_at_reference, positions_of
-from skilloc.intervene import Folded, Reference, as_reference, blocks_of_rows, check_model, fold, widest
+from skilloc.circuits.runs import Run, input_effects, inputs_at_reference, places_of, positions_of
+from skilloc.experiment import Experiment
+from skilloc.intervene import Reference
 from skilloc.intervene.gradients import read_gradients
-from skilloc.models.mlp import MLP
-from skilloc.tasks import Examples
+from skilloc.models.points import hooks_of_users
+from skilloc.tasks import Folded
 from skilloc.units import Units
 
-PATHS = ("total", "direct")
+TOTAL, DIRECT = PATHS = ("total", "direct")
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,12 @@ class Edges:
 
     Attributes:
         nodes: in forward order.
-        values: nats, on `fold subtask source target`; 0 where no path leads.
-        inputs: effect of each input: loss with it held minus loss, in nats.
+        values: in the loss's unit, on `fold subtask source target`; 0 where no path leads.
+        inputs: effect of each input: loss with it held minus loss.
         subtasks: names on the subtask axis.
         measured: "total", "direct" or "closed form".
-        weights: of an `MLP`, from source to target; 0 where there is none.
+        weights: of a chain of linear maps, from source to target; 0 where there is none.
+        unit: of the loss.
     """
 
     nodes: tuple[Node, ...]
@@ -62,70 +69,127 @@ class Edges:
     subtasks: tuple[str, ...]
     measured: str
     weights: Float[np.ndarray, "source target"] | None
+    unit: str = "nats"
 
 
 def edge_effects(
-    model: Any,
-    batches: Mapping[str, Examples],
-    units: Units,
+    experiment: Experiment,
     keep: Bool[np.ndarray, "unit"],
     *,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    folds: int = 8,
     paths: str | None = None,
     inputs: Sequence[str] | None = None,
 ) -> Edges:
     """Measure the edges between some units, the inputs and the outputs.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: the examples of each subtask.
-        units: the unit axis.
+        experiment: what is measured on what.
         keep: which units are in the circuit.
-        reference: what a source is held at; zero if not given, or one value per unit.
-        folds: number of disjoint parts of each batch.
-        paths: "total" or "direct"; if not given, direct for an `MLP` and total for a language model.
+        paths: "total" or "direct"; if not given, direct for a chain of linear maps such as an `MLP`, and total for any
+            other model.
         inputs: names of the inputs of an `MLP`.
 
     Raises:
-        ValueError: if the arguments do not belong together, or direct edges are asked of a model that does not simply
-            add what its heads and MLPs write.
+        ValueError: if the arguments do not belong together, the loss has no gradient at the untouched model, an edge
+            would lead into a unit of several places, or direct edges are asked of a model that does not simply add what
+            its parts write.
     """
-    is_mlp = isinstance(model, MLP)
-    paths = paths or ("direct" if is_mlp else "total")
-    if paths not in PATHS:
-        raise ValueError(f'unknown `paths` "{paths}"; use total or direct')
-    check_model(model, (folded := fold(batches, folds)).batch)
-    device = next(model.parameters()).device
-    folded, held = folded.to(device), as_reference(reference, units).to(device)
-    nodes = nodes_of(model, units, keep, inputs)
-    shares = _shares(folded)
-    values, found = np.zeros((len(shares), len(nodes), len(nodes))), []
-    changes = total if paths == "total" else closed_form if is_mlp else direct
+    experiment.check_unchanged()
+    paths, nodes = check_edges(experiment, keep, paths=paths, inputs=inputs)
+    face, folded, units = experiment.face, experiment.folded, experiment.units
+    banks = [bank for bank in units.banks if bank.name in places_of(nodes) and bank not in spread_out(units)]
+    changes = total if paths == TOTAL else direct if face.chain is None else closed_form
+    shares, found = _shares(folded), []
+    values = np.zeros((len(shares), len(nodes), len(nodes)))
     with one_thread(), torch.no_grad():
-        ends = inputs_at_reference(model, folded, held)
-        for rows in blocks_of_rows(folded.batch, widest(model)):
-            batch = Examples(folded.batch.inputs[rows], folded.batch.targets[rows])
-            clean = read_gradients(model, batch, positions_of(nodes))
-            run = Run(model, batch, nodes, clean, held, rows, ends)
-            found.append(shares[:, rows] @ input_effects(run).cpu().numpy())
+        ends = inputs_at_reference(experiment) if nodes[0].column == 0 else Reference(experiment.held.name, {})
+        for block in experiment.blocks:
+            examples, prepared = experiment.part(block)
+            clean = read_gradients(face, examples, banks, positions_of(nodes), experiment.metric, prepared)
+            run = Run(experiment, examples, prepared, experiment.rows_of(block), nodes, clean, ends)
+            found.append(shares[:, block] @ input_effects(run).cpu().numpy())
             for source, targets, change in tqdm(changes(run), total=len(nodes), desc="edges", disable=None):
-                values[:, source, targets] += shares[:, rows] @ change.cpu().numpy()
+                values[:, source, targets] += shares[:, block] @ change.cpu().numpy()
     axes = (folded.folds, len(folded.subtasks))
     return Edges(
         nodes=nodes,
         values=values.reshape(*axes, len(nodes), len(nodes)),
         inputs=np.sum(found, axis=0).reshape(*axes, -1),
         subtasks=folded.subtasks,
-        measured=CLOSED_FORM if is_mlp and paths == "direct" else paths,
-        weights=weights_between(model, nodes) if is_mlp else None,
+        measured=CLOSED_FORM if changes is closed_form else paths,
+        weights=None if face.chain is None else weights_between(face.chain, nodes),
+        unit=experiment.metric.unit,
     )
+
+
+OTHER_LOSS = "measure faithfulness under it, and edges under another loss, such as cross_entropy"
+
+
+def check_edges(
+    experiment: Experiment,
+    keep: Bool[np.ndarray, "unit"],
+    *,
+    paths: str | None = None,
+    inputs: Sequence[str] | None = None,
+    cure: str = OTHER_LOSS,
+) -> tuple[str, tuple[Node, ...]]:
+    """Return which paths are meant, and between which nodes, before anything is measured.
+
+    Args:
+        experiment: as for `edge_effects`, like all but the last.
+        keep: which units are in the circuit.
+        paths: "total" or "direct", or None.
+        inputs: names of the inputs.
+        cure: what can be done where the loss has no edges.
+
+    Raises:
+        ValueError: as `edge_effects`.
+    """
+    loss = experiment.metric
+    if not loss.differentiable or loss.flat:
+        why = "whose gradient at the untouched model is zero, so that all edges would be"
+        why = why if loss.differentiable else "which is a count and has no gradient to measure edges by"
+        raise ValueError(f'`loss` is "{loss.name}", {why}; {cure}')
+    nodes = nodes_of(experiment.face, experiment.units, keep, inputs)
+    _check_targets(experiment.units, nodes)
+    return _paths(experiment, paths), nodes
+
+
+def _paths(experiment: Experiment, paths: str | None) -> str:
+    """Return which paths are meant, and refuse those that cannot be told apart in this model."""
+    face, hooks = experiment.face, hooks_of_users(experiment.model)
+    weights = face.chain is not None and not hooks
+    paths = paths or (DIRECT if weights else TOTAL)
+    if paths not in PATHS:
+        raise ValueError(f'unknown `paths` "{paths}"; use total or direct')
+    if paths == DIRECT and face.chain is not None and hooks:
+        raise ValueError(
+            f"`paths` is direct, which is worked out from the weights of this {face.architecture}, but it has hooks of "
+            f'your own ({", ".join(hooks)}); take them off, or use paths="total"'
+        )
+    if paths == DIRECT and not weights and not face.stream:
+        raise ValueError(
+            f"`paths` is direct, but it is not known what the units of this {face.architecture} write to each other; use "
+            'paths="total"'
+        )
+    return paths
+
+
+def _check_targets(units: Units, nodes: Sequence[Node]) -> None:
+    """Refuse edges into units of several places."""
+    for bank in spread_out(units):
+        own = [node for node in nodes if node.hook == bank.name]
+        before = [node for node in nodes if own and node.column < own[0].column]
+        if before:
+            raise ValueError(
+                f"`keep` has {before[0].name} before {own[0].name}, which has {len(bank.places)} places and is computed "
+                "anew at each, so that no edge leads into it; keep units of one such bank at a time"
+            )
 
 
 def _shares(folded: Folded) -> Float64[np.ndarray, "part example"]:
     """Return the weight of each example in the mean of each fold of each subtask."""
-    shares = np.zeros((folded.folds, len(folded.subtasks), len(folded.batch)))
-    for f, parts in enumerate(folded.rows):
+    shares = np.zeros((folded.folds, len(folded.subtasks), len(folded.examples)))
+    for f, parts in enumerate(folded.parts):
         for s, part in enumerate(parts):
             shares[f, s, part] = 1 / (part.stop - part.start)
-    return shares.reshape(-1, len(folded.batch))
+    return shares.reshape(-1, len(folded.examples))

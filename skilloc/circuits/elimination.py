@@ -6,54 +6,40 @@ itself: from all units on, those that add least to it are held at their referenc
 left. It costs about 16 runs per unit, and so is for small networks.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from skilloc.ablation import mask_effects
-from skilloc.circuits.faithfulness import only
-from skilloc.intervene import Reference, as_reference
+from skilloc.experiment import Experiment
 from skilloc.masks import Mask
-from skilloc.tasks import Examples
-from skilloc.units import Units
 
 PART = 16
 """One in so many of the units that are left is dropped at a time, and at least one."""
 
 
-def elimination_ranking(
-    model: Any,
-    batches: Mapping[str, Examples],
-    units: Units,
-    *,
-    subtask: str,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-) -> Float64[np.ndarray, "unit"]:
+def elimination_ranking(experiment: Experiment, *, subtask: str) -> Float64[np.ndarray, "unit"]:
     """Rank units by when they are dropped from a shrinking circuit: the last is the largest.
 
-    At each step the units u of the circuit C are dropped whose L(C without u) - L(C) is smallest; of the units of one
-    step, the one that adds least is dropped first.
+    At each step the units u of the circuit C are dropped whose L(C without u) - L(C) is smallest, with L the mean loss
+    of the subtask's examples; of the units of one step, the one that adds least is dropped first.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: examples to choose on; state the faithfulness on others.
-        units: the unit axis.
+        experiment: what is measured on what; state the faithfulness on other examples.
         subtask: whose loss.
-        reference: what dropped units are held at; zero if not given. Made for all of `batches`.
 
     Raises:
         ValueError: if there is no such subtask.
     """
-    own, held = only(batches, subtask, as_reference(reference, units))
+    own, units = replace(experiment.only(subtask), folds=1), experiment.units
     ranking = np.zeros(len(units))
     keep = np.ones(len(units), dtype=bool)
     dropped = 0
     while keep.any():
         members = np.flatnonzero(keep)
         without = [Mask(units, keep & (np.arange(len(units)) != unit)) for unit in members]
-        found, _ = mask_effects(model, own, without, reference=held, folds=1)
+        found, _ = mask_effects(own, without)
         for place in np.argsort(found[:, 0, 0], kind="stable")[: max(1, len(members) // PART)]:
             dropped += 1
             ranking[members[place]] = dropped

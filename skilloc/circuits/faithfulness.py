@@ -12,21 +12,18 @@ on every hook. Shares are ratios of means over folds, their intervals a jackknif
 are over the draws.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float64
 
 from skilloc.ablation import mask_effects
 from skilloc.circuits.graph import Record, number
+from skilloc.experiment import Experiment
 from skilloc.intervals import Interval, mean_interval, t_quantile
-from skilloc.intervene import Reference, as_reference
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import Mask, matched_random, top
-from skilloc.tasks import Examples
-from skilloc.units import Units
 
 PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
@@ -36,7 +33,7 @@ PER_DOUBLING = 8
 class Curve:
     """What circuits of one subtask keep, and what is lost without them.
 
-    Everything is a loss minus that of the untouched model, in nats.
+    Everything but `baseline` is a loss minus that of the untouched model.
 
     Attributes:
         sizes: number of units of each circuit.
@@ -46,6 +43,7 @@ class Curve:
         rest: with only the rest.
         random: with only a random circuit.
         random_rest: without a random circuit.
+        unit: of the losses.
     """
 
     sizes: tuple[int, ...]
@@ -55,6 +53,7 @@ class Curve:
     rest: Float64[np.ndarray, "size fold"]
     random: Float64[np.ndarray, "draw size fold"]
     random_rest: Float64[np.ndarray, "draw size fold"]
+    unit: str = "nats"
 
     def faithfulness(self, place: int) -> Interval:
         """Return the faithfulness of one of the circuits."""
@@ -97,44 +96,32 @@ class Curve:
 
 
 def faithfulness(
-    model: Any,
-    batches: Mapping[str, Examples],
-    circuits: Sequence[Mask],
-    *,
-    subtask: str,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    folds: int = 8,
-    draws: int = 5,
-    seed: int = 0,
+    experiment: Experiment, circuits: Sequence[Mask], *, subtask: str, draws: int = 5, seed: int = 0
 ) -> Curve:
     """Measure the faithfulness and completeness of some circuits on one subtask, beside random circuits.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: the examples of each subtask; not those on which the circuits were chosen.
+        experiment: what is measured on what; not on the examples on which the circuits were chosen.
         circuits: masks that keep a circuit's units, of rising size.
         subtask: whose loss.
-        reference: what the other units are held at; zero if not given. Made for all of `batches`.
-        folds: number of disjoint parts of the examples.
         draws: number of random circuits beside each.
         seed: of the random circuits.
 
     Raises:
         ValueError: if there is no such subtask, or the model is no better on it than with every unit at its reference.
     """
-    units = circuits[0].units
-    own, held = only(batches, subtask, as_reference(reference, units))
+    units, own, unit = experiment.units, experiment.only(subtask), experiment.metric.unit
     masks = [Mask(units, np.zeros(len(units), dtype=bool))]
     for circuit in circuits:
         masks += [circuit, ~circuit]
         for d in range(draws):
             other = matched_random(circuit, seed=seed * draws + d)
             masks += [other, ~other]
-    found, baseline = mask_effects(model, own, masks, reference=held, folds=folds)
+    found, baseline = mask_effects(own, masks)
     floor = found[0, :, 0]
-    _check_floor(floor, subtask)
+    _check_floor(floor, subtask, unit)
     # Per circuit: itself and its rest, then each random one and its rest.
-    table = found[1:, :, 0].reshape(len(circuits), 1 + draws, 2, folds)
+    table = found[1:, :, 0].reshape(len(circuits), 1 + draws, 2, experiment.folds)
     random = table[:, 1:].swapaxes(0, 1)
     return Curve(
         sizes=tuple(int(circuit.keep.sum()) for circuit in circuits),
@@ -144,18 +131,12 @@ def faithfulness(
         rest=table[:, 0, 1],
         random=random[:, :, 0],
         random_rest=random[:, :, 1],
+        unit=unit,
     )
 
 
-def minimality(
-    model: Any,
-    batches: Mapping[str, Examples],
-    circuit: Mask,
-    *,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    folds: int = 8,
-) -> Float64[np.ndarray, "fold subtask member"]:
-    """Return what each unit adds to a circuit: L(circuit without it) - L(circuit), in nats, in forward order.
+def minimality(experiment: Experiment, circuit: Mask) -> Float64[np.ndarray, "fold subtask member"]:
+    """Return what each unit adds to a circuit: L(circuit without it) - L(circuit), in the loss's unit, in forward order.
 
     Raises:
         ValueError: if the circuit is empty.
@@ -168,43 +149,30 @@ def minimality(
         keep = circuit.keep.copy()
         keep[unit] = False
         masks.append(Mask(circuit.units, keep))
-    found, _ = mask_effects(model, batches, masks, reference=reference, folds=folds)
+    found, _ = mask_effects(experiment, masks)
     return np.moveaxis(found[1:] - found[0], 0, -1)
 
 
-def enough(
-    model: Any,
-    batches: Mapping[str, Examples],
-    units: Units,
-    ranking: Float[np.ndarray, "unit"],
-    share: float,
-    *,
-    subtask: str,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-) -> int:
+def enough(experiment: Experiment, ranking: Float[np.ndarray, "unit"], share: float, *, subtask: str) -> int:
     """Return the smallest number of top units, on a grid of sizes, whose circuit keeps a share of the skill.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: examples to choose on; state the faithfulness on others.
-        units: the unit axis.
+        experiment: what is measured on what; state the faithfulness on other examples.
         ranking: what units are chosen by, largest first; NaN is never chosen.
         share: faithfulness to be reached.
         subtask: whose loss.
-        reference: what the other units are held at; zero if not given. Made for all of `batches`.
 
     Raises:
         ValueError: if the share is not between 0 and 1, or all ranked units together do not keep it.
     """
     if not 0 < share <= 1:
         raise ValueError(f"`share` is {share}; choose a share of the skill above 0 and at most 1")
-    own, held = only(batches, subtask, as_reference(reference, units))
-    (found,), _ = mask_effects(model, own, [Mask(units, np.zeros(len(units), dtype=bool))], reference=held, folds=1)
-    _check_floor(found[:, 0], subtask)
+    own, units = replace(experiment.only(subtask), folds=1), experiment.units
+    (found,), _ = mask_effects(own, [Mask(units, np.zeros(len(units), dtype=bool))])
+    _check_floor(found[:, 0], subtask, experiment.metric.unit)
     ranked = int(np.isfinite(ranking).sum())
     for size in sizes_up_to(ranked, per_doubling=PER_DOUBLING):
-        circuit = Mask(units, top(ranking, size))
-        (kept,), _ = mask_effects(model, own, [circuit], reference=held, folds=1)
+        (kept,), _ = mask_effects(own, [Mask(units, top(ranking, size))])
         if 1 - kept[0, 0] / found[0, 0] >= share:
             return size
     raise ValueError(
@@ -231,29 +199,11 @@ def share_kept(increase: Float[np.ndarray, " fold"], floor: Float[np.ndarray, " 
     return Interval(value, value - half, value + half)
 
 
-def only(batches: Mapping[str, Examples], subtask: str, reference: Reference) -> tuple[dict[str, Examples], Reference]:
-    """Return the batch of one subtask alone, and the part of a reference that is about it.
-
-    Raises:
-        ValueError: if there is no such subtask.
-    """
-    if subtask not in batches:
-        raise ValueError(f'unknown subtask "{subtask}"; `batches` have {", ".join(batches)}')
-    first = 0
-    for name, batch in batches.items():
-        if name == subtask:
-            break
-        first += len(batch)
-    rows = slice(first, first + len(batches[subtask]))
-    values = {hook: reference.on(hook, rows) for hook in reference.values}
-    return {subtask: batches[subtask]}, Reference(reference.name, values, reference.made)
-
-
-def _check_floor(floor: Float[np.ndarray, " fold"], subtask: str) -> None:
+def _check_floor(floor: Float[np.ndarray, " fold"], subtask: str, unit: str) -> None:
     if not floor.mean() > 0:
         raise ValueError(
             f"`subtask` is {subtask}, on which the model is no better than with every unit at its reference "
-            f"({-floor.mean():.3g} nats); there is no skill to find a circuit of: use another reference"
+            f"({-floor.mean():.3g} {unit}); there is no skill to find a circuit of: use another reference"
         )
 
 

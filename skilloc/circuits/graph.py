@@ -6,34 +6,37 @@ Graph attributes
     subtask        the subtask that the circuit was chosen for
     subtasks       all subtasks that effects were measured on, in order
     model          {"name", "digest"}
-    reference      name of what ablated units are held at: "zero", "mean", "resample" or "given"
+    reference      name of what ablated units are held at: "zero", "mean", "flat mean", "resample", "paired" or "given"
+    loss           {"name", "unit"} of what was measured; all losses, effects and edges are in this unit. Files without
+                   it are read as {"name": "cross_entropy", "unit": "nats"}, and a "mean" in them as a "flat mean"
     chosen         how the units were chosen: "top 50", "share 0.9", "mask" or "consensus 0.5"
-    baseline       {subtask: loss of the whole model, in nats}
-    floor          {subtask: loss with every unit at its reference, in nats}
+    baseline       {subtask: loss of the whole model}
+    floor          {subtask: loss with every unit at its reference}
     faithfulness   where it was measured: a list with one record per size, rising,
                    {"size", "faithfulness", "low", "high", "random", "random_low", "random_high", "completeness",
                    "completeness_low", "completeness_high", "completeness_random", ...}; see `faithfulness`
     made           what made it: settings, tokens, versions
 
 Nodes. The key is the printed name of a unit (`L3N17`, `L2H1`), or of an input or output: `control 0`, `bit 5` (or
-`input 5`), `logit 1` of an MLP; `tokens`, `logits` of a language model.
+`input 5`), `logit 1` of an MLP; `tokens`, `logits` of a language model; `outputs` of a described module.
 
-    kind           "neuron", "head", "input" or "output"; "mlp" for a whole MLP (`patching` only)
-    layer          of the model; -1 for inputs, the number of layers for outputs
-    column         place in forward order, for a layered drawing: inputs 0, then one per hook that the model has units
-                   on (a transformer's heads of a layer come before its neurons), outputs last
-    hook           where the unit lives, and
-    position       which of the hook's units it is; of inputs and outputs, which bit or logit
-    effect         {subtask: {"value", "low", "high"}} in nats: loss without it minus loss with it. {} for outputs
+    kind           "input", "output", or the kind of the unit: "neuron", "head", "layer", "residual", or what a user
+                   declares; "mlp" for a whole MLP (`patching` only)
+    layer          of the model; -1 for inputs and for units of no layer, the number of layers for outputs
+    column         place in forward order, for a layered drawing: inputs 0, then one per bank that the model has units
+                   in (a transformer's heads of a layer come before its neurons), outputs last
+    hook           the bank that the unit belongs to, which is where it lives; of inputs and outputs, the hook or ""
+    position       which of the bank's units it is; of inputs and outputs, which bit or logit
+    effect         {subtask: {"value", "low", "high"}}: loss without it minus loss with it. {} for outputs
     adds           where it was measured, {subtask: {"value", "low", "high"}}: the loss of the circuit without this unit
                    minus the loss of the circuit, both with all other units at their reference
     share          of a consensus circuit: fraction of the runs whose circuit has this unit
 
 Edges go forward, from a unit to a later one that its effect passes through.
 
-    effect         {subtask: {"value", "low", "high"}} in nats: the change of the target's activation when the source is
-                   held at its reference, times the gradient of the loss there. Positive: through the target, the source
-                   lowers the loss
+    effect         {subtask: {"value", "low", "high"}}: the change of the target's activation when the source is held at
+                   its reference, times the gradient of the loss there. Positive: through the target, the source lowers
+                   the loss
     measured       "total": along all paths; "direct": all other paths frozen; "closed form": direct, exact from the
                    weights of an MLP; "attribution": estimated by transformer-lens
     weight         of an MLP: the weight from source to target
@@ -59,6 +62,7 @@ FORMAT = 1
 
 VERSION, SUBTASK, SUBTASKS, MODEL, REFERENCE = "version", "subtask", "subtasks", "model", "reference"
 CHOSEN, BASELINE, FLOOR, FAITHFULNESS, MADE = "chosen", "baseline", "floor", "faithfulness", "made"
+LOSS, LOSS_NAME, LOSS_UNIT = "loss", "name", "unit"
 KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "hook", "position", "adds", "share"
 EFFECT, MEASURED, WEIGHT = "effect", "measured", "weight"
 NEURON, HEAD, INPUT, OUTPUT, WHOLE_MLP = "neuron", "head", "input", "output", "mlp"
@@ -84,6 +88,16 @@ def interval_record(per_fold: Float[np.ndarray, " fold"]) -> Record:
 def effect_record(per_fold: Float[np.ndarray, "fold subtask"], subtasks: tuple[str, ...]) -> Record:
     """Return `{subtask: {"value", "low", "high"}}`."""
     return {name: interval_record(per_fold[:, s]) for s, name in enumerate(subtasks)}
+
+
+def loss_record(name: str = "cross_entropy", unit: str = "nats") -> Record:
+    """Return the record of a loss; of the one that files of old are about, if nothing is given."""
+    return {LOSS_NAME: name, LOSS_UNIT: unit}
+
+
+def unit_of(graph: nx.DiGraph) -> str:
+    """Return the unit of a circuit's losses, effects and edges."""
+    return str(graph.graph.get(LOSS, loss_record())[LOSS_UNIT])
 
 
 def units_in(graph: nx.DiGraph) -> list[str]:
@@ -130,6 +144,11 @@ def from_json(text: str) -> nx.DiGraph:
     except (json.JSONDecodeError, LookupError, TypeError, nx.NetworkXError) as error:
         raise ValueError("`text` is no circuit; pass what `skilloc circuit` wrote") from error
     graph.graph[VERSION] = version
+    if LOSS not in graph.graph:
+        graph.graph[LOSS] = loss_record()
+        if REFERENCE in graph.graph:
+            names = str(graph.graph[REFERENCE]).split(" and ")
+            graph.graph[REFERENCE] = " and ".join("flat mean" if name == "mean" else name for name in names)
     return graph
 
 

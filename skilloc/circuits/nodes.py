@@ -1,17 +1,14 @@
 """The nodes of a circuit: some units, with the inputs before them and the outputs after them, in forward order."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
 from skilloc.circuits.graph import INPUT, OUTPUT
-from skilloc.models.mlp import MLP
-from skilloc.units import Units, kind_of, layer_of
-
-STREAM = "blocks.0.hook_resid_pre"
-"""Where the tokens enter a transformer: the residual stream before the first block."""
+from skilloc.models.face import Face
+from skilloc.units import Bank, Units
 
 
 class Node(NamedTuple):
@@ -26,44 +23,59 @@ class Node(NamedTuple):
 
 
 def nodes_of(
-    model: Any, units: Units, keep: Bool[np.ndarray, "unit"], inputs: Sequence[str] | None = None
+    face: Face, units: Units, keep: Bool[np.ndarray, "unit"], inputs: Sequence[str] | None = None
 ) -> tuple[Node, ...]:
     """Return the nodes of a circuit: inputs, chosen units, outputs.
 
+    Inputs and outputs are those that the face of the model names. Units of several places have no inputs before them:
+    no edge leads into such a unit (see `edges`).
+
     Args:
-        model: a bridge or an `MLP`.
+        face: of the model.
         units: the unit axis.
         keep: which units are in the circuit.
-        inputs: names of the inputs of an `MLP`; `input 0` and so on if not given.
+        inputs: other names of the inputs, where they are held one by one.
 
     Raises:
         ValueError: if there is not one name per input, or one value of `keep` per unit.
     """
     if keep.shape != (len(units),):
         raise ValueError(f"`keep` has shape {keep.shape} but `units` has length {len(units)}; pass one value per unit")
-    first, last = _ends(model, inputs)
-    depth = len(model.layers if isinstance(model, MLP) else model.blocks)
+    for kind in {INPUT, OUTPUT} & set(units.kinds):
+        raise ValueError(
+            f'`units` are of kind "{kind}", as circuits call what is no unit; describe them as another kind'
+        )
     names = units.names
-    found = [Node(name, INPUT, -1, 0, hook, i) for i, (name, hook) in enumerate(first)]
+    found = [Node(name, INPUT, -1, 0, face.entry or "", i) for i, name in enumerate(_inputs(face, units, inputs))]
     for unit in np.flatnonzero(keep):
         hook, position = units.locate(int(unit))
-        found.append(Node(names[unit], kind_of(hook), layer_of(hook), 1 + units.hooks.index(hook), hook, position))
+        bank = units.bank(hook)
+        found.append(Node(names[unit], bank.kind, bank.layer, 1 + units.hooks.index(hook), hook, position))
     column = 1 + len(units.hooks)
-    return (*found, *(Node(name, OUTPUT, depth, column, hook, i) for i, (name, hook) in enumerate(last)))
+    return (*found, *(Node(name, OUTPUT, face.depth, column, "", i) for i, name in enumerate(face.ends[1])))
 
 
-def _ends(model: Any, inputs: Sequence[str] | None) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return names and hooks of the inputs and of the outputs."""
-    if not isinstance(model, MLP):
-        if inputs is not None:
-            raise ValueError(
-                f"`inputs` is {list(inputs)}, but the input of a language model is its tokens; leave it out"
-            )
-        return [("tokens", STREAM)], [("logits", "unembed.hook_out")]
-    names = [f"input {i}" for i in range(model.cfg.d_in)] if inputs is None else list(inputs)
-    if len(set(names)) != model.cfg.d_in or len(names) != model.cfg.d_in:
+def spread_out(units: Units) -> tuple[Bank, ...]:
+    """Return the banks whose units have several places."""
+    return tuple(bank for bank in units.banks if len(bank.places) > 1)
+
+
+def _inputs(face: Face, units: Units, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the inputs."""
+    spread, own = spread_out(units), face.ends[0]
+    if names is None:
+        return () if spread else own
+    if spread:
         raise ValueError(
-            f"`inputs` has {len(names)} names but `model` has {model.cfg.d_in} inputs; "
-            "give each input a name of its own"
+            f"`inputs` is {list(names)}, but {spread[0].names[0]} has {len(spread[0].places)} places, at each of which "
+            "it is computed anew from the others, so that no single change of it stands for an edge into it; leave "
+            "`inputs` out, and the edges from such units to the outputs are measured"
         )
-    return [(name, "") for name in names], [(f"logit {c}", "") for c in range(model.cfg.d_out)]
+    if face.entry is not None or not own:
+        what = f"enters at once, as {', '.join(own)}" if own else "has no names"
+        raise ValueError(f"`inputs` is {list(names)}, but what the {face.architecture} is given {what}; leave it out")
+    if len(set(names)) != len(own) or len(names) != len(own):
+        raise ValueError(
+            f"`inputs` has {len(names)} names but `model` has {len(own)} inputs; give each input a name of its own"
+        )
+    return tuple(names)

@@ -5,6 +5,7 @@ from different seeds share no more than that by their units' positions, since hi
 circuits of one network, from other examples, references or subtasks.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -95,15 +96,18 @@ def consensus(graphs: Sequence[nx.DiGraph], *, share: float = 0.5) -> nx.DiGraph
     means over the runs that have it, with 95 % intervals over these runs.
 
     Raises:
-        ValueError: if there is no run, or they are of different subtasks or models.
+        ValueError: if there is no run, or they are of different subtasks, models or losses.
     """
     if not graphs:
         raise ValueError("`graphs` is empty; pass at least one circuit")
     about = [(graph.graph[g.SUBTASK], graph.graph[g.MODEL]["digest"]) for graph in graphs]
     if len(set(about)) > 1:
         raise ValueError(f"`graphs` are of {sorted(set(about))}; take a consensus of one subtask and one model")
+    losses = {json.dumps(graph.graph.get(g.LOSS, g.loss_record()), sort_keys=True) for graph in graphs}
+    if len(losses) > 1:
+        raise ValueError(f"`graphs` are about the losses {', '.join(sorted(losses))}; take a consensus under one loss")
     first = graphs[0].graph
-    kept = {g.SUBTASK, g.SUBTASKS, g.MODEL, g.VERSION}
+    kept = {g.SUBTASK, g.SUBTASKS, g.MODEL, g.VERSION, g.LOSS}
     found = nx.DiGraph(**{name: first[name] for name in first if name in kept})
     found.graph[g.REFERENCE] = " and ".join(sorted({graph.graph[g.REFERENCE] for graph in graphs}))
     found.graph[g.CHOSEN] = f"consensus {share:g} of {len(graphs)} runs"

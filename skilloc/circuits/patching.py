@@ -5,62 +5,54 @@ edges of `edges` are measured. It does not know single neurons, nor models whose
 (grouped-query attention: Llama 3, SmolLM2, the embedded model).
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import networkx as nx
 import numpy as np
 import torch
 
 from skilloc.circuits import graph as g
-from skilloc.intervene import fold, record, zero_reference
+from skilloc.experiment import Experiment
 from skilloc.intervene.patching import Part, attribution_edges
-from skilloc.models.weights import units_of
-from skilloc.tasks import Examples
+from skilloc.intervene.reference import PAIRED, RESAMPLE, Reference
+from skilloc.models.language import digest
+from skilloc.tasks import Inputs
 
 
-def attribution_circuit(
-    model: Any, batches: Mapping[str, Examples], *, subtask: str, folds: int = 8, seed: int = 0
-) -> nx.DiGraph:
+def attribution_circuit(experiment: Experiment, *, subtask: str, seed: int = 0) -> nx.DiGraph:
     """Return all heads and MLPs of a transformer as a graph, with the edges between them estimated.
 
-    The reference is another example, drawn from those of all subtasks. A node's effect is the sum of its edges: to
-    first order the loss without what it says about this example, minus the loss.
+    The reference is the paired input where that is the experiment's, and else another example, drawn from those of all
+    subtasks. A node's effect is the sum of its edges: to first order the loss without what it says about this example,
+    minus the loss, in the loss's unit.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
-        batches: the examples of each subtask, of one length.
+        experiment: what is measured on what: a bridge, and examples of one length.
         subtask: the subtask that the graph is about.
-        folds: number of disjoint parts of each batch.
         seed: which other examples.
 
     Raises:
-        ValueError: if transformer-lens has no edges for the model (see `intervene.patching`), there is no such subtask,
-            or there are fewer than two examples.
+        ValueError: if transformer-lens has no edges for the model or the examples (see `intervene.patching`), there is
+            no such subtask, the loss has no gradient, or there are fewer than two examples.
     """
-    folded = fold(batches, folds)
-    if subtask not in batches:
-        raise ValueError(f'unknown subtask "{subtask}"; `batches` have {", ".join(batches)}')
-    count = len(folded.batch)
-    if count < 2:
-        raise ValueError("`batches` hold 1 example; the reference is another one, so give at least 2")
-    folded = folded.to(next(model.parameters()).device)
-    step = np.random.default_rng(seed).integers(1, count, size=count)
-    others = folded.batch.inputs[torch.from_numpy((np.arange(count) + step) % count).to(folded.batch.inputs.device)]
-    per_example = attribution_edges(model, folded.batch, others)
+    experiment.check_unchanged()
+    folded, loss = experiment.folded, experiment.metric
+    loss.check_differentiable()
+    if subtask not in folded.subtasks:
+        raise ValueError(f'unknown subtask "{subtask}"; this experiment has {", ".join(folded.subtasks)}')
+    reference, others = _others(experiment, seed)
+    per_example = attribution_edges(experiment.face, folded.examples, others, loss, experiment.prepared)
     ends = list(per_example[0])
     values = folded.mean(np.array([[edges[pair] for pair in ends] for edges in per_example]))
-    units = units_of(model)
-    about = record(model, folded, units, zero_reference(units))
+    made = {"method": "edge attribution patching", "seed": seed, "folds": folded.folds, "tokens": dict(folded.digests)}
     graph = nx.DiGraph(
         **{
             g.VERSION: g.FORMAT,
             g.SUBTASK: subtask,
-            g.SUBTASKS: list(batches),
-            g.MODEL: {"name": "", "digest": about["model"]},
-            g.REFERENCE: "resample",
+            g.SUBTASKS: list(folded.subtasks),
+            g.MODEL: {"name": "", "digest": digest(experiment.model)},
+            g.REFERENCE: reference,
+            g.LOSS: g.loss_record(loss.name, loss.unit),
             g.CHOSEN: "all heads and MLPs",
-            g.MADE: {"method": "edge attribution patching", "seed": seed, "folds": folds, "tokens": about["tokens"]},
+            g.MADE: made,
         }
     )
     parts = sorted({part for pair in ends for part in pair}, key=_order)
@@ -68,11 +60,26 @@ def attribution_circuit(
     for part in parts:
         own = [place for place, (writer, _) in enumerate(ends) if writer == part]
         effect = g.effect_record(values[:, :, own].sum(axis=-1), folded.subtasks) if own else {}
-        graph.add_node(_name(part), **_attributes(part, len(model.blocks), columns[_order(part)[:2]]), effect=effect)
+        graph.add_node(
+            _name(part), **_attributes(part, experiment.face.depth, columns[_order(part)[:2]]), effect=effect
+        )
     for place, (writer, reader) in enumerate(ends):
         effect = g.effect_record(values[:, :, place], folded.subtasks)
         graph.add_edge(_name(writer), _name(reader), **{g.EFFECT: effect, g.MEASURED: g.ATTRIBUTION})
     return graph
+
+
+def _others(experiment: Experiment, seed: int) -> tuple[str, Inputs]:
+    """Return the name of the reference, and the other input of each row."""
+    examples, asked = experiment.folded.examples, experiment.reference
+    if PAIRED in (asked, asked.name if isinstance(asked, Reference) else None):
+        return PAIRED, examples.swapped().inputs
+    count = len(examples.first)
+    if count < 2:
+        raise ValueError("the experiment has 1 example; the reference is another one, so give at least 2")
+    step = np.random.default_rng(seed).integers(1, count, size=count)
+    others = torch.from_numpy((np.arange(count) + step) % count)
+    return RESAMPLE, examples.first[others.to(examples.first.device)]
 
 
 def _order(part: Part) -> tuple[int, int, int]:

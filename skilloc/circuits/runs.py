@@ -1,21 +1,28 @@
 """Runs of a model with one node of a circuit at its reference, and what the others make of that."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from skilloc.circuits.graph import INPUT, OUTPUT
-from skilloc.circuits.nodes import STREAM, Node
-from skilloc.intervene import Folded, Reference, attached, blocks_of_rows, example_losses, logits_of, widest
-from skilloc.intervene.gradients import Gradients, units_at
-from skilloc.models.mlp import MLP
-from skilloc.tasks import Examples
-from skilloc.units import kind_of
+from skilloc.circuits.nodes import Node
+from skilloc.experiment import Experiment
+from skilloc.intervene import Reference, edits_of, mean_reference, paired_reference, reader
+from skilloc.intervene.axes import chosen, over_positions, per_unit
+from skilloc.intervene.gradients import Gradients
+from skilloc.intervene.reference import FLAT_MEAN, MEAN, PAIRED
+from skilloc.losses import wide
+from skilloc.masks import Mask
+from skilloc.models.face import Edit
+from skilloc.tasks import Examples, Inputs
+from skilloc.units import Bank, Units
 
-Edit = Callable[[Tensor], Tensor]
+ONE_BY_ONE = ""
+"""Stands for the hook of inputs that are held one by one, and have none."""
 
 Changes = Iterator[tuple[int, Sequence[int], Tensor]]
 """A source, its targets, and their edges on each example: float64 on `example target`."""
@@ -25,26 +32,26 @@ class Run(NamedTuple):
     """A block of examples, and what the untouched model does on it.
 
     Attributes:
-        model: a bridge or an `MLP`.
-        batch: the examples.
+        experiment: what is measured on what.
+        examples: the block.
+        prepared: what the loss knows about it.
+        rows: where its rows are among all.
         nodes: of the circuit, in forward order.
         clean: activations and gradients of the untouched model.
-        reference: what units are held at.
-        rows: which of the reference's examples these are.
-        ends: what inputs are held at: one value per bit, or a vector of the residual stream.
+        ends: what inputs are held at.
     """
 
-    model: Any
-    batch: Examples
+    experiment: Experiment
+    examples: Examples
+    prepared: Tensor | None
+    rows: slice
     nodes: tuple[Node, ...]
     clean: Gradients
-    reference: Reference
-    rows: slice
-    ends: Float[Tensor, " d_in"]
+    ends: Reference
 
 
 def places_of(nodes: Sequence[Node]) -> dict[str, list[int]]:
-    """Return the nodes on each hook that units lie on, in forward order."""
+    """Return the nodes of each bank, in forward order."""
     found: dict[str, list[int]] = {}
     for place, node in enumerate(nodes):
         if node.kind not in (INPUT, OUTPUT):
@@ -53,7 +60,7 @@ def places_of(nodes: Sequence[Node]) -> dict[str, list[int]]:
 
 
 def positions_of(nodes: Sequence[Node]) -> dict[str, list[int]]:
-    """Return, per hook, the positions of the units that are nodes."""
+    """Return, per bank, the positions of the units that are nodes."""
     return {hook: [nodes[place].position for place in places] for hook, places in places_of(nodes).items()}
 
 
@@ -62,87 +69,126 @@ def outputs_of(nodes: Sequence[Node]) -> list[int]:
     return [place for place, node in enumerate(nodes) if node.kind == OUTPUT]
 
 
-def inputs_at_reference(model: Any, folded: Folded, reference: Reference) -> Float[Tensor, " d_in"]:
-    """Return what inputs are held at: zero, or their mean over the examples where the reference is a mean."""
-    sums: list[Tensor] = []
+def inputs_at_reference(experiment: Experiment) -> Reference:
+    """Return what inputs are held at, as `edges` says: at their mean over the measured examples, or those of the paired
+    inputs, where that is what units are held at; at zero elsewhere."""
+    face, name = experiment.face, experiment.held.name
+    hook = ONE_BY_ONE if face.entry is None else face.entry
+    if name == FLAT_MEAN or (name == MEAN and face.entry is None):
+        return Reference(name, {hook: _mean(experiment)})
+    measured = {subtask: own.to(experiment.device) for subtask, own in experiment.examples.items()}
+    if face.entry is not None and name == MEAN:
+        return mean_reference(experiment.model, measured, _entry(face.entry), measured=measured)
+    given = experiment.folded.examples.paired
+    if name == PAIRED and given is not None:
+        if face.entry is not None:
+            return paired_reference(experiment.model, measured, _entry(face.entry))
+        assert isinstance(given, Tensor)
+        return Reference(name, {hook: given}, per_row=True)
+    return Reference(name, {hook: torch.zeros((), device=experiment.device)})
 
-    def read(value: Tensor) -> Tensor:
-        sums.append(value.double().flatten(0, -2).mean(dim=0) * len(value))
-        return value
 
-    for rows in blocks_of_rows(folded.batch, widest(model)):
-        inputs = folded.batch.inputs[rows]
-        if isinstance(model, MLP):
-            read(inputs)
+def _entry(hook: str) -> Units:
+    """Return all that enters a model as one unit."""
+    return Units((Bank(hook, 1, INPUT, -1, INPUT, axis=None),))
+
+
+def _mean(experiment: Experiment) -> Float[Tensor, " d_in"]:
+    """Return the mean of what enters the model, over all rows and positions but padding."""
+    face, sums, count = experiment.face, [], 0
+    for block in experiment.blocks:
+        examples, _ = experiment.part(block)
+        seen: list[Tensor] = []
+        if face.entry is None:
+            seen.append(examples.first)
         else:
-            with attached(model, {STREAM: read}):
-                model(inputs)
-    mean = torch.stack(sums).sum(dim=0) / len(folded.batch)
-    return (mean if reference.name == "mean" else torch.zeros_like(mean)).to(next(model.parameters()).dtype)
+            with face.attached({face.entry: reader(seen)}):
+                face.run(examples.inputs)
+        value = seen[0].to(wide(experiment.device))
+        flat = value.flatten(0, -2) if examples.mask is None else value[examples.mask]
+        sums.append(flat.sum(dim=0))
+        count += len(flat)
+    mean = torch.stack(sums).sum(dim=0) / count
+    return mean.to(next(experiment.model.parameters()).dtype)
 
 
-def holding(run: Run, node: Node) -> tuple[Tensor, dict[str, Edit]]:
-    """Return the inputs and the edits that hold a node at its reference."""
+def holding(run: Run, node: Node) -> tuple[Inputs, dict[str, Edit]]:
+    """Return the inputs and the edits that hold a node at its reference, at all its places."""
+    experiment, inputs = run.experiment, run.examples.inputs
     if node.kind != INPUT:
-        value = run.reference.of(node.hook, node.position, run.rows)
+        bank, reference = experiment.units.bank(node.hook), experiment.held
+        keep = np.arange(bank.width) != node.position
+        return inputs, edits_of(Mask(Units((bank,)), keep), reference, run.rows, experiment.where)
+    if experiment.face.entry is not None:
+        mask = Mask(_entry(node.hook), np.zeros(1, dtype=bool))
+        return inputs, edits_of(mask, run.ends, run.rows, experiment.where)
+    assert isinstance(inputs, Tensor)
+    held = inputs.clone()
+    held[:, node.position] = input_held(run, node.position)
+    return held, {}
 
-        def held(activation: Tensor) -> Tensor:
-            edited = activation.clone()
-            at = edited[..., node.position, :] if kind_of(node.hook) == "head" else edited[..., node.position]
-            at[...] = value.to(edited)
-            return edited
 
-        return run.batch.inputs, {node.hook: held}
-    if not isinstance(run.model, MLP):
-        return run.batch.inputs, {STREAM: lambda stream: run.ends.to(stream).expand_as(stream)}
-    inputs = run.batch.inputs.clone()
-    inputs[:, node.position] = run.ends[node.position]
-    return inputs, {}
+def input_held(run: Run, position: int) -> Tensor:
+    """Return what one of the inputs that are held one by one is held at, as it broadcasts against rows."""
+    values = run.ends.on(ONE_BY_ONE, run.rows)
+    return values[..., position] if values.ndim else values
 
 
 def input_effects(run: Run) -> Float64[Tensor, "example input"]:
     """Return the loss with each input held minus the loss."""
-    found = []
+    face, found = run.experiment.face, [run.clean.losses[:, None][:, :0]]
     for node in run.nodes:
         if node.kind == INPUT:
             inputs, edits = holding(run, node)
-            with attached(run.model, edits):
-                logits = logits_of(run.model(inputs))
-            found.append(example_losses(logits, run.batch.targets) - run.clean.losses)
-    return torch.stack(found, dim=1)
+            with face.attached(edits):
+                logits = face.run(inputs)
+            held = run.experiment.metric(logits, run.examples, run.prepared)
+            found.append((held - run.clean.losses)[:, None])
+    return torch.cat(found, dim=1)
 
 
 def through_units(run: Run, hook: str, value: Tensor) -> Float64[Tensor, "example target"]:
-    """Return the edges into the nodes on a hook whose activation has become `value`."""
-    changed = units_at(value.detach(), hook, positions_of(run.nodes)[hook]) - run.clean.activations[hook]
-    product = changed.double() * run.clean.slopes[hook]
-    per_unit = product.sum(dim=-1) if kind_of(hook) == "head" else product
-    return per_unit.reshape(len(per_unit), -1, per_unit.shape[-1]).sum(dim=1)
+    """Return the edges into the nodes of a bank whose activation has become `value`."""
+    bank = run.experiment.units.bank(hook)
+    changed = chosen(value.detach(), bank, positions_of(run.nodes)[hook]) - run.clean.activations[hook]
+    product = changed.to(wide(changed.device)) * run.clean.slopes[hook]
+    return run.examples.per_example(over_positions(per_unit(product, bank)))
 
 
 def through_outputs(run: Run, logits: Tensor) -> Float64[Tensor, "example target"]:
-    """Return the edges into the outputs whose logits have become `logits`: one per class, or one for all tokens."""
+    """Return the edges into the outputs whose logits have become `logits`: one per class where the model names its
+    classes, or one for all."""
     product = (logits - run.clean.logits) * run.clean.logit_slopes
-    if isinstance(run.model, MLP):
-        return product.double()
-    return product.flatten(1).sum(dim=1, dtype=torch.float64)[:, None]
+    if one_per_class(run, logits):
+        found = over_positions(product.to(wide(product.device)))
+    else:
+        found = product.flatten(1).sum(dim=1, dtype=wide(product.device))[:, None]
+    return run.examples.per_example(found)
+
+
+def one_per_class(run: Run, logits: Tensor) -> bool:
+    """Whether each output stands for one class, and not one for all."""
+    return len(outputs_of(run.nodes)) == logits.shape[-1]
 
 
 def watched(
-    run: Run, inputs: Tensor, edits: dict[str, Edit], hooks: Sequence[str]
+    run: Run, inputs: Inputs, edits: dict[str, Edit], hooks: Sequence[str]
 ) -> tuple[list[int], Float64[Tensor, "example target"]]:
-    """Run the model under some edits, and return the edges into the nodes on some hooks and into the outputs."""
-    places = places_of(run.nodes)
+    """Run the model under some edits, and return the edges into the nodes of some banks and into the outputs.
+
+    What is read at a hook is what comes there, before any edit of it.
+    """
+    places, face = places_of(run.nodes), run.experiment.face
     parts: dict[str, Tensor] = {}
 
-    def reader(hook: str) -> Edit:
-        def read(value: Tensor) -> Tensor:
+    def watcher(hook: str) -> Edit:
+        def watch(value: Tensor) -> Tensor:
             parts[hook] = through_units(run, hook, value)
-            return value
+            return edits[hook](value) if hook in edits else value
 
-        return read
+        return watch
 
-    with attached(run.model, {**edits, **{hook: reader(hook) for hook in hooks}}):
-        logits = logits_of(run.model(inputs))
+    with face.attached({**edits, **{hook: watcher(hook) for hook in hooks}}):
+        logits = face.run(inputs)
     targets = [place for hook in hooks for place in places[hook]] + outputs_of(run.nodes)
     return targets, torch.cat([*(parts[hook] for hook in hooks), through_outputs(run, logits)], dim=1)

@@ -1,8 +1,7 @@
 """From chosen units to a circuit: effects, edges and faithfulness, measured on examples that did not choose them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -10,16 +9,15 @@ from jaxtyping import Float
 
 from skilloc.ablation import ablation_effects
 from skilloc.circuits import graph as g
-from skilloc.circuits.edges import Edges, edge_effects
-from skilloc.circuits.faithfulness import faithfulness, minimality, only, sizes_up_to
+from skilloc.circuits.edges import Edges, check_edges, edge_effects
+from skilloc.circuits.faithfulness import faithfulness, minimality, sizes_up_to
 from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
-from skilloc.intervene import Reference, as_reference
+from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
-from skilloc.tasks import Examples
 
 NOTHING = 1e-6
-"""Edges below this many nats in every fold and subtask are left out: float32 losses do not show them."""
+"""Edges below this in every fold and subtask, in the loss's unit, are left out: float32 losses do not show them."""
 
 TRACED = 300
 """Edges are measured between this many units at most, those with the largest effects."""
@@ -30,16 +28,14 @@ class Tracing:
     """How a circuit is measured.
 
     Attributes:
-        folds: number of disjoint parts of each batch.
         sizes: sizes of other circuits, for the faithfulness curve; if not given, 1, 2, 4, ... up to all ranked units.
         draws: number of random circuits beside each size.
         seed: of the random circuits.
-        paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for a language model.
-        edges: number of edges to keep, the largest.
+        paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for any other model.
+        edges: number of edges to keep, the largest; none are measured for 0.
         adds: whether to measure what each unit adds to the circuit; costs a run per unit.
     """
 
-    folds: int = 8
     sizes: tuple[int, ...] | None = None
     draws: int = 5
     seed: int = 0
@@ -49,70 +45,66 @@ class Tracing:
 
 
 def trace_circuit(
-    model: Any,
-    batches: Mapping[str, Examples],
+    experiment: Experiment,
     circuit: Mask,
     config: Tracing = Tracing(),
     *,
     subtask: str,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
     chosen: str = "mask",
     ranking: Float[np.ndarray, "unit"] | None = None,
     inputs: Sequence[str] | None = None,
 ) -> nx.DiGraph:
-    """Return a circuit as a graph (see `graph`), with everything that it says measured on `batches`.
+    """Return a circuit as a graph (see `graph`), with everything that it says measured by one experiment.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: the examples of each subtask; not those that the units were chosen by.
+        experiment: what is measured on what; not on the examples that the units were chosen by.
         circuit: which units are in it.
         config: how to measure it.
         subtask: the subtask that it was chosen for.
-        reference: what ablated units are held at; zero if not given. Made for all of `batches`.
         chosen: how the units were chosen, in words.
         ranking: what circuits of other sizes are chosen by; without it there are none.
         inputs: names of the inputs of an `MLP`.
 
     Raises:
-        ValueError: if the arguments do not belong together, or the circuit is empty.
+        ValueError: if the arguments do not belong together, the circuit is empty, or edges are asked for under a loss
+            that has no gradient.
     """
-    units, names = circuit.units, tuple(batches)
     if not circuit.keep.any():
         raise ValueError("`circuit` keeps no unit; choose at least one")
-    held = as_reference(reference, units)
-    curve = faithfulness(
-        model,
-        batches,
-        _rising(circuit, ranking, config.sizes),
-        subtask=subtask,
-        reference=held,
-        folds=config.folds,
-        draws=config.draws,
-        seed=config.seed,
-    )
-    effects = ablation_effects(model, batches, units, reference=held, folds=config.folds, select=circuit.keep)
-    traced = circuit.keep & top(np.abs(effects.mean(subtask)), min(TRACED, int(circuit.keep.sum())))
-    found = edge_effects(
-        model, batches, units, traced, reference=held, folds=config.folds, paths=config.paths, inputs=inputs
-    )
+    if config.edges:
+        without = "trace the circuit without edges, with Tracing(edges=0)"
+        check_edges(experiment, circuit.keep, paths=config.paths, inputs=inputs, cure=without)
+    nodes = nodes_of(experiment.face, circuit.units, circuit.keep, inputs)
+    rising = _rising(circuit, ranking, config.sizes)
+    curve = faithfulness(experiment, rising, subtask=subtask, draws=config.draws, seed=config.seed)
+    effects = ablation_effects(experiment, select=circuit.keep)
+    found = None
+    if config.edges:
+        most = min(TRACED, int(circuit.keep.sum()))
+        traced = circuit.keep & top(np.abs(effects.mean(subtask)), most)
+        found = edge_effects(experiment, traced, paths=config.paths, inputs=inputs)
+    means = {name: g.number(float(effects.baseline[:, s].mean())) for s, name in enumerate(effects.subtasks)}
+    paths = None if found is None else found.measured
     graph = nx.DiGraph(
         **{
             g.VERSION: g.FORMAT,
             g.SUBTASK: subtask,
-            g.SUBTASKS: list(names),
+            g.SUBTASKS: list(effects.subtasks),
             g.MODEL: {"name": "", "digest": effects.made["model"]},
-            g.REFERENCE: held.name,
+            g.REFERENCE: experiment.held.name,
+            g.LOSS: g.loss_record(experiment.metric.name, experiment.metric.unit),
             g.CHOSEN: chosen,
-            g.BASELINE: {name: g.number(float(effects.baseline[:, s].mean())) for s, name in enumerate(names)},
+            g.BASELINE: means,
             g.FLOOR: {subtask: g.number(float((curve.floor + curve.baseline).mean()))},
             g.FAITHFULNESS: curve.records(),
-            g.MADE: {**effects.made, "method": "circuit", **asdict(config), "paths": found.measured},
+            g.MADE: {**effects.made, "method": "circuit", **asdict(config), "paths": paths},
         }
     )
-    _add_nodes(graph, nodes_of(model, units, circuit.keep, inputs), effects, found)
+    _add_nodes(graph, nodes, effects, found)
     if config.adds:
-        _add_minimality(graph, model, batches, circuit, held, config.folds)
-    _add_edges(graph, found, config.edges)
+        _add_minimality(graph, experiment.only(subtask), circuit)
+    if found is not None:
+        _add_edges(graph, found, config.edges)
     idle = [name for name in graph if graph.nodes[name][g.KIND] == g.INPUT and not graph.out_degree(name)]
     graph.remove_nodes_from(idle)
     return graph
@@ -129,12 +121,15 @@ def _rising(circuit: Mask, ranking: Float[np.ndarray, "unit"] | None, sizes: Seq
     return [masks[size] for size in sorted(masks)]
 
 
-def _add_nodes(graph: nx.DiGraph, nodes: Sequence[Node], effects: Effects, found: Edges) -> None:
+def _add_nodes(graph: nx.DiGraph, nodes: Sequence[Node], effects: Effects, found: Edges | None) -> None:
     index = {name: unit for unit, name in enumerate(effects.units.names)}
     for node in nodes:
+        if node.kind == g.INPUT and found is None:
+            continue
         if node.kind == g.OUTPUT:
             effect: g.Record = {}
         elif node.kind == g.INPUT:
+            assert found is not None
             effect = g.effect_record(found.inputs[:, :, node.position], found.subtasks)
         else:
             effect = g.effect_record(effects.values[:, :, index[node.name]], effects.subtasks)
@@ -142,14 +137,11 @@ def _add_nodes(graph: nx.DiGraph, nodes: Sequence[Node], effects: Effects, found
         graph.add_node(node.name, **attributes, **{g.HOOK: node.hook, g.POSITION: node.position})
 
 
-def _add_minimality(
-    graph: nx.DiGraph, model: Any, batches: Mapping[str, Examples], circuit: Mask, reference: Reference, folds: int
-) -> None:
-    subtask = graph.graph[g.SUBTASK]
-    own, held = only(batches, subtask, reference)
-    found = minimality(model, own, circuit, reference=held, folds=folds)
+def _add_minimality(graph: nx.DiGraph, own: Experiment, circuit: Mask) -> None:
+    found = minimality(own, circuit)
     for place, unit in enumerate(np.flatnonzero(circuit.keep)):
-        graph.nodes[circuit.units.names[unit]][g.ADDS] = g.effect_record(found[:, :, place], (subtask,))
+        record = g.effect_record(found[:, :, place], tuple(own.subtasks))
+        graph.nodes[circuit.units.names[unit]][g.ADDS] = record
 
 
 def _add_edges(graph: nx.DiGraph, found: Edges, most: int) -> None:

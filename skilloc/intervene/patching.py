@@ -3,11 +3,11 @@
 import warnings
 from typing import Any
 
-from jaxtyping import Int
 from torch import Tensor
 
-from skilloc.intervene.losses import check_model, example_losses
-from skilloc.tasks import Examples
+from skilloc.losses import Loss, cross_entropy
+from skilloc.models.face import Face
+from skilloc.tasks import Examples, Inputs
 
 Part = tuple[str, int | None, int | None]
 """A part of a transformer: "embed", "attn", "mlp" or "logits", with its layer and head where it has them."""
@@ -19,9 +19,9 @@ _PARTS = {
 
 
 def attribution_edges(
-    model: Any, batch: Examples, others: Int[Tensor, "example pos"]
+    face: Face, examples: Examples, others: Inputs, loss: Loss = cross_entropy, prepared: Tensor | None = None
 ) -> list[dict[tuple[Part, Part], float]]:
-    """Return, for each example, the edges between the parts of a transformer, in nats.
+    """Return, for each example, the edges between the parts of a transformer, in the loss's unit.
 
         edge[A, B] = sum over positions of (A on the other tokens - A) times the gradient of the loss in B's input
 
@@ -29,32 +29,37 @@ def attribution_edges(
     lowers its loss through B. The inputs to a head's queries, keys and values count together.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
-        batch: the examples.
+        face: of a bridge in evaluation mode; it is left as it was.
+        examples: those that are measured, checked.
         others: other tokens for each example, of the same length.
+        loss: any with a gradient.
+        prepared: what the loss knows of the untouched model.
 
     Raises:
-        ValueError: if the model is not one that transformer-lens can do this for: heads that share keys and values,
-            norms or scales between a head and the residual stream, an `MLP`.
+        ValueError: if the model is not one that transformer-lens can do this for (heads that share keys and values,
+            norms or scales between a head and the residual stream, no decoder), or examples are padded or of several
+            rows.
     """
-    check_model(model, batch)
-    if others.shape != batch.inputs.shape:
+    tokens = _tokens(face, examples)
+    if not isinstance(others, Tensor) or others.shape != tokens.shape:
+        shape = tuple(others.shape) if isinstance(others, Tensor) else "several inputs"
         raise ValueError(
-            f"`others` has shape {tuple(others.shape)} but `batch` has {tuple(batch.inputs.shape)}; "
+            f"`others` has shape {shape} but the examples have {tuple(tokens.shape)}; "
             "give each example tokens of its own length"
         )
     with warnings.catch_warnings():  # importing transformer-lens turns warnings off for good
         from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
     found = []
-    for e in range(len(batch)):
-        targets = batch.targets[e : e + 1]
+    for e in range(len(examples)):
+        one = slice(e, e + 1)
+        known = None if prepared is None else prepared[one]
 
-        def loss(logits: Tensor, targets: Tensor = targets) -> Tensor:
-            return example_losses(logits, targets).sum()
+        def metric(logits: Tensor, own: Examples = examples.part(one), known: Tensor | None = known) -> Tensor:
+            return loss(logits, own, known).sum()
 
         try:
             result = attribution_patch(
-                model, batch.inputs[e : e + 1], others[e : e + 1], loss, EdgeAttributionConfig(granularity="edge")
+                face.module, tokens[one], others[one], metric, EdgeAttributionConfig(granularity="edge")
             )
         except (ValueError, AttributeError, NotImplementedError) as error:
             raise ValueError(
@@ -68,6 +73,20 @@ def attribution_edges(
             edges[ends] = edges.get(ends, 0.0) - score
         found.append(edges)
     return found
+
+
+def _tokens(face: Face, examples: Examples) -> Tensor:
+    """Return the tokens of the examples, one row each."""
+    why = None
+    if not face.stream:
+        why = f"`model` is a {face.architecture}, and transformer-lens attributes edges of decoders only"
+    elif not isinstance(examples.inputs, Tensor):
+        why = "the examples are padded, which transformer-lens' edges do not know of"
+    elif examples.owner is not None:
+        why = "an example has several rows, which transformer-lens' edges do not know of"
+    if why is not None or not isinstance(examples.inputs, Tensor):
+        raise ValueError(f"{why}; measure edges between units instead, with edge_effects")
+    return examples.inputs
 
 
 def _part(node: Any) -> Part:

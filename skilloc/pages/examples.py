@@ -1,20 +1,22 @@
 """What excites each unit most: the top examples of a circuit's nodes, as plain data for the page."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from skilloc.experiment import Experiment
 from skilloc.intervene import read_activations
+from skilloc.intervene.axes import by_unit
 from skilloc.tasks import IGNORE, Examples
-from skilloc.units import Units, kind_of
+from skilloc.units import Bank, Units
 
 
 def top_examples(
-    model: Any,
-    batches: Mapping[str, Examples],
-    units: Units,
+    experiment: Experiment,
     names: Iterable[str],
     *,
     decode: Callable[[int], str] | None = None,
@@ -23,13 +25,13 @@ def top_examples(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return, for each named unit, the examples on which |activation| is largest, one per example of a subtask.
 
-    The activation of a neuron is its value; that of a head the Euclidean norm of its output z. On text an example is
-    the token where the unit is excited most, with the tokens around it; of an MLP it is the input, as bits or numbers.
+    The activation of a neuron is its value; that of a unit with several entries (the output z of a head, a channel of
+    an image) their Euclidean norm. A unit of several places is read at the last of them: a residual dimension where the
+    final norm reads it. On text an example is the token where the unit is excited most, with the tokens around it; of
+    other models it is the input, as bits or numbers, or, where that is more than a vector, its number in the subtask.
 
     Args:
-        model: a `TransformerBridge` or an `MLP`.
-        batches: examples of each subtask.
-        units: the unit axis of the model.
+        experiment: the model, its units and the examples.
         names: of the units, such as the nodes of a circuit; names that are no unit (tokens, logits) are left out.
         decode: the text of a token id; the id in decimals if not given.
         n: examples per unit and subtask.
@@ -37,7 +39,7 @@ def top_examples(
 
     Returns:
         For each unit a list of records: "subtask"; "tokens"; "activations" in the model's own units, one per token, or
-        a single one for an input of an MLP; "at", the position in the text of the token that excites most, from 0; or
+        a single one for a whole input; "at", the position in the row of the token that excites most, from 0; or
         "target", the class of that input.
 
     Raises:
@@ -45,55 +47,94 @@ def top_examples(
     """
     if n < 1:
         raise ValueError(f"`n` is {n}; ask for at least 1 example")
+    units = experiment.units
     known = set(units.names)
     wanted = [name for name in names if name in known]
     place = {name: units.locate(u) for u, name in enumerate(units.names) if name in set(wanted)}
-    hooks = [hook for hook in units.hooks if any(place[name][0] == hook for name in wanted)]
+    banks = [_last_place(bank) for bank in units.banks if any(place[name][0] == bank.name for name in wanted)]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
-    if not hooks:
+    if not banks:
         return found
-    read = Units(tuple(hooks), tuple(units.span(hook).stop - units.span(hook).start for hook in hooks))
-    for subtask, batch in batches.items():
-        activations = read_activations(model, batch, read)
+    read = Units(tuple(banks))
+    for subtask, given in experiment.examples.items():
+        examples = given.to(experiment.device)
+        activations = read_activations(experiment.model, examples, read)
         for name in wanted:
-            hook, position = place[name]
-            values = _of_unit(activations[hook], hook, position)
-            records = _examples(values, batch, decode, n, context)
+            bank = read.bank(place[name][0])
+            values = _of_unit(activations[bank.places[0]], bank, place[name][1])
+            records = _records(values, given, decode, n, context)
             found[name] += [{"subtask": subtask, **record} for record in records]
     return {name: sorted(records, key=_peak, reverse=True) for name, records in found.items()}
 
 
-def _of_unit(activations: Tensor, hook: str, position: int) -> Tensor:
-    """Activations of one unit, on `example pos`, or `example` of an MLP."""
-    if kind_of(hook) == "head":
-        activations = torch.linalg.vector_norm(activations, dim=-1)
-    return activations[..., position].float().cpu()
+def _last_place(bank: Bank) -> Bank:
+    return replace(bank, writes=bank.places[-1:], reads=())
+
+
+def _of_unit(activations: Tensor, bank: Bank, position: int) -> Float[Tensor, "row *pos"]:
+    """Return the activations of one unit."""
+    own = by_unit(activations, bank)[..., position, :]
+    size = own[..., 0] if bank.axis == -1 else torch.linalg.vector_norm(own, dim=-1)
+    return size.float().cpu()
 
 
 def _peak(record: Mapping[str, Any]) -> float:
     return max(abs(float(value)) for value in record["activations"])
 
 
-def _examples(
-    values: Tensor, batch: Examples, decode: Callable[[int], str] | None, n: int, context: int
+def _records(
+    values: Float[Tensor, "row *pos"], examples: Examples, decode: Callable[[int], str] | None, n: int, context: int
 ) -> list[dict[str, Any]]:
+    mask = examples.mask
+    if mask is not None and values.shape == mask.shape:
+        values = values.masked_fill(~mask.cpu(), 0)
     size = values.abs().reshape(len(values), -1).amax(dim=1)
+    best = _best(size, examples, n)
+    if examples.tokens is None:
+        return [_of_input(values, examples, row) for row in best]
+    return [_of_text(values[row], examples, row, decode, context) for row in best]
+
+
+def _best(size: Float[Tensor, " row"], examples: Examples, n: int) -> list[int]:
+    """Return the rows of largest size, one of each example."""
+    found: dict[int, int] = {}
     # A stable sort, so that equal activations always come in the same order.
-    best = torch.sort(size, descending=True, stable=True).indices[:n].tolist()
-    if batch.inputs.is_floating_point():
-        return [_of_input(batch.inputs[e], float(values[e]), int(batch.targets[e])) for e in best]
-    records = []
-    for e in best:
-        peak = int(values[e].abs().argmax())
-        span = slice(max(0, peak - context), peak + context // 2 + 1)
-        ids = batch.inputs[e, span].tolist()
-        tokens = [str(i) if decode is None else decode(i) for i in ids]
-        records.append({"tokens": tokens, "activations": values[e, span].tolist(), "at": peak})
-    return records
+    for row in torch.sort(size, descending=True, stable=True).indices.tolist():
+        example = row if examples.owner is None else int(examples.owner[row])
+        found.setdefault(example, row)
+        if len(found) == n:
+            break
+    return list(found.values())
 
 
-def _of_input(inputs: Tensor, activation: float, target: int) -> dict[str, Any]:
-    bits = bool(((inputs == 0) | (inputs == 1)).all())
-    tokens = [str(int(value)) if bits else f"{value:.3g} " for value in inputs.tolist()]
-    said = {} if target == IGNORE else {"target": f"target {target}"}
-    return {"tokens": tokens, "activations": [activation], **said}
+def _of_text(
+    values: Float[Tensor, "*pos"], examples: Examples, row: int, decode: Callable[[int], str] | None, context: int
+) -> dict[str, Any]:
+    tokens = examples.tokens
+    assert tokens is not None
+    real = torch.arange(tokens.shape[1]) if examples.mask is None else examples.mask[row].cpu().nonzero()[:, 0]
+    first, end = int(real[0]), int(real[-1]) + 1
+    per_token = values.shape == tokens[row].shape
+    # A unit that has one value for the whole text is shown with where that begins.
+    peak = int(values.abs().argmax()) if per_token else first
+    span = slice(max(first, peak - context), min(end, peak + context // 2 + 1))
+    said = [str(i) if decode is None else decode(i) for i in tokens[row, span].tolist()]
+    activations = values[span].tolist() if per_token else [_largest(values)]
+    return {"tokens": said, "activations": activations, "at": peak}
+
+
+def _largest(values: Float[Tensor, "*pos"]) -> float:
+    """Return the value that is largest in size."""
+    flat = values.flatten()
+    return float(flat[flat.abs().argmax()])
+
+
+def _of_input(values: Float[Tensor, "row *pos"], examples: Examples, row: int) -> dict[str, Any]:
+    given, target = examples.first[row], examples.targets[row]
+    if isinstance(examples.inputs, Tensor) and given.ndim == 1:
+        bits = bool(((given == 0) | (given == 1)).all())
+        tokens = [str(int(value)) if bits else f"{value:.3g} " for value in given.tolist()]
+    else:
+        tokens = [f"example {row if examples.owner is None else int(examples.owner[row])} "]
+    said = {"target": f"target {int(target)}"} if target.ndim == 0 and target != IGNORE else {}
+    return {"tokens": tokens, "activations": [_largest(values[row])], **said}
