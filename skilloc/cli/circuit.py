@@ -1,12 +1,13 @@
 """`skilloc circuit`: the units that carry a subtask, how they feed each other, and whether they are the skill."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model
+from skilloc.cli.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Command:
     """edges along all paths (total), or only along what a unit itself writes (direct). Default: direct for an MLP, with
     its closed form, and total for a language model"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
-    """what all other units are held at: zero, mean or resample (default: as in DIR)"""
+    """what all other units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
     agreement: float = 0.5
     """of several DIR: the share of them that a unit must be in"""
     sizes: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 1, 2, 4, ...)")] = ()
@@ -50,8 +51,7 @@ class Command:
     """number of edges to keep, the largest"""
     seed: int = 0
     """of the random circuits"""
-    device: str = "cpu"
-    """where the model runs"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
@@ -61,13 +61,12 @@ class Command:
             raise ValueError("`top` and `share` are two ways to choose the units; give one of them")
         from skilloc.circuits.trace import Tracing
         from skilloc.cli import circuit_tables, tables
-        from skilloc.models.language import open_model
         from skilloc.study.folder import load_study
         from skilloc.study.pictures import draw_circuits
         from skilloc.study.tracing import TOP, Choice, circuits_record, trace_runs, trace_study
 
         runs = [load_study(folder).effects for folder in self.folder]
-        opened = open_model(self.model, device=self.device)
+        opened = self.machine.open(self.model)
         choice = Choice(None if self.share is not None else self.top or TOP, self.share)
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
@@ -97,10 +96,10 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     from skilloc.pages import circuit_page, top_examples, write
     from skilloc.study.draws import redraw
 
-    batches, _ = redraw(opened, effects)
+    drawn = redraw(opened, effects).examples
     names = dict.fromkeys(name for graph in circuits.values() for name in graph)
     decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))
-    examples = top_examples(opened.model, batches, effects.units, names, decode=decode)
+    examples = top_examples(opened.model, drawn, effects.units, names, decode=decode)
     (out / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     path = out / "circuit.html"
     write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples))

@@ -51,7 +51,8 @@ def interval(record: Record, name: str) -> dict[str, float]:
 
 
 def _strongest(circuit: Record) -> Table:
-    made = _table(["strongest units", "effect (nats)", "adds to the circuit", "strongest edges", "effect (nats)"])
+    effect = f"effect ({circuit['unit']})"
+    made = _table(["strongest units", effect, "adds to the circuit", "strongest edges", effect])
     units, edges = circuit["strongest_units"], circuit["strongest_edges"]
     for i in range(max(len(units), len(edges))):
         unit, edge = (rows[i] if i < len(rows) else None for rows in (units, edges))

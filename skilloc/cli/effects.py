@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from skilloc.cli.machine import Machine
 from skilloc.study.settings import Settings
 
 BUILTIN = ("python", "cpp", "english")
@@ -23,6 +24,8 @@ class Options(Settings):
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = Settings.units
     method: Annotated[str, arg(metavar="METHOD")] = Settings.method
     reference: Annotated[str, arg(metavar="REFERENCE")] = Settings.reference
+    loss: Annotated[str, arg(metavar="LOSS")] = Settings.loss
+    at: Annotated[str, arg(metavar="WHERE")] = Settings.at
     split: Annotated[str, arg(metavar="SPLIT")] = Settings.split
     layers: Annotated[tuple[int, ...], arg(metavar="LAYER ...", help_behavior_hint="(default: all)")] = ()
     only: Annotated[tuple[str, ...], arg(metavar="UNIT ...", help_behavior_hint="(default: all)")] = ()
@@ -51,8 +54,7 @@ class Command:
     """begin no exact measurement after this time; the same command goes on for as long again"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
     """threads of the exact sweep (default: one per core)"""
-    device: str = "cpu"
-    """where the model runs"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
@@ -60,12 +62,12 @@ class Command:
         """Measure, save, print the units that each subtask needs most."""
         sources = sources_of(self.subtask, builtin_of(self.model))
         from skilloc.cli import tables
-        from skilloc.models.language import open_model
-        from skilloc.study.draws import subtasks_of
+        from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
         from skilloc.study.report import about, calibration_record, top_units
 
-        opened = open_model(self.model, device=self.device)
+        loss_of(self.settings.loss)  # refused before a model is read
+        opened = self.machine.open(self.model)
         subtasks = subtasks_of(opened, sources, length=self.settings.length)
         study = measure(
             opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds

@@ -1,13 +1,14 @@
 """`skilloc localize`: finetune a model so that few units carry what is to be kept."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
+from skilloc.cli.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,18 @@ class Command:
     subtask: Subtask = ()
     """all subtasks, as for `skilloc effects`"""
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = ("neuron",)
-    """kinds of unit that are penalised: neuron, head, or both"""
+    """kinds of unit that are penalised: neuron, head or both; or residual"""
+    loss: Annotated[str, arg(metavar="LOSS")] = "cross_entropy"
+    """what is trained and measured: cross_entropy, answer, choice, logit_difference, or package.module:function"""
     penalty: Annotated[str, arg(metavar="PENALTY")] = "lasso"
     """lasso (group lasso), half (group L1/2), hoyer (the same at any scale of weights) or l1 (single weights)"""
     solver: Annotated[str, arg(metavar="SOLVER")] = "proximal"
     """proximal, which gives exact zeros; or subgradient, with the penalty in the loss"""
     strength: float = 1e-3
-    """of the penalty, in nats; where it is steered, its first value"""
+    """of the penalty, in the unit of the loss; where it is steered, its first value"""
     live: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """steer the strength to this number of live units"""
-    loss: Annotated[float | None, arg(metavar="NATS", help_behavior_hint="")] = None
+    wanted_loss: Annotated[float | None, arg(metavar="VALUE", help_behavior_hint="")] = None
     """steer the strength to this loss, the mean over the kept subtasks on the selection split"""
     threshold: float = 0.05
     """without proximal steps, a unit whose weights have at most this norm is dead"""
@@ -58,8 +61,7 @@ class Command:
     """steps between evaluations, at which the strength is steered"""
     seed: int = 0
     """of the examples"""
-    device: str = "cpu"
-    """where the model runs"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
@@ -70,10 +72,11 @@ class Command:
         _check("solver", self.solver, ("proximal", "subgradient"))
         _check("optimiser", self.optimiser, ("adam", "adamw", "sgd"))
         _check("products", self.products, ("float32", "bfloat16"))
+        if self.loss.replace(".", "", 1).isdecimal():
+            raise ValueError(f'`loss` is "{self.loss}", a number; to steer to a loss, write --wanted-loss {self.loss}')
         from skilloc.cli import tables
         from skilloc.lasso import LocalizeConfig
-        from skilloc.models.language import open_model
-        from skilloc.study.draws import subtasks_of
+        from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.localizing import localize_into
         from skilloc.training import TrainConfig
         from skilloc.training.products import product_advice
@@ -84,7 +87,8 @@ class Command:
             training=TrainConfig(steps=self.steps, lr=self.rate, evaluate_every=self.evaluate_every, **optimiser),
             strength=self.strength,
             wanted_live=self.live,
-            wanted_loss=self.loss,
+            wanted_loss=self.wanted_loss,
+            loss=loss_of(self.loss),
             threshold=self.threshold,
             kinds=self.units,
             each=self.each,
@@ -93,7 +97,7 @@ class Command:
         )
         if self.products == "bfloat16" and not self.json:
             print(product_advice())
-        opened = open_model(self.model, device=self.device)
+        opened = self.machine.open(self.model)
         subtasks = subtasks_of(opened, sources, length=self.length)
         found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)
         if self.json:
@@ -126,7 +130,7 @@ def print_localized(found: Mapping[str, Any]) -> None:
     for hook, width in units.items():
         made.add_row(hook, f"{live[hook]:,} of {width:,}")
     console.print(made)
-    console.print("[bold]loss in nats[/], on the report split \\[95 % interval]")
+    console.print(f"[bold]loss in {found.get('unit', 'nats')}[/], on the report split \\[95 % interval]")
     made = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("", "before", "after", "change"):
         made.add_column(column, no_wrap=True, header_style="dim")

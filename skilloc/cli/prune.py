@@ -1,13 +1,14 @@
 """`skilloc prune`: the smaller model without the units that some subtasks do not need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model, cores
+from skilloc.cli.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Command:
     subtask: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
     """subtasks that units are kept for"""
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
-    """kinds of unit to prune: neuron, head, or both"""
+    """kinds of unit to prune: neuron, head, or another that DIR has"""
     iterative: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """measure the effects of what is left again after every N dropped units"""
     signed: bool = False
@@ -41,15 +42,14 @@ class Command:
     counts: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 90 % to 5 %)")] = ()
     """other numbers of units to keep, for the curve"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
-    """what dropped units are held at: zero, or mean, which goes into biases (default: as in DIR)"""
+    """what dropped units are held at: zero, or flat mean, which goes into biases (default: as in DIR)"""
     draws: int = 5
     """number of random masks beside each"""
     seed: int = 0
     """of the random masks"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
     """threads, where effects are measured again (default: one per core)"""
-    device: str = "cpu"
-    """where the model runs"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
@@ -60,12 +60,11 @@ class Command:
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"`share` is {self.share}; use more than 0 and at most 1")
         from skilloc.cli import tables
-        from skilloc.models.language import open_model
         from skilloc.study.folder import load_study
         from skilloc.study.pruning import Choice, prune_into
 
         effects = load_study(self.folder).effects
-        opened = open_model(self.model, device=self.device)
+        opened = self.machine.open(self.model)
         count = len(effects.units.only(self.units or effects.units.kinds))
         choice = Choice(
             keep=max(1, round(self.share * count)) if self.share is not None else self.keep or 0,
@@ -106,7 +105,7 @@ def print_pruning(record: Mapping[str, Any]) -> None:
     zeros = f", and {record['zeros']} more as zeros" if record["zeros"] else ""
     console.print(f"{record['kept']:,} of {record['units']:,} units kept{zeros}")
     console.print(f"{after:,} of {before:,} parameters ({after / before:.1%}), {record['bytes'] / 1e6:,.1f} MB\n")
-    for measure, title in (("loss", "loss in nats"), ("accuracy", "accuracy")):
+    for measure, title in (("loss", f"loss in {record.get('unit', 'nats')}"), ("accuracy", "accuracy")):
         rows = {name: found[measure] for name, found in record["subtasks"].items() if measure in found}
         if not rows:
             continue

@@ -1,13 +1,14 @@
 """`skilloc relearn`: is a skill that was pruned away removed, hidden, or is the model broken?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
+from skilloc.cli.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Command:
     """folder for the results"""
     subtask: Subtask = ()
     """the attacked subtask and those that were to be kept, as for `skilloc effects`"""
+    loss: Annotated[str, arg(metavar="LOSS")] = "cross_entropy"
+    """what the attacker lowers, and what is measured: cross_entropy, answer, choice, logit_difference, or
+    package.module:function"""
     train: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: the attacked one)")] = ()
     """subtasks that the attacker trains on: related ones, or kept ones only"""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -55,8 +59,7 @@ class Command:
     """a network that was trained on everything but the attacked subtask"""
     plain: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
     """the original after finetuning for as long as localizing took, without the penalty"""
-    device: str = "cpu"
-    """where the models run"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
@@ -66,12 +69,12 @@ class Command:
             raise ValueError(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
         from skilloc.cli import tables
-        from skilloc.models.language import open_model
         from skilloc.relearning import Grid
-        from skilloc.study.draws import subtasks_of
+        from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.relearning import attack_models
 
-        original = open_model(self.model, device=self.device)
+        loss = loss_of(self.loss)
+        original = self.machine.open(self.model)
         grid = Grid(
             rates=self.rates,
             budgets=self.budgets,
@@ -81,14 +84,15 @@ class Command:
             folds=self.folds,
             repair=self.repair,
             repair_rate=self.repair_rate,
+            loss=loss,
         )
         others = {
-            name: None if place is None else open_model(place, device=self.device)
+            name: None if place is None else self.machine.open(place)
             for name, place in (("never_saw", self.never_saw), ("plain", self.plain))
         }
         found = attack_models(
             original,
-            {name: open_model(place, device=self.device) for name, place in named.items()},
+            {name: self.machine.open(place) for name, place in named.items()},
             self.out,
             subtasks_of(original, sources, length=self.length),
             attack=self.attack,
@@ -133,7 +137,7 @@ def print_probe(found: Mapping[str, Any]) -> None:
         for z, curve in enumerate(model["sizes"]):
             size = "" if len(found["sizes"]) == 1 else f", {curve['size'] or 'fresh'} examples"
             made.add_row(f"{name}{size}", *_row(model, curve, last, first=z == 0))
-    title = f"loss on {found['report']} in nats under attack by {found['kind']}"
+    title = f"loss on {found['report']} in {found.get('unit', 'nats')} under attack by {found['kind']}"
     console.print(f"[bold]{title}[/] \\[95 % interval over seeds and folds]")
     console.print(made)
     console.print(found["summary"], markup=False)

@@ -1,12 +1,13 @@
 """`skilloc removal`: what happens to every subtask when the units that one of them needs most go together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model
+from skilloc.cli.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -23,31 +24,29 @@ class Command:
     n: tuple[int, ...] = (10, 30, 100)
     """numbers of units to remove"""
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
-    """kinds of unit to remove: neuron, head, or both"""
+    """kinds of unit to remove: neuron, head, or another that DIR has"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
-    """what removed units are held at: zero, mean or resample (default: as in DIR)"""
+    """what removed units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
     draws: int = 5
     """number of random masks beside each removal"""
     seed: int = 0
     """of the random masks"""
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """folder for the result (default: DIR/removal)"""
-    device: str = "cpu"
-    """where the model runs"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
     def run(self) -> None:
         """Measure, save, print the matrices."""
         from skilloc.cli import tables
-        from skilloc.models.language import open_model
         from skilloc.study.folder import load_study
         from skilloc.study.removing import remove
         from skilloc.study.report import removal_record
 
         effects = load_study(self.folder).effects
         out = self.out or self.folder / "removal"
-        opened = open_model(self.model, device=self.device)
+        opened = self.machine.open(self.model)
         removal = remove(
             opened,
             effects,

@@ -8,13 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from skilloc.study.report import Record, interval, number, plain
+from skilloc.study.report import Record, interval, loss_words, number, plain
 
 ABREAST = 4
 """Subtasks side by side in one table, at most."""
 
 WORDS = {
-    "mass": "mass (nats)",
     "effective_number": "effective number",
     "entropy_number": "entropy number",
     "k50": "units for half",
@@ -32,13 +31,14 @@ def print_about(record: Record) -> None:
     """Print what a result is about, in two lines."""
     console = _console()
     measured = f"{record['measured']:,} of {record['units']:,} units"
+    where = "" if record["at"] == "all" else f", at {record['at']} positions"
     exact = "all exactly" if record["exact"] == record["measured"] else f"{record['exact']:,} of them exactly"
     console.print(
-        f"[bold]{record['model']}[/]: {measured}, {exact} ({record['method']}, reference {record['reference']})",
+        f"[bold]{record['model']}[/]: {measured}, {exact} ({record['method']}, reference {record['reference']}{where})",
         highlight=False,
     )
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in record["baseline"].items())
-    console.print(f"loss in nats per token: {losses} ({record['folds']} folds)\n", highlight=False)
+    console.print(f"{loss_words(record)}: {losses} ({record['folds']} folds)\n", highlight=False)
 
 
 def print_top(record: Record) -> None:
@@ -50,7 +50,8 @@ def print_top(record: Record) -> None:
             made.add_row(str(place + 1), *(_unit(record["top"][name], place) for name in subtasks))
         return made
 
-    _print("units needed most: effect in nats, ± half its 95 % interval (~ = estimated)", record["subtasks"], table)
+    title = f"units needed most: effect in {record['unit']}, ± half its 95 % interval (~ = estimated)"
+    _print(title, record["subtasks"], table)
 
 
 def _unit(units: Sequence[Record], place: int) -> str:
@@ -91,7 +92,8 @@ def print_locality(record: Record) -> None:
         made = _table([*subtasks, "chance"])
         for name in found[subtasks[0]]:
             scores = [found[subtask][name] for subtask in subtasks]
-            label = f"top {record['top']} share" if name == "top_share" else WORDS.get(name, name)
+            words = {**WORDS, "top_share": f"top {record['top']} share", "mass": f"mass ({record['unit']})"}
+            label = words.get(name, name)
             made.add_row(label, *map(scored, scores), number(scores[0]["chance"], 3))
         return made
 
@@ -104,7 +106,7 @@ def print_locality(record: Record) -> None:
 def print_removal(record: Record) -> None:
     """Print, per number of removed units, the loss increases beside those of random units, and the scores."""
     for size, scores in record["sizes"].items():
-        title = f"top {size} {record['units']} removed: loss increase in nats"
+        title = f"top {size} {record['units']} removed: loss increase in {record['unit']}"
         _print_matrix(title, record["subtasks"], scores["loss_increase"], control="random")
         if "specificity" in scores:  # which a single subtask has not
             _print_specificity(record["subtasks"], scores)

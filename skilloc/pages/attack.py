@@ -26,7 +26,7 @@ def attack_section(path: Path, name: str) -> str:
     last = found["steps"][-1]
     columns = ["", "loss before", f"loss after {last} steps", "steps to recover", "damage", "information removed"]
     rows = [_row(model, one, last) for model, one in found["models"].items()]
-    caption = f"loss on {found['report']} in nats under attack by {found['kind']}"
+    caption = f"loss on {found['report']} in {found.get('unit', 'nats')} under attack by {found['kind']}"
     said = "".join(f"<p>{escape(line)}</p>" for line in found["summary"].split("\n"))
     return f"<h3>{escape(name)}</h3>\n{said}\n{table(columns, rows, caption=caption)}\n{image}"
 

@@ -92,6 +92,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
         "name": name,
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
         "subtasks": list(diagram.subtasks),
+        "unit": diagram.unit,
         "nodes": {
             "name": list(diagram.names),
             "kind": list(diagram.kinds),
@@ -172,7 +173,7 @@ def _tables(name: str, diagram: Diagram, graph: Any) -> str:
         for e in strongest
         for a, b in [diagram.edges[e]]
     ]
-    effects = [f"{subtask}, nats" for subtask in subtasks]
+    effects = [f"{subtask}, {diagram.unit}" for subtask in subtasks]
     some = f"the {LISTED} strongest of {len(diagram.edges):,} edges" if len(diagram.edges) > LISTED else "all edges"
     parts = [table(["unit", "kind", *effects], node_rows, caption="effects, with 95 % intervals over folds")]
     if graph.graph.get(names.FAITHFULNESS):

@@ -17,8 +17,8 @@ function update() {
   batches();
   const last = c.order[state.count - 1], own = c.subtasks.indexOf(c.subtask);
   by("nodes-said").textContent = last === undefined ? "none"
-    : `${state.count} of ${c.units.length}, effect on ${c.subtask} from ${number(c.nodes.value[own][last], 2)} nats`;
-  by("edges-said").textContent = `${c.shown} of ${c.edges.from.length}, from ${number(state.least, 2)} nats`;
+    : `${state.count} of ${c.units.length}, effect on ${c.subtask} from ${number(c.nodes.value[own][last], 2)} ${c.unit}`;
+  by("edges-said").textContent = `${c.shown} of ${c.edges.from.length}, from ${number(state.least, 2)} ${c.unit}`;
   canvas.setAttribute("aria-label", `circuit ${c.name}: ${state.count} units and ${c.shown} edges`);
   canvas.dataset.units = state.count;
   canvas.dataset.edges = c.shown;

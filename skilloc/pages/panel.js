@@ -20,7 +20,7 @@ function showPanel() {
   panel.append(element("p", isUnit(c, n) ? `${nodes.kind[n]} of layer ${nodes.layer[n]}${place}` : nodes.kind[n]));
   if (nodes.value.some((row) => row[n] !== null)) panel.append(effectTable(n));
   const adds = nodes.adds && nodes.adds[n];
-  if (adds) panel.append(element("p", `Without it, the circuit's loss of ${c.subtask} rises by ${number(adds.value)} nats` +
+  if (adds) panel.append(element("p", `Without it, the circuit's loss of ${c.subtask} rises by ${number(adds.value)} ${c.unit}` +
     (adds.low === null ? "." : ` [${number(adds.low, 2)}, ${number(adds.high, 2)}].`)));
   const share = nodes.share && nodes.share[n];
   if (share !== null && share !== undefined) panel.append(element("p", `In ${Math.round(100 * share)} % of the runs.`));
@@ -36,7 +36,7 @@ function effectTable(n) {
     if (low !== null && low <= 0 && nodes.high[s][n] >= 0) cell.className = "faint";
     body.append(element("tr", null, element("th", name), cell));
   });
-  const head = element("thead", null, element("tr", null, element("th", "effect on"), element("th", "nats [95 % interval]")));
+  const head = element("thead", null, element("tr", null, element("th", "effect on"), element("th", `${state.circuit.unit} [95 % interval]`)));
   return element("table", null, head, body);
 }
 
@@ -59,7 +59,7 @@ function ends(title, here, there, n) {
     list.append(line);
   }
   const more = found.length > LISTED ? `, the ${LISTED} strongest of ${found.length}` : "";
-  by("panel").append(element("h3", `${title} (nats${more})`), list);
+  by("panel").append(element("h3", `${title} (${c.unit}${more})`), list);
 }
 
 // Tokens in context, shaded by activation; or a pattern of bits with one activation.

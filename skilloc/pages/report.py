@@ -25,6 +25,7 @@ from skilloc.study.report import (
     number,
     removal_record,
     top_units,
+    whole_model_words,
 )
 from skilloc.study.summary import ROWS, compared
 
@@ -143,10 +144,10 @@ def _about(record: Record) -> str:
     said = (
         f"{record['measured']:,} of {record['units']:,} units were measured, {exact} ({record['method']}, reference "
         f"{record['reference']}), on {text}in {record['folds']} folds. A unit's effect is the loss without it minus "
-        "the loss with it, in nats: positive means that the subtask needs the unit. Brackets are 95 % intervals over "
-        "folds; “chance” is what units without structure would give."
+        f"the loss with it, in {record['unit']}: positive means that the subtask needs the unit. Brackets are 95 % "
+        "intervals over folds; “chance” is what units without structure would give."
     )
-    return f"<p>{escape(said)}</p>\n<p>Loss of the whole model, in nats: {escape(losses)}.</p>"
+    return f"<p>{escape(said)}</p>\n<p>{escape(whole_model_words(record))}: {escape(losses)}.</p>"
 
 
 def _section(title: str, *parts: str) -> str:
@@ -159,7 +160,7 @@ def _top(record: Record, drawn: Mapping[str, str]) -> str:
         [str(place + 1), *(_unit(record["top"][name][place]) for name in names)]
         for place in range(min(len(record["top"][name]) for name in names))
     ]
-    shown = table(["", *names], rows, caption="units needed most: effect in nats (~ = estimated)")
+    shown = table(["", *names], rows, caption=f"units needed most: effect in {record['unit']} (~ = estimated)")
     return _section("Which units?", shown, drawn.get("units", ""), drawn.get("sorted", ""))
 
 
@@ -213,7 +214,7 @@ def _removed(record: Record, drawn: Mapping[str, str]) -> str:
                 cells.append(interval({end: values[a] for end, values in found["specificity"].items()}))
             rows.append([f"{units} of {name}", *cells])
         columns = ["", *(f"loss of {name}" for name in names), *(["specificity"] if "specificity" in found else [])]
-        caption = f"loss increase in nats without the top {size} {units}, beside random ones of the same layers"
+        caption = f"loss increase in {removal['unit']} without the top {size} {units}, beside random ones of the same layers"
         parts.append(table(columns, rows, caption=caption))
     return _section("What is lost without them?", *parts, CHOSEN, drawn.get("removal", ""))
 

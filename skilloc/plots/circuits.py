@@ -1,5 +1,7 @@
 """Layered diagrams of circuits: columns in forward order, width by effect, faint where uncertain, few labels."""
 
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,11 @@ from skilloc.plots.style import CONTROL, colour_of, short
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
 """Needed and harmful; the ends of the scale of `unit_map`."""
 
-MARKERS = {NEURON: "o", HEAD: "s", WHOLE_MLP: "h", INPUT: ">", OUTPUT: "D"}
+MARKERS: Mapping[str, str] = {NEURON: "o", HEAD: "s", WHOLE_MLP: "h", INPUT: ">", OUTPUT: "D"}
 WORDS = {NEURON: "neuron", HEAD: "head", WHOLE_MLP: "MLP", INPUT: "input", OUTPUT: "output"}
+OTHERS = "^vPXd*"
+"""Markers of the other kinds of unit, in turn."""
+
 ENDS = (INPUT, OUTPUT)
 NAME_ROOM = 0.27
 """Inches from the name of a layer to the next; of layers that stand closer, not all are named."""
@@ -83,7 +88,11 @@ def circuit_legend(
     most_edges: int = 400,
 ) -> None:
     """Explain markers, colours and sizes of `circuit_diagram`, called with the same arguments, below all axes."""
-    handles = [_dot(MARKERS[kind], 5.0, WORDS[kind]) for kind in MARKERS if kind in diagram.kinds]
+    handles = [
+        _dot(marker, 5.0, WORDS.get(kind, kind))
+        for kind, marker in _markers(diagram).items()
+        if kind in diagram.kinds
+    ]
     if subtask is None:
         handles += [Line2D([], [], color=colour_of(s), lw=2, label=name) for s, name in enumerate(diagram.subtasks)]
         if len(diagram.subtasks) > 1:
@@ -94,11 +103,11 @@ def circuit_legend(
     largest = _largest(_of_units(diagram))
     for share in (1.0, 0.1):
         size = float(np.sqrt(_area(np.array(share), 1.0)))
-        handles.append(_dot("o", size, f"{short(share * largest)} nats"))
+        handles.append(_dot("o", size, f"{short(share * largest)} {diagram.unit}"))
     if len(diagram.edges):
         there = int(np.isfinite(diagram.flows).sum(axis=1).max())
         left_out = f" ({most_edges} of {there:,} edges)" if there > most_edges else ""
-        label = f"edge, {short(_largest(diagram.flows))} nats{left_out}"
+        label = f"edge, {short(_largest(diagram.flows))} {diagram.unit}{left_out}"
         handles.append(Line2D([], [], color=CONTROL, lw=THICKEST, label=label))
     handles.append(_dot("o", 5.0, "interval contains 0", alpha=FAINT))
     if subtask is not None and any(_absent(diagram, row).any() for row in range(len(diagram.subtasks))):
@@ -187,7 +196,7 @@ def _draw_nodes(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None,
     colours = [CONTROL if p else c for c, p in zip(_colours(values, rows, row, signed=signed), plain, strict=True)]
     rings = _rings(diagram) if row is None else ["white"] * len(values)
     order = np.argsort(-areas, kind="stable")
-    for kind, marker in MARKERS.items():
+    for kind, marker in _markers(diagram).items():
         of_kind = [n for n in order if diagram.kinds[n] == kind]
         if not of_kind:
             continue
@@ -199,6 +208,11 @@ def _draw_nodes(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None,
         widths = [0.4 if rings[n] == "white" else 1.2 for n in of_kind]
         ax.scatter(x, y, c=fill, edgecolors=[rings[n] for n in of_kind], linewidths=widths, zorder=3, **look)
     return areas
+
+
+def _markers(diagram: Diagram) -> dict[str, str]:
+    others = [kind for kind in dict.fromkeys(diagram.kinds) if kind not in MARKERS]
+    return {**MARKERS, **dict(zip(others, cycle(OTHERS), strict=False))}
 
 
 def _rings(diagram: Diagram) -> list[str]:

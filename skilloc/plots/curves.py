@@ -19,6 +19,7 @@ def sorted_curves(
     subtasks: Sequence[str],
     *,
     noise: Float[np.ndarray, "subtask"],
+    unit: str = "nats",
 ) -> Axes:
     """Draw effects against their rank: ranks logarithmic, effects symmetric logarithmic, linear within the noise.
 
@@ -27,11 +28,12 @@ def sorted_curves(
     Args:
         ax: where to draw.
         ranks: places on the rank axis, from 1.
-        values: effect in nats at these ranks.
+        values: effect at these ranks.
         low: lower end of the band.
         high: upper end of the band.
         subtasks: names.
-        noise: nats that a single unit's effect must exceed to be told from 0; dashed.
+        noise: what a single unit's effect must exceed to be told from 0; dashed.
+        unit: of the loss that effects are in.
     """
     largest = 2 * float(np.nanmax(np.abs(values)))
     linear = float(np.clip(noise.min(), largest * 1e-5, largest / 10))
@@ -48,7 +50,7 @@ def sorted_curves(
     ax.yaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
     bottom = min(1.5 * float(np.nanmin(values)), -linear)
-    ax.set(xlim=(ranks[0], ranks[-1]), ylim=(bottom, largest), xlabel="rank of the unit", ylabel="effect (nats)")
+    ax.set(xlim=(ranks[0], ranks[-1]), ylim=(bottom, largest), xlabel="rank of the unit", ylabel=f"effect ({unit})")
     ax.legend(loc="upper right")
     return ax
 
@@ -63,18 +65,20 @@ def removal_curves(
     *,
     control: Float[np.ndarray, "target size"],
     legend: bool = True,
+    unit: str = "nats",
 ) -> Axes:
     """Draw the loss increase of every subtask against the number of removed units, beside random masks.
 
     Args:
         ax: where to draw.
         counts: numbers of removed units.
-        values: loss increase in nats.
+        values: loss increase.
         low: lower end of the band.
         high: upper end of the band.
         subtasks: names on the target axis.
         control: the same for random masks of equal size and layers; dotted, in each subtask's colour.
         legend: whether to explain the lines here; panels beside each other share one.
+        unit: of the loss.
     """
     for s, name in enumerate(subtasks):
         ax.fill_between(counts, low[s], high[s], color=colour_of(s), alpha=0.2, lw=0)
@@ -82,7 +86,7 @@ def removal_curves(
         ax.plot(counts, control[s], ":", color=colour_of(s), lw=1.2)
     ax.plot([], [], ":", color=CONTROL, lw=1.2, label="random units")
     ax.axhline(0, color="black", lw=0.5)
-    ax.set(xscale="log", xlabel="units removed", ylabel="loss increase (nats)")
+    ax.set(xscale="log", xlabel="units removed", ylabel=f"loss increase ({unit})")
     ax.xaxis.set_major_locator(FixedLocator([float(n) for n in counts]))
     ax.set_xticklabels([f"{n:,}" for n in counts])
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -23,7 +23,7 @@ LANE, GAP = 0.22, 1.0
 
 
 class Diagram(NamedTuple):
-    """A circuit as arrays. Effects are in nats; an end of an interval that is not known is NaN.
+    """A circuit as arrays. An end of an interval that is not known is NaN.
 
     Attributes:
         names: of the nodes, in forward order.
@@ -38,6 +38,7 @@ class Diagram(NamedTuple):
         flows_low: lower ends of their intervals.
         flows_high: upper ends.
         subtasks: names on the subtask axis.
+        unit: of the loss that effects are in.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class Diagram(NamedTuple):
     flows_low: Float[np.ndarray, "subtask edge"]
     flows_high: Float[np.ndarray, "subtask edge"]
     subtasks: tuple[str, ...]
+    unit: str = "nats"
 
 
 def diagram_of(graph: Any) -> Diagram:
@@ -81,6 +83,7 @@ def diagram_of(graph: Any) -> Diagram:
         flows_low=_ends(flows, subtasks, "low"),
         flows_high=_ends(flows, subtasks, "high"),
         subtasks=subtasks,
+        unit=str(graph.graph.get(names.UNIT, "nats")),
     )
 
 
@@ -96,7 +99,8 @@ def joint_diagram(circuits: Mapping[str, Any]) -> Diagram:
     Raises:
         ValueError: if there is none, or none has a node.
     """
-    joint = nx.DiGraph(**{names.SUBTASKS: list(circuits)})
+    first = next(iter(circuits.values()), nx.DiGraph()).graph
+    joint = nx.DiGraph(**{names.SUBTASKS: list(circuits), names.UNIT: first.get(names.UNIT, "nats")})
     for name, graph in circuits.items():
         own = graph.graph[names.SUBTASK]
         for node, found in graph.nodes.items():

@@ -74,17 +74,19 @@ def calibration_scatter(
     linear: float,
     label: str,
     colour: str,
+    unit: str = "nats",
 ) -> Axes:
     """Draw estimated against exact effects on symmetric logarithmic axes, with the line where they agree.
 
     Args:
         ax: where to draw.
-        estimate: nats.
-        exact: nats; units without one are left out.
+        estimate: estimated effects.
+        exact: exact effects; units without one are left out.
         drawn: units of the random sample (filled); the others are the estimate's own top (rings).
-        linear: nats within which the axes are linear.
+        linear: effect within which the axes are linear.
         label: what to say about it, such as the correlation.
         colour: of the points.
+        unit: of the loss that effects are in.
     """
     known = np.isfinite(exact) & np.isfinite(estimate)
     largest = 1.6 * float(max(np.abs(exact[known]).max(), np.abs(estimate[known]).max()))
@@ -102,7 +104,7 @@ def calibration_scatter(
     ax.set_xticks(ticks, labels)
     ax.set_yticks(ticks, labels)
     ax.minorticks_off()
-    ax.set(xlim=(-largest, largest), ylim=(-largest, largest), xlabel="exact effect (nats)")
-    ax.set(ylabel="estimated effect (nats)", aspect="equal")
+    ax.set(xlim=(-largest, largest), ylim=(-largest, largest), xlabel=f"exact effect ({unit})")
+    ax.set(ylabel=f"estimated effect ({unit})", aspect="equal")
     ax.set_title(label, loc="right", fontsize=6.5, weight="normal")
     return ax

@@ -27,10 +27,10 @@ def removal_matrix(
 
     Args:
         ax: where to draw.
-        values: nats.
+        values: loss increases.
         low: lower ends of the intervals.
         high: upper ends.
-        control: nats, for random masks of equal size and layers.
+        control: the same, for random masks of equal size and layers.
         subtasks: names on both axes.
     """
     _cells(ax, values, low, high, control, subtasks, largest=max(float(np.nanmax(values)), 1e-9), word="random")

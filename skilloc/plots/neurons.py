@@ -41,11 +41,11 @@ def effect_scatter(
 
     Args:
         ax: where to draw.
-        values: effects in nats.
+        values: effects.
         colours: one per subtask.
         large: whether a subtask's dots are large and drawn on top.
-        linear: nats within which the effects' axis is linear; shaded.
-        ends: nats where the axis ends.
+        linear: effect within which the effects' axis is linear; shaded.
+        ends: where the axis ends.
     """
     ordered = values[:, np.argsort(-values.max(axis=0), kind="stable")]
     ranks = np.arange(1, values.shape[1] + 1)
@@ -74,7 +74,7 @@ def effect_image(
 
     Args:
         ax: where to draw.
-        values: effects in nats.
+        values: effects.
         layers: the layer of each unit.
         rows: what to write beside the rows of each layer.
         norm: the colour scale, see `effect_norm`.

@@ -29,17 +29,19 @@ def recovery_curves(
     models: Sequence[str],
     *,
     chance: float | None = None,
+    unit: str = "nats",
 ) -> Axes:
     """Draw the loss under attack against the number of attack steps, with a band over seeds; no legend.
 
     Args:
         ax: where to draw.
         steps: numbers of steps, from 0; the axis is logarithmic, with a place of its own for 0.
-        value: loss in nats.
+        value: loss.
         low: lower end of the band; one that is not finite is left out.
         high: upper end of the band.
         models: names; controls are drawn in grey, the original in black.
         chance: loss of guessing evenly, as a thin line where it is near the curves.
+        unit: of the loss.
     """
     place = np.array([steps[1] / 3 if step == 0 else step for step in steps], dtype=np.float64)
     others = [name for name in models if name not in DASHES]
@@ -56,7 +58,7 @@ def recovery_curves(
         ax.axhline(chance, color=CONTROL, lw=0.5)
         ax.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
     # A band over few seeds may be wide; the curves decide what is seen.
-    ax.set(xscale="log", xlabel="attack steps", ylabel="loss (nats)", ylim=(lowest - margin, highest + margin))
+    ax.set(xscale="log", xlabel="attack steps", ylabel=f"loss ({unit})", ylim=(lowest - margin, highest + margin))
     ax.xaxis.set_major_locator(FixedLocator(place.tolist()))
     ax.set_xticklabels([f"{step:,}" for step in steps])
     ax.xaxis.set_minor_locator(NullLocator())

@@ -27,7 +27,7 @@ def effect_norm(values: Float[np.ndarray, "*axes"], *, noise: float) -> Normaliz
 
     Args:
         values: all effects that will be shown.
-        noise: nats that cannot be told from 0.
+        noise: what cannot be told from 0.
     """
     largest = float(np.nanmax(np.abs(values), initial=0.0))
     linear = min(max(noise, largest * 1e-4), largest / 10) or 1.0
@@ -51,7 +51,7 @@ def unit_map(
 
     Args:
         ax: where to draw.
-        values: effects in nats, units of one kind; NaN (grey) where not measured.
+        values: effects, units of one kind; NaN (grey) where not measured.
         layers: the layer of each unit.
         subtasks: names, in the order of the rows of a block.
         norm: the colour scale, see `effect_norm`.

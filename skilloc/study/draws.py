@@ -2,40 +2,42 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from skilloc.effects import Effects
-from skilloc.intervene import Reference, mean_reference, resample_reference, zero_reference
+from skilloc.experiment import Experiment
+from skilloc.losses import READY, Loss, as_loss
 from skilloc.models.language import Opened, context_length, digest, encoder, separator
-from skilloc.models.mlp import MLP
-from skilloc.study.settings import Settings
-from skilloc.tasks import Examples, Subtask
-from skilloc.tasks.subtask import Split
+from skilloc.study.settings import Settings, reference_name
+from skilloc.tasks import Split, Subtask
 from skilloc.tasks.text import documents, text_subtask
 from skilloc.tasks.world import open_world
 from skilloc.units import Units
 
-DRAW = ("sequences", "split", "seed", "reference")
+DRAW = ("sequences", "split", "seed", "reference", "loss", "at")
+
+MEANS = ("mean", "flat mean")
 
 
 def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
-    """Make a subtask of every source: of texts, in the tokens of a model; for an `MLP`, of the world beside it.
+    """Make a subtask of every source: of texts, in the tokens of a model; for a model without a tokenizer, of the world beside it.
 
     Args:
         opened: the model and its tokenizer.
-        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it; for an `MLP`, a name of
+        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it; for a model without a tokenizer, a name of
             a subtask in its `world.json`, such as composite_012.
-        length: tokens per example; an `MLP` has none.
+        length: tokens per example; a model without a tokenizer has none.
 
     Raises:
         ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
             not of the world.
-        FileNotFoundError: if a file is not there, also `world.json` for an `MLP`.
+        FileNotFoundError: if a file is not there, also `world.json` for a model without a tokenizer.
     """
     if not sources:
         raise ValueError("`sources` is empty; name at least one subtask")
-    if isinstance(opened.model, MLP):
+    if opened.tokenizer is None:
         return _of_world(Path(opened.name).expanduser(), sources)
     context = context_length(opened.model)
     if length > context:
@@ -61,75 +63,102 @@ def _of_world(folder: Path, sources: Mapping[str, str]) -> dict[str, Subtask]:
     }
 
 
-def draw(subtasks: Mapping[str, Subtask], settings: Settings) -> dict[str, Examples]:
-    """Draw the examples of every subtask, from the split that the settings name.
+def experiment_of(
+    opened: Opened, subtasks: Mapping[str, Subtask], settings: Settings, *, units: Units | None = None
+) -> Experiment:
+    """Return the experiment of a study: what its effects, and everything made from them, are measured on.
+
+    Args:
+        opened: the model and its tokenizer.
+        subtasks: what to draw examples from (`subtasks_of`).
+        settings: how many, from which split, and with which reference, loss, positions and folds.
+        units: the unit axis; that of the settings' kinds if not given.
 
     Raises:
-        ValueError: if the split is unknown, or holds too little text.
+        ValueError: if the settings ask for what is not there.
     """
-    return _draw(subtasks, settings, settings.split)
+    return Experiment(
+        opened.model,
+        subtasks,
+        kinds=settings.units,
+        reference=settings.reference,
+        loss=loss_of(settings.loss),
+        folds=settings.folds,
+        at=settings.at,
+        count=settings.sequences,
+        seed=settings.seed,
+        split=cast(Split, settings.split),
+        **({} if units is None else {"units": units}),
+    )
 
 
-def reference_of(
-    opened: Opened, subtasks: Mapping[str, Subtask], batches: Mapping[str, Examples], units: Units, settings: Settings
-) -> Reference:
-    """Make the reference that the settings name; a mean comes from text of another split than the measured one."""
-    if settings.reference == "mean":
-        other = "train" if settings.split == "selection" else "selection"
-        return mean_reference(opened.model, _draw(subtasks, settings, other), units)
-    if settings.reference == "resample":
-        return resample_reference(opened.model, batches, units, seed=settings.seed)
-    return zero_reference(units)
+def loss_of(name: str) -> Loss:
+    """Return the loss of a name: one that is ready, or `package.module:function`.
+
+    Raises:
+        ValueError: if there is no such loss, or its module cannot be imported.
+    """
+    module, colon, function = name.partition(":")
+    if not colon:
+        if name not in READY:
+            raise ValueError(f'unknown `loss` "{name}"; use {", ".join(READY)}, or package.module:function')
+        return READY[name]
+    try:
+        found = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'`loss` is "{name}", but there is no module "{error.name}"; start where it lies, or install it'
+        ) from error
+    except AttributeError as error:
+        raise ValueError(
+            f'`loss` is "{name}", but module "{module}" has no "{function}"; name a function of (logits, examples)'
+        ) from error
+    except Exception as error:  # whatever the user's own module raises
+        raise ValueError(f'`loss` is "{name}", but importing "{module}" failed ({error}); mend it first') from error
+    if not callable(found):
+        raise ValueError(
+            f'`loss` is "{name}", which is a {type(found).__name__}; name a function of (logits, examples)'
+        )
+    return as_loss(found)
 
 
-def record_of(subtasks: Mapping[str, Subtask], batches: Mapping[str, Examples], settings: Settings) -> dict[str, Any]:
+def held_out(experiment: Experiment) -> Experiment:
+    """Return an experiment with as many examples that did not choose the units: of `selection`, or, of one that is on
+    the selection split, of `report`.
+
+    A mean stays the one that units were chosen with.
+    """
+    split: Split = "report" if experiment.split == "selection" else "selection"
+    if experiment.reference not in MEANS:
+        return experiment.on(split)
+    source: Split = "train" if experiment.split == "selection" else "selection"
+    return replace(experiment, split=split, other=experiment.on(source).examples)
+
+
+def record_of(subtasks: Mapping[str, Subtask], experiment: Experiment, settings: Settings) -> dict[str, Any]:
     """Return what `redraw` needs, with what the texts are. JSON only."""
     kept = {name: getattr(settings, name) for name in DRAW}
     return {
         "subtasks": {name: dict(subtask.made or {}) for name, subtask in subtasks.items()},
-        "length": max(batch.inputs.shape[1] for batch in batches.values()),
+        "length": max(own.positions for own in experiment.examples.values()),
         **kept,
     }
 
 
 def redraw(
-    opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, reference: str | None = None
-) -> tuple[dict[str, Examples], Reference]:
-    """Draw the examples of a result again, with its reference; refuse if they, or the model, are not the same.
+    opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, **other: str | None
+) -> Experiment:
+    """Return the experiment of a result again; refuse if its examples, or the model, are not the same.
 
     Args:
         opened: the model that the effects were measured on.
         effects: effects that a study measured.
         subtasks: what they were drawn from; read again from the sources in the record if not given.
-        reference: another reference than theirs.
+        other: another `reference`, `loss` or `at` than theirs; None for theirs.
 
     Raises:
         ValueError: if the effects do not say how their examples were drawn, the model is another one, or the texts
             have changed.
-    """
-    subtasks, settings = recalled(opened, effects, subtasks=subtasks, reference=reference)
-    batches = draw(subtasks, settings)
-    for name, batch in batches.items():
-        if batch.digest != effects.made["tokens"].get(name):
-            raise ValueError(
-                f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
-            )
-    return batches, reference_of(opened, subtasks, batches, effects.units, settings)
-
-
-def recalled(
-    opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, reference: str | None = None
-) -> tuple[Mapping[str, Subtask], Settings]:
-    """Return what the examples of a result were drawn from, and the settings of that draw.
-
-    Args:
-        opened: the model that the effects were measured on.
-        effects: effects that a study measured.
-        subtasks: what they were drawn from; read again from the sources in the record if not given.
-        reference: another reference than theirs.
-
-    Raises:
-        ValueError: if the effects do not say how their examples were drawn, or the model is another one.
     """
     drawn: Mapping[str, Any] | None = effects.made.get("drawn")
     if not drawn:
@@ -139,21 +168,19 @@ def recalled(
         name = effects.made.get("name")
         cure = "its weights have changed: measure the effects again" if opened.name == name else f"open {name}"
         raise ValueError(f'"{opened.name}" ({found}) is not the model that these effects are of ({wanted}); {cure}')
-    kept = {name: drawn[name] for name in DRAW}
-    settings = Settings(folds=len(effects.values), **{**kept, **({"reference": reference} if reference else {})})
+    kept = {name: drawn[name] for name in DRAW if name in drawn} | {"reference": reference_name(effects.made)}
+    kept |= {name: value for name, value in other.items() if value is not None}
     if subtasks is None:
         # JSON sorts names; the subtask axis has an order of its own.
         sources = {name: drawn["subtasks"][name].get("source", "") for name in effects.subtasks}
         if not all(sources.values()):
             raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
         subtasks = subtasks_of(opened, sources, length=drawn["length"])
-    return subtasks, settings
-
-
-def _draw(subtasks: Mapping[str, Subtask], settings: Settings, split: str) -> dict[str, Examples]:
-    if split not in get_args(Split):
-        raise ValueError(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
-    return {
-        name: subtask.draw(settings.sequences, split=cast(Split, split), seed=settings.seed)
-        for name, subtask in subtasks.items()
-    }
+    settings = Settings(folds=len(effects.values), **kept)
+    experiment = experiment_of(opened, subtasks, settings, units=effects.units)
+    for name, own in experiment.examples.items():
+        if own.digest != effects.made["tokens"].get(name):
+            raise ValueError(
+                f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
+            )
+    return experiment

@@ -13,6 +13,9 @@ from jaxtyping import Bool
 from skilloc import store
 from skilloc.calibration import Calibration, Interval
 from skilloc.effects import Effects
+from skilloc.losses import cross_entropy
+from skilloc.study.settings import reference_name
+from skilloc.units import Units
 
 ASKED = {
     "model": "of another model",
@@ -20,6 +23,8 @@ ASKED = {
     "settings": "with other settings",
     "tokens": "of other tokens",
     "reference": "of another reference",
+    "loss": "with another loss",
+    "hooks": "with other hooks on the model",
 }
 """The parts of a request, in the order in which a difference is looked for, and how it is told."""
 
@@ -65,7 +70,7 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
     home = folder / "request"
     there = {path.name for path in folder.iterdir() if not path.name.endswith(".aside")} if folder.is_dir() else set()
     if home.is_dir():
-        asked, wanted = store.read(home).spec, json.loads(store.canonical(request))
+        asked, wanted = _upgraded(store.read(home).spec), json.loads(store.canonical(request))
         if asked == wanted:
             return
         if there - {"request", "items"} or any((folder / "items").glob("*")):
@@ -77,6 +82,20 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
     elif there:
         raise ValueError(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
     store.write(home, request, {})
+
+
+def _upgraded(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request of a study as it is written today: version 0.1 knew one loss, and one mean, over positions."""
+    if asked.get("what") != "study" or "loss" in asked:
+        return asked
+    name = reference_name(asked)
+    return {
+        **asked,
+        "units": Units.from_record(asked["units"]).record(),
+        "reference": {**asked["reference"], "name": name},
+        "settings": {**asked["settings"], "reference": name, "loss": cross_entropy.name, "at": "all"},
+        "loss": cross_entropy.record(),
+    }
 
 
 def _difference(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from skilloc import store
 from skilloc.intervals import mean_interval
-from skilloc.intervene import losses
+from skilloc.intervene import losses, prepared_for
 from skilloc.lasso import LocalizeConfig, group_norms, localize
+from skilloc.losses import Loss
 from skilloc.models.language import Opened, digest
-from skilloc.models.mlp import MLP
-from skilloc.models.saved import save_model
-from skilloc.models.weights import units_of
+from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.study.folder import claim
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.world import save_world
@@ -51,7 +51,7 @@ def localize_into(
         seed: of the examples.
 
     Returns:
-        A record: per subtask, whether it was kept, and its loss in nats on the report split before, after, and the
+        A record: per subtask, whether it was kept, and its loss on the report split before, after, and the
         change with its 95 % interval over folds; live units of each hook; revivals; and the history.
 
     Raises:
@@ -79,12 +79,13 @@ def localize_into(
         )
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a call that was stopped between here and the end
         save_model(model, folder / "model", tokenizer=opened.tokenizer)
-        if isinstance(model, MLP):
+        if opened.tokenizer is None:
             save_world(subtasks.values(), folder / "model")
         units = units_of(model, kinds=config.kinds)
         norms = group_norms(model, units)
         metrics = {
-            "subtasks": {name: _losses(opened.model, model, batch, name in keep) for name, batch in report.items()},
+            "subtasks": {name: _losses(opened.model, model, own, config.loss, name in keep) for name, own in report.items()},
+            "unit": config.loss.unit,
             "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
             "units": dict(zip(units.hooks, units.widths, strict=True)),
             "revivals": int(history.of("revivals")[-1]),
@@ -97,9 +98,10 @@ def localize_into(
     return store.read(folder / "history").metrics
 
 
-def _losses(before: Any, after: Any, batch: Examples, kept: bool) -> dict[str, Any]:
-    found = [losses(model, batch).cpu().numpy() for model in (before, after)]
-    folds = np.array_split(found[1] - found[0], min(FOLDS, len(batch)))
+def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss, kept: bool) -> dict[str, Any]:
+    known = prepared_for(face_of(before), examples, loss)
+    found = [losses(model, examples, loss, known).cpu().numpy() for model in (before, after)]
+    folds = np.array_split(found[1] - found[0], min(FOLDS, len(examples)))
     change = mean_interval(np.array([part.mean() for part in folds]))
     return {
         "kept": kept,
@@ -117,13 +119,14 @@ def _request(
     config: LocalizeConfig,
     seed: int,
 ) -> dict[str, Any]:
-    settings = {**asdict(config), **asdict(config.training), "keep": list(keep), "seed": seed}
+    settings = {**vars(config), **asdict(config.training), "keep": list(keep), "seed": seed}
+    settings["loss"] = config.loss.record()
     del settings["training"]
     return {
         "what": "localization",
         "name": opened.name,
         "model": digest(opened.model),
-        "tokens": {name: batch.digest for name, batch in report.items()},
+        "tokens": {name: own.digest for name, own in report.items()},
         "subtasks": {name: dict(subtask.made or {}) for name, subtask in subtasks.items()},
         "settings": settings,
     }

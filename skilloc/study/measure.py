@@ -14,14 +14,13 @@ from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.calibration import RECALLS, calibrate
 from skilloc.effects import Effects
-from skilloc.intervene import Reference
+from skilloc.experiment import Experiment
 from skilloc.masks import top
-from skilloc.models.language import Opened, digest
-from skilloc.models.weights import units_of
-from skilloc.study.draws import draw, record_of, reference_of
-from skilloc.study.folder import Compared, Study, claim, load_study, save_compared
+from skilloc.models.language import Opened
+from skilloc.study.draws import experiment_of, record_of
+from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
 from skilloc.study.settings import Settings
-from skilloc.tasks import Examples, Subtask
+from skilloc.tasks import Subtask
 from skilloc.units import Units
 
 LEAST = 8
@@ -51,34 +50,26 @@ def measure(
     Raises:
         ValueError: if the settings ask for what is not there, or the folder belongs to another study.
     """
-    units = units_of(opened.model, kinds=settings.units)
-    candidates = _candidates(settings, units)
-    ranking = None if settings.of is None else _ranking(settings.of, units)
-    batches = draw(subtasks, settings)
-    reference = reference_of(opened, subtasks, batches, units, settings)
+    experiment = experiment_of(opened, subtasks, settings)
+    candidates = _candidates(settings, experiment.units)
+    ranking = None if settings.of is None else _ranking(settings.of, experiment.units)
+    named = experiment.record()
     request = {
         "what": "study",
-        "model": digest(opened.model),
-        "tokens": {name: batch.digest for name, batch in batches.items()},
-        "units": units.record(),
-        "reference": reference.record(),
+        **{name: named[name] for name in ASKED if name in named},
         "settings": {**settings.record(), "of": None if ranking is None else store.key(ranking.made)},
     }
     claim(folder, request)
     if not (folder / "effects").is_dir() or (folder / "items").is_dir():
-        extra = {"name": opened.name, "drawn": record_of(subtasks, batches, settings)}
-        work = Work(opened.model, batches, units, reference, settings, candidates, ranking, extra)
-        _measure(work, folder, workers, seconds)
+        extra = {"name": opened.name, "drawn": record_of(subtasks, experiment, settings)}
+        _measure(Work(experiment, settings, candidates, ranking, extra), folder, workers, seconds)
     return load_study(folder)
 
 
 class Work(NamedTuple):
     """What is to be measured."""
 
-    model: Any
-    batches: Mapping[str, Examples]
-    units: Units
-    reference: Reference
+    experiment: Experiment
     settings: Settings
     candidates: Bool[np.ndarray, "unit"]
     ranking: Effects | None
@@ -93,10 +84,7 @@ def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> N
     drawn, chosen = _choose(work, estimate)
     exact, complete = None, True
     if chosen.any():
-        exact = ablation_effects(
-            work.model, work.batches, work.units, reference=work.reference, folds=work.settings.folds, select=chosen,
-            workers=workers, resume=items, seconds=seconds,
-        )  # fmt: skip
+        exact = ablation_effects(work.experiment, select=chosen, workers=workers, resume=items, seconds=seconds)
         complete = bool(exact.measured[chosen].all())
     effects = exact if estimate is None else estimate
     if estimate is not None and exact is not None and work.settings.method == "two-stage":
@@ -117,14 +105,11 @@ def _estimate(work: Work, folder: Path) -> Effects:
         return Effects.load(folder / "estimate")
     settings = work.settings
     if settings.method == "integrated-gradients":
-        found = integrated_gradients_effects(
-            work.model, work.batches, work.units, reference=work.reference, folds=settings.folds, select=work.candidates
-        )
+        found = integrated_gradients_effects(work.experiment, select=work.candidates)
     else:
         found = attribution_effects(
-            work.model, work.batches, work.units, reference=work.reference, folds=settings.folds,
-            select=work.candidates, curvature=settings.curvature, seed=settings.seed,
-        )  # fmt: skip
+            work.experiment, select=work.candidates, curvature=settings.curvature, seed=settings.seed
+        )
     estimate = replace(found, made={**found.made, **work.extra})
     estimate.save(folder / "estimate")
     return estimate

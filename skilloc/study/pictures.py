@@ -12,7 +12,7 @@ from skilloc.effects import Effects
 from skilloc.study.folder import Compared, Study
 from skilloc.study.report import Record, noise_of, sorted_effects
 from skilloc.study.tracing import file_of
-from skilloc.units import KINDS
+from skilloc.units import HEAD, KINDS
 
 SHARES = ("locality", "hoyer", "gini", "top_share", "negative_share")
 COUNTS = ("effective_number", "entropy_number", "k50", "k90")
@@ -108,31 +108,32 @@ def _units(effects: Effects) -> Any:
     drawn = np.isin(units.layers, units.layers[measured])
     mean, layers = effects.values.mean(axis=0)[:, drawn], units.layers[drawn]
     kinds = np.array(units.kinds)[drawn]
-    there = [kind for kind in reversed(KINDS) if (kinds == kind).any()]
+    order = dict.fromkeys([*reversed(KINDS), *kinds.tolist()])
+    there = [kind for kind in order if (kinds == kind).any()]
     rows = len(np.unique(layers)) * (len(effects.subtasks) + 0.35)
     figure, axes = plots.figure(
         1,
         len(there),
         height=float(np.clip(0.16 * rows, 1.4, 7)) + 0.7,
-        width_ratios=[1, 4][-len(there) :],
+        width_ratios=[1 if kind == HEAD and len(there) > 1 else 4 for kind in there],
         squeeze=False,
     )
     noise = float(np.max(noise_of(effects))) if len(effects.values) > 1 else 0.0
     norm = plots.effect_norm(mean, noise=noise)
     for ax, kind in zip(axes[0], there, strict=True):
         chosen = kinds == kind
-        ordered = kind != "head" or int(np.bincount(layers[chosen]).max()) > 40
+        ordered = kind != HEAD or int(np.bincount(layers[chosen]).max()) > 40
         plots.unit_map(ax, mean[:, chosen], layers[chosen], effects.subtasks, norm=norm, ordered=ordered)
         ax.set_title(f"{kind}s")
         ax.set_xlabel("rank within its layer, by the largest |effect| on any subtask" if ordered else kind)
     plots.subtask_legend(axes[0, -1], effects.subtasks)
-    plots.colour_bar(figure, axes[0].tolist(), norm=norm, label="effect (nats)")
+    plots.colour_bar(figure, axes[0].tolist(), norm=norm, label=f"effect ({effects.unit})")
     return figure
 
 
 def _sorted(effects: Effects) -> Any:
     figure, ax = plots.figure(width=plots.NARROW * 1.3, height=3.0)
-    plots.sorted_curves(ax, *sorted_effects(effects), effects.subtasks, noise=noise_of(effects))
+    plots.sorted_curves(ax, *sorted_effects(effects), effects.subtasks, noise=noise_of(effects), unit=effects.unit)
     ax.set_title("sorted effects")
     return figure
 
@@ -187,7 +188,7 @@ def _removal(record: Record) -> Any:
     )
     for a, ax in enumerate(axes[0, 1:]):
         counts = np.array(sizes)
-        plots.removal_curves(ax, counts, value[a], low[a], high[a], subtasks, control=control[a], legend=False)
+        plots.removal_curves(ax, counts, value[a], low[a], high[a], subtasks, control=control[a], legend=False, unit=record["unit"])
         ax.set_title(f"needed by {subtasks[a]}", fontsize=8 if len(subtasks[a]) < 8 else 7)
         ax.set_xlabel(f"{units} removed")
         ax.set_ylim(min(0.0, float(low.min())) * 1.05, float(high.max()) * 1.05)
@@ -214,7 +215,7 @@ def _calibration(effects: Effects, compared: Compared) -> Any:
         label = f"Pearson {found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]".replace("-", "−")
         plots.calibration_scatter(
             ax, compared.estimate.mean(name), compared.exact.mean(name), drawn=compared.drawn, linear=float(noise[s]),
-            label=label, colour=plots.colour_of(s),
+            label=label, colour=plots.colour_of(s), unit=effects.unit,
         )  # fmt: skip
         ax.set_title(name)
         if s % columns:

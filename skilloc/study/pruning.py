@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from skilloc import plots, store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
+from skilloc.experiment import Experiment
 from skilloc.intervals import mean_interval
-from skilloc.intervene import Reference, fold
 from skilloc.models.language import Opened, digest
-from skilloc.models.mlp import MLP
+from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.plain import plain
-from skilloc.models.saved import save_model
-from skilloc.models.weights import units_of
 from skilloc.pruning import Curve, Scorer, effects_again, mask_curve, masks_of, prune, remaining
 from skilloc.pruning.scored import scored
-from skilloc.study.draws import draw, recalled, redraw
+from skilloc.study.draws import held_out, redraw
 from skilloc.study.folder import claim
-from skilloc.tasks import Examples
 from skilloc.tasks.world import open_world, save_world
 
 Record = dict[str, Any]
@@ -90,7 +88,7 @@ def prune_into(
         workers: threads of an exact sweep, where effects are measured again.
 
     Returns:
-        A record: sizes, and per subtask its loss in nats (and accuracy, where it has classes) before, after, and with
+        A record: sizes, and per subtask its loss (and accuracy, where it has classes) before, after, and with
         random masks of equal size on every hook, with 95 % intervals over folds; and the curve.
 
     Raises:
@@ -100,31 +98,29 @@ def prune_into(
     effects = _of_kinds(effects, kinds)
     wanted = _counts(effects, choice, counts)
     _check(effects, choice, wanted)
-    chosen_on, held = redraw(opened, effects, reference=reference)
-    if held.name == "resample":
-        raise ValueError("`reference` is resample, which differs from example to example; prune at zero or mean")
-    subtasks, settings = recalled(opened, effects, reference=reference)
-    split = "report" if settings.split == "selection" else "selection"
-    batches = draw(subtasks, replace(settings, split=split))
+    # What is cut out is gone at every position, wherever its effects were measured.
+    chosen_on = redraw(opened, effects, reference=reference, at="all")
+    if chosen_on.held.per_row:
+        raise ValueError(
+            f'`reference` is "{chosen_on.held.name}", which differs from example to example; prune at zero or flat mean'
+        )
+    stated_on = held_out(chosen_on)
     request = {
         "what": "pruning",
         "model": digest(opened.model),
-        "tokens": {name: batch.digest for name, batch in batches.items()},
+        "tokens": dict(stated_on.folded.digests),
         "units": effects.units.record(),
-        "reference": held.record(),
+        "reference": stated_on.held.record(),
+        "loss": stated_on.metric.record(),
         "settings": {**choice.record(), "counts": wanted, "effects": store.key(dict(effects.made))},
     }
     claim(folder, request)
     if not store.is_complete(folder / "report"):
-        kept_for = {name: chosen_on[name] for name in choice.subtasks or effects.subtasks}
-        scores = _scores(opened.model, effects, choice, kept_for, held, folder / "items", workers)
+        scores = _scores(chosen_on, effects, choice, folder / "items", workers)
         masks = masks_of(effects.units, scores, wanted, per_layer=choice.per_layer, every=choice.iterative)
-        smaller = prune(opened.model, masks[wanted.index(choice.keep)], reference=held)
-        curve = mask_curve(
-            opened.model, batches, masks, reference=held, draws=choice.draws, seed=choice.seed,
-            folds=len(effects.values),
-        )  # fmt: skip
-        _save(folder, opened, smaller, curve, batches, choice, {**request, "split": split})
+        smaller = prune(opened.model, masks[wanted.index(choice.keep)], reference=chosen_on.held)
+        curve = mask_curve(stated_on, masks, draws=choice.draws, seed=choice.seed)
+        _save(folder, opened, smaller, curve, stated_on, choice, {**request, "split": stated_on.split})
     shutil.rmtree(folder / "items", ignore_errors=True)
     found = store.read(folder / "report")
     return {**found.metrics, "split": found.spec["split"]}
@@ -143,7 +139,8 @@ def _of_kinds(effects: Effects, kinds: Sequence[str]) -> Effects:
     if chosen.all():
         return effects
     made = {**effects.made, "only": sorted(set(kinds))}
-    return Effects(effects.values[..., chosen], effects.baseline, effects.subtasks, units, effects.exact[chosen], made)
+    values, exact = effects.values[..., chosen], effects.exact[chosen]
+    return replace(effects, values=values, units=units, exact=exact, made=made)
 
 
 def _check(effects: Effects, choice: Choice, counts: Sequence[int]) -> None:
@@ -165,46 +162,44 @@ def _check(effects: Effects, choice: Choice, counts: Sequence[int]) -> None:
 
 
 def _scores(
-    model: Any,
-    effects: Effects,
-    choice: Choice,
-    batches: Mapping[str, Examples],
-    held: Reference,
-    items: Path,
-    workers: int,
+    experiment: Experiment, effects: Effects, choice: Choice, items: Path, workers: int
 ) -> np.ndarray | Scorer:
+    kept_for = choice.subtasks or effects.subtasks
     if choice.iterative is None:
-        values = np.stack([effects.mean(name) for name in batches])
+        values = np.stack([effects.mean(name) for name in kept_for])
         return np.asarray((values if choice.signed else np.abs(values)).mean(axis=0))
     measure = partial(ablation_effects, resume=items, workers=workers)
     if effects.made.get("method") != "ablation":
         measure = partial(attribution_effects, curvature=int(effects.made.get("curvature", 8)))
-    return effects_again(model, batches, effects.units, measure=measure, reference=held, magnitudes=not choice.signed)
+    # One number per unit is all that is asked for, so that folds would only cost time.
+    examples = {name: experiment.examples[name] for name in kept_for}
+    own = replace(experiment, subtasks=examples, reference=experiment.held, folds=1)
+    return effects_again(own, measure=measure, magnitudes=not choice.signed)
 
 
 def _save(
     folder: Path,
     opened: Opened,
-    smaller: Any,
+    smaller: nn.Module,
     curve: Curve,
-    batches: Mapping[str, Examples],
+    experiment: Experiment,
     choice: Choice,
     request: Record,
 ) -> None:
     for part in ("model", "curve"):  # of a call that was stopped between here and the end
         shutil.rmtree(folder / part, ignore_errors=True)
     save_model(smaller, folder / "model", tokenizer=opened.tokenizer)
-    if isinstance(smaller, MLP):
+    if opened.tokenizer is None:
         save_world(open_world(Path(opened.name).expanduser()).values(), folder / "model")
     curve.save(folder / "curve")
     at = int(np.flatnonzero(curve.kept == choice.keep)[0])
     mask = curve.masks[at]
-    folded = fold(batches, len(curve.baseline)).to(next(smaller.parameters()).device)
-    before, after = scored(opened.model, folded), scored(smaller, folded)
+    before, after = scored(experiment), scored(experiment, model=smaller)
     random = np.stack([curve.random_losses[:, at], curve.random_accuracies[:, at]], axis=1).mean(axis=0)
     parts = {"before": before, "after": after, "random": random}
     own = units_of(smaller, kinds=set(curve.units.kinds))
     metrics = {
+        "unit": experiment.metric.unit,
         "kept": choice.keep,
         "units": len(curve.units),
         "zeros": int((remaining(opened.model, mask) & ~mask.keep).sum()),
@@ -222,16 +217,16 @@ def _save(
         },
         "model": digest(smaller),
     }
-    _draw(folder, curve, choice)
+    _draw(folder, curve, choice, experiment.metric.unit)
     store.write(folder / "report", request, metrics)
 
 
-def _parameters(model: Any) -> int:
-    inner = plain(model) if hasattr(model, "original_model") else model
+def _parameters(model: nn.Module) -> int:
+    inner: nn.Module = plain(model) if face_of(model).stream else model
     return sum(parameter.numel() for parameter in inner.parameters())
 
 
-def _draw(folder: Path, curve: Curve, choice: Choice) -> None:
+def _draw(folder: Path, curve: Curve, choice: Choice, unit: str) -> None:
     """Draw the losses of all subtasks against kept units, and their random masks beside them."""
     with plots.style():
         figure, axes = plots.figure(1, len(curve.subtasks), height=2.6, squeeze=False)
@@ -242,7 +237,7 @@ def _draw(folder: Path, curve: Curve, choice: Choice) -> None:
                 axes[0, s], curve.kept, value, low, high, ["by effects", "random units, equal layers"],
                 controls=["random units, equal layers"],
             )  # fmt: skip
-            axes[0, s].set(title=name, ylabel="loss (nats)" if s == 0 else "")
+            axes[0, s].set(title=name, ylabel=f"loss ({unit})" if s == 0 else "")
             axes[0, s].axvline(choice.keep, color="black", lw=0.6, ls=":")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         for kind in ("svg", "png"):

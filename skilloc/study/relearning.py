@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from skilloc import plots, store
 from skilloc.models.language import Opened, digest
+from skilloc.models.makers import face_of
 from skilloc.relearning import CONTROLS, PLAIN, UNSEEN, Grid, record, relearn_controls, relearn_probe
 from skilloc.relearning.settings import Model
 from skilloc.study.folder import claim
@@ -73,19 +75,19 @@ def draw_relearning(found: Mapping[str, Any]) -> Any:
     """Draw recovery curves from a record: per data size, the attacked subtask, and beside it the kept ones."""
     sizes, kept = found["sizes"], found["kept"]
     figure, axes = plots.figure(len(sizes), 2 if kept else 1, height=2.7 * len(sizes), squeeze=False)
-    names = list(found["models"])
+    names, unit = list(found["models"]), found.get("unit", "nats")
     for z, size in enumerate(sizes):
         curves = [found["models"][name]["sizes"][z] for name in names]
         value, low, high = (
             np.array([curve["loss"][end] for curve in curves], dtype=float) for end in ("value", "low", "high")
         )
-        plots.recovery_curves(axes[z, 0], found["steps"], value, low, high, names, chance=found["chance"])
+        plots.recovery_curves(axes[z, 0], found["steps"], value, low, high, names, chance=found["chance"], unit=unit)
         data = "fresh examples" if size is None else f"{size} examples"
         axes[z, 0].set_title(f"{found['report']}, {data}")
         if kept:
             mean = np.array([np.mean([curve["kept"][subtask] for subtask in kept], axis=0) for curve in curves], float)
             empty = np.full_like(mean, np.nan)
-            plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names)
+            plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names, unit=unit)
             axes[z, 1].set_title(f"meanwhile, kept: {', '.join(kept)}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
@@ -125,12 +127,16 @@ def _check(
     for name, opened in pruned.items():
         if name in CONTROLS or name in ("runs", "request"):
             raise ValueError(f'a model is called "{name}", which has a meaning of its own; write OTHER=MODEL')
-        if type(opened.model) is not type(original.model) or _classes(opened.model) != _classes(original.model):
+        if _outputs(opened, subtasks[attack]) != _outputs(original, subtasks[attack]):
             raise ValueError(
                 f'"{opened.name}" is no smaller version of "{original.name}": they differ in make or vocabulary; pass '
                 "the model that it was pruned from first"
             )
 
 
-def _classes(model: Any) -> int:
-    return int(getattr(model.cfg, "d_vocab", 0) or getattr(model.cfg, "d_out", 0))
+def _outputs(opened: Opened, subtask: Subtask) -> tuple[type, int]:
+    """Return the make of a model, and how many outputs it has."""
+    device = next(opened.model.parameters()).device
+    with torch.no_grad():
+        logits = face_of(opened.model).run(subtask.draw(1, seed=0).to(device).inputs)
+    return type(opened.model), logits.shape[-1]

@@ -10,6 +10,7 @@ from skilloc.effects import Effects
 from skilloc.models.language import Opened
 from skilloc.removal import Removal, removal_effects
 from skilloc.study.draws import redraw
+from skilloc.study.settings import reference_name
 from skilloc.tasks import Subtask
 
 
@@ -53,18 +54,19 @@ def remove(
     if draws < 2:
         raise ValueError(f"`draws` is {draws}; without at least 2 random masks there is no control")
     sizes = sorted(set(sizes))
-    batches, held = redraw(opened, effects, subtasks=subtasks, reference=reference)
+    experiment = redraw(opened, effects, subtasks=subtasks, reference=reference)
     if folder.is_dir() and any(folder.iterdir()):
         found = Removal.load(folder)
-        asked = {"draws": draws, "seed": seed, "reference": held.record()}
+        asked = {"draws": draws, "seed": seed, "reference": experiment.held.record()}
         there = {name: found.made.get(name) for name in asked}
+        there["reference"] = {**(there["reference"] or {}), "name": reference_name(found.made)}
         if (list(found.sizes), there) != (sizes, asked) or found.made.get("effects") != effects.made:
             raise ValueError(
                 f'"{folder}" holds another removal (of {", ".join(map(str, found.sizes))} units); choose another '
                 "folder for `out`, or delete that one"
             )
         return found
-    removal = removal_effects(opened.model, batches, effects, sizes=sizes, reference=held, draws=draws, seed=seed)
+    removal = removal_effects(experiment, effects, sizes=sizes, draws=draws, seed=seed)
     removal.save(folder)
     return removal
 

@@ -15,17 +15,24 @@ from skilloc.locality import Scores
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.removal import Removal
 from skilloc.study.folder import Study
+from skilloc.study.settings import reference_name, unit_of
 
 Record = dict[str, Any]
 
+PER_TOKEN = ("cross_entropy", "answer", "kl")
+"""Losses that are means over tokens."""
+
 
 def about(effects: Effects) -> Record:
-    """Return what the effects are about: model, method, reference, number of units, losses."""
+    """Return what the effects are about: model, method, reference, loss and its unit, number of units, losses."""
     made = effects.made
     return {
         "model": made.get("name", made.get("model")),
         "method": "two-stage" if "overlay" in made else made.get("method"),
-        "reference": made.get("reference", {}).get("name"),
+        "reference": reference_name(made),
+        "loss": made.get("loss", {}).get("name", "cross_entropy"),
+        "unit": effects.unit,
+        "at": made.get("at", "all"),
         "subtasks": list(effects.subtasks),
         "folds": len(effects.values),
         "units": len(effects.units),
@@ -105,12 +112,13 @@ def removal_record(removal: Removal) -> Record:
             found = {"loss_increase": mean_over_folds(removal.at(size))._replace(chance=chance)}
         sizes[str(size)] = {name: _lists(scores) for name, scores in found.items()}
     baseline = dict(zip(removal.subtasks, removal.baseline.mean(axis=0).tolist(), strict=True))
-    reference = removal.made.get("reference", {}).get("name")
+    reference = reference_name(removal.made)
     units = " and ".join(f"{kind}s" for kind in removal.made.get("effects", {}).get("only", [])) or "units"
     return {
         "subtasks": list(removal.subtasks),
         "reference": reference,
         "units": units,
+        "unit": unit_of(removal.made),
         "baseline": baseline,
         "sizes": sizes,
     }
@@ -138,7 +146,7 @@ def spread_record(records: Sequence[Record]) -> Record | None:
 
 
 class Curves(NamedTuple):
-    """Sorted effects: nats at some ranks, with 95 % bands over folds."""
+    """Sorted effects, in the unit of the loss, at some ranks, with 95 % bands over folds."""
 
     ranks: Float[np.ndarray, "point"]
     value: Float[np.ndarray, "subtask point"]
@@ -171,9 +179,28 @@ def sorted_effects(effects: Effects) -> Curves:
 
 
 def noise_of(effects: Effects) -> Float[np.ndarray, "subtask"]:
-    """Return, per subtask, the half-width in nats of the 95 % interval of a typical (median) unit."""
+    """Return, per subtask, the half-width of the 95 % interval of a typical (median) unit."""
     mean, _, high = _over_folds(effects.values[:, :, effects.measured])
     return np.asarray(np.median(high - mean, axis=-1))
+
+
+def loss_words(record: Record) -> str:
+    """Return what a record (`about`) measured, with its unit: `loss in nats per token`, `logit_difference in logits`."""
+    return f"{_loss_name(record)} in {per_what(record)}"
+
+
+def whole_model_words(record: Record) -> str:
+    """Return the title of the losses of the whole model: `Loss of the whole model, in nats per token`."""
+    return f"{_loss_name(record).capitalize()} of the whole model, in {per_what(record)}"
+
+
+def per_what(record: Record) -> str:
+    """Return the unit of a record (`about`), and per what it is a mean: `nats per token`, `logits`."""
+    return f"{record['unit']} per token" if record["loss"] in PER_TOKEN else str(record["unit"])
+
+
+def _loss_name(record: Record) -> str:
+    return "loss" if record["loss"] == "cross_entropy" else str(record["loss"])
 
 
 def plain(record: Any) -> Any:

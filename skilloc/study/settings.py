@@ -1,11 +1,12 @@
 """What a study asks. Plain values: no torch here, because the command line's help reads this."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
-REFERENCES = ("zero", "mean", "resample")
+REFERENCES = ("zero", "mean", "flat mean", "resample", "paired")
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,19 @@ class Settings:
     """How effects are measured, and of which units."""
 
     units: tuple[str, ...] = ("neuron", "head")
-    """kinds of unit: neuron, head, or both"""
+    """kinds of unit: neuron, head, expert, or several of these; residual dimensions or layers, which overlap the
+    others, alone"""
     method: str = "ablation"
     """ablation: every unit exactly. attribution: all units from gradients, compared with exact effects of some.
     two-stage: attribution, and where exact effects were measured, those. integrated-gradients: how the removal of a
     whole layer's units divides among them"""
     reference: str = "zero"
-    """what an ablated unit is held at: zero; its mean over other text; or resample, its values on other examples"""
+    """what an ablated unit is held at: zero; its mean over other text, at each position; its flat mean, over all
+    positions; resample, its values on other examples; or paired, those on each example's second input"""
+    loss: str = "cross_entropy"
+    """what is measured: cross_entropy, answer, choice, logit_difference, kl, error, or package.module:function"""
+    at: str = "all"
+    """positions at which units are held: all, scored, last, or a name that the examples give to positions"""
     sequences: int = 8
     """examples per subtask"""
     length: int = 96
@@ -87,6 +94,8 @@ class Settings:
         return {
             "method": self.method,
             "reference": self.reference,
+            "loss": self.loss,
+            "at": self.at,
             "sequences": self.sequences,
             "length": self.length,
             "split": self.split,
@@ -98,3 +107,15 @@ class Settings:
             "top": self.ranked,
             **({"curvature": self.curvature} if self.method in ("attribution", "two-stage") else {}),
         }
+
+
+def reference_name(made: Mapping[str, Any]) -> str | None:
+    """Return the reference that a record names; the mean of a record without a loss, of version 0.1, is over positions
+    too."""
+    name = made.get("reference", {}).get("name")
+    return "flat mean" if name == "mean" and "loss" not in made else name
+
+
+def unit_of(made: Mapping[str, Any]) -> str:
+    """Return the unit of the loss that a record names; version 0.1 knew nats only."""
+    return str(made.get("loss", {}).get("unit", "nats"))

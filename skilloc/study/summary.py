@@ -7,8 +7,8 @@ import numpy as np
 
 from skilloc import locality
 from skilloc.effects import Effects
-from skilloc.study.report import Record, interval, number
-from skilloc.units import KINDS
+from skilloc.study.report import Record, interval, number, per_what, whole_model_words
+from skilloc.units import HEAD, KINDS
 
 ROWS = {
     "effective_number": "effective number of units",
@@ -36,14 +36,16 @@ def summarise(effects: Effects, record: Record) -> str:
 def _measured(effects: Effects, record: Record) -> str:
     drawn = effects.made["drawn"]
     kinds = np.array(effects.units.kinds)
-    counts = " and ".join(f"{int((kinds == kind).sum()):,} {kind}s" for kind in KINDS if (kinds == kind).any())
+    ordered = dict.fromkeys([*KINDS, *effects.units.kinds])
+    counts = " and ".join(f"{int((kinds == kind).sum()):,} {kind}s" for kind in ordered if (kinds == kind).any())
     losses = ", ".join(f"{name} {loss:.2f}" for name, loss in record["baseline"].items())
+    where = "" if record["at"] == "all" else f" at {record['at']} positions"
     return (
         f"# What the units of `{record['model']}` do\n\n"
         f"Each of its {counts} in {len(set(effects.units.layers.tolist()))} layers was taken away alone (held at "
-        f"{record['reference']}), and the loss measured again on {drawn['sequences']} × {drawn['length']} tokens of "
+        f"{record['reference']}{where}), and the loss measured again on {drawn['sequences']} × {drawn['length']} tokens of "
         f"each subtask ({drawn['split']} split, in {record['folds']} folds). A unit's effect is the loss without it "
-        f"minus the loss with it. Loss of the whole model, in nats per token: {losses}. Brackets are 95 % intervals "
+        f"minus the loss with it. {whole_model_words(record)}: {losses}. Brackets are 95 % intervals "
         "over folds; “chance” is what units without structure would give."
     )
 
@@ -60,7 +62,7 @@ def _local(effects: Effects, record: Record) -> str:
         score = found["scores"][name]["effective_number"]
         verdict = compared(score, below="more local than chance", above="less local than chance")
         units = ", ".join(f"{unit['unit']} ({number(unit['value'])})" for unit in record["top"][name][:3])
-        lines.append(f"- **{name}** is {verdict}. It needs most: {units} nats. {_where(effects, name)}")
+        lines.append(f"- **{name}** is {verdict}. It needs most: {units} {effects.unit}. {_where(effects, name)}")
     return "\n".join([*lines, "", "![units](pictures/units.png)", "", "![locality](pictures/locality.png)"])
 
 
@@ -71,9 +73,9 @@ def _where(effects: Effects, name: str) -> str:
     by_layer = {int(layer): max(0.0, _mass(values[:, layers == layer])) for layer in np.unique(layers)}
     strongest = max(by_layer, key=lambda layer: by_layer[layer])
     total = sum(by_layer.values())
-    said = f"Layer {strongest} carries {number(by_layer[strongest])} of {number(total)} nats"
-    if len(set(kinds)) > 1:
-        said += f", all heads together {number(_mass(values[:, kinds == 'head']))}"
+    said = f"Layer {strongest} carries {number(by_layer[strongest])} of {number(total)} {effects.unit}"
+    if len(set(kinds)) > 1 and HEAD in kinds:
+        said += f", all heads together {number(_mass(values[:, kinds == HEAD]))}"
     return said + "."
 
 
@@ -126,7 +128,7 @@ def _removed(record: Record) -> str:
     said = "; ".join(verdicts)
     return "\n".join([
         *lines, "",
-        f"Nats per token. The {units} were chosen on other folds than those reported; random {units} lie in the same "
+        f"{per_what(record).capitalize()}. The {units} were chosen on other folds than those reported; random {units} lie in the same "
         f"layers. Specificity is the loss of the subtask itself over the mean of the others: {said}.",
         "", "![removal](pictures/removal.png)",
     ])  # fmt: skip

@@ -1,5 +1,6 @@
 """Circuits for a study: units chosen by its effects, everything stated on another split, one file per subtask."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import networkx as nx
+import numpy as np
+from jaxtyping import Float
 
 from skilloc import store
 from skilloc.circuits import graph as g
@@ -14,13 +17,12 @@ from skilloc.circuits.faithfulness import enough, faithfulness
 from skilloc.circuits.overlap import consensus, overlap
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.effects import Effects
-from skilloc.intervene import Reference
+from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
 from skilloc.models.language import Opened
-from skilloc.models.mlp import MLP
-from skilloc.study.draws import draw, recalled, redraw, reference_of
+from skilloc.study.draws import held_out, redraw
 from skilloc.study.report import Record
-from skilloc.tasks import Examples, Subtask
+from skilloc.tasks import Subtask
 from skilloc.tasks.parity import input_names
 
 TOP = 50
@@ -42,14 +44,6 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         return f"top {self.n}" if self.share is None else f"share {self.share:g}"
-
-
-class Held(NamedTuple):
-    """Examples that did not choose the units, from a split, with the reference for them."""
-
-    batches: Mapping[str, Examples]
-    reference: Reference
-    split: str
 
 
 def trace_study(
@@ -84,7 +78,8 @@ def trace_study(
     """
     for name in subtasks:
         effects.of(name)
-    sources, held = _held_out(opened, effects, drawn_from, reference)
+    chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=reference)
+    stated_on = held_out(chosen_on)
     config = replace(config, folds=len(effects.values))
     found = {}
     for name in subtasks or effects.subtasks:
@@ -93,14 +88,17 @@ def trace_study(
             "subtask": name,
             "choice": choice.record(),
             "config": asdict(config),
-            "tokens": {part: batch.digest for part, batch in held.batches.items()},
-            "reference": held.reference.record(),
+            "tokens": dict(stated_on.folded.digests),
+            "reference": stated_on.held.record(),
+            "loss": stated_on.metric.record(),
+            "at": stated_on.at,
         }
         path = file_of(folder, name)
         there = _there(path, request)
         if there is None:
-            there = _trace(opened, effects, name, choice, config, held, sources, reference)
-            there.graph[g.MADE] |= {"split": held.split, "request": store.key(request)}
+            there = _trace(chosen_on, stated_on, effects.mean(name), choice, config, subtask=name)
+            there.graph[g.MODEL]["name"] = opened.name
+            there.graph[g.MADE] |= {"split": stated_on.split, "request": store.key(request)}
             g.save(there, path)
         g.save_graphml(there, path.with_suffix(".graphml"))
         found[name] = there
@@ -136,7 +134,7 @@ def trace_runs(
         trace_study(opened, effects, folder / f"run_{i}", choice, config, subtasks=names)
         for i, effects in enumerate(runs)
     ]
-    _, held = _held_out(opened, runs[0], None, None)
+    stated_on = held_out(redraw(opened, runs[0]))
     found = {}
     for name in names:
         agreed = consensus([run[name] for run in traced], share=share)
@@ -145,10 +143,7 @@ def trace_runs(
             raise ValueError(
                 f"no unit of {name} is in {share:g} of the runs; ask for less agreement, or larger circuits"
             )
-        curve = faithfulness(
-            opened.model, held.batches, [circuit], subtask=name, reference=held.reference, folds=len(runs[0].values),
-            draws=config.draws, seed=config.seed,
-        )  # fmt: skip
+        curve = faithfulness(stated_on, [circuit], subtask=name, draws=config.draws, seed=config.seed)
         agreed.graph[g.FAITHFULNESS] = curve.records()
         g.save(agreed, file_of(folder, name))
         g.save_graphml(agreed, file_of(folder, name).with_suffix(".graphml"))
@@ -202,22 +197,13 @@ def circuit_record(graph: nx.DiGraph, *, n: int = 10) -> Record:
         "chosen": graph.graph[g.CHOSEN],
         "size": size,
         "edges": graph.number_of_edges(),
-        "kinds": {kind: sum(graph.nodes[name][g.KIND] == kind for name in members) for kind in (g.NEURON, g.HEAD)},
+        "kinds": dict(Counter(graph.nodes[name][g.KIND] for name in members)),
+        "unit": graph.graph.get(g.UNIT, "nats"),
         "circuit": next((record for record in curve if record["size"] == size), None),
         "curve": curve,
         "strongest_units": strongest([(name, graph.nodes[name]) for name in members]),
         "strongest_edges": strongest([(f"{a} → {b}", graph.edges[a, b]) for a, b in graph.edges]),
     }
-
-
-def _held_out(
-    opened: Opened, effects: Effects, drawn_from: Mapping[str, Subtask] | None, reference: str | None
-) -> tuple[Mapping[str, Subtask], Held]:
-    sources, settings = recalled(opened, effects, subtasks=drawn_from, reference=reference)
-    split = "report" if settings.split == "selection" else "selection"
-    batches = draw(sources, replace(settings, split=split))
-    # With the settings of the study: a mean stays the one that units were chosen with.
-    return sources, Held(batches, reference_of(opened, sources, batches, effects.units, settings), split)
 
 
 def _there(path: Path, request: Record) -> nx.DiGraph | None:
@@ -233,39 +219,27 @@ def _there(path: Path, request: Record) -> nx.DiGraph | None:
 
 
 def _trace(
-    opened: Opened,
-    effects: Effects,
-    name: str,
+    chosen_on: Experiment,
+    stated_on: Experiment,
+    ranking: Float[np.ndarray, " unit"],
     choice: Choice,
     config: Tracing,
-    held: Held,
-    sources: Mapping[str, Subtask],
-    reference: str | None,
+    *,
+    subtask: str,
 ) -> nx.DiGraph:
-    ranking = effects.mean(name)
     size = choice.n if choice.n is not None else TOP
     if choice.share is not None:
-        chosen_on, its_reference = redraw(opened, effects, subtasks=sources, reference=reference)
-        size = enough(
-            opened.model, chosen_on, effects.units, ranking, choice.share, subtask=name, reference=its_reference
-        )
-    traced = trace_circuit(
-        opened.model,
-        held.batches,
-        Mask(effects.units, top(ranking, size)),
-        config,
-        subtask=name,
-        reference=held.reference,
-        chosen=str(choice),
-        ranking=ranking,
-        inputs=_inputs(opened.model, sources),
+        size = enough(chosen_on, ranking, choice.share, subtask=subtask)
+    circuit = Mask(stated_on.units, top(ranking, size))
+    return trace_circuit(
+        stated_on, circuit, config, subtask=subtask, chosen=str(choice), ranking=ranking, inputs=_inputs(stated_on)
     )
-    traced.graph[g.MODEL]["name"] = opened.name
-    return traced
 
 
-def _inputs(model: Any, sources: Mapping[str, Subtask]) -> tuple[str, ...] | None:
-    made: Record = dict(next(iter(sources.values())).made or {})
-    if not isinstance(model, MLP) or "sets" not in made:
+def _inputs(experiment: Experiment) -> tuple[str, ...] | None:
+    """Return the names of the bits, where the inputs are the bits of a parity task."""
+    first = next(iter(experiment.subtasks.values()))
+    made: Record = dict(getattr(first, "made", None) or {})
+    if experiment.face.chain is None or "sets" not in made:
         return None
     return input_names(made["n"], len(made["sets"]))

@@ -1,0 +1,77 @@
+"""Where a model runs, and in which numbers: the options that every command has which opens one."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+if TYPE_CHECKING:
+    import torch
+
+    from skilloc.models.language import Opened
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where models run."""
+
+    device: str = "cpu"
+    """where the model runs: cpu, cuda, cuda:1, mps, or auto for the best of these"""
+    dtype: Annotated[str, arg(metavar="DTYPE")] = "float32"
+    """numbers of the weights: float32, bfloat16, float16 or float64; effects are small, so measure in float32"""
+    device_map: Annotated[str | None, arg(metavar="MAP", help_behavior_hint="")] = None
+    """spread one model over several GPUs, such as auto or balanced; needs the accelerate package"""
+
+    def check(self) -> None:
+        """Refuse what is not there, before anything is read.
+
+        Raises:
+            ValueError: if there is no such device or type, or the two options contradict each other.
+        """
+        if self.dtype not in DTYPES:
+            raise ValueError(f'unknown `dtype` "{self.dtype}"; use {", ".join(DTYPES[:-1])} or {DTYPES[-1]}')
+        if self.device_map is not None and self.device != "cpu":
+            raise ValueError(
+                f'`device_map` is "{self.device_map}" and `device` "{self.device}"; a map says itself where everything '
+                "goes, so leave `device` out"
+            )
+        chosen = device_of(self.device)
+        if chosen.type == "mps" and self.dtype == "float64":
+            raise ValueError('`dtype` is "float64", which a device of type mps has not; use float32, or the cpu')
+
+    def open(self, name: str) -> "Opened":
+        """Open a model there.
+
+        Raises:
+            ValueError: as `check`, or as `open_model`.
+        """
+        import torch
+
+        from skilloc.models.language import open_model
+
+        self.check()
+        settings: dict[str, Any] = {"device": device_of(self.device)}
+        if self.device_map is not None:
+            settings = {"device_map": self.device_map}
+        return open_model(name, dtype=getattr(torch, self.dtype), **settings)
+
+
+def device_of(name: str) -> "torch.device":
+    """Return a device of this machine by name; `auto` is the first there is of cuda, mps and cpu.
+
+    Raises:
+        ValueError: if there is none of this name.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if name == "auto":
+        return torch.device(next(kind for kind, count in there.items() if count))
+    kind, colon, place = name.partition(":")
+    known = there.get(kind, 0)
+    if not known or (colon and not (place.isdecimal() and int(place) < known)):
+        names = [kind if count == 1 else f"{kind}:0 to {kind}:{count - 1}" for kind, count in there.items() if count]
+        raise ValueError(f'`device` is "{name}", which this machine does not have; use {" or ".join(names)}, or auto')
+    return torch.device(name)
