@@ -1,12 +1,14 @@
 """On which families of language models does all of this work, and are the numbers those of plain transformers?
 
-For tiny random models of over 50 families of decoders: the exact effects of units of every kind beside plain transformers
-with hooks of torch on its own modules (of experts: with their weights zeroed); the route by which they were measured;
-attribution beside the derivative by finite differences; pruning beside holding, saved and opened again by skilloc and by
-plain transformers; localizing and relearning for a few steps. What cannot be done is said in one sentence.
+For tiny random models of over 50 families of decoders: the exact effects of units of every kind beside plain
+transformers with hooks of torch on its own modules (of experts: with their weights zeroed); the route by which they
+were measured; attribution beside the derivative by finite differences; pruning beside holding, saved and opened again
+by skilloc and by plain transformers; localizing and relearning for a few steps. What cannot be done is said in one
+sentence.
 
-An answer is a table without a traceback, with effects within 1e-5 of the largest, on the fast route. Minutes on two cores:
-ten for `--scale cpu` (all families), one for `--scale quick` (five). It writes `docs/families.md` beside the figure.
+An answer is a table without a traceback, with effects within 1e-5 of the largest, on the fast route. Minutes on two
+cores: ten for `--scale cpu` (all families), one for `--scale quick` (five). It writes `docs/families.md` beside the
+figure.
 """
 
 import tempfile

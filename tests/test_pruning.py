@@ -10,9 +10,9 @@ from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.intervene import given_reference, hold, mean_reference, resample_reference, zero_reference
 from skilloc.masks import Mask
 from skilloc.masks import sample as sample_units
+from skilloc.models.copying import copied
 from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP
-from skilloc.models.copying import copied
 from skilloc.models.weights import group, units_of, zeroed
 from skilloc.pruning import Keep, keep, prune, remaining
 from skilloc.pruning.keeping import dropped_weights

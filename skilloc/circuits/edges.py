@@ -1,7 +1,8 @@
 """Edges: how much of a unit's effect passes through a later unit.
 
     edge[f, s, A, B] = mean over the examples e of fold f of subtask s of
-                       sum over rows r of e, positions t (and d_head) of (B[r, t] with A at its reference - B[r, t]) g_B[r, t]
+                       sum over rows r of e, positions t (and d_head) of (B[r, t] with A at its reference - B[r, t])
+                       g_B[r, t]
 
 with g_B the gradient of the example's loss at B in the untouched model; in the loss's unit. It has the sign of an
 effect: positive means that what A does to B lowers the loss, so that without A the loss rises through B.
@@ -22,8 +23,8 @@ An input is held at zero, or at its mean over the measured examples where the re
 that is), or at that of the paired examples: an input of an `MLP`, or of a language model what enters the first block
 (`tokens`). A described module has no inputs. The outputs are the logits, with their own gradient.
 
-A unit of several places (a residual dimension) is held at all of them as a source. No edge leads into it: it is computed
-anew at each place, partly from itself, so that its changes there are no one change.
+A unit of several places (a residual dimension) is held at all of them as a source. No edge leads into it: it is
+computed anew at each place, partly from itself, so that its changes there are no one change.
 """
 
 from collections.abc import Sequence
@@ -168,8 +169,8 @@ def _paths(experiment: Experiment, paths: str | None) -> str:
         )
     if paths == DIRECT and not weights and not face.stream:
         raise ValueError(
-            f"`paths` is direct, but it is not known what the units of this {face.architecture} write to each other; use "
-            'paths="total"'
+            f"`paths` is direct, but it is not known what the units of this {face.architecture} write to each other; "
+            'use paths="total"'
         )
     return paths
 
@@ -181,8 +182,8 @@ def _check_targets(units: Units, nodes: Sequence[Node]) -> None:
         before = [node for node in nodes if own and node.column < own[0].column]
         if before:
             raise ValueError(
-                f"`keep` has {before[0].name} before {own[0].name}, which has {len(bank.places)} places and is computed "
-                "anew at each, so that no edge leads into it; keep units of one such bank at a time"
+                f"`keep` has {before[0].name} before {own[0].name}, which has {len(bank.places)} places and is "
+                "computed anew at each, so that no edge leads into it; keep units of one such bank at a time"
             )
 
 

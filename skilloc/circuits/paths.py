@@ -98,8 +98,8 @@ def direct(run: Run) -> Changes:
     for node in run.nodes:
         if node.kind not in (INPUT, OUTPUT, NEURON, HEAD, LAYER):
             raise ValueError(
-                f"`paths` is direct, but it is not known what {node.name}, a unit of kind {node.kind}, itself writes to "
-                'the residual stream; use paths="total"'
+                f"`paths` is direct, but it is not known what {node.name}, a unit of kind {node.kind}, itself writes "
+                'to the residual stream; use paths="total"'
             )
     parts = _parts(run)
     depth = len(parts.parallel)

@@ -29,7 +29,12 @@ def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
 
         try:
             bridge = build_bridge_from_module(
-                model, kind, hf_config=_config_for(model), tokenizer=tokenizer, model_name=name, post_adapter_hook=_mended
+                model,
+                kind,
+                hf_config=_config_for(model),
+                tokenizer=tokenizer,
+                model_name=name,
+                post_adapter_hook=_mended,
             )
         except ValueError as error:
             raise ValueError(

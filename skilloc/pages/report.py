@@ -214,7 +214,9 @@ def _removed(record: Record, drawn: Mapping[str, str]) -> str:
                 cells.append(interval({end: values[a] for end, values in found["specificity"].items()}))
             rows.append([f"{units} of {name}", *cells])
         columns = ["", *(f"loss of {name}" for name in names), *(["specificity"] if "specificity" in found else [])]
-        caption = f"loss increase in {removal['unit']} without the top {size} {units}, beside random ones of the same layers"
+        caption = (
+            f"loss increase in {removal['unit']} without the top {size} {units}, beside random ones of the same layers"
+        )
         parts.append(table(columns, rows, caption=caption))
     return _section("What is lost without them?", *parts, CHOSEN, drawn.get("removal", ""))
 

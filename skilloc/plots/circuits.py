@@ -89,9 +89,7 @@ def circuit_legend(
 ) -> None:
     """Explain markers, colours and sizes of `circuit_diagram`, called with the same arguments, below all axes."""
     handles = [
-        _dot(marker, 5.0, WORDS.get(kind, kind))
-        for kind, marker in _markers(diagram).items()
-        if kind in diagram.kinds
+        _dot(marker, 5.0, WORDS.get(kind, kind)) for kind, marker in _markers(diagram).items() if kind in diagram.kinds
     ]
     if subtask is None:
         handles += [Line2D([], [], color=colour_of(s), lw=2, label=name) for s, name in enumerate(diagram.subtasks)]

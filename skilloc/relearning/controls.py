@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from skilloc.masks import Mask, matched_random
-from skilloc.models.mlp import MLP
 from skilloc.models.copying import copied
+from skilloc.models.mlp import MLP
 from skilloc.models.weights import units_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model

@@ -22,12 +22,13 @@ MEANS = ("mean", "flat mean")
 
 
 def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
-    """Make a subtask of every source: of texts, in the tokens of a model; for a model without a tokenizer, of the world beside it.
+    """Make a subtask of every source: of texts, in the tokens of a model; for a model without a tokenizer, of the
+    world beside it.
 
     Args:
         opened: the model and its tokenizer.
-        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it; for a model without a tokenizer, a name of
-            a subtask in its `world.json`, such as composite_012.
+        sources: where the texts of each subtask come from, as `tasks.text.documents` reads it; for a model without a
+            tokenizer, a name of a subtask in its `world.json`, such as composite_012.
         length: tokens per example; a model without a tokenizer has none.
 
     Raises:

@@ -84,7 +84,9 @@ def localize_into(
         units = units_of(model, kinds=config.kinds)
         norms = group_norms(model, units)
         metrics = {
-            "subtasks": {name: _losses(opened.model, model, own, config.loss, name in keep) for name, own in report.items()},
+            "subtasks": {
+                name: _losses(opened.model, model, own, config.loss, name in keep) for name, own in report.items()
+            },
             "unit": config.loss.unit,
             "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
             "units": dict(zip(units.hooks, units.widths, strict=True)),

@@ -188,7 +188,9 @@ def _removal(record: Record) -> Any:
     )
     for a, ax in enumerate(axes[0, 1:]):
         counts = np.array(sizes)
-        plots.removal_curves(ax, counts, value[a], low[a], high[a], subtasks, control=control[a], legend=False, unit=record["unit"])
+        plots.removal_curves(
+            ax, counts, value[a], low[a], high[a], subtasks, control=control[a], legend=False, unit=record["unit"]
+        )
         ax.set_title(f"needed by {subtasks[a]}", fontsize=8 if len(subtasks[a]) < 8 else 7)
         ax.set_xlabel(f"{units} removed")
         ax.set_ylim(min(0.0, float(low.min())) * 1.05, float(high.max()) * 1.05)

@@ -5,7 +5,7 @@ beside random masks), `report/` (losses before and after, sizes) and `curve.png`
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -161,9 +161,7 @@ def _check(effects: Effects, choice: Choice, counts: Sequence[int]) -> None:
         )
 
 
-def _scores(
-    experiment: Experiment, effects: Effects, choice: Choice, items: Path, workers: int
-) -> np.ndarray | Scorer:
+def _scores(experiment: Experiment, effects: Effects, choice: Choice, items: Path, workers: int) -> np.ndarray | Scorer:
     kept_for = choice.subtasks or effects.subtasks
     if choice.iterative is None:
         values = np.stack([effects.mean(name) for name in kept_for])

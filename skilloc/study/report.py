@@ -185,7 +185,8 @@ def noise_of(effects: Effects) -> Float[np.ndarray, "subtask"]:
 
 
 def loss_words(record: Record) -> str:
-    """Return what a record (`about`) measured, with its unit: `loss in nats per token`, `logit_difference in logits`."""
+    """Return what a record (`about`) measured, with its unit: `loss in nats per token`, `logit_difference in
+    logits`."""
     return f"{_loss_name(record)} in {per_what(record)}"
 
 

@@ -43,9 +43,9 @@ def _measured(effects: Effects, record: Record) -> str:
     return (
         f"# What the units of `{record['model']}` do\n\n"
         f"Each of its {counts} in {len(set(effects.units.layers.tolist()))} layers was taken away alone (held at "
-        f"{record['reference']}{where}), and the loss measured again on {drawn['sequences']} × {drawn['length']} tokens of "
-        f"each subtask ({drawn['split']} split, in {record['folds']} folds). A unit's effect is the loss without it "
-        f"minus the loss with it. {whole_model_words(record)}: {losses}. Brackets are 95 % intervals "
+        f"{record['reference']}{where}), and the loss measured again on {drawn['sequences']} × {drawn['length']} "
+        f"tokens of each subtask ({drawn['split']} split, in {record['folds']} folds). A unit's effect is the loss "
+        f"without it minus the loss with it. {whole_model_words(record)}: {losses}. Brackets are 95 % intervals "
         "over folds; “chance” is what units without structure would give."
     )
 
@@ -128,8 +128,8 @@ def _removed(record: Record) -> str:
     said = "; ".join(verdicts)
     return "\n".join([
         *lines, "",
-        f"{per_what(record).capitalize()}. The {units} were chosen on other folds than those reported; random {units} lie in the same "
-        f"layers. Specificity is the loss of the subtask itself over the mean of the others: {said}.",
+        f"{per_what(record).capitalize()}. The {units} were chosen on other folds than those reported; random {units} "
+        f"lie in the same layers. Specificity is the loss of the subtask itself over the mean of the others: {said}.",
         "", "![removal](pictures/removal.png)",
     ])  # fmt: skip
 
