@@ -175,7 +175,9 @@ def test_held_is_cut_and_the_plain_module_inside_is_too(dense, inputs):
     assert residual_bank(dense).width == D
 
 
-def test_cutting_twice_is_cutting_once_and_cutting_nothing_is_a_copy(dense, inputs):
+@pytest.mark.parametrize("name", ["llama tied", "gpt2", "gemma3", "neox", "olmo2", "bloom"])
+def test_cutting_twice_is_cutting_once_and_cutting_nothing_is_a_copy(name, inputs):
+    dense = family(name)
     twice = cut_residual(cut_residual(dense, np.arange(3, D)), np.arange(5, D - 3))
     torch.testing.assert_close(
         logits(twice, inputs), logits(cut_residual(dense, np.arange(8, D)), inputs), atol=1e-5, rtol=0
