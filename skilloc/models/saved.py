@@ -23,6 +23,7 @@ from torch import Tensor
 from skilloc.models.checkpoints import Checkpoint, quiet
 from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.plain import fused_of, plain, unfuse
+from skilloc.models.residual_saved import apply_residual_record, residual_config, residual_record
 from skilloc.models.weights import banks_of, place_of
 from skilloc.units import HEAD, NEURON, Bank
 
@@ -104,6 +105,8 @@ def open_widths(
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").eval()
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             wide = bridge(Checkpoint(model, tokenizer))
+            if "residual" in widths:
+                wide = apply_residual_record(wide, widths["residual"])
         smaller = narrowed(wide, {hook: _places(wide, hook, *sizes) for hook, sizes in widths["widths"].items()})
         _load(smaller, weights)
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
@@ -146,9 +149,14 @@ def _config(model: Any, module: Any, weights: Mapping[str, Tensor]) -> dict[str,
     plain_config = module.config
     plain_config.architectures = architectures
     for candidate in (plain_config, _uniform(model, plain_config, sizes)):
+        if candidate is None:
+            continue
+        candidate = residual_config(model, module, candidate)
         if candidate is not None and _fits(candidate, weights):
             return _written(candidate)
-    return {**_written(plain_config), KEY: {"format": 1, "widths": {hook: list(size) for hook, size in sizes.items()}}}
+    record = {"format": 1, "widths": {hook: list(size) for hook, size in sizes.items()}}
+    stream = residual_record(model)
+    return {**_written(plain_config), KEY: record if stream is None else {**record, "residual": stream}}
 
 
 def _written(config: Any) -> dict[str, Any]:
