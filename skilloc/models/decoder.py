@@ -15,9 +15,10 @@ from torch import Tensor
 from skilloc.models.copying import copied
 from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
 from skilloc.models.face import Edit, Face, Weights
+from skilloc.models.fresh import fresh
 from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.points import attached_to
-from skilloc.models.saved import save_decoder
+from skilloc.models.saved import check_savable, save_decoder
 from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped
 from skilloc.tasks import MASK, TOKENS, Examples, Inputs
 from skilloc.units import HEAD, LAYER, Bank
@@ -65,8 +66,9 @@ def decoder_face(model: Any) -> Face:
         keys=lambda hook: key_groups(model, hook),
         cut=lambda left: narrowed(model, left),
         absorb=absorb,
-        save=lambda folder, tokenizer: save_decoder(model, folder, tokenizer=tokenizer),
-        fresh=lambda seed: _fresh(model, seed),
+        save=lambda folder, tokenizer, shape: save_decoder(model, folder, tokenizer=tokenizer, shape=shape),
+        savable=lambda: check_savable(model),
+        fresh=lambda seed: fresh(model, seed=seed),
     )
 
 
@@ -147,20 +149,3 @@ def _check(model: Any, examples: Examples) -> None:
         raise ValueError(
             f"the batch holds token {highest} but `model` has {vocabulary} tokens; use the tokenizer of this model"
         )
-
-
-@torch.no_grad()
-def _fresh(model: Any, seed: int) -> Any:
-    """Return a copy with new initial values: matrices are normal with the standard deviation that the configuration
-    names (`initializer_range`; 0.02 if it names none), gains of norms are 1, and biases 0."""
-    fresh = copied(model).eval()
-    config = getattr(getattr(model, "original_model", model), "config", None)
-    spread = float(getattr(config, "initializer_range", 0) or 0)
-    spread = spread if spread > 0 else 0.02
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in fresh.named_parameters():
-        if parameter.ndim > 1:
-            parameter.copy_(torch.empty(parameter.shape).normal_(0, spread, generator=generator))
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    return fresh

@@ -69,7 +69,8 @@ class Face:
         keys: how many keys the heads of a bank share out among them; None where units share nothing.
         cut: gives the smaller model without some units.
         absorb: adds a vector to what follows a bank, in the smaller model: model, bank, vector, units that stay.
-        save: writes the model to a new folder: folder, tokenizer.
+        save: writes the model to a new folder: folder, tokenizer, shape.
+        savable: refuses a model that could not be opened again, in words.
         fresh: gives a network of the same shape with fresh initial values, from a seed.
     """
 
@@ -91,5 +92,6 @@ class Face:
     keys: Callable[[str], int] | None = None
     cut: Callable[[Left], nn.Module] | None = None
     absorb: Callable[[nn.Module, str, Tensor, Left], None] | None = None
-    save: Callable[[Path, Any], None] | None = None
+    save: Callable[[Path, Any, Any], None] | None = None
+    savable: Callable[[], None] | None = None
     fresh: Callable[[int], nn.Module] | None = None
