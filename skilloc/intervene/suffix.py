@@ -216,6 +216,8 @@ def _before(function: Edit) -> Any:
 
 def _after(function: Edit) -> Any:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        return (function(output[0]), *output[1:]) if isinstance(output, tuple) else function(output)
+        if isinstance(output, tuple | list):
+            return type(output)((function(output[0]), *output[1:]))
+        return function(output)
 
     return hook

@@ -9,22 +9,15 @@ from torch import nn
 from skilloc.models.plain import forget_passes
 
 
-def copied(model: Any, *, sharing: bool = False) -> Any:
+def copied(model: Any) -> Any:
     """Return a copy of a bridge that runs on modules of its own.
 
     A plain `copy.deepcopy` of a bridge fails after a backward pass, because some attentions remember the pattern of
     their last pass, graph and all; after any pass, it has hooks that write into the first model's blocks; and where
     transformer-lens has given modules a function as `forward` (Falcon), it runs on the first model's weights.
-
-    Args:
-        model: a `TransformerBridge`, or any module.
-        sharing: the copy has the very parameters and buffers of the first, and must not change them in place.
     """
     copies: dict[int, Any] = {}
     forget_passes(model, copies)
-    if sharing:
-        for tensor in (*model.parameters(), *model.buffers(), *_inner_tensors(model)):
-            copies[id(tensor)] = tensor
     made = copy.deepcopy(model, copies)
     for block in made._modules.get("blocks", ()):
         if hasattr(block, "_teardown_capture_hooks"):
@@ -36,28 +29,18 @@ def copied(model: Any, *, sharing: bool = False) -> Any:
     return made
 
 
-def _inner_tensors(model: Any) -> list[Any]:
-    inner = getattr(model, "original_model", None)
-    return [] if inner is None else [*inner.parameters(), *inner.buffers()]
-
-
 def _rebound(function: FunctionType, copies: dict[int, Any]) -> FunctionType:
     """Return a function on the copies of the modules that it has inside; `deepcopy` leaves functions as they are."""
-    cells = [_copy_of(cell.cell_contents, copies) for cell in function.__closure__ or ()]
-    defaults = tuple(_copy_of(value, copies) for value in function.__defaults__ or ())
-    unchanged = zip((*cells, *defaults), (*_contents(function), *(function.__defaults__ or ())), strict=True)
-    if all(new is old for new, old in unchanged):
+    inside = [cell.cell_contents for cell in function.__closure__ or ()]
+    defaults = list(function.__defaults__ or ())
+    found = [_copy_of(value, copies) for value in inside], [_copy_of(value, copies) for value in defaults]
+    if all(new is old for new, old in zip(found[0] + found[1], inside + defaults, strict=True)):
         return function
-    made = FunctionType(
-        function.__code__, function.__globals__, function.__name__, defaults or None, tuple(map(CellType, cells))
-    )
+    cells = tuple(CellType(value) for value in found[0])
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, tuple(found[1]) or None, cells)
     made.__kwdefaults__ = function.__kwdefaults__
     made.__dict__.update(function.__dict__)
     return made
-
-
-def _contents(function: FunctionType) -> list[Any]:
-    return [cell.cell_contents for cell in function.__closure__ or ()]
 
 
 def _copy_of(value: Any, copies: dict[int, Any]) -> Any:

@@ -9,18 +9,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from skilloc.models.copying import copied
 from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
-from skilloc.models.face import Edit, Face, Weights
+from skilloc.models.face import Edit, Face, Left, Weights
+from skilloc.models.fresh import fresh
 from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.points import attached_to
-from skilloc.models.saved import save_decoder
+from skilloc.models.residual import residual_bank, residual_group
+from skilloc.models.residual_cut import cut_residual
+from skilloc.models.saved import check_savable, save_decoder
 from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped
 from skilloc.tasks import MASK, TOKENS, Examples, Inputs
-from skilloc.units import HEAD, LAYER, Bank
+from skilloc.units import HEAD, LAYER, RESIDUAL, Bank
 
 STREAM = "blocks.0.hook_resid_pre"
 """Where the tokens enter: the residual stream before the first block."""
@@ -31,6 +33,8 @@ def decoder_face(model: Any) -> Face:
     vocabulary = getattr(model.cfg, "d_vocab", None)
 
     def weights_of(hook: str) -> Weights:
+        if hook == RESIDUAL:
+            return residual_group(model)[0]
         expert = next((bank for bank in expert_banks(model) if bank.name == hook), None)
         if expert is not None:
             return expert_weights(model, expert.layer)
@@ -50,7 +54,7 @@ def decoder_face(model: Any) -> Face:
     return Face(
         module=model,
         architecture=architecture(model),
-        banks=lambda: (*_in_order(model), *_layers(model)),
+        banks=lambda: (*_in_order(model), *_stream(model), *_layers(model)),
         depth=len(model.blocks),
         widest=int(vocabulary or 1),
         run=lambda inputs: logits_of(model(tokens_of(inputs), **arguments(model, inputs))),
@@ -63,16 +67,32 @@ def decoder_face(model: Any) -> Face:
         entry=STREAM,
         stream=True,
         keys=lambda hook: key_groups(model, hook),
-        cut=lambda left: narrowed(model, left),
+        zeros=lambda hook: residual_group(model)[1] if hook == RESIDUAL else {},
+        cut=lambda left: _cut(model, left),
         absorb=absorb,
-        save=lambda folder, tokenizer: save_decoder(model, folder, tokenizer=tokenizer),
-        fresh=lambda seed: _fresh(model, seed),
+        save=lambda folder, tokenizer, shape: save_decoder(model, folder, tokenizer=tokenizer, shape=shape),
+        savable=lambda: check_savable(model),
+        fresh=lambda seed: fresh(model, seed=seed),
     )
 
 
 def _in_order(model: Any) -> tuple[Bank, ...]:
     """Return heads, neurons and experts, layer by layer."""
     return tuple(sorted((*banks_of(model), *expert_banks(model)), key=lambda bank: bank.layer))
+
+
+def _stream(model: Any) -> tuple[Bank, ...]:
+    """Return the residual dimensions, where it is known how they lie in all weights."""
+    try:
+        return (residual_bank(model),)
+    except ValueError:
+        return ()
+
+
+def _cut(model: Any, left: Left) -> Any:
+    """Return the smaller model without some neurons and heads, or without some coordinates of its stream."""
+    smaller = narrowed(model, {hook: places for hook, places in left.items() if hook != RESIDUAL})
+    return cut_residual(smaller, left[RESIDUAL]) if RESIDUAL in left else smaller
 
 
 @contextmanager
@@ -147,20 +167,3 @@ def _check(model: Any, examples: Examples) -> None:
         raise ValueError(
             f"the batch holds token {highest} but `model` has {vocabulary} tokens; use the tokenizer of this model"
         )
-
-
-@torch.no_grad()
-def _fresh(model: Any, seed: int) -> Any:
-    """Return a copy with new initial values: matrices are normal with the standard deviation that the configuration
-    names (`initializer_range`; 0.02 if it names none), gains of norms are 1, and biases 0."""
-    fresh = copied(model).eval()
-    config = getattr(getattr(model, "original_model", model), "config", None)
-    spread = float(getattr(config, "initializer_range", 0) or 0)
-    spread = spread if spread > 0 else 0.02
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in fresh.named_parameters():
-        if parameter.ndim > 1:
-            parameter.copy_(torch.empty(parameter.shape).normal_(0, spread, generator=generator))
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    return fresh

@@ -60,6 +60,7 @@ class Face:
         check: refuses examples that the model cannot take.
         write: weights through which the units of a bank write, `d_in d_out`; raises where there are none.
         group: all weights of the units of a bank; raises where they cannot be told apart.
+        zeros: which of a bank's weights are off at another value than 0, by name: the gain 1 + weight at -1.
         copy: gives a copy with weights of its own.
         ends: names of the inputs and of the outputs, for diagrams; an output stands for one class, or for all.
         entry: the hook where what the inputs become enters, where inputs are not held one by one.
@@ -69,7 +70,8 @@ class Face:
         keys: how many keys the heads of a bank share out among them; None where units share nothing.
         cut: gives the smaller model without some units.
         absorb: adds a vector to what follows a bank, in the smaller model: model, bank, vector, units that stay.
-        save: writes the model to a new folder: folder, tokenizer.
+        save: writes the model to a new folder: folder, tokenizer, shape.
+        savable: refuses a model that could not be opened again, in words.
         fresh: gives a network of the same shape with fresh initial values, from a seed.
     """
 
@@ -84,6 +86,7 @@ class Face:
     write: Callable[[str], Float[Tensor, "d_in d_out"]]
     group: Callable[[str], Weights]
     copy: Callable[[], nn.Module]
+    zeros: Callable[[str], Mapping[str, float]] = lambda _: {}
     ends: tuple[tuple[str, ...], tuple[str, ...]] = ((), ("outputs",))
     entry: str | None = None
     chain: Chain | None = None
@@ -91,5 +94,6 @@ class Face:
     keys: Callable[[str], int] | None = None
     cut: Callable[[Left], nn.Module] | None = None
     absorb: Callable[[nn.Module, str, Tensor, Left], None] | None = None
-    save: Callable[[Path, Any], None] | None = None
+    save: Callable[[Path, Any, Any], None] | None = None
+    savable: Callable[[], None] | None = None
     fresh: Callable[[int], nn.Module] | None = None

@@ -12,6 +12,7 @@ from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
 from skilloc.models.mlp import MLP, mlp_face
+from skilloc.models.saved import Shape
 from skilloc.units import ALONE, KINDS, Units
 
 
@@ -99,7 +100,7 @@ def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[
     Raises:
         ValueError: if the bank has no such weights, or has no unit at `index`.
     """
-    views = group(model, hook)
+    views, zeros = group(model, hook), face_of(model).zeros(hook)
     positions = [index] if isinstance(index, int) else list(index)
     width = len(next(iter(views.values())))
     for position in positions:
@@ -107,8 +108,8 @@ def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[
             raise ValueError(f"`index` is {position}, but {hook} has {width} units; count from 0")
     with torch.no_grad():
         saved = {name: view[positions].clone() for name, view in views.items()}
-        for view in views.values():
-            view[positions] = 0
+        for name, view in views.items():
+            view[positions] = zeros.get(name, 0.0)
     try:
         yield
     finally:
@@ -117,21 +118,24 @@ def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[
                 view[positions] = saved[name]
 
 
-def save_model(model: nn.Module, folder: Path | str, *, tokenizer: Any = None) -> None:
+def save_model(model: nn.Module, folder: Path | str, *, tokenizer: Any = None, shape: Shape = "as it is") -> None:
     """Write a model as a folder that `open_model` opens, whole or not at all.
 
     Args:
         model: an `MLP`, or a bridge around a model of transformers, pruned or not.
         folder: a new folder.
         tokenizer: the model's tokenizer; a language model without one cannot be opened again.
+        shape: of a pruned language model: "as it is"; or with units of zeros, so that plain transformers opens it
+            too, with equal logits: "rectangular", all layers as wide as the widest one, or "padded", the shape that it
+            was made with.
 
     Raises:
         FileExistsError: if the folder is there already.
-        ValueError: if the model is neither, or a language model comes without its tokenizer.
+        ValueError: if the model is neither, has no such shape, or a language model comes without its tokenizer.
     """
     face = face_of(model)
     if face.save is None:
         raise ValueError(
             f"`model` is a {face.architecture}, which has no file format of its own; save its state_dict with torch"
         )
-    face.save(Path(folder), tokenizer)
+    face.save(Path(folder), tokenizer, shape)

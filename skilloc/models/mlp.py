@@ -176,7 +176,8 @@ def mlp_face(model: MLP) -> Face:
         chain=Chain(linears, hooks, model.activation, cfg.activation),
         cut=lambda left: _cut(model, left),
         absorb=absorb,
-        save=lambda folder, _: save_mlp(model, folder),
+        save=lambda folder, _, shape: _save(model, folder, shape),
+        savable=lambda: None,
         fresh=lambda seed: MLP(
             cfg.d_in, cfg.d_out, cfg.widths, len(cfg.widths) + 1, activation=cfg.activation, seed=seed
         ).to(model.out.weight),
@@ -222,6 +223,12 @@ def _cut(model: MLP, left: Left) -> MLP:
             new.weight.copy_(weight if columns is None else weight[:, columns.to(weight.device)])
             new.bias.copy_(bias)
     return smaller
+
+
+def _save(model: MLP, folder: Path, shape: str) -> None:
+    if shape != "as it is":
+        raise ValueError(f'`shape` is "{shape}", but the file of an MLP says all its widths; use "as it is"')
+    save_mlp(model, folder)
 
 
 def save_mlp(model: MLP, folder: Path | str) -> None:

@@ -4,8 +4,10 @@ A copy is cut, never the model itself: the projections that run, and the fused m
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +47,23 @@ def narrowed(model: Any, left: Left) -> Any:
         else:
             _cut_heads(smaller, hook, torch.from_numpy(places))
     return smaller
+
+
+def places(model: Any, widths: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return units whose number, and number per key, are those of a smaller model: the first of each key.
+
+    Args:
+        model: a bridge with at least as many.
+        widths: per hook, the number of units and of keys.
+    """
+    found = {}
+    for hook, (width, keys) in widths.items():
+        found[hook] = np.arange(width)
+        if place_of(model, hook)[1] != NEURON:
+            heads = next(bank.width for bank in banks_of(model) if bank.name == hook)
+            each = heads // key_groups(model, hook)
+            found[hook] = (np.arange(keys)[:, None] * each + np.arange(width // keys)).ravel()
+    return found
 
 
 def key_groups(model: Any, hook: str) -> int:

@@ -20,7 +20,9 @@ def component_at(model: Any, hook: str) -> tuple[nn.Module, str]:
     for module in model.modules() if point is not None else ():
         for side in ("in", "out"):
             if getattr(module, f"hook_{side}", None) is point:
-                return module, side
+                # An MLP that is no module of its own (OPT) begins and ends where its projections do.
+                ends = module._modules.get(side) if getattr(module, "name", "") is None else None
+                return ends or module, side
     raise LookupError(f"{hook} is not where a module of the wrapped model begins or ends")
 
 

@@ -1,9 +1,8 @@
 """Save a language model from its bridge, and open one whose layers have different widths.
 
-The folder is that of transformers: config.json, model.safetensors, the tokenizer. Where all layers are equally wide,
-config.json says how wide, and plain `from_pretrained` opens it. Where they are not, transformers has no class for it:
-config.json keeps the sizes that the model was made with, and its entry "skilloc" the widths of every layer. Plain
-`from_pretrained` then refuses, since the weights have other shapes, and `open_model` opens it.
+The folder is that of transformers: config.json, model.safetensors, the tokenizer. What plain `from_pretrained` cannot
+open (see `encoded`) has an entry "skilloc" in its config.json, with the widths of the hooks that were cut, and is
+opened by `open_model`. Plain `from_pretrained` refuses it: the weights have other shapes, or lie in another file.
 """
 
 import json
@@ -12,63 +11,89 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from skilloc.models.checkpoints import Checkpoint, quiet
-from skilloc.models.narrow import key_groups, narrowed
+from skilloc.models.encoded import Encoded, difference, encode, tolerance
+from skilloc.models.exported import exported
+from skilloc.models.narrow import narrowed, places
 from skilloc.models.plain import fused_of, plain, unfuse
-from skilloc.models.residual_saved import apply_residual_record, residual_config, residual_record
-from skilloc.models.weights import banks_of, place_of
-from skilloc.units import HEAD, NEURON, Bank
+from skilloc.models.residual_saved import apply_residual_record
+from skilloc.models.weights import architecture, unwrapped
 
 CONFIG, WEIGHTS, KEY = "config.json", "model.safetensors", "skilloc"
 
-_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
-_HEADS = ("num_attention_heads", "n_head")
+OWN_WEIGHTS = "skilloc.safetensors"
+"""Where weights lie that a plain model has no place for: plain `from_pretrained` would leave them out in silence."""
+
+Shape = Literal["as it is", "rectangular", "padded"]
+"""How a pruned model is saved: with the widths that it has; with zeros, so that all layers are as wide as the widest
+one; with zeros, so that it has the shape that it was made with."""
 
 
-def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None) -> None:
-    """Write a model as a folder that `open_model` opens, whole or not at all.
+def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape: Shape = "as it is") -> None:
+    """Write a language model as a folder that `open_model` opens, whole or not at all.
 
     Args:
-        model: an `MLP`, or a bridge around a model of transformers, pruned or not.
+        model: a bridge around a model of transformers, pruned or not; it is left as it was.
         folder: a new folder.
-        tokenizer: the model's tokenizer; a language model without one cannot be opened again.
+        tokenizer: the model's tokenizer; without one, the model cannot be opened again.
+        shape: "as it is", which plain transformers opens where the configuration has words for the widths; or
+            "rectangular" or "padded", which it opens always: that logits are equal is seen before anything is written.
 
     Raises:
         FileExistsError: if the folder is there already.
-        ValueError: if the model is neither, or a language model comes without its tokenizer.
+        ValueError: if the model is none of transformers, comes without its tokenizer, or has no such shape.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
-    if not hasattr(getattr(model, "original_model", None), "save_pretrained"):
-        raise ValueError(
-            f"`model` is a {type(getattr(model, 'original_model', model)).__name__}, which transformers cannot save; "
-            "save a model that open_model opened, or an MLP"
-        )
+    if shape not in get_args(Shape):
+        raise ValueError(f'unknown `shape` "{shape}"; use one of {", ".join(get_args(Shape))}')
+    encoded = encode(model) if shape == "as it is" else exported(model, rectangular=shape == "rectangular")
     if tokenizer is None:
         raise ValueError("`tokenizer` is None; pass the tokenizer that open_model returned with the model")
-    module = plain(model)
-    weights = _weights(module)
-    config = _config(model, module, weights)
+    config = _written(encoded)
     aside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.aside"
     try:
         aside.mkdir(parents=True)
         tokenizer.save_pretrained(aside)
-        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
-        if getattr(module, "generation_config", None) is not None:
-            module.generation_config.save_pretrained(aside)
+        save_file(encoded.weights, aside / (OWN_WEIGHTS if encoded.biases else WEIGHTS), metadata={"format": "pt"})
+        if getattr(model.original_model, "generation_config", None) is not None:
+            model.original_model.generation_config.save_pretrained(aside)
         (aside / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         os.rename(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _written(encoded: Encoded) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(encoded.config.to_json_string(use_diff=False))
+    found.pop("_name_or_path", None)
+    if encoded.stock:
+        return found
+    widths = {hook: list(size) for hook, size in encoded.cut.items()}
+    stream = {} if encoded.stream is None else {"residual": dict(encoded.stream)}
+    return {**found, KEY: {"format": 1, "widths": widths, "biases": list(encoded.biases), **stream}}
+
+
+def check_savable(model: Any) -> None:
+    """Refuse a model that could not be opened again; to be asked before a long work whose result is to be saved.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    encoded = encode(model)
+    if encoded.stock and not (off := difference(model, encoded)) <= tolerance(model):
+        raise ValueError(
+            f"`model` is a {architecture(model)}, of which plain transformers computes something else from the same "
+            f"weights (logits differ by {off:.1g} of the largest), so that it cannot be saved"
+        )
 
 
 def saved_widths(folder: Path) -> dict[str, Any] | None:
@@ -98,16 +123,21 @@ def open_widths(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(folder / (OWN_WEIGHTS if widths.get("biases") else WEIGHTS))
+        read: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         with quiet(), torch.random.fork_rng(devices=[]):  # initial weights take random numbers, and are overwritten
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, **read)
             delattr(config, KEY)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager").eval()
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+            ).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder, **read)
             wide = bridge(Checkpoint(model, tokenizer))
             if "residual" in widths:
                 wide = apply_residual_record(wide, widths["residual"])
-        smaller = narrowed(wide, {hook: _places(wide, hook, *sizes) for hook, sizes in widths["widths"].items()})
+        smaller = narrowed(wide, places(wide, widths["widths"]))
+        for name in widths.get("biases", ()):
+            _add_bias(smaller, name, weights[name])
         _load(smaller, weights)
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         first = str(error).strip().partition("\n")[0][:160]
@@ -121,88 +151,13 @@ def open_widths(
     return smaller, tokenizer
 
 
-def _weights(module: Any) -> dict[str, Tensor]:
-    """Return the weights to save: each memory once, and no bias that the bridge gave to the unembedding in vain."""
-    found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    own = set(_stock(module.config))
-    for name, value in module.state_dict().items():
-        if value.data_ptr() in seen or (name not in own and not bool(value.any())):
-            continue
-        seen.add(value.data_ptr())
-        found[name] = value.detach().cpu().contiguous()
-    return found
-
-
-def _stock(config: Any) -> dict[str, torch.Size]:
-    """Return the shapes that transformers gives to the weights of a configuration."""
-    from transformers import AutoModelForCausalLM
-
-    with quiet(), torch.device("meta"):
-        return {name: value.shape for name, value in AutoModelForCausalLM.from_config(config).state_dict().items()}
-
-
-def _config(model: Any, module: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return config.json: with one width for all layers if transformers can read that, else with all widths."""
-    sizes = {bank.name: (bank.width, _keys(model, bank)) for bank in banks_of(model)}
-    architectures = [type(module).__name__]
-    plain_config = module.config
-    plain_config.architectures = architectures
-    for candidate in (plain_config, _uniform(model, plain_config, sizes)):
-        if candidate is None:
-            continue
-        candidate = residual_config(model, module, candidate)
-        if candidate is not None and _fits(candidate, weights):
-            return _written(candidate)
-    record = {"format": 1, "widths": {hook: list(size) for hook, size in sizes.items()}}
-    stream = residual_record(model)
-    return {**_written(plain_config), KEY: record if stream is None else {**record, "residual": stream}}
-
-
-def _written(config: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    found.pop("_name_or_path", None)
-    return found
-
-
-def _keys(model: Any, bank: Bank) -> int:
-    return key_groups(model, bank.name) if bank.kind == HEAD else 0
-
-
-def _uniform(model: Any, config: Any, sizes: Mapping[str, tuple[int, int]]) -> Any:
-    """Return a configuration with the widths that all layers share, or None if they differ."""
-    made = type(config).from_dict(config.to_dict())
-    d_head = int(model.cfg.d_head)
-    for kind in (NEURON, HEAD):
-        found = {size for hook, size in sizes.items() if place_of(model, hook)[1] == kind}
-        if len(found) != 1:
-            return None
-        width, keys = next(iter(found))
-        for name in _WIDTHS if kind == NEURON else _HEADS:
-            if hasattr(made, name):
-                setattr(made, name, width)
-        if kind == HEAD and hasattr(made, "num_key_value_heads"):
-            made.num_key_value_heads = keys
-        if kind == HEAD and hasattr(made, "head_dim"):
-            made.head_dim = d_head
-    return made
-
-
-def _fits(config: Any, weights: Mapping[str, Tensor]) -> bool:
-    try:
-        stock = _stock(config)
-    except (ValueError, RuntimeError, TypeError):  # sizes that do not go together in this architecture
-        return False
-    return all(stock.get(name) == value.shape for name, value in weights.items())
-
-
-def _places(model: Any, hook: str, width: int, keys: int) -> np.ndarray:
-    """Return units whose number, and number per key, are the saved ones: the first of each key."""
-    if place_of(model, hook)[1] == NEURON:
-        return np.arange(width)
-    heads = next(bank.width for bank in banks_of(model) if bank.name == hook)
-    each = heads // key_groups(model, hook)
-    return (np.arange(keys)[:, None] * each + np.arange(width // keys)).ravel()
+def _add_bias(model: Any, name: str, value: Tensor) -> None:
+    """Give a projection a bias that its class does not have."""
+    module = model.original_model
+    for part in name.split(".")[:-1]:
+        module = unwrapped(module)._modules[part]
+    module = unwrapped(module)
+    module.bias = nn.Parameter(value.to(module.weight))
 
 
 def _load(model: Any, weights: Mapping[str, Tensor]) -> None:

@@ -47,7 +47,7 @@ def output_weight(model: nn.Module, hook: str) -> Float[Tensor, "d_in d_model"]:
     Raises:
         ValueError: if the hook has no such projection.
     """
-    return _by_input(_output_projection(model, hook))
+    return _by_input(output_projection(model, hook))
 
 
 def group(model: nn.Module, hook: str) -> dict[str, Float[Tensor, "unit d_unit *d_model"]]:
@@ -134,7 +134,12 @@ def has_output(model: nn.Module, hook: str) -> bool:
     return name in modules and getattr(getattr(unwrapped(modules[name]), "weight", None), "ndim", 0) == 2
 
 
-def _output_projection(model: nn.Module, hook: str) -> Any:
+def output_projection(model: nn.Module, hook: str) -> Any:
+    """Return the module through which the units of a hook write.
+
+    Raises:
+        ValueError: if they write through several, or through quantised weights.
+    """
     component = component_of(model, hook)
     kind = place_of(model, hook)[1]
     name = _OUTPUT[kind]
