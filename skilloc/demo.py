@@ -112,8 +112,8 @@ def _trace(
             report(f"no circuit of {name}: {error}")
             continue
         names |= dict.fromkeys(found[name])
-    drawn = experiment_of(opened, subtasks, settings).examples
-    examples = top_examples(opened.model, drawn, effects.units, names, decode=lambda i: opened.tokenizer.decode([i]))
+    experiment = experiment_of(opened, subtasks, settings, units=effects.units)
+    examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
     folder.mkdir(exist_ok=True)
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
 

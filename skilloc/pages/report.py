@@ -215,7 +215,7 @@ def _removed(record: Record, drawn: Mapping[str, str]) -> str:
             rows.append([f"{units} of {name}", *cells])
         columns = ["", *(f"loss of {name}" for name in names), *(["specificity"] if "specificity" in found else [])]
         caption = (
-            f"loss increase in {removal['unit']} without the top {size} {units}, beside random ones of equal layers"
+            f"loss increase in {removal['unit']} without the top {size} {units}, beside random ones of the same layers"
         )
         parts.append(table(columns, rows, caption=caption))
     return _section("What is lost without them?", *parts, CHOSEN, drawn.get("removal", ""))

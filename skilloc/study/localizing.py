@@ -83,10 +83,10 @@ def localize_into(
             save_world(subtasks.values(), folder / "model")
         units = units_of(model, kinds=config.kinds)
         norms = group_norms(model, units)
-        found = {name: _losses(opened.model, model, own, config.loss) for name, own in report.items()}
+        found = {name: _losses(opened.model, model, own, config.metric) for name, own in report.items()}
         metrics = {
             "subtasks": {name: {"kept": name in keep, **row} for name, row in found.items()},
-            "unit": config.loss.unit,
+            "unit": config.metric.unit,
             "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
             "units": dict(zip(units.hooks, units.widths, strict=True)),
             "revivals": int(history.of("revivals")[-1]),
@@ -119,9 +119,7 @@ def _request(
     config: LocalizeConfig,
     seed: int,
 ) -> dict[str, Any]:
-    settings = {**vars(config), **asdict(config.training), "keep": list(keep), "seed": seed}
-    settings["loss"] = config.loss.record()
-    del settings["training"]
+    settings = {**config.record(), **asdict(config.training), "keep": list(keep), "seed": seed}
     return {
         "what": "localization",
         "name": opened.name,
