@@ -163,8 +163,8 @@ def _recovered(
     fresh = [untrained(prune(model, mask), seed=1000 + seed) for mask in masks]
     whole = [Mask(units, np.ones(len(units), dtype=bool)) for units in map(units_of, fresh)]
     alone = [
-        recover(Experiment(net, batches, folds=1), [mask], sample, config)
-        for net, mask in zip(fresh, whole, strict=True)
+        recover(Experiment(network, batches, folds=1), [mask], sample, config)
+        for network, mask in zip(fresh, whole, strict=True)
     ]
     joined = [np.concatenate([getattr(one, name)[:, :, 0] for one in alone]) for name in ("losses", "accuracies")]
     return joined[0], joined[1]
