@@ -359,7 +359,7 @@ def test_a_map_needs_accelerate(run, tmp_path, monkeypatch):
 
 
 REFUSED = {
-    "unknown unit kind": (["effects", "model", "--units", "nerve"], "neuron or head"),
+    "unknown unit kind": (["effects", "model", "--units", "nerve"], "units of kind .*neuron"),
     "unknown method": (["effects", "model", "--method", "magic"], "two-stage"),
     "unknown reference": (["effects", "model", "--reference", "nine"], "resample"),
     "unknown loss": (["effects", "model", "--loss", "perplexity"], "cross_entropy, .* or package.module:function"),
