@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from torch.nn import functional as F
 
+from skilloc.losses import mean_nll
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
 
@@ -86,14 +86,14 @@ def read(tokenizer: Any, corpora: dict[str, dict[Split, list[Document]]]) -> tup
 
 
 @torch.no_grad()
-def model_nats(model: Any, tokens: Tensor, length: int) -> float:
+def model_nats(model: transformers.PreTrainedModel, tokens: Tensor, length: int) -> float:
     """Total loss of all tokens but the first, read in rows; the context of a token is what precedes it in its row."""
     rows = [tokens[at : at + length + 1] for at in range(0, len(tokens) - 1, length)]
     whole, rest = torch.stack(rows[:-1]), rows[-1][None]
     total = 0.0
     for chunk in (*(whole[at : at + ROWS] for at in range(0, len(whole), ROWS)), rest):
         logits = model(chunk[:, :-1], use_cache=False).logits
-        total += float(F.cross_entropy(logits.flatten(0, 1), chunk[:, 1:].flatten(), reduction="none").double().sum())
+        total += float(mean_nll(logits, chunk[:, 1:]).sum()) * (chunk.shape[1] - 1)
     return total
 
 
@@ -109,7 +109,7 @@ def bigram_nats(counts: Tensor, seen: Tensor, k: float) -> float:
     return -float((counts * logs).sum())
 
 
-def measure(model: Any, streams: Streams, sizes: Sizes, length: int) -> dict[str, Any]:
+def measure(model: transformers.PreTrainedModel, streams: Streams, sizes: Sizes, length: int) -> dict[str, Any]:
     """Loss per token and per byte of the model, and of each corpus' bigram model, on every report split."""
 
     def scaled(nats: float, name: str) -> dict[str, float]:

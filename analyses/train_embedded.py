@@ -32,7 +32,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import LlamaForCausalLM as Llama
 
+from skilloc.losses import nll_sum
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
 from skilloc.training.products import product_advice
@@ -124,16 +126,15 @@ def build() -> Any:
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE))
 
 
-def losses(model: Any, rows: Tensor, products: str) -> Tensor:
-    """Cross-entropy of every target, in nats, shape rows × LENGTH."""
+def total_nats(model: Llama, rows: Tensor, products: str) -> Tensor:
+    """Cross-entropy in nats, summed over all targets."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=products == "bfloat16"):
         hidden = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
         logits = F.linear(hidden, model.lm_head.weight)
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="none")
-    return loss.view(len(rows), -1)
+    return nll_sum(logits, rows[:, 1:])
 
 
-def optimizers(model: Any) -> list[torch.optim.Optimizer]:
+def optimizers(model: Llama) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the embedding and the norms."""
     inner = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "layers" in name]
     known = {id(weight) for weight in inner}
@@ -151,13 +152,13 @@ def rate(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def look(model: Any, streams: Streams, products: str) -> dict[str, float]:
+def look(model: Llama, streams: Streams, products: str) -> dict[str, float]:
     """Mean nats per token at the beginning of each selection split."""
     means = {}
     for name, part in streams.items():
         tokens = part["selection"][: LOOK * LENGTH + 1].long()
         rows = tokens[: (len(tokens) - 1) // LENGTH * LENGTH + 1].unfold(0, LENGTH + 1, LENGTH)
-        total = sum(float(losses(model, rows[at : at + MICRO], products).sum()) for at in range(0, len(rows), MICRO))
+        total = sum(float(total_nats(model, rows[at : at + MICRO], products)) for at in range(0, len(rows), MICRO))
         means[name] = round(total / (len(rows) * LENGTH), 4)
     return means
 
@@ -169,7 +170,7 @@ def describe(documents: list[Document], tokens: Tensor) -> dict[str, Any]:
     return {"documents": len(documents), "bytes": size, "tokens": len(tokens) - 1, "hash": digest}
 
 
-def train(model: Any, streams: Streams, scale: Scale, checkpoint: Path) -> tuple[list[dict[str, Any]], float]:
+def train(model: Llama, streams: Streams, scale: Scale, checkpoint: Path) -> tuple[list[dict[str, Any]], float]:
     """Train, from `checkpoint` where there is one; return the looks at the selection split, and the seconds taken."""
     chosen = optimizers(model)
     first, spent, looks = 0, 0.0, []
@@ -200,14 +201,14 @@ def train(model: Any, streams: Streams, scale: Scale, checkpoint: Path) -> tuple
     return looks, spent + time.perf_counter() - began
 
 
-def one_step(model: Any, chosen: list[torch.optim.Optimizer], streams: Streams, scale: Scale, step: int) -> float:
+def one_step(model: Llama, chosen: list[torch.optim.Optimizer], streams: Streams, scale: Scale, step: int) -> float:
     """One optimizer step on fresh rows of every corpus; return the loss."""
     parts = zip(BUILTIN, scale.rows, strict=True)
     rows = [windows(streams[name]["train"], step * n, n, key) for key, (name, n) in enumerate(parts)]
     batch = torch.cat(rows)
     total = 0.0
     for at in range(0, len(batch), MICRO):
-        loss = losses(model, batch[at : at + MICRO], scale.products).sum() / (len(batch) * LENGTH)
+        loss = total_nats(model, batch[at : at + MICRO], scale.products) / (len(batch) * LENGTH)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -219,7 +220,7 @@ def one_step(model: Any, chosen: list[torch.optim.Optimizer], streams: Streams, 
     return total
 
 
-def save(model: Any, tokenizer: Tokenizer, made: dict[str, Any], out: Path) -> None:
+def save(model: Llama, tokenizer: Tokenizer, made: dict[str, Any], out: Path) -> None:
     """Write the folder aside, then put it in place."""
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)

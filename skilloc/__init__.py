@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skilloc import locality as locality
+    from skilloc import losses as losses
     from skilloc import plots as plots
     from skilloc import store as store
     from skilloc.ablation import ablation_effects as ablation_effects
@@ -23,29 +24,32 @@ if TYPE_CHECKING:
     from skilloc.circuits.trace import Tracing as Tracing
     from skilloc.circuits.trace import trace_circuit as trace_circuit
     from skilloc.effects import Effects as Effects
+    from skilloc.experiment import Experiment as Experiment
     from skilloc.intervene import Reference as Reference
     from skilloc.intervene import hold as hold
-    from skilloc.intervene import losses as losses
     from skilloc.intervene import mean_reference as mean_reference
     from skilloc.intervene import resample_reference as resample_reference
     from skilloc.intervene import zero_reference as zero_reference
     from skilloc.lasso import LocalizeConfig as LocalizeConfig
     from skilloc.lasso import group_norms as group_norms
     from skilloc.lasso import localize as localize
+    from skilloc.losses import Loss as Loss
     from skilloc.masks import Mask as Mask
     from skilloc.masks import drop_top as drop_top
     from skilloc.masks import matched_random as matched_random
     from skilloc.masks import sample as sample
     from skilloc.masks import top as top
     from skilloc.masks import top_of_any as top_of_any
+    from skilloc.models.described import At as At
+    from skilloc.models.described import describe as describe
     from skilloc.models.language import encoder as encoder
     from skilloc.models.language import open_model as open_model
     from skilloc.models.language import separator as separator
+    from skilloc.models.makers import save_model as save_model
+    from skilloc.models.makers import units_of as units_of
     from skilloc.models.mlp import MLP as MLP
     from skilloc.models.mlp import open_mlp as open_mlp
     from skilloc.models.mlp import save_mlp as save_mlp
-    from skilloc.models.saved import save_model as save_model
-    from skilloc.models.weights import units_of as units_of
     from skilloc.pages import circuit_page as circuit_page
     from skilloc.pages import report_page as report_page
     from skilloc.pages import top_examples as top_examples
@@ -83,7 +87,7 @@ if TYPE_CHECKING:
     from skilloc.units import Units as Units
 
 _HOMES = {
-    "skilloc": ("locality", "plots", "store"),
+    "skilloc": ("locality", "losses", "plots", "store"),
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
     "skilloc.attribution": ("attribution_effects", "integrated_gradients_effects"),
     "skilloc.calibration": ("Calibration", "calibrate"),
@@ -93,13 +97,15 @@ _HOMES = {
     "skilloc.circuits.patching": ("attribution_circuit",),
     "skilloc.circuits.trace": ("Tracing", "trace_circuit"),
     "skilloc.effects": ("Effects",),
-    "skilloc.intervene": ("Reference", "hold", "losses", "mean_reference", "resample_reference", "zero_reference"),
+    "skilloc.experiment": ("Experiment",),
+    "skilloc.intervene": ("Reference", "hold", "mean_reference", "resample_reference", "zero_reference"),
     "skilloc.lasso": ("LocalizeConfig", "group_norms", "localize"),
+    "skilloc.losses": ("Loss",),
     "skilloc.masks": ("Mask", "drop_top", "matched_random", "sample", "top", "top_of_any"),
     "skilloc.models.language": ("encoder", "open_model", "separator"),
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
-    "skilloc.models.saved": ("save_model",),
-    "skilloc.models.weights": ("units_of",),
+    "skilloc.models.described": ("At", "describe"),
+    "skilloc.models.makers": ("save_model", "units_of"),
     "skilloc.pages": ("circuit_page", "report_page", "top_examples"),
     "skilloc.relearning": ("Grid", "Relearning", "relearn_controls", "relearn_probe", "verdicts"),
     "skilloc.pruning": (

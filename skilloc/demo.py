@@ -18,7 +18,7 @@ from skilloc.circuits.trace import Tracing
 from skilloc.effects import Effects
 from skilloc.models.language import Opened, open_model
 from skilloc.pages import report_page, top_examples, write
-from skilloc.study.draws import draw, reference_of, subtasks_of
+from skilloc.study.draws import experiment_of, subtasks_of
 from skilloc.study.folder import Compared, Study, load_study, save_compared
 from skilloc.study.measure import measure
 from skilloc.study.pictures import draw_study
@@ -27,7 +27,7 @@ from skilloc.study.report import Record, about, calibration_record, locality_rec
 from skilloc.study.settings import Settings
 from skilloc.study.summary import summarise
 from skilloc.study.tracing import Choice, trace_study
-from skilloc.tasks import Examples, Subtask
+from skilloc.tasks import Subtask
 from skilloc.tasks.text import BUILTIN
 
 SETTINGS = Settings(sequences=24, length=32)
@@ -86,11 +86,7 @@ def run_demo(
 
 def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, settings: Settings, folder: Path) -> None:
     """Estimate the effects that are known exactly."""
-    batches: dict[str, Examples] = draw(subtasks, settings)
-    held = reference_of(opened, subtasks, batches, effects.units, settings)
-    estimate = attribution_effects(
-        opened.model, batches, effects.units, reference=held, folds=settings.folds, curvature=settings.curvature
-    )
+    estimate = attribution_effects(experiment_of(opened, subtasks, settings), curvature=settings.curvature)
     estimate = replace(estimate, made={**estimate.made, "drawn": effects.made["drawn"], "name": opened.name})
     everything = np.asarray(effects.measured)
     found = calibrate(estimate, effects, drawn=everything)
@@ -116,8 +112,8 @@ def _trace(
             report(f"no circuit of {name}: {error}")
             continue
         names |= dict.fromkeys(found[name])
-    batches = draw(subtasks, settings)
-    examples = top_examples(opened.model, batches, effects.units, names, decode=lambda i: opened.tokenizer.decode([i]))
+    experiment = experiment_of(opened, subtasks, settings, units=effects.units)
+    examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
     folder.mkdir(exist_ok=True)
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
 

@@ -23,10 +23,10 @@ from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
 from skilloc.cli.tables import scored
 from skilloc.effects import Effects
+from skilloc.experiment import Experiment
 from skilloc.models.language import open_model
-from skilloc.models.weights import units_of
 from skilloc.study import draws
-from skilloc.study.draws import draw, subtasks_of
+from skilloc.study.draws import experiment_of, redraw, subtasks_of
 from skilloc.study.report import number
 from skilloc.study.settings import Settings
 from skilloc.tasks.text import Document
@@ -110,8 +110,7 @@ def test_effects_are_those_of_the_library(home, done, monkeypatch):
     monkeypatch.chdir(home)
     opened = open_model("model")
     subtasks = subtasks_of(opened, {"fish": "fish/*.txt", "code": "code/*.txt"}, length=12)
-    batches = draw(subtasks, Settings(sequences=6, length=12, folds=3))
-    expected = ablation_effects(opened.model, batches, units_of(opened.model), folds=3)
+    expected = ablation_effects(experiment_of(opened, subtasks, Settings(sequences=6, length=12, folds=3)))
     found = Effects.load(done / "effects")
     np.testing.assert_array_equal(found.values, expected.values)
     np.testing.assert_array_equal(found.baseline, expected.baseline)
@@ -171,7 +170,7 @@ def test_removal_can_be_of_one_kind_of_unit_and_refuses_to_mix(run, study, monke
     monkeypatch.setattr(
         removal,
         "mask_effects",
-        lambda model, batches, masks, **kw: dropped.extend(masks) or original(model, batches, masks, **kw),
+        lambda experiment, masks, **kw: dropped.extend(masks) or original(experiment, masks, **kw),
     )
     status, out, _ = run("removal", "model", study, "--n", 3, "--draws", 2, "--units", "head", "--json")
     assert (status, json.loads(out)["units"]) == (0, "heads")
@@ -242,7 +241,7 @@ def test_the_top_of_another_study_can_be_measured_on_other_text(run, study, tmp_
     assert found.made["tokens"] != ranking.made["tokens"]
 
 
-@pytest.mark.parametrize("reference", ["mean", "resample"])
+@pytest.mark.parametrize("reference", ["mean", "flat mean", "resample"])
 def test_references_differ_and_their_spread_is_printed(run, study, tmp_path, reference):
     status, _, _ = run(*effects_args(tmp_path / reference, "--reference", reference))
     assert status == 0
@@ -303,10 +302,79 @@ def test_a_time_budget_ends_early_and_the_same_command_goes_on(run, tmp_path, do
     np.testing.assert_array_equal(Effects.load(out / "effects").values, Effects.load(done / "effects").values)
 
 
+def test_a_loss_positions_and_kinds_are_those_of_the_library(run, home, tmp_path):
+    given = ["--loss", "error", "--at", "last", "--units", "layer", "--reference", "mean"]
+    status, out, error = run(*effects_args(tmp_path / "study", *given))
+    assert (status, error) == (0, "")
+    assert "error in share" in out
+    assert ", at last positions" in out
+    opened = open_model("model")
+    subtasks = subtasks_of(opened, {"fish": "fish/*.txt", "code": "code/*.txt"}, length=12)
+    experiment = Experiment(
+        opened.model, subtasks, kinds=("layer",), loss="error", at="last", reference="mean", folds=3, count=6
+    )
+    found = Effects.load(tmp_path / "study" / "effects")
+    np.testing.assert_array_equal(found.values, ablation_effects(experiment).values)
+    assert (found.unit, set(found.units.kinds)) == ("share", {"layer"})
+    again = redraw(opened, found)  # a result knows its loss and positions
+    assert (again.metric.name, again.at, again.reference) == ("error", "last", "mean")
+    assert again.held.record() == experiment.held.record()
+
+
+def test_a_loss_of_ones_own_is_named_by_its_module(run, home, tmp_path):
+    source = "def doubled(logits, examples):\n    return 2 * skilloc.losses.cross_entropy(logits, examples)\n"
+    (home / "mine.py").write_text(f"import skilloc\n\n\n{source}")
+    try:
+        status, _, error = run(*effects_args(tmp_path / "mine", "--loss", "mine:doubled", "--units", "head"))
+        assert (status, error) == (0, "")
+        run(*effects_args(tmp_path / "plain", "--units", "head"))
+        found, plain = (Effects.load(tmp_path / name / "effects") for name in ("mine", "plain"))
+        np.testing.assert_allclose(found.values, 2 * plain.values, atol=1e-6)
+        assert found.made["loss"]["identity"].startswith("mine.doubled ")
+        assert run("removal", "model", tmp_path / "mine", "--n", 2, "--draws", 2)[0] == 0
+    finally:
+        sys.modules.pop("mine", None)
+
+
+def test_the_type_of_the_weights_is_a_setting_and_auto_finds_a_device(run, tmp_path):
+    for dtype in ("float64", "bfloat16"):
+        given = ["--dtype", dtype, "--device", "auto", "--units", "head"]
+        assert run(*effects_args(tmp_path / dtype, *given))[0] == 0
+    exact, rough = (Effects.load(tmp_path / dtype / "effects") for dtype in ("float64", "bfloat16"))
+    assert exact.made["model"] != rough.made["model"]
+    np.testing.assert_allclose(rough.baseline, exact.baseline, rtol=0.05)
+
+
+def test_a_map_spreads_a_model_and_changes_no_number(run, home, tmp_path):
+    assert run(*effects_args(tmp_path / "map", "--device-map", "auto", "--units", "head"))[0] == 0
+    assert run(*effects_args(tmp_path / "one", "--units", "head"))[0] == 0
+    found, wanted = (Effects.load(tmp_path / name / "effects") for name in ("map", "one"))
+    np.testing.assert_allclose(found.values, wanted.values, atol=1e-6)
+
+
+def test_a_map_needs_accelerate(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, _, error = run(*effects_args(tmp_path / "map", "--device-map", "auto"))
+    assert (status, "pip install accelerate" in error) == (2, True)
+
+
 REFUSED = {
-    "unknown unit kind": (["effects", "model", "--units", "nerve"], "neuron or head"),
+    "unknown unit kind": (["effects", "model", "--units", "nerve"], "units of kind .*neuron"),
     "unknown method": (["effects", "model", "--method", "magic"], "two-stage"),
     "unknown reference": (["effects", "model", "--reference", "nine"], "resample"),
+    "unknown loss": (["effects", "model", "--loss", "perplexity"], "cross_entropy, .* or package.module:function"),
+    "loss in no module": (["effects", "model", "--loss", "nowhere:f"], 'no module "nowhere"'),
+    "loss not in its module": (["effects", "model", "--loss", "json:f"], "name a function"),
+    "loss that is no function": (["effects", "model", "--loss", "json:decoder"], "name a function"),
+    "loss without its field": (["effects", "model", "--loss", "logit_difference"], '"wrong"'),
+    "loss without a gradient": (["effects", "model", "--method", "attribution", "--loss", "error"], "ablation"),
+    "unknown positions": (["effects", "model", "--at", "subject"], "all, scored, last"),
+    "pairs without pairs": (["effects", "model", "--reference", "paired"], "paired"),
+    "kinds that overlap": (["effects", "model", "--units", "neuron", "layer"], "axes of their own"),
+    "unknown device": (["effects", "model", "--device", "cuda:9"], "cpu.* or auto"),
+    "unknown type": (["effects", "model", "--dtype", "int8"], "float64"),
+    "map and device": (["effects", "model", "--device", "auto", "--device-map", "auto"], "leave `device` out"),
+    "unknown map": (["effects", "model", "--device-map", "nine"], "balanced"),
     "unknown split": (["effects", "model", "--split", "best"], "report"),
     "unknown unit": (["effects", "model", "--only", "L9N9"], "L0H0"),
     "unknown layer": (["effects", "model", "--layers", "7"], r"layers \[0, 1\]"),
@@ -348,9 +416,9 @@ def test_a_users_error_is_two_lines_at_most_with_its_cure(run, home, tmp_path, c
 def test_a_wrong_reference_shape_is_refused_by_the_library(home, monkeypatch):
     monkeypatch.chdir(home)
     opened = open_model("model")
-    batches = draw(subtasks_of(opened, {"fish": "fish/*.txt"}, length=12), Settings(sequences=3, folds=3, length=12))
+    subtasks = subtasks_of(opened, {"fish": "fish/*.txt"}, length=12)
     with pytest.raises(ValueError, match="one value per unit"):
-        ablation_effects(opened.model, batches, units_of(opened.model), reference=np.zeros(5), folds=3)
+        ablation_effects(Experiment(opened.model, subtasks, reference=np.zeros(5), folds=3, count=3))
 
 
 @pytest.mark.parametrize(

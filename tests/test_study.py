@@ -1,11 +1,16 @@
 """What a study says of its effects: curves without luck, noise, spread, pictures and a page that hold together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from skilloc import store
+from skilloc.cli import tables
 from skilloc.effects import Effects
+from skilloc.losses import cross_entropy, logit_difference
+from skilloc.pages import report_page
 from skilloc.removal import Removal
 from skilloc.study import pictures
 from skilloc.study.folder import Study, claim
@@ -21,12 +26,16 @@ from skilloc.study.report import (
 )
 from skilloc.study.settings import Settings
 from skilloc.study.summary import compared, summarise
-from skilloc.units import Units
+from skilloc.units import Units, heads, neurons
 
 NAMES = ("python", "cpp", "english")
 UNITS = Units(
-    ("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.1.attn.hook_z", "blocks.1.mlp.hook_post"),
-    (4, 200, 4, 200),
+    (
+        heads("blocks.0.attn.hook_z", 4, 0),
+        neurons("blocks.0.mlp.hook_post", 200, 0),
+        heads("blocks.1.attn.hook_z", 4, 1),
+        neurons("blocks.1.mlp.hook_post", 200, 1),
+    )
 )
 DRAWN = {"sequences": 8, "length": 16, "split": "report", "seed": 0}
 
@@ -182,6 +191,7 @@ def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
         "settings": {"seed": 0},
         "tokens": {"x": "1"},
         "reference": {},
+        "loss": {},
     }
     claim(tmp_path / "s", request)
     claim(tmp_path / "s", request)
@@ -191,6 +201,7 @@ def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
         ("model", "b", "of another model"),
         ("settings", {"seed": 1}, "`seed` 0 and not 1"),
         ("tokens", {"x": "2"}, "of other tokens"),
+        ("loss", {"name": "error"}, "with another loss"),
         ("tokens", {"y": "1"}, "of subtasks x and not y"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -202,8 +213,67 @@ def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"method": "x"}, {"reference": "x"}, {"length": 0}, {"folds": 9}, {"top": -1}, {"top": 3}, {"curvature": -1}],
+    [{"method": "x"}, {"reference": "x"}, {"split": "x"}, {"length": 0}, {"folds": 9}, {"top": -1}, {"top": 3}, {"curvature": -1}],
 )
 def test_settings_that_contradict_are_refused(wrong):
     with pytest.raises(ValueError, match=r"use|needs|`of`"):
         Settings(**wrong)
+
+
+def test_a_folder_of_the_first_version_is_claimed_by_the_same_request_of_today(tmp_path):
+    old = {
+        "what": "study",
+        "model": "a",
+        "units": {"hooks": list(UNITS.hooks), "widths": list(UNITS.widths)},
+        "settings": {"seed": 0, "reference": "mean"},
+        "tokens": {"x": "1"},
+        "reference": {"name": "mean", "made": {}, "digest": "d"},
+    }
+    today = {
+        **old,
+        "units": UNITS.record(),
+        "settings": {"seed": 0, "reference": "flat mean", "loss": "cross_entropy", "at": "all"},
+        "reference": {**old["reference"], "name": "flat mean"},
+        "loss": cross_entropy.record(),
+    }
+    claim(tmp_path, old)
+    (tmp_path / "effects").mkdir()
+    claim(tmp_path, today)
+    with pytest.raises(ValueError, match="`reference` flat mean and not mean"):
+        claim(tmp_path, {**today, "settings": {**today["settings"], "reference": "mean"}})
+    with pytest.raises(ValueError, match="`at` all and not last"):
+        claim(tmp_path, {**today, "settings": {**today["settings"], "at": "last"}})
+
+
+def test_a_mean_of_the_first_version_is_told_as_the_flat_mean_that_it_is(planted):
+    old = replace(planted, made={**planted.made, "reference": {"name": "mean"}})
+    new = replace(old, made={**old.made, "loss": cross_entropy.record()})
+    assert (about(old)["reference"], about(new)["reference"]) == ("flat mean", "mean")
+
+
+def test_tables_pictures_and_page_name_the_unit_of_the_loss_and_never_nats_by_habit(planted, tmp_path, capsys):
+    margins = {**planted.made, "loss": logit_difference.record(), "at": "last"}
+    effects = replace(planted, made=margins, unit="logits")
+    removal = replace(removed(1.0, 0.4), made={**margins, "effects": {}})
+    record = {
+        **about(effects),
+        "top": top_units(effects),
+        "locality": locality_record(effects),
+        "removal": removal_record(removal),
+        "calibration": None,
+    }
+    tables.print_about(record)
+    tables.print_top(record)
+    tables.print_locality(record["locality"])
+    tables.print_removal(record["removal"])
+    printed = capsys.readouterr().out
+    pictures.draw_study(Study(effects, None), record["locality"], record["removal"], tmp_path)
+    effects.save(tmp_path / "study")
+    drawn = "".join(path.read_text() for path in tmp_path.glob("*.svg"))
+    for said in (printed, summarise(effects, record), report_page(tmp_path / "study")):
+        assert "logits" in said
+        assert "nats" not in said
+    assert "logit_difference in logits" in printed
+    assert ", at last positions" in printed
+    assert "(logits)" in drawn
+    assert "(nats)" not in drawn

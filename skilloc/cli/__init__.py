@@ -41,6 +41,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     # The hub's client reports each of its attempts; what came of them is told by the one error at the end.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if "" not in sys.path:
+        sys.path.append("")  # where a loss of the user's own may lie: --loss module:function
     try:
         commands = {name: import_module(f"skilloc.cli.{name}").Command for name in COMMANDS}
         config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)

@@ -96,10 +96,9 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     from skilloc.pages import circuit_page, top_examples, write
     from skilloc.study.draws import redraw
 
-    drawn = redraw(opened, effects).examples
     names = dict.fromkeys(name for graph in circuits.values() for name in graph)
     decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))
-    examples = top_examples(opened.model, drawn, effects.units, names, decode=decode)
+    examples = top_examples(redraw(opened, effects), names, decode=decode)
     (out / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     path = out / "circuit.html"
     write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples))

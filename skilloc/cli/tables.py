@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from skilloc.study.report import Record, interval, loss_words, number, plain
@@ -38,7 +39,7 @@ def print_about(record: Record) -> None:
         highlight=False,
     )
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in record["baseline"].items())
-    console.print(f"{loss_words(record)}: {losses} ({record['folds']} folds)\n", highlight=False)
+    console.print(f"{escape(loss_words(record))}: {losses} ({record['folds']} folds)\n", highlight=False)
 
 
 def print_top(record: Record) -> None:
@@ -50,7 +51,7 @@ def print_top(record: Record) -> None:
             made.add_row(str(place + 1), *(_unit(record["top"][name], place) for name in subtasks))
         return made
 
-    title = f"units needed most: effect in {record['unit']}, ± half its 95 % interval (~ = estimated)"
+    title = f"units needed most: effect in {escape(record['unit'])}, ± half its 95 % interval (~ = estimated)"
     _print(title, record["subtasks"], table)
 
 
@@ -92,7 +93,7 @@ def print_locality(record: Record) -> None:
         made = _table([*subtasks, "chance"])
         for name in found[subtasks[0]]:
             scores = [found[subtask][name] for subtask in subtasks]
-            words = {**WORDS, "top_share": f"top {record['top']} share", "mass": f"mass ({record['unit']})"}
+            words = {**WORDS, "top_share": f"top {record['top']} share", "mass": f"mass ({escape(record['unit'])})"}
             label = words.get(name, name)
             made.add_row(label, *map(scored, scores), number(scores[0]["chance"], 3))
         return made
@@ -106,7 +107,7 @@ def print_locality(record: Record) -> None:
 def print_removal(record: Record) -> None:
     """Print, per number of removed units, the loss increases beside those of random units, and the scores."""
     for size, scores in record["sizes"].items():
-        title = f"top {size} {record['units']} removed: loss increase in {record['unit']}"
+        title = f"top {size} {record['units']} removed: loss increase in {escape(record['unit'])}"
         _print_matrix(title, record["subtasks"], scores["loss_increase"], control="random")
         if "specificity" in scores:  # which a single subtask has not
             _print_specificity(record["subtasks"], scores)

@@ -10,10 +10,9 @@ import numpy as np
 from skilloc.experiments.specs import settings_of
 
 if TYPE_CHECKING:
+    from skilloc.experiment import Experiment
     from skilloc.masks import Mask
-    from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
-    from skilloc.tasks import Examples
     from skilloc.units import Units
 
 CRITERIA = (
@@ -70,8 +69,8 @@ def choose_masks(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
         and losses on the selection split; and the masks, on `criterion count unit` (one of the random ones).
     """
     # Late: `skilloc sweep list` reads this file, and must not wait for torch.
+    from skilloc.experiment import Experiment
     from skilloc.experiments.nonlocality import open_network
-    from skilloc.models.weights import units_of
     from skilloc.pruning import masks_of
     from skilloc.store import Labelled
 
@@ -80,16 +79,18 @@ def choose_masks(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
     draw = world[settings.subtask].draw
     chosen_on = draw(settings.examples, split="selection", seed=seed)
     report = draw(settings.examples, split="report", seed=seed)
-    units = units_of(model)
+    selection = Experiment(model, {settings.subtask: chosen_on}, folds=1)
+    units = selection.units
+    measured_on = Experiment(model, {"selection": chosen_on, "report": report}, folds=1)
     masks: dict[str, list[Mask]] = {
         name: masks_of(units, scores, settings.counts, every=settings.every if callable(scores) else None)
-        for name, scores in _scores(model, {settings.subtask: chosen_on}, units, settings, seed).items()
+        for name, scores in _scores(selection, settings, seed).items()
     }
     random = [_random(units, settings.counts, seed * settings.draws + d) for d in range(settings.draws)]
-    measured = {name: _measured(model, found, chosen_on, report) for name, found in masks.items()}
-    measured["random"] = np.mean([_measured(model, found, chosen_on, report) for found in random], axis=0)
-    masks["search"] = _searched(model, masks, measured, chosen_on, settings, seed)
-    measured["search"] = _measured(model, masks["search"], chosen_on, report)
+    measured = {name: _measured(measured_on, found) for name, found in masks.items()}
+    measured["random"] = np.mean([_measured(measured_on, found) for found in random], axis=0)
+    masks["search"] = _searched(selection, masks, measured, settings, seed)
+    measured["search"] = _measured(measured_on, masks["search"])
     masks["random"] = random[0]
     parts = np.stack([measured[name] for name in CRITERIA])  # criterion part count
     axes = {"criterion": CRITERIA, "count": [str(n) for n in settings.counts]}
@@ -99,13 +100,11 @@ def choose_masks(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
     }
     kept = np.stack([[mask.keep for mask in masks[name]] for name in CRITERIA])
     arrays["masks"] = Labelled(kept, ("criterion", "count", "unit"), axes)
-    whole = _measured(model, masks_of(units, np.zeros(len(units)), [len(units)]), chosen_on, report)
+    whole = _measured(measured_on, masks_of(units, np.zeros(len(units)), [len(units)]))
     return {"seed": seed, "whole": {"selection": whole[0, 0], "report": whole[1, 0]}}, arrays
 
 
-def _scores(
-    model: "MLP", batches: "Mapping[str, Examples]", units: "Units", settings: MaskChoice, seed: int
-) -> dict[str, Any]:
+def _scores(experiment: "Experiment", settings: MaskChoice, seed: int) -> dict[str, Any]:
     """Return the scores of each criterion, or a function that scores again."""
     from skilloc.ablation import ablation_effects
     from skilloc.attribution import attribution_effects
@@ -113,17 +112,15 @@ def _scores(
     from skilloc.pruning import effects_again
 
     attribution = partial(attribution_effects, curvature=8, seed=seed)
-    ablated, attributed = (
-        measure(model, batches, units, folds=1).mean(settings.subtask) for measure in (ablation_effects, attribution)
-    )
+    ablated, attributed = (measure(experiment).mean(settings.subtask) for measure in (ablation_effects, attribution))
     return {
-        "weight norm": group_norms(model, units),
+        "weight norm": group_norms(experiment.model, experiment.units),
         "attribution": np.abs(attributed),
         "attribution, signed": attributed,
         "ablation": np.abs(ablated),
         "ablation, signed": ablated,
-        "attribution, again": effects_again(model, batches, units, measure=attribution),
-        "ablation, again": effects_again(model, batches, units),
+        "attribution, again": effects_again(experiment, measure=attribution),
+        "ablation, again": effects_again(experiment),
     }
 
 
@@ -133,24 +130,22 @@ def _random(units: "Units", counts: Sequence[int], seed: int) -> "list[Mask]":
     return masks_of(units, np.random.default_rng(seed).random(len(units)), counts)
 
 
-def _measured(model: "MLP", masks: "Sequence[Mask]", chosen_on: "Examples", report: "Examples") -> np.ndarray:
+def _measured(experiment: "Experiment", masks: "Sequence[Mask]") -> np.ndarray:
     """Return, on `part count`: loss where the masks were chosen, loss and accuracy on the report split."""
     from skilloc.pruning import mask_curve
 
-    curve = mask_curve(model, {"selection": chosen_on, "report": report}, masks, draws=0, folds=1)
+    curve = mask_curve(experiment, masks, draws=0)
     return np.stack([curve.losses[:, 0, 0], curve.losses[:, 0, 1], curve.accuracies[:, 0, 1]])
 
 
 def _searched(
-    model: "MLP",
+    experiment: "Experiment",
     masks: "Mapping[str, Sequence[Mask]]",
     measured: Mapping[str, np.ndarray],
-    batch: "Examples",
     settings: MaskChoice,
     seed: int,
 ) -> "list[Mask]":
     """Start from the best mask of each size, and keep every swap of a kept for a dropped unit that lowers the loss."""
-    from skilloc.intervene import hold, losses, zero_reference
     from skilloc.masks import Mask
 
     rng = np.random.default_rng(seed)
@@ -158,12 +153,11 @@ def _searched(
     for i in range(len(settings.counts)):
         best = min(masks, key=lambda name: measured[name][0, i])
         mask, lowest = masks[best][i], measured[best][0, i]
-        zero = zero_reference(mask.units)
         for _ in range(settings.swaps if 0 < mask.dropped < len(mask.keep) else 0):
             keep = mask.keep.copy()
             keep[[rng.choice(np.flatnonzero(keep)), rng.choice(np.flatnonzero(~keep))]] = False, True
-            with hold(model, tried := Mask(mask.units, keep), zero):
-                loss = float(losses(model, batch).mean())
+            tried = Mask(mask.units, keep)
+            loss = float(experiment.losses(tried).mean())
             if loss < lowest:
                 mask, lowest = tried, loss
         found.append(mask)

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from skilloc.effects import Effects
-    from skilloc.intervene import Reference
+    from skilloc.experiment import Experiment
     from skilloc.masks import Mask
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
-    from skilloc.tasks import Examples
 
 DRAW_SEED = 1_000_000
 """Added to the seed of the examples, so that they are none of those that training was watched on."""
@@ -62,9 +61,8 @@ def measure_hierarchy(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[st
     """
     # Late: `skilloc sweep list` reads this file, and must not wait for torch.
     from skilloc.ablation import ablation_effects
+    from skilloc.experiment import Experiment
     from skilloc.experiments.parity import train_parity, world_of
-    from skilloc.intervene import mean_reference
-    from skilloc.models.weights import units_of
     from skilloc.store import Labelled
 
     settings = settings_of(CircuitHierarchy, spec)
@@ -78,18 +76,17 @@ def measure_hierarchy(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[st
         }
         for split in ("selection", "report")
     }
-    units = units_of(model)
-    reference = mean_reference(model, drawn["selection"], units)
-    effects = {
-        split: ablation_effects(model, batches, units, reference=reference, folds=settings.folds)
-        for split, batches in drawn.items()
+    experiments = {
+        split: Experiment(model, own, reference="flat mean", other=drawn["selection"], folds=settings.folds)
+        for split, own in drawn.items()
     }
+    effects = {split: ablation_effects(experiment) for split, experiment in experiments.items()}
     chosen = effects["selection"]
     metrics = {
         "steps": trained["steps"],
         "bits": trained["bits"],
-        "circuits": _circuits(model, drawn, chosen, reference, settings),
-        "tops": {str(n): _compared(model, drawn["report"], effects, reference, n, settings) for n in settings.tops},
+        "circuits": _circuits(experiments, chosen, settings),
+        "tops": {str(n): _compared(experiments["report"], effects, n, settings) for n in settings.tops},
     }
     labels = {"subtask": list(chosen.subtasks)}
     arrays = {
@@ -110,11 +107,7 @@ def _network(settings: CircuitHierarchy, weights: "Mapping[str, Labelled]") -> "
 
 
 def _circuits(
-    model: "MLP",
-    drawn: "Mapping[str, Mapping[str, Examples]]",
-    effects: "Effects",
-    reference: "Reference",
-    settings: CircuitHierarchy,
+    experiments: "Mapping[str, Experiment]", effects: "Effects", settings: CircuitHierarchy
 ) -> dict[str, Any]:
     """Return, per subtask, the smallest circuit that keeps the share, measured on the report split, and their overlap.
 
@@ -127,28 +120,16 @@ def _circuits(
 
     found: dict[str, Any] = {}
     circuits = {}
-    batches, units = drawn["selection"], effects.units
+    selection, units = experiments["selection"], effects.units
     for name in effects.subtasks:
         rankings = {
             "effect": effects.mean(name),
-            "elimination": elimination_ranking(model, batches, units, subtask=name, reference=reference),
+            "elimination": elimination_ranking(selection, subtask=name),
         }
-        sizes = {
-            by: enough(model, batches, units, ranking, settings.share, subtask=name, reference=reference)
-            for by, ranking in rankings.items()
-        }
+        sizes = {by: enough(selection, ranking, settings.share, subtask=name) for by, ranking in rankings.items()}
         best = min(sizes, key=lambda by: sizes[by])
         circuits[name] = circuit = Mask(units, top(rankings[best], sizes[best]))
-        curve = faithfulness(
-            model,
-            drawn["report"],
-            [circuit],
-            subtask=name,
-            reference=reference,
-            folds=settings.folds,
-            draws=settings.draws,
-            seed=settings.seed,
-        )
+        curve = faithfulness(experiments["report"], [circuit], subtask=name, draws=settings.draws, seed=settings.seed)
         random = 1 - curve.random[:, 0].mean(axis=1) / curve.floor.mean()
         found[name] = {
             **curve.records()[0],
@@ -166,12 +147,7 @@ def _circuits(
 
 
 def _compared(
-    model: "MLP",
-    batches: "Mapping[str, Examples]",
-    effects: "Mapping[str, Effects]",
-    reference: "Reference",
-    n: int,
-    settings: CircuitHierarchy,
+    experiment: "Experiment", effects: "Mapping[str, Effects]", n: int, settings: CircuitHierarchy
 ) -> dict[str, Any]:
     """Compare the top n units of all subtasks: in common, mass of effects on them, and losses without them."""
     from skilloc.ablation import mask_effects
@@ -186,7 +162,7 @@ def _compared(
     }
     shared = overlap(tops)
     masks = [~mask for name in names for mask in (tops[name], *randoms[name])]
-    without, _ = mask_effects(model, batches, masks, reference=reference, folds=settings.folds)
+    without, _ = mask_effects(experiment, masks)
     table = without.mean(axis=1).reshape(len(names), 1 + settings.draws, len(names))
     held_out = [effects["report"].mean(name) for name in names]
     return {

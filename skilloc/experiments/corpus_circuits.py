@@ -50,7 +50,7 @@ def measure_circuits(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str
     """Measure the effects of all neurons and heads on some corpora, and trace the circuit of each.
 
     Units are chosen on the selection split, everything about the circuits is measured on the report split. All other
-    units are held at their mean over other text.
+    units are held at their mean over other text and all positions.
 
     Args:
         spec: the fields of `CorpusCircuits`.
@@ -75,7 +75,7 @@ def measure_circuits(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str
     subtasks = subtasks_of(opened, {source: source for source in settings.sources}, length=settings.length)
     estimated: dict[str, Any] = {"sample": 0, "top": settings.ranked} if settings.method == "two-stage" else {}
     asked = Settings(
-        method=settings.method, reference="mean", sequences=settings.sequences, length=settings.length,
+        method=settings.method, reference="flat mean", sequences=settings.sequences, length=settings.length,
         folds=settings.folds, split="selection", seed=settings.seed, curvature=settings.curvature, **estimated,
     )  # fmt: skip
     config = Tracing(sizes=settings.sizes, draws=settings.draws, seed=settings.seed)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from skilloc.experiments.specs import settings_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from skilloc.models.language import Opened
     from skilloc.store import Labelled
     from skilloc.tasks import Examples, Subtask
@@ -89,7 +91,7 @@ def unlearn(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelle
     # Late: `skilloc sweep list` reads this file, and must not wait for torch.
     from skilloc.intervene import losses
     from skilloc.masks import Mask
-    from skilloc.models.weights import units_of
+    from skilloc.models.makers import units_of
     from skilloc.pruning import prune
     from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, relearn_probe
     from skilloc.relearning.controls import randomly_pruned, untrained
@@ -141,20 +143,24 @@ def _prepared(
     return opened, [subtask(name, [name]) for name in kept], subtask(" and ".join(removed), removed)
 
 
-def _mean(model: Any, batches: "Mapping[str, Examples]") -> float:
+def _mean(model: "nn.Module", batches: "Mapping[str, Examples]") -> float:
     from skilloc.intervene import losses
 
     return sum(float(losses(model, batch).mean()) for batch in batches.values()) / len(batches)
 
 
 def _finetuned(
-    settings: EmbeddedUnlearning, original: Any, kept: "Sequence[Subtask]", removed: "Subtask", wanted: float | None
+    settings: EmbeddedUnlearning,
+    original: "nn.Module",
+    kept: "Sequence[Subtask]",
+    removed: "Subtask",
+    wanted: float | None,
 ) -> tuple[Any, Any, dict[str, list[float]]]:
     """Finetune on the kept corpora, with the penalty if a loss is wanted; return which units live, too."""
     import numpy as np
 
     from skilloc.lasso import LocalizeConfig, group_norms, localize
-    from skilloc.models.weights import units_of
+    from skilloc.models.makers import units_of
     from skilloc.training import TrainConfig
 
     looks = max(1, settings.steps // 20)
@@ -172,20 +178,20 @@ def _finetuned(
 
 def _naive(
     settings: EmbeddedUnlearning,
-    original: Any,
+    original: "nn.Module",
     kept: "Sequence[Subtask]",
     selection: "Mapping[str, Examples]",
     wanted: float,
 ) -> Any:
     """Keep the fewest units by their effects, on training text, with which the mean loss is at most the wanted one."""
     from skilloc.attribution import attribution_effects
+    from skilloc.experiment import Experiment
     from skilloc.masks import Mask, top
-    from skilloc.models.weights import units_of
     from skilloc.pruning import prune
 
-    units = units_of(original, kinds=("neuron",))
     batches = {s.name: s.draw(2 * settings.held_out, split="train", seed=settings.seed) for s in kept}
-    effects = attribution_effects(original, batches, units, folds=1, seed=settings.seed)
+    effects = attribution_effects(Experiment(original, batches, kinds=("neuron",), folds=1), seed=settings.seed)
+    units = effects.units
     values = effects.values.mean(axis=(0, 1))
     low, high = 0, len(units)  # the loss at `low` is too high, that at `high` is not
     while high - low > max(1, len(units) // 500):

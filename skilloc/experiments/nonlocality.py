@@ -145,8 +145,9 @@ def _recovered(
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Retrain at every sparsity; return losses and accuracies on `sparsity step batch`."""
+    from skilloc.experiment import Experiment
     from skilloc.masks import Mask
-    from skilloc.models.weights import units_of
+    from skilloc.models.makers import units_of
     from skilloc.pruning import prune, recover
     from skilloc.relearning.controls import untrained
     from skilloc.tasks.stream import stream
@@ -156,13 +157,14 @@ def _recovered(
     # A stream of its own: pretraining had `seed`, and finetuning 100 + `seed`.
     sample = stream([target], settings.each, seed=200 + seed)
     if settings.variant != "never trained":
-        found = recover(model, masks, sample, config, batches=batches, folds=1)
+        found = recover(Experiment(model, batches, folds=1), masks, sample, config)
         return found.losses[:, :, 0], found.accuracies[:, :, 0]
     # Each has the initial values that a network of its own shape gets.
     fresh = [untrained(prune(model, mask), seed=1000 + seed) for mask in masks]
     whole = [Mask(units, np.ones(len(units), dtype=bool)) for units in map(units_of, fresh)]
     alone = [
-        recover(net, [mask], sample, config, batches=batches, folds=1) for net, mask in zip(fresh, whole, strict=True)
+        recover(Experiment(network, batches, folds=1), [mask], sample, config)
+        for network, mask in zip(fresh, whole, strict=True)
     ]
     joined = [np.concatenate([getattr(one, name)[:, :, 0] for one in alone]) for name in ("losses", "accuracies")]
     return joined[0], joined[1]
@@ -182,7 +184,7 @@ def _variant(
 ) -> "tuple[MLP, dict[str, int]]":
     """Return the network that is pruned, and its live units by layer."""
     from skilloc.lasso import LocalizeConfig, localize
-    from skilloc.models.weights import units_of
+    from skilloc.models.makers import units_of
     from skilloc.training import TrainConfig
 
     units = units_of(original)
@@ -200,7 +202,7 @@ def _variant(
 
 
 def _masks(settings: Nonlocality, model: "MLP", world: "Mapping[str, Subtask]", seed: int) -> "list[Mask]":
-    from skilloc.models.weights import units_of
+    from skilloc.models.makers import units_of
     from skilloc.pruning import masks_of
 
     units = units_of(model)
@@ -219,10 +221,10 @@ def count_at(units: int, sparsity: float) -> int:
 def magnitudes(model: "MLP", world: "Mapping[str, Subtask]", examples: int, seed: int) -> np.ndarray:
     """Return the magnitudes of the neurons' effects on the kept composite, on the selection split."""
     from skilloc.ablation import ablation_effects
-    from skilloc.models.weights import units_of
+    from skilloc.experiment import Experiment
 
     batch = world[KEPT].draw(examples, split="selection", seed=seed)
-    effects: np.ndarray = ablation_effects(model, {KEPT: batch}, units_of(model), folds=1).mean(KEPT)
+    effects: np.ndarray = ablation_effects(Experiment(model, {KEPT: batch}, folds=1)).mean(KEPT)
     return np.asarray(np.abs(effects))
 
 

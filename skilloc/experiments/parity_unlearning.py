@@ -92,7 +92,7 @@ def _grid(settings: Attacked) -> "Grid":
 
 
 def _dropped(model: "MLP", sparsity: float, world: "Mapping[str, Subtask]", examples: int, seed: int) -> "Mask":
-    from skilloc.models.weights import units_of
+    from skilloc.models.makers import units_of
     from skilloc.pruning import masks_of
 
     units = units_of(model)

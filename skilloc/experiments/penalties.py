@@ -76,7 +76,7 @@ def compare_penalty(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str,
     # Late: `skilloc sweep list` reads this file, and must not wait for torch.
     from skilloc.experiments.parity import world_of
     from skilloc.lasso import LocalizeConfig, group_norms, localize
-    from skilloc.models.weights import units_of, zeroed
+    from skilloc.models.makers import units_of, zeroed
     from skilloc.training import TrainConfig
 
     settings = settings_of(PenaltyRuns, spec)
@@ -170,9 +170,10 @@ def _scores(model: "MLP", batch: "Examples") -> dict[str, float]:
     import torch
 
     from skilloc.intervene import losses
+    from skilloc.models.makers import face_of
 
     with torch.no_grad():
-        right = model(batch.inputs).argmax(dim=1) == batch.targets
+        right = face_of(model).run(batch.inputs).argmax(dim=1) == batch.targets
     return {"loss": float(losses(model, batch).mean()), "accuracy": float(right.float().mean())}
 
 

@@ -62,30 +62,29 @@ def measure_budget(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, 
     """
     # Late: `skilloc sweep list` reads this file, and must not wait for torch.
     from skilloc.attribution import attribution_effects
+    from skilloc.experiment import Experiment
     from skilloc.locality import plain, reliability, scores
     from skilloc.models.language import digest
-    from skilloc.models.weights import units_of
     from skilloc.store import Labelled
 
     settings = settings_of(TokenBudget, spec)
     model, subtasks = _prepared(settings.model, settings.device, settings.sources, settings.length)
-    units = units_of(model, kinds=settings.kinds)
-    batches = {name: subtask.draw(settings.sequences, seed=settings.seed) for name, subtask in subtasks.items()}
-    effects = attribution_effects(
-        model, batches, units, folds=settings.folds, curvature=settings.curvature, seed=settings.seed
+    experiment = Experiment(
+        model, subtasks, kinds=settings.kinds, folds=settings.folds, count=settings.sequences, seed=settings.seed
     )
+    effects = attribution_effects(experiment, curvature=settings.curvature, seed=settings.seed)
     agreement = reliability(effects.values)
     # The spec names the model and the texts; these digests say what they were.
     metrics: dict[str, Any] = {
         "tokens": settings.sequences * settings.length,
         "model": digest(model),
-        "units": len(units),
+        "units": len(effects.units),
         "subtasks": {},
     }
     for place, name in enumerate(effects.subtasks):
         found = scores(effects.values[:, place])
         metrics["subtasks"][name] = {
-            "examples": batches[name].digest,
+            "examples": experiment.examples[name].digest,
             "loss": effects.baseline[:, place].mean(),
             "reliability": agreement.value[place],
             # The score of the mean effects as they are, with the bias of their noise.

@@ -7,10 +7,10 @@ import numpy as np
 
 from skilloc.ablation import ablation_effects
 from skilloc.effects import Effects
+from skilloc.experiment import Experiment
 from skilloc.experiments.parity import network_of, world_of
 from skilloc.intervals import Interval, mean_interval
 from skilloc.locality import chance, overlap, table
-from skilloc.models.weights import units_of
 from skilloc.store import Result
 
 EXAMPLES = 2000
@@ -29,8 +29,7 @@ def effects_of(result: Result) -> Effects:
         result: of the cell `train_parity`.
     """
     model, seed = network_of(result), result.spec["seed"]
-    batches = {name: subtask.draw(EXAMPLES, seed=seed) for name, subtask in world_of(result.spec).items()}
-    return ablation_effects(model, batches, units_of(model), folds=FOLDS)
+    return ablation_effects(Experiment(model, world_of(result.spec), folds=FOLDS, count=EXAMPLES, seed=seed))
 
 
 def locality_of(effects: Effects, subtasks: Collection[str]) -> dict[str, Any]:

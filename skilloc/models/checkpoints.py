@@ -27,7 +27,7 @@ class Checkpoint(NamedTuple):
     tokenizer: Any
 
 
-def read_folder(folder: Path, *, dtype: torch.dtype) -> Checkpoint:
+def read_folder(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
     """Read a model folder in the format of Hugging Face.
 
     Raises:
@@ -38,10 +38,10 @@ def read_folder(folder: Path, *, dtype: torch.dtype) -> Checkpoint:
         raise FileNotFoundError(
             f'"{folder}" has no config.json; pass a folder that transformers saved (`save_pretrained`), or a .gguf file'
         )
-    return _read(folder, dtype, f'"{folder}"', "copy or download the folder again")
+    return _read(folder, dtype, f'"{folder}"', "copy or download the folder again", device_map)
 
 
-def read_gguf(path: Path, *, dtype: torch.dtype) -> Checkpoint:
+def read_gguf(path: Path, *, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
     """Read a GGUF file; quantised weights become numbers of `dtype`.
 
     Raises:
@@ -56,7 +56,7 @@ def read_gguf(path: Path, *, dtype: torch.dtype) -> Checkpoint:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(f'"{path}" is not a GGUF file; pass a .gguf file or a model folder')
-    checkpoint = _read(path.parent, dtype, f'"{path}"', "download the file again", gguf_file=path.name)
+    checkpoint = _read(path.parent, dtype, f'"{path}"', "download the file again", device_map, gguf_file=path.name)
     # The weights are ordinary numbers by now; with these two marks, transformers would refuse to save them.
     del checkpoint.model.config.quantization_config
     checkpoint.model.hf_quantizer = None
@@ -110,7 +110,7 @@ def hub_folder(name: str) -> Path:
     return Path(snapshot_download(name, revision=info.sha, allow_patterns=patterns, ignore_patterns=ignored))
 
 
-def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, **place: str) -> Checkpoint:
+def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, device_map: Any = None, **place: str) -> Checkpoint:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -119,6 +119,7 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, **place: str)
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
+                device_map=device_map,
                 attn_implementation="eager",  # the one whose attention patterns can be hooked
                 local_files_only=True,
                 trust_remote_code=False,

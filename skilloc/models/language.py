@@ -3,6 +3,7 @@
 import copy
 import difflib
 import hashlib
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,16 @@ from torch import nn
 
 from skilloc.models.checkpoints import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
+from skilloc.models.given import given_model
 from skilloc.models.mlp import is_mlp_folder, open_mlp
 from skilloc.models.saved import open_widths, saved_widths
 from skilloc.models.wrapping import wrapped
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 """The small model that comes with the package: an ordinary Hugging Face folder, with a model card."""
+
+MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""How transformers can spread weights over devices by itself."""
 
 
 class Opened(NamedTuple):
@@ -35,8 +40,15 @@ class Opened(NamedTuple):
     name: str
 
 
-def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Opened:
-    """Open a language model and wrap it for hooks.
+def open_model(
+    name: str | Path | nn.Module,
+    *,
+    tokenizer: Any = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    device_map: Any = None,
+) -> Opened:
+    """Open a language model and wrap it for hooks; or take one that is in memory already.
 
     Nothing is folded, centred or otherwise processed: logits are those of transformers with eager attention. No code
     that comes with a checkpoint is run.
@@ -44,17 +56,33 @@ def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: t
     Args:
         name: `embedded`, the small model of this package; `smollm2`, after `skilloc fetch smollm2`; a name on the
             Hugging Face hub, `owner/name`; a folder, also of a saved `MLP`; or a GGUF file, whose name ends in .gguf.
-            A folder that is called like one of the others is opened as `./embedded`.
-        device: where the weights go.
-        dtype: the type of the weights; effects are small, so measure in float32.
+            A folder that is called like one of the others is opened as `./embedded`. Or a model in memory: one of
+            transformers, whose weights are shared; a bridge, also in compatibility mode, which its name then says; an
+            `MLP`; a described module. It is put into evaluation mode.
+        tokenizer: of a model of transformers in memory.
+        device: where the weights go; the CPU if not given, and where it is for a model in memory.
+        dtype: the type of the weights; effects are small, so float32 if not given, and as it is for a model in memory.
+        device_map: instead of a device: how transformers spreads the weights over several (`from_pretrained`).
 
     Raises:
         FileNotFoundError: if there is no such model.
-        ModuleNotFoundError: if a GGUF file is given and the gguf package is missing.
+        ModuleNotFoundError: if a GGUF file is given and the gguf package is missing, or a map and accelerate is.
+        TypeError: if a module is given of which nobody has named the units.
         ConnectionError: if the hub is needed and cannot be reached.
         ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
             wrap, its tokenizer does not belong to it, or the device does not exist.
     """
+    if isinstance(name, nn.Module):
+        if device_map is not None:
+            raise ValueError(f'`device_map` is "{device_map}", but the model is in memory already; leave it out')
+        model, found, called = given_model(name, tokenizer, _bridge)
+        moved = model if device is None else _moved(model, device)
+        return Opened(moved if dtype is None else moved.to(dtype), found, called)
+    if tokenizer is not None:
+        raise ValueError(f'`tokenizer` is given, but "{name}" has its own; leave it out')
+    device, dtype = "cpu" if device is None else device, torch.float32 if dtype is None else dtype
+    if device_map is not None:
+        return _mapped(str(name), dtype, device_map)
     if str(name) not in ("embedded", "smollm2"):
         folder = Path(name).expanduser()
         if is_mlp_folder(folder):
@@ -67,6 +95,25 @@ def open_model(name: str | Path, *, device: torch.device | str = "cpu", dtype: t
     checkpoint = _read(str(name), dtype)
     _moved(checkpoint.model, device)
     return Opened(_bridge(checkpoint, str(name)), checkpoint.tokenizer, str(name))
+
+
+def _mapped(name: str, dtype: torch.dtype, device_map: Any) -> Opened:
+    """Open a model whose weights lie on several devices."""
+    if importlib.util.find_spec("accelerate") is None:
+        raise ModuleNotFoundError(
+            f'`device_map` is "{device_map}", which needs the accelerate package; pip install accelerate',
+            name="accelerate",
+        )
+    if isinstance(device_map, str) and device_map not in MAPS:
+        raise ValueError(f'unknown `device_map` "{device_map}"; use {", ".join(MAPS)}, or a mapping of module names')
+    folder = Path(name).expanduser()
+    if is_mlp_folder(folder) or saved_widths(folder) is not None:
+        raise ValueError(
+            f'`device_map` is "{device_map}", but "{name}" is a pruned model or an MLP, which lies on one device; use '
+            "`device`"
+        )
+    checkpoint = _read(name, dtype, device_map)
+    return Opened(_bridge(checkpoint, name), checkpoint.tokenizer, name)
 
 
 def _moved(model: Any, device: torch.device | str) -> Any:
@@ -121,23 +168,23 @@ def digest(model: nn.Module) -> str:
     return state.hexdigest()[:16]
 
 
-def _read(name: str, dtype: torch.dtype) -> Checkpoint:
+def _read(name: str, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
     if name == "embedded":
         if not EMBEDDED.is_dir():
             raise FileNotFoundError(
                 "the embedded model is not part of this installation; install skilloc again, or train it with "
                 "analyses/train_embedded.py"
             )
-        return read_folder(EMBEDDED, dtype=dtype)
+        return read_folder(EMBEDDED, dtype=dtype, device_map=device_map)
     if name == "smollm2":
-        return read_folder(smollm2_folder(), dtype=dtype)
+        return read_folder(smollm2_folder(), dtype=dtype, device_map=device_map)
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
-        return read_gguf(path, dtype=dtype)
+        return read_gguf(path, dtype=dtype, device_map=device_map)
     if path.is_dir():
-        return read_folder(path, dtype=dtype)
+        return read_folder(path, dtype=dtype, device_map=device_map)
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-        return read_folder(hub_folder(name), dtype=dtype)
+        return read_folder(hub_folder(name), dtype=dtype, device_map=device_map)
     near = difflib.get_close_matches(name, ["embedded", "smollm2"], n=1)
     raise FileNotFoundError(
         f'there is no model "{name}"; '

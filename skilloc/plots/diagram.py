@@ -83,7 +83,7 @@ def diagram_of(graph: Any) -> Diagram:
         flows_low=_ends(flows, subtasks, "low"),
         flows_high=_ends(flows, subtasks, "high"),
         subtasks=subtasks,
-        unit=str(graph.graph.get(names.UNIT, "nats")),
+        unit=names.unit_of(graph),
     )
 
 
@@ -99,8 +99,8 @@ def joint_diagram(circuits: Mapping[str, Any]) -> Diagram:
     Raises:
         ValueError: if there is none, or none has a node.
     """
-    first = next(iter(circuits.values()), nx.DiGraph()).graph
-    joint = nx.DiGraph(**{names.SUBTASKS: list(circuits), names.UNIT: first.get(names.UNIT, "nats")})
+    first = next(iter(circuits.values()), nx.DiGraph())
+    joint = nx.DiGraph(**{names.SUBTASKS: list(circuits), names.LOSS: first.graph.get(names.LOSS, names.loss_record())})
     for name, graph in circuits.items():
         own = graph.graph[names.SUBTASK]
         for node, found in graph.nodes.items():

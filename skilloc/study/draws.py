@@ -10,6 +10,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.losses import READY, Loss, as_loss
 from skilloc.models.language import Opened, context_length, digest, encoder, separator
+from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
 from skilloc.tasks import Split, Subtask
 from skilloc.tasks.text import documents, text_subtask
@@ -22,8 +23,8 @@ MEANS = ("mean", "flat mean")
 
 
 def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
-    """Make a subtask of every source: of texts, in the tokens of a model; for a model without a tokenizer, of the
-    world beside it.
+    """Make a subtask of every source: of texts, in the tokens of a model; of a model without a tokenizer, of the world
+    beside it.
 
     Args:
         opened: the model and its tokenizer.
@@ -81,7 +82,6 @@ def experiment_of(
     return Experiment(
         opened.model,
         subtasks,
-        kinds=settings.units,
         reference=settings.reference,
         loss=loss_of(settings.loss),
         folds=settings.folds,
@@ -89,7 +89,7 @@ def experiment_of(
         count=settings.sequences,
         seed=settings.seed,
         split=cast(Split, settings.split),
-        **({} if units is None else {"units": units}),
+        units=units or units_of(opened.model, kinds=settings.units),
     )
 
 

@@ -83,11 +83,10 @@ def localize_into(
             save_world(subtasks.values(), folder / "model")
         units = units_of(model, kinds=config.kinds)
         norms = group_norms(model, units)
+        found = {name: _losses(opened.model, model, own, config.metric) for name, own in report.items()}
         metrics = {
-            "subtasks": {
-                name: _losses(opened.model, model, own, config.loss, name in keep) for name, own in report.items()
-            },
-            "unit": config.loss.unit,
+            "subtasks": {name: {"kept": name in keep, **row} for name, row in found.items()},
+            "unit": config.metric.unit,
             "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
             "units": dict(zip(units.hooks, units.widths, strict=True)),
             "revivals": int(history.of("revivals")[-1]),
@@ -100,13 +99,12 @@ def localize_into(
     return store.read(folder / "history").metrics
 
 
-def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss, kept: bool) -> dict[str, Any]:
+def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss) -> dict[str, Any]:
     known = prepared_for(face_of(before), examples, loss)
     found = [losses(model, examples, loss, known).cpu().numpy() for model in (before, after)]
     folds = np.array_split(found[1] - found[0], min(FOLDS, len(examples)))
     change = mean_interval(np.array([part.mean() for part in folds]))
     return {
-        "kept": kept,
         "before": float(found[0].mean()),
         "after": float(found[1].mean()),
         "change": {**change._asdict(), "value": float((found[1] - found[0]).mean())},
@@ -121,9 +119,7 @@ def _request(
     config: LocalizeConfig,
     seed: int,
 ) -> dict[str, Any]:
-    settings = {**vars(config), **asdict(config.training), "keep": list(keep), "seed": seed}
-    settings["loss"] = config.loss.record()
-    del settings["training"]
+    settings = {**config.record(), **asdict(config.training), "keep": list(keep), "seed": seed}
     return {
         "what": "localization",
         "name": opened.name,

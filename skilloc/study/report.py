@@ -185,8 +185,7 @@ def noise_of(effects: Effects) -> Float[np.ndarray, "subtask"]:
 
 
 def loss_words(record: Record) -> str:
-    """Return what a record (`about`) measured, with its unit: `loss in nats per token`, `logit_difference in
-    logits`."""
+    """Return what a record (`about`) measured: `loss in nats per token`, or the loss's name in its unit."""
     return f"{_loss_name(record)} in {per_what(record)}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
+SPLITS = ("train", "selection", "report")
 REFERENCES = ("zero", "mean", "flat mean", "resample", "paired")
 
 
@@ -54,6 +55,7 @@ class Settings:
         for name, value, allowed in (
             ("method", self.method, METHODS),
             ("reference", self.reference, REFERENCES),
+            ("split", self.split, SPLITS),
         ):
             if value not in allowed:
                 raise ValueError(f'unknown {name} "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')

@@ -128,8 +128,9 @@ def _removed(record: Record) -> str:
     said = "; ".join(verdicts)
     return "\n".join([
         *lines, "",
-        f"{per_what(record).capitalize()}. The {units} were chosen on other folds than those reported; random {units} "
-        f"lie in the same layers. Specificity is the loss of the subtask itself over the mean of the others: {said}.",
+        f"{per_what(record).capitalize()}. The {units} were chosen on other folds than those reported; random "
+        f"{units} lie in the same layers. Specificity is the loss of the subtask itself over the mean of the others: "
+        f"{said}.",
         "", "![removal](pictures/removal.png)",
     ])  # fmt: skip
 

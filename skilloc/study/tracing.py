@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -67,7 +67,7 @@ def trace_study(
         effects: effects that a study measured.
         folder: gets NAME.json and NAME.graphml for each subtask.
         choice: how units are chosen.
-        config: how circuits are measured; its `folds` are those of the effects.
+        config: how circuits are measured.
         subtasks: which subtasks; all if not given.
         drawn_from: what the examples are drawn from; read again from the record if not given.
         reference: another reference than that of the effects.
@@ -80,7 +80,6 @@ def trace_study(
         effects.of(name)
     chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=reference)
     stated_on = held_out(chosen_on)
-    config = replace(config, folds=len(effects.values))
     found = {}
     for name in subtasks or effects.subtasks:
         request = {
@@ -198,7 +197,7 @@ def circuit_record(graph: nx.DiGraph, *, n: int = 10) -> Record:
         "size": size,
         "edges": graph.number_of_edges(),
         "kinds": dict(Counter(graph.nodes[name][g.KIND] for name in members)),
-        "unit": graph.graph.get(g.UNIT, "nats"),
+        "unit": g.unit_of(graph),
         "circuit": next((record for record in curve if record["size"] == size), None),
         "curve": curve,
         "strongest_units": strongest([(name, graph.nodes[name]) for name in members]),

@@ -1,0 +1,47 @@
+"""Open a model that is in memory already: of transformers, a bridge, a network, or a described module."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from skilloc.models.checkpoints import Checkpoint
+from skilloc.models.described import Described
+from skilloc.models.makers import face_of
+
+
+def given_model(
+    model: nn.Module, tokenizer: Any, bridge: Callable[[Checkpoint, str], Any]
+) -> tuple[nn.Module, Any, str]:
+    """Return a model that can be measured, its tokenizer, and what it is called.
+
+    A model of transformers is set to eager attention, the one whose patterns can be hooked, and wrapped; its weights
+    are shared.
+
+    Args:
+        model: what the user has; it is put into evaluation mode.
+        tokenizer: its tokenizer; that of a bridge if not given.
+        bridge: wraps a model of transformers, under a name.
+
+    Raises:
+        ValueError: if transformer-lens does not wrap the model, or it comes without a tokenizer.
+        TypeError: if it is a module of which nobody has named the units.
+    """
+    from transformers import PreTrainedModel
+
+    kind = type(model).__name__
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise ValueError(f"`tokenizer` is None, but `model` is a {kind}, which reads tokens; pass its tokenizer")
+        model.set_attn_implementation("eager")
+        name = str(model.config._name_or_path or kind)
+        return bridge(Checkpoint(model.eval(), tokenizer), name), tokenizer, name
+    face = face_of(model)
+    if isinstance(model, Described) or face.chain is not None:
+        return model.eval(), tokenizer, face.architecture
+    own: Any = model
+    found = own.tokenizer if tokenizer is None else tokenizer
+    if found is None:
+        raise ValueError(f"`tokenizer` is None, and this bridge around a {face.architecture} has none; pass it")
+    folded = " (compatibility mode)" if own.compatibility_mode else ""
+    return model.eval(), found, f"{own.cfg.model_name or face.architecture}{folded}"

@@ -1,0 +1,50 @@
+"""The rules of the house that no type checker sees: who knows what a model is, and who knows what a loss is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "skilloc"
+
+RULES = {
+    "what a model is, only its makers ask": (r"isinstance\([^()]*\bMLP\b|hasattr\((\w+\.)?model\b", "models/"),
+    "models are modules": (r"\b(model|network|smaller): Any\b", "models/"),
+    "cross-entropy is written once": (r"\.cross_entropy\(|\b(log_softmax|logsumexp|logaddexp|nll_loss)\b", "losses.py"),
+    "nothing is read off a hook's name": (r"\b(kind_of|layer_of)\b|hook\w*\.(endswith|startswith|split)\(", "units.py"),
+}
+"""By what is asked: a pattern that must not be there, and where it may."""
+
+
+def lines(home: str) -> list[tuple[str, str]]:
+    """All lines of the package's code, with where they are, but for one place."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if not home or not name.startswith(home):
+            text = path.read_text(encoding="utf-8").splitlines()
+            found += [(f"{name}:{number}", line) for number, line in enumerate(text, 1)]
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_house_keeps_its_rules(rule):
+    pattern, home = RULES[rule]
+    broken = [f"{place}: {line.strip()}" for place, line in lines(home) if re.search(pattern, line)]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        ("what a model is, only its makers ask", "if isinstance(opened.model, MLP):"),
+        ("what a model is, only its makers ask", 'inner = plain(model) if hasattr(model, "original_model") else model'),
+        ("models are modules", "def faithfulness(model: Any, batches):"),
+        ("cross-entropy is written once", "return functional.cross_entropy(logits, targets)"),
+        ("cross-entropy is written once", "normal = logits.log_softmax(dim=-1)"),
+        ("nothing is read off a hook's name", 'kind = "head" if hook.endswith("hook_z") else "neuron"'),
+    ],
+)
+def test_a_broken_rule_is_found(rule, line):
+    assert re.search(RULES[rule][0], line)
