@@ -7,9 +7,9 @@ import pytest
 from skilloc.circuits import graph as g
 from skilloc.circuits.overlap import consensus, overlap, reuse
 from skilloc.masks import Mask, matched_random
-from skilloc.units import Units
+from skilloc.units import Units, neurons
 
-UNITS = Units(("layers.0.hook_post", "layers.1.hook_post"), (40, 20))
+UNITS = Units((neurons("layers.0.hook_post", 40, 0), neurons("layers.1.hook_post", 20, 1)))
 
 
 def mask(*places):
@@ -88,7 +88,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="choose at least one unit for each"):
         overlap({"a": mask()})
     with pytest.raises(ValueError, match="compare circuits of one model"):
-        reuse(mask(1), Mask(Units(("layers.0.hook_post",), (60,)), np.ones(60, dtype=bool)))
+        reuse(mask(1), Mask(Units((neurons("layers.0.hook_post", 60, 0),)), np.ones(60, dtype=bool)))
     with pytest.raises(ValueError, match="one subtask and one model"):
         consensus([run({"a": 1.0}, {}), run({"a": 1.0}, {}, subtask="other")])
     with pytest.raises(ValueError, match="pass at least one"):
