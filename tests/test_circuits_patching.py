@@ -72,3 +72,45 @@ def test_models_that_it_cannot_do_are_refused(llama, native_plain_ln, gpt2, batc
         attribution_circuit(Experiment(gpt2, batches, folds=2), subtask="c")
     with pytest.raises(ValueError, match="tokens of its own length"):
         attribution_edges(face_of(gpt2), batches["a"], batches["b"].inputs[:1])
+
+
+def test_another_loss_and_the_paired_input(gpt2, batches):
+    """With one layer's parts written out: the edge into the logits, under a logit difference, towards the pair."""
+    tokens, others = batches["a"].inputs, batches["b"].inputs
+    targets = torch.full((2, 5), -100)
+    targets[:, -1] = torch.tensor([3, 8])
+    wrong = torch.tensor([5, 1])
+    examples = Examples(tokens, targets, fields={"wrong": wrong}, paired=others)
+    experiment = Experiment(gpt2, {"a": examples}, loss="logit_difference", reference="paired", folds=2)
+    graph = attribution_circuit(experiment, subtask="a")
+    assert graph.graph[g.LOSS] == {"name": "logit_difference", "unit": "logits"}
+    assert graph.graph[g.REFERENCE] == "paired"
+    stream = gpt2.run_with_cache(others)[1]["ln_final.hook_in"].detach().requires_grad_()
+    logits = gpt2.unembed(gpt2.ln_final(stream))[:, -1]
+    right = targets[:, -1]
+    loss = logits.gather(1, wrong[:, None]) - logits.gather(1, right[:, None])
+    (slope,) = torch.autograd.grad(loss.sum(), stream)
+    hook = "blocks.1.mlp.hook_out"
+    with torch.no_grad():
+        change = gpt2.run_with_cache(others)[1][hook] - gpt2.run_with_cache(tokens)[1][hook]
+    wanted = (change * slope).flatten(1).sum(dim=1).mean().item()
+    assert graph.edges["L1MLP", "logits"][g.EFFECT]["a"]["value"] == pytest.approx(wanted, rel=1e-4)
+    assert abs(wanted) > 1e-4
+
+
+def test_examples_that_it_cannot_do_are_refused(gpt2, batches):
+    own = batches["a"]
+    padded = Examples({"tokens": own.inputs, "mask": torch.ones_like(own.inputs, dtype=torch.bool)}, own.targets)
+    with pytest.raises(ValueError, match="padded.*with edge_effects"):
+        attribution_circuit(Experiment(gpt2, {"a": padded}, folds=1), subtask="a")
+    rows = Examples(own.inputs, own.targets, owner=torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match="several rows.*with edge_effects"):
+        attribution_circuit(Experiment(gpt2, {"a": rows, "b": rows}, folds=1), subtask="a")
+    with pytest.raises(ValueError, match="a count"):
+        attribution_circuit(Experiment(gpt2, batches, folds=1, loss="error"), subtask="a")
+    with pytest.raises(ValueError, match="1 example"):
+        attribution_circuit(Experiment(gpt2, {"a": own.part(slice(0, 1))}, folds=1), subtask="a")
+    network = MLP(3, 2, 4, 2)
+    bits = {"a": Examples(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))}
+    with pytest.raises(ValueError, match="is a MLP.*with edge_effects"):
+        attribution_circuit(Experiment(network, bits, folds=1), subtask="a")
