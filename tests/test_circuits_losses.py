@@ -300,3 +300,21 @@ def test_an_example_of_several_rows_counts_once(native_plain_ln, tokens):
     wanted = ((after - seen["leaf"].detach()) * slope)[:, :, 2].reshape(2, -1).sum(dim=1)
     np.testing.assert_allclose(values[0], wanted.numpy(), atol=1e-5)
     assert wanted.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("reference", ["mean", "paired"])
+@pytest.mark.parametrize("at", ["all", "mask"])
+def test_a_subtask_of_shorter_prompts_alone_is_held_as_among_the_others(native_plain_ln, tokens, reference, at):
+    """Values that were made for rows of the longest length serve the shorter subtask by itself."""
+    twins = tokens.flip(0)
+    subtasks = {
+        name: Examples(tokens[rows, :length], tokens[rows, :length], paired=twins[rows, :length])
+        for name, rows, length in (("short", slice(0, 2), 6), ("long", slice(2, 4), 11))
+    }
+    where = torch.rand(4, 11, generator=torch.Generator().manual_seed(0)) < 0.5 if at == "mask" else "all"
+    experiment = Experiment(native_plain_ln, subtasks, reference=reference, folds=2, at=where)
+    mask = Mask(experiment.units, sample(experiment.units, 40, seed=0))
+    whole, change = experiment.losses(mask), experiment.losses(mask) - experiment.losses()
+    for name, rows in (("short", slice(0, 2)), ("long", slice(2, 4))):
+        np.testing.assert_allclose(experiment.only(name).losses(mask), whole[rows], atol=1e-6)
+    assert np.abs(change).min() > 1e-3
