@@ -138,9 +138,13 @@ class Experiment:
         """
         if subtask not in self.subtasks:
             raise ValueError(f'unknown subtask "{subtask}"; this experiment has {", ".join(self.subtasks)}')
-        rows = self.rows_of(self.folded.of(subtask))
+        own, rows = self.examples[subtask], self.rows_of(self.folded.of(subtask))
         at = self.at if isinstance(self.at, str) else self.at[rows]
-        return replace(self, subtasks={subtask: self.examples[subtask]}, reference=self.held.part(rows), at=at)
+        held, longest = self.held.part(rows), self.folded.examples.positions
+        if own.positions < longest:
+            at = at if isinstance(at, str) else at[:, : own.positions]
+            held = _shortened(held, self.units, longest, own.positions)
+        return replace(self, subtasks={subtask: own}, reference=held, at=at)
 
     @property
     def draws(self) -> bool:
@@ -296,6 +300,20 @@ class Experiment:
                 "`model` has changed since this experiment began, and what it remembers of the untouched model is "
                 "stale; make a new Experiment"
             )
+
+
+def _shortened(reference: Reference, units: Units, longest: int, length: int) -> Reference:
+    """Return values that are kept per row and position for rows that were padded to the longest, without padding."""
+    if not reference.per_row:
+        return reference
+    values = dict(reference.values)
+    for bank in units.banks:
+        behind = 1 if bank.axis is None else -bank.axis
+        for hook in bank.places:
+            value = values[hook]
+            if value.ndim > 1 + behind and value.shape[1] == longest:
+                values[hook] = value[:, :length]
+    return replace(reference, values=values)
 
 
 def _fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:

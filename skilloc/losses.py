@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -296,7 +296,7 @@ def _field(examples: Examples, name: str, loss: str) -> Tensor:
     return examples.fields[name]
 
 
-def at_last(logits: Float[Tensor, "row *pos out"], examples: Examples) -> Float[Tensor, "row out"]:
+def at_last(logits: Shaped[Tensor, "row *pos out"], examples: Examples) -> Shaped[Tensor, "row out"]:
     """Return the logits at the position named "last", or, without that name, at the last scored one."""
     if logits.ndim == 2:
         return logits

@@ -6,13 +6,15 @@ import torch
 
 from skilloc.ablation import ablation_effects
 from skilloc.circuits import graph as g
+from skilloc.circuits.edges import edge_effects
 from skilloc.circuits.elimination import elimination_ranking
 from skilloc.circuits.faithfulness import enough, faithfulness, minimality, share_kept, sizes_up_to
 from skilloc.circuits.trace import Tracing, trace_circuit
+from skilloc.experiment import Experiment
 from skilloc.intervene import hold, losses, mean_reference, resample_reference, zero_reference
 from skilloc.masks import Mask, sample, top
+from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of
 from skilloc.tasks import Examples
 
 
@@ -55,11 +57,12 @@ FEEDS = {
 
 @pytest.fixture(scope="module", params=["direct", "total"])
 def traced(request, gate):
-    units, batches = units_of(gate), bits(1)
-    effects = ablation_effects(gate, bits(0), units)
-    size = enough(gate, bits(0), units, effects.mean("gate"), 0.999, subtask="gate")
-    circuit = Mask(units, top(effects.mean("gate"), size))
-    return trace_circuit(gate, batches, circuit, Tracing(paths=request.param), subtask="gate", chosen="share 0.999")
+    chosen_on = Experiment(gate, bits(0))
+    ranking = ablation_effects(chosen_on).mean("gate")
+    size = enough(chosen_on, ranking, 0.999, subtask="gate")
+    circuit = Mask(chosen_on.units, top(ranking, size))
+    config = Tracing(paths=request.param)
+    return trace_circuit(Experiment(gate, bits(1)), circuit, config, subtask="gate", chosen="share 0.999")
 
 
 def test_exactly_the_planted_nodes_and_edges_are_found(traced):
@@ -96,10 +99,8 @@ def test_planted_signs(gate, traced):
 
 
 def test_absent_paths_are_zero(gate):
-    from skilloc.circuits.edges import edge_effects
-
     units = units_of(gate)
-    edges = edge_effects(gate, bits(1), units, np.ones(len(units), dtype=bool), paths="total")
+    edges = edge_effects(Experiment(gate, bits(1)), np.ones(len(units), dtype=bool), paths="total")
     names = [node.name for node in edges.nodes]
     # From all that bit 3 reaches, and into all that has no weights.
     for name in ("input 3", "L0N0", "L0N2", "L0N4", "L1N1"):
@@ -148,12 +149,11 @@ def after_zero():
 
 @pytest.mark.parametrize("paths", ["total", "direct"])
 def test_a_planted_circuit_of_head_and_neurons(relay, after_zero, paths):
-    units = units_of(relay)
-    effects = ablation_effects(relay, after_zero, units)
-    mean = effects.mean("after")
+    experiment = Experiment(relay, after_zero)
+    units, mean = experiment.units, ablation_effects(experiment).mean("after")
     assert set(np.array(units.names)[np.abs(mean) > 1e-6]) == {"L0H1", "L0N2", "L1N4"}
     circuit = Mask(units, np.abs(mean) > 1e-6)
-    graph = trace_circuit(relay, after_zero, circuit, Tracing(paths=paths), subtask="after")
+    graph = trace_circuit(experiment, circuit, Tracing(paths=paths), subtask="after")
     effect = {ends: graph.edges[ends][g.EFFECT]["after"]["value"] for ends in graph.edges}
     wanted = {
         ("tokens", "L0H1"), ("L0H1", "L0N2"), ("L0H1", "L1N4"), ("L0N2", "logits"), ("L1N4", "logits"),
@@ -169,10 +169,8 @@ def test_a_planted_circuit_of_head_and_neurons(relay, after_zero, paths):
 
 
 def test_absent_paths_of_a_transformer_are_zero(relay, after_zero):
-    from skilloc.circuits.edges import edge_effects
-
     units = units_of(relay)
-    edges = edge_effects(relay, after_zero, units, np.ones(len(units), dtype=bool))
+    edges = edge_effects(Experiment(relay, after_zero), np.ones(len(units), dtype=bool))
     names = [node.name for node in edges.nodes]
     idle = [i for i, name in enumerate(names) if name not in ("tokens", "L0H1", "L0N2", "L1N4", "logits")]
     assert not edges.values[:, :, idle].any()
@@ -197,7 +195,8 @@ def test_faithfulness_is_what_its_formula_says(native_plain_ln, batches, kind):
     }
     reference = made[kind]()
     circuit = Mask(units, sample(units, 30, seed=0))
-    curve = faithfulness(model, batches, [circuit], subtask="b", reference=reference, folds=2, draws=3)
+    experiment = Experiment(model, batches, reference=reference, folds=2)
+    curve = faithfulness(experiment, [circuit], subtask="b", draws=3)
 
     def loss(mask):
         with hold(model, mask, reference, slice(2, 4)):
@@ -218,7 +217,7 @@ def test_faithfulness_is_what_its_formula_says(native_plain_ln, batches, kind):
 def test_all_units_keep_everything_and_no_unit_nothing(gate):
     units = units_of(gate)
     every = np.ones(len(units), dtype=bool)
-    curve = faithfulness(gate, bits(1), [Mask(units, ~every), Mask(units, every)], subtask="gate")
+    curve = faithfulness(Experiment(gate, bits(1)), [Mask(units, ~every), Mask(units, every)], subtask="gate")
     for of, ends in ((curve.faithfulness, (0, 1)), (curve.completeness, (0, 1)), (curve.random_faithfulness, (0, 1))):
         assert (of(0).value, of(1).value) == pytest.approx(ends, abs=1e-6)
 
@@ -226,7 +225,7 @@ def test_all_units_keep_everything_and_no_unit_nothing(gate):
 def test_minimality_is_what_each_unit_adds(gate):
     units = units_of(gate)
     circuit = Mask(units, units.named(["L0N1", "L0N2", "L0N3", "L1N0", "L1N2"]))
-    found = minimality(gate, bits(1), circuit)[:, 0].mean(axis=0)
+    found = minimality(Experiment(gate, bits(1)), circuit)[:, 0].mean(axis=0)
     names = np.array(units.names)[circuit.keep]
     assert found[names == "L0N2"] == pytest.approx(0, abs=1e-9)
     for i, name in enumerate(names):
@@ -239,15 +238,15 @@ def test_minimality_is_what_each_unit_adds(gate):
 
 
 def test_enough_is_the_smallest_size_that_keeps_the_share(gate):
-    units, batches = units_of(gate), bits(0)
+    units, experiment = units_of(gate), Experiment(gate, bits(0), folds=1)
     ranking = np.array([0.0, 5, 0, 4, 0, 6, 0, 3])  # L1N0, L0N1, L0N3, L1N2, and then the rest
     kept = []
     for size in range(1, 9):
-        curve = faithfulness(gate, batches, [Mask(units, top(ranking, size))], subtask="gate", folds=1, draws=1)
+        curve = faithfulness(experiment, [Mask(units, top(ranking, size))], subtask="gate", draws=1)
         kept.append(curve.faithfulness(0).value)
     for share in (0.1, 0.5, 0.9, 0.99):
         first = next(size for size, value in enumerate(kept, start=1) if value >= share)
-        found = enough(gate, batches, units, ranking, share, subtask="gate")
+        found = enough(experiment, ranking, share, subtask="gate")
         assert found == next(size for size in sizes_up_to(8, per_doubling=8) if kept[size - 1] >= share)
         assert found >= first
 
@@ -270,10 +269,10 @@ def test_intervals_of_shares_cover():
 
 
 def test_the_same_circuit_the_same_bytes(gate):
-    units = units_of(gate)
-    circuit = Mask(units, units.named(PLANTED))
+    units, config = units_of(gate), Tracing(sizes=(2, 6))
+    circuit, ranking = Mask(units, units.named(PLANTED)), np.arange(8.0)
     found = {
-        g.to_json(trace_circuit(gate, bits(1), circuit, Tracing(sizes=(2, 6)), subtask="gate", ranking=np.arange(8.0)))
+        g.to_json(trace_circuit(Experiment(gate, bits(1)), circuit, config, subtask="gate", ranking=ranking))
         for _ in range(2)
     }
     assert len(found) == 1
@@ -285,7 +284,8 @@ def test_few_edges_are_the_largest(gate):
     units = units_of(gate)
     circuit = Mask(units, units.named(PLANTED))
     whole, few = (
-        trace_circuit(gate, bits(1), circuit, Tracing(edges=edges, adds=False), subtask="gate") for edges in (5000, 3)
+        trace_circuit(Experiment(gate, bits(1)), circuit, Tracing(edges=edges, adds=False), subtask="gate")
+        for edges in (5000, 3)
     )
     size = {ends: abs(whole.edges[ends][g.EFFECT]["gate"]["value"]) for ends in whole.edges}
     assert set(few.edges) < set(whole.edges)
@@ -296,18 +296,21 @@ def test_what_has_no_circuit_is_refused(gate):
     units = units_of(gate)
     nothing, some = Mask(units, np.zeros(8, dtype=bool)), Mask(units, units.named(["L1N0"]))
     turned = {"gate": Examples(bits(0)["gate"].inputs, 1 - bits(0)["gate"].targets)}
+    experiment = Experiment(gate, bits(0))
     with pytest.raises(ValueError, match="choose at least one"):
-        trace_circuit(gate, bits(0), nothing, subtask="gate")
+        trace_circuit(experiment, nothing, subtask="gate")
+    with pytest.raises(ValueError, match="choose at least one"):
+        minimality(experiment, nothing)
     with pytest.raises(ValueError, match="pass the `ranking`"):
-        trace_circuit(gate, bits(0), some, Tracing(sizes=(2,)), subtask="gate")
-    with pytest.raises(ValueError, match='unknown subtask "other"; `batches` have gate'):
-        trace_circuit(gate, bits(0), some, subtask="other")
-    with pytest.raises(ValueError, match="no skill to find a circuit of"):
-        faithfulness(gate, turned, [some], subtask="gate")
+        trace_circuit(experiment, some, Tracing(sizes=(2,)), subtask="gate")
+    with pytest.raises(ValueError, match='unknown subtask "other"; this experiment has gate'):
+        trace_circuit(experiment, some, subtask="other")
+    with pytest.raises(ValueError, match=r"\([0-9.-]+ nats\); there is no skill to find a circuit of"):
+        faithfulness(Experiment(gate, turned), [some], subtask="gate")
     with pytest.raises(ValueError, match="at most 1"):
-        enough(gate, bits(0), units, np.arange(8.0), 90.0, subtask="gate")
+        enough(experiment, np.arange(8.0), 90.0, subtask="gate")
     with pytest.raises(ValueError, match="ask for less"):
-        enough(gate, bits(0), units, np.array([1.0, *[np.nan] * 7]), 0.9, subtask="gate")
+        enough(experiment, np.array([1.0, *[np.nan] * 7]), 0.9, subtask="gate")
 
 
 def test_elimination_keeps_what_only_works_together():
@@ -325,11 +328,12 @@ def test_elimination_keeps_what_only_works_together():
     inputs = torch.randint(2, (200, 2), generator=torch.Generator().manual_seed(0)).float()
     batches = {"first": Examples(inputs, inputs[:, 0].long())}
     units = units_of(model)
-    effects = ablation_effects(model, batches, units).mean("first")
+    experiment = Experiment(model, batches)
+    effects = ablation_effects(experiment).mean("first")
     assert np.abs(effects[:2]).max() < 1e-3
-    ranking = elimination_ranking(model, batches, units, subtask="first")
+    ranking = elimination_ranking(experiment, subtask="first")
     assert sorted(ranking) == list(range(1, 7))
     kept = np.array(units.names)[top(ranking, 2)]
     assert set(kept) in ({"L0N0", "L1N0"}, {"L0N1", "L1N0"})
-    curve = faithfulness(model, batches, [Mask(units, top(ranking, 2))], subtask="first")
+    curve = faithfulness(experiment, [Mask(units, top(ranking, 2))], subtask="first")
     assert curve.faithfulness(0).value == pytest.approx(1, abs=1e-3)

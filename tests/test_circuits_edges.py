@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from skilloc.circuits.edges import edge_effects
-from skilloc.intervene import example_losses, mean_reference, resample_reference, zero_reference
+from skilloc.experiment import Experiment
+from skilloc.intervene import flat_mean_reference, resample_reference, zero_reference
 from skilloc.intervene.gradients import read_gradients
+from skilloc.losses import cross_entropy, mean_nll
 from skilloc.masks import sample
+from skilloc.models.makers import face_of, output_weight, units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import output_weight, units_of
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_subtasks
-from skilloc.units import kind_of
 
 
 @pytest.fixture
@@ -37,13 +38,13 @@ def network(widths=(9, 10), activation="gelu", classes=2):
 def references(kind, model, batches, units):
     if kind == "zero":
         return zero_reference(units)
-    if kind == "mean":
-        return mean_reference(model, batches, units)
+    if kind == "flat mean":
+        return flat_mean_reference(model, batches, units)
     return resample_reference(model, batches, units, seed=0)
 
 
 def select(value, node):
-    return value[..., node.position, :] if kind_of(node.hook) == "head" else value[..., node.position]
+    return value[..., node.position, :] if node.kind == "head" else value[..., node.position]
 
 
 def gradient(model, batch, node):
@@ -58,7 +59,7 @@ def gradient(model, batch, node):
             return leaf[0]
 
         logits = model.run_with_hooks(one.inputs, fwd_hooks=[(node.hook, opened)])
-        (slope,) = torch.autograd.grad(example_losses(logits, one.targets).sum(), leaf)
+        (slope,) = torch.autograd.grad(mean_nll(logits, one.targets).sum(), leaf)
         values.append(select(leaf[0].detach(), node)[0])
         slopes.append(select(slope, node)[0])
     return torch.stack(values), torch.stack(slopes)
@@ -71,7 +72,7 @@ def literal(model, batch, reference, source, target, rows):
 
     def held(value, hook):
         value = value.clone()
-        select(value, source)[...] = reference.of(source.hook, source.position, rows)
+        select(value, source)[...] = reference.of(source.hook, units_of(model).bank(source.hook), source.position, rows)
         return value
 
     def reader(value, hook):
@@ -86,12 +87,12 @@ def units_among(edges):
     return [i for i, node in enumerate(edges.nodes) if node.kind in ("neuron", "head")]
 
 
-@pytest.mark.parametrize("kind", ["mean", "resample"])
+@pytest.mark.parametrize("kind", ["flat mean", "resample"])
 def test_total_edges_are_the_literal_definition(any_model, batches, kind):
     units = units_of(any_model)
     keep = sample(units, 2, seed=1) | units.named(["L0H1", "L1H2", "L0N3"])
     reference = references(kind, any_model, batches, units)
-    edges = edge_effects(any_model, batches, units, keep, reference=reference, folds=2)
+    edges = edge_effects(Experiment(any_model, batches, reference=reference, folds=2), keep)
     for a in units_among(edges):
         for b in units_among(edges):
             source, target = edges.nodes[a], edges.nodes[b]
@@ -108,12 +109,12 @@ def test_edges_into_the_logits_of_a_language_model(native_plain_ln, batches):
     """To first order they are the effect: the change of the logits times the gradient of the loss there."""
     units = units_of(native_plain_ln)
     keep = units.named(["L0H1", "L1N3"])
-    edges = edge_effects(native_plain_ln, batches, units, keep, folds=1)
+    edges = edge_effects(Experiment(native_plain_ln, batches, folds=1), keep)
     names = [node.name for node in edges.nodes]
     assert names == ["tokens", "L0H1", "L1N3", "logits"]
     for s, batch in enumerate(batches.values()):
         logits = native_plain_ln(batch.inputs).detach().requires_grad_()
-        (slope,) = torch.autograd.grad(example_losses(logits, batch.targets).sum(), logits)
+        (slope,) = torch.autograd.grad(mean_nll(logits, batch.targets).sum(), logits)
         for a, (hook, position) in enumerate([("blocks.0.attn.hook_z", 1), ("blocks.1.mlp.hook_post", 3)], start=1):
 
             def zero(value, hook, position=position):
@@ -134,7 +135,7 @@ def test_direct_edges_equal_total_ones_where_there_is_no_other_path(any_model, b
     keep = sample(units, 6, seed=2) | units.named(["L0H0", "L0N5", "L1H2", "L1N7"])
     reference = references(kind, any_model, batches, units)
     direct, total = (
-        edge_effects(any_model, batches, units, keep, reference=reference, folds=2, paths=paths)
+        edge_effects(Experiment(any_model, batches, reference=reference, folds=2), keep, paths=paths)
         for paths in ("direct", "total")
     )
     compared = 0
@@ -154,7 +155,7 @@ def test_a_direct_edge_is_the_write_of_one_unit_in_the_input_of_another(native_g
     """Worked out with the weights: residual stream plus write, norm, gate, up, activation."""
     model, units = native_gated_rms, units_of(native_gated_rms)
     keep = units.named(["L0H2", "L0N4", "L1N9"])
-    edges = edge_effects(model, batches, units, keep, folds=2, paths="direct")
+    edges = edge_effects(Experiment(model, batches, folds=2), keep, paths="direct")
     place = {node.name: i for i, node in enumerate(edges.nodes)}
     target = edges.nodes[place["L1N9"]]
     mlp, norm = model.blocks[1].mlp, model.blocks[1].ln2
@@ -176,13 +177,13 @@ def test_a_direct_edge_is_the_write_of_one_unit_in_the_input_of_another(native_g
                 np.testing.assert_allclose(edges.values[:, s, place[name], place["L1N9"]], wanted, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("kind", ["zero", "flat mean", "resample"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_closed_form_edges_of_an_mlp_are_the_literal_definition(parity, kind, activation):
     model = network(activation=activation)
     units = units_of(model)
     reference = references(kind, model, parity, units)
-    edges = edge_effects(model, parity, units, np.ones(len(units), dtype=bool), reference=reference, folds=4)
+    edges = edge_effects(Experiment(model, parity, reference=reference, folds=4), np.ones(len(units), dtype=bool))
     place = {node.name: i for i, node in enumerate(edges.nodes)}
     assert edges.measured == "closed form"
     for a, b in [("L0N0", "L1N0"), ("L0N8", "L1N9"), ("L0N3", "L1N5")]:
@@ -194,7 +195,7 @@ def test_closed_form_edges_of_an_mlp_are_the_literal_definition(parity, kind, ac
         assert edges.weights[place[a], place[b]] == model.layers[1].weight[int(b[3:]), int(a[3:])]
 
 
-@pytest.mark.parametrize("kind", ["zero", "mean"])
+@pytest.mark.parametrize("kind", ["zero", "flat mean"])
 def test_closed_form_equals_running_with_the_source_held(parity, kind):
     """Between neighbouring layers, inputs and outputs included; only a run knows what skips a layer."""
     model = network(widths=(7, 8, 6), classes=3)
@@ -202,7 +203,7 @@ def test_closed_form_equals_running_with_the_source_held(parity, kind):
     reference = references(kind, model, parity, units)
     keep = sample(units, 15, seed=0)
     closed, total = (
-        edge_effects(model, parity, units, keep, reference=reference, folds=2, paths=paths)
+        edge_effects(Experiment(model, parity, reference=reference, folds=2), keep, paths=paths)
         for paths in ("direct", "total")
     )
     next_to = np.array([[b.layer == a.layer + 1 for b in closed.nodes] for a in closed.nodes])
@@ -220,16 +221,16 @@ def test_inputs_are_held_at_zero_or_their_mean(parity):
     every = torch.cat([batch.inputs for batch in parity.values()])
     for reference, at in (
         (zero_reference(units), torch.zeros(8)),
-        (mean_reference(model, parity, units), every.mean(0)),
+        (flat_mean_reference(model, parity, units), every.mean(0)),
     ):
-        edges = edge_effects(model, parity, units, keep, reference=reference, folds=1)
+        edges = edge_effects(Experiment(model, parity, reference=reference, folds=1), keep)
         assert [node.name for node in edges.nodes] == [*(f"input {i}" for i in range(8)), "logit 0", "logit 1"]
         for s, batch in enumerate(parity.values()):
             for i in range(8):
                 held = batch.inputs.clone()
                 held[:, i] = at[i]
                 with torch.no_grad():
-                    change = example_losses(model(held), batch.targets) - example_losses(
+                    change = mean_nll(model(held), batch.targets) - mean_nll(
                         model(batch.inputs), batch.targets
                     )
                 assert edges.inputs[0, s, i] == pytest.approx(float(change.mean()), abs=1e-6)
@@ -237,12 +238,12 @@ def test_inputs_are_held_at_zero_or_their_mean(parity):
 
 def test_tokens_enter_at_the_first_block(native_plain_ln, batches):
     units = units_of(native_plain_ln)
-    edges = edge_effects(native_plain_ln, batches, units, units.named(["L0H0"]), folds=1)
+    edges = edge_effects(Experiment(native_plain_ln, batches, folds=1), units.named(["L0H0"]))
     silent = [("blocks.0.hook_in", lambda value, hook: torch.zeros_like(value))]
     for s, batch in enumerate(batches.values()):
         with torch.no_grad():
-            base = example_losses(native_plain_ln(batch.inputs), batch.targets)
-            held = example_losses(native_plain_ln.run_with_hooks(batch.inputs, fwd_hooks=silent), batch.targets)
+            base = mean_nll(native_plain_ln(batch.inputs), batch.targets)
+            held = mean_nll(native_plain_ln.run_with_hooks(batch.inputs, fwd_hooks=silent), batch.targets)
         assert edges.inputs[0, s, 0] == pytest.approx(float((held - base).mean()), abs=1e-5)
 
 
@@ -250,9 +251,9 @@ def test_many_blocks_of_examples_give_the_same(native_plain_ln, batches, monkeyp
     units = units_of(native_plain_ln)
     keep = sample(units, 6, seed=0)
     reference = resample_reference(native_plain_ln, batches, units, seed=0)
-    whole = edge_effects(native_plain_ln, batches, units, keep, reference=reference, folds=2)
+    whole = edge_effects(Experiment(native_plain_ln, batches, reference=reference, folds=2), keep)
     monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 11 * 61)
-    parts = edge_effects(native_plain_ln, batches, units, keep, reference=reference, folds=2)
+    parts = edge_effects(Experiment(native_plain_ln, batches, reference=reference, folds=2), keep)
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-6)
     np.testing.assert_allclose(parts.inputs, whole.inputs, atol=1e-6)
 
@@ -261,9 +262,10 @@ def test_gradients_are_of_the_mean_loss_of_each_example(native_plain_ln, tokens)
     targets = tokens[:, 1:].clone()
     targets[0, 3:] = -100  # the first example has 3 scored targets
     batch = Examples(tokens[:, :-1], targets)
-    found = read_gradients(native_plain_ln, batch, {"blocks.1.mlp.hook_post": [2, 5]})
+    bank = units_of(native_plain_ln).bank("blocks.1.mlp.hook_post")
+    found = read_gradients(face_of(native_plain_ln), batch, [bank], {bank.name: [2, 5]}, cross_entropy)
     logits = native_plain_ln(batch.inputs).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(example_losses(logits, targets).sum(), logits)
+    (slope,) = torch.autograd.grad(mean_nll(logits, targets).sum(), logits)
     torch.testing.assert_close(found.logit_slopes, slope, atol=1e-6, rtol=1e-5)
     assert found.slopes["blocks.1.mlp.hook_post"].shape == (4, 11, 2)
     assert not found.slopes["blocks.1.mlp.hook_post"][0, 4:].any()
@@ -273,18 +275,18 @@ def test_what_does_not_belong_together_is_refused(native_plain_ln, batches, pari
     units = units_of(native_plain_ln)
     keep = units.named(["L0H0"])
     with pytest.raises(ValueError, match="pass one value per unit"):
-        edge_effects(native_plain_ln, batches, units, keep[:-1], folds=2)
+        edge_effects(Experiment(native_plain_ln, batches, folds=2), keep[:-1])
     with pytest.raises(ValueError, match="use total or direct"):
-        edge_effects(native_plain_ln, batches, units, keep, folds=2, paths="indirect")
+        edge_effects(Experiment(native_plain_ln, batches, folds=2), keep, paths="indirect")
     with pytest.raises(ValueError, match="leave it out"):
-        edge_effects(native_plain_ln, batches, units, keep, folds=2, inputs=["a"])
+        edge_effects(Experiment(native_plain_ln, batches, folds=2), keep, inputs=["a"])
     model = network()
     with pytest.raises(ValueError, match="a name of its own"):
-        edge_effects(model, parity, units_of(model), np.ones(19, dtype=bool), inputs=["a"] * 8)
+        edge_effects(Experiment(model, parity), np.ones(19, dtype=bool), inputs=["a"] * 8)
     # A block that scales what it adds: the stream is no sum of what its parts say that they write.
     handle = native_plain_ln.blocks[0].mlp.register_forward_hook(lambda module, args, output: 2 * output)
     try:
         with pytest.raises(ValueError, match='use paths="total"'):
-            edge_effects(native_plain_ln, batches, units, keep, folds=2, paths="direct")
+            edge_effects(Experiment(native_plain_ln, batches, folds=2), keep, paths="direct")
     finally:
         handle.remove()

@@ -26,7 +26,8 @@ def small(turned=False):
         "logit 1": (g.OUTPUT, 2, 3, 1),
     }
     edges = [("bit 3", "L0N2"), ("L0N2", "L1N0"), ("L0N10", "L1N0"), ("L1N0", "logit 1")]
-    graph = nx.DiGraph(version=g.FORMAT, subtask="a", subtasks=["a", "b"], model={"name": "planted", "digest": "00"})
+    model, loss = {"name": "planted", "digest": "00"}, {"name": "choice", "unit": "nats"}
+    graph = nx.DiGraph(version=g.FORMAT, subtask="a", subtasks=["a", "b"], model=model, loss=loss, reference="mean")
     for name in reversed(nodes) if turned else nodes:
         kind, layer, column, position = nodes[name]
         effects = {} if kind == g.OUTPUT else effect(0.5)
@@ -45,6 +46,28 @@ def test_a_circuit_comes_back_from_its_file(tmp_path):
     assert again.graph == graph.graph
     assert g.in_order(again) == ["bit 3", "L0N2", "L0N10", "L1N0", "logit 1"]
     assert g.units_in(again) == ["L0N2", "L0N10", "L1N0"]
+
+
+@pytest.mark.parametrize(("said", "meant"), [("zero", "zero"), ("mean", "flat mean"), ("mean and zero", "flat mean and zero")])
+def test_a_file_that_names_no_loss_is_about_cross_entropy_and_its_mean_is_flat(tmp_path, said, meant):
+    old = small()
+    del old.graph[g.LOSS]
+    old.graph[g.REFERENCE] = said
+    g.save(old, tmp_path / "old.json")
+    read = g.load(tmp_path / "old.json")
+    assert read.graph[g.LOSS] == {"name": "cross_entropy", "unit": "nats"}
+    assert read.graph[g.REFERENCE] == meant
+    g.save(read, tmp_path / "again.json")
+    assert g.load(tmp_path / "again.json").graph == read.graph
+
+
+def test_the_unit_is_that_of_the_loss():
+    graph = small()
+    assert g.unit_of(graph) == "nats"
+    graph.graph[g.LOSS] = g.loss_record("logit_difference", "logits")
+    assert g.unit_of(g.from_json(g.to_json(graph))) == "logits"
+    del graph.graph[g.LOSS]
+    assert g.unit_of(graph) == "nats"
 
 
 def test_the_order_in_which_a_circuit_was_built_does_not_show(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from skilloc.circuits import graph as g
 from skilloc.circuits.overlap import consensus, overlap, reuse
 from skilloc.masks import Mask, matched_random
-from skilloc.units import Units
+from skilloc.units import Units, neurons
 
-UNITS = Units(("layers.0.hook_post", "layers.1.hook_post"), (40, 20))
+UNITS = Units((neurons("layers.0.hook_post", 40, 0), neurons("layers.1.hook_post", 20, 1)))
 
 
 def mask(*places):
@@ -48,8 +48,9 @@ def test_random_circuits_lie_within_the_range_of_chance():
     assert inside > 180
 
 
-def run(nodes, edges, reference="zero", subtask="s"):
+def run(nodes, edges, reference="zero", subtask="s", loss=("cross_entropy", "nats")):
     about = {g.VERSION: 1, g.SUBTASK: subtask, g.SUBTASKS: [subtask], g.MODEL: {"name": "", "digest": "0"}}
+    about[g.LOSS] = g.loss_record(*loss)
     graph = nx.DiGraph(**about, **{g.REFERENCE: reference, g.MADE: {}, g.CHOSEN: "top 2"})
     for place, (name, value) in enumerate(nodes.items()):
         effect = {subtask: {"value": value, "low": None, "high": None}}
@@ -79,6 +80,7 @@ def test_a_consensus_holds_what_enough_runs_have():
     }
     assert half.edges["a", "b"][g.EFFECT]["s"]["value"] == 0.2
     assert half.graph[g.REFERENCE] == "mean and zero"
+    assert half.graph[g.LOSS] == {"name": "cross_entropy", "unit": "nats"}
     assert set(consensus(runs, share=1.0)) == {"a"}
     assert set(consensus(runs[:1])) == {"a", "b"}
     assert g.from_json(g.to_json(half)).graph == half.graph
@@ -88,8 +90,10 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="choose at least one unit for each"):
         overlap({"a": mask()})
     with pytest.raises(ValueError, match="compare circuits of one model"):
-        reuse(mask(1), Mask(Units(("layers.0.hook_post",), (60,)), np.ones(60, dtype=bool)))
+        reuse(mask(1), Mask(Units((neurons("layers.0.hook_post", 60, 0),)), np.ones(60, dtype=bool)))
     with pytest.raises(ValueError, match="one subtask and one model"):
         consensus([run({"a": 1.0}, {}), run({"a": 1.0}, {}, subtask="other")])
+    with pytest.raises(ValueError, match="take a consensus under one loss"):
+        consensus([run({"a": 1.0}, {}), run({"a": 1.0}, {}, loss=("logit_difference", "logits"))])
     with pytest.raises(ValueError, match="pass at least one"):
         consensus([])

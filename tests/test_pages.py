@@ -11,14 +11,12 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-import torch
 
-from skilloc import Examples, store, units_of
+from skilloc import store
 from skilloc.circuits import graph as circuit_graph
 from skilloc.cli import main
 from skilloc.effects import Effects
-from skilloc.models.mlp import MLP
-from skilloc.pages import circuit_page, report_page, top_examples, write
+from skilloc.pages import circuit_page, report_page, write
 from skilloc.pages.circuit import circuit_data
 from skilloc.pages.document import embedded, escape
 from skilloc.relearning import Relearning, summary
@@ -178,42 +176,6 @@ def test_five_thousand_edges_stay_small():
 def test_no_circuit_is_said():
     with pytest.raises(ValueError, match="pass at least one circuit"):
         circuit_page({})
-
-
-def test_top_examples_of_a_network_are_the_bits_that_excite_it():
-    model = MLP(4, 2, 3, 2, seed=0)
-    with torch.no_grad():
-        model.layers[0].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 0]]))
-        model.layers[0].bias.zero_()
-    inputs = torch.tensor([[0.0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]])
-    batches = {"parity_0": Examples(inputs, torch.tensor([0, 1, 1]))}
-    units = units_of(model)
-    found = top_examples(model, batches, units, ["L0N0", "L0N1", "bit 3"], n=1)
-    assert found == {
-        "L0N0": [{"subtask": "parity_0", "tokens": list("1100"), "activations": [1.0], "target": "target 1"}],
-        "L0N1": [{"subtask": "parity_0", "tokens": list("1100"), "activations": [2.0], "target": "target 1"}],
-    }
-    with pytest.raises(ValueError, match="at least 1"):
-        top_examples(model, batches, units, ["L0N0"], n=0)
-
-
-def test_top_examples_of_text_show_the_token_in_its_context(llama, tokens):
-    units = units_of(llama, kinds=["neuron", "head"])
-    batches = {"text": Examples(tokens, tokens)}
-    found = top_examples(llama, batches, units, ["L1N7", "L2H3"], decode=lambda i: f"<{i}>", n=2, context=3)
-    cached = {}
-    with llama.hooks(fwd_hooks=[("blocks.1.mlp.hook_post", lambda value, hook: cached.update(value=value))]):
-        llama(tokens)
-    size = cached["value"][..., 7].abs()
-    best = int(size.max(dim=1).values.argmax())
-    peak = int(size[best].argmax())
-    first = found["L1N7"][0]
-    around = tokens[best, max(0, peak - 3) : peak + 2].tolist()
-    assert first["tokens"] == [f"<{i}>" for i in around]
-    assert max(map(abs, first["activations"])) == pytest.approx(float(size.detach().max()))
-    assert first["at"] == peak
-    assert len(found["L1N7"]) == len(found["L2H3"]) == 2
-    assert all(value >= 0 for record in found["L2H3"] for value in record["activations"])  # norms
 
 
 UNITS = Units(("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post"), (4, 40))

@@ -1,8 +1,8 @@
 """Edges: how much of a unit's effect passes through a later unit.
 
     edge[f, s, A, B] = mean over the examples e of fold f of subtask s of
-                       sum over rows r of e, positions t (and d_head) of (B[r, t] with A at its reference - B[r, t])
-                       g_B[r, t]
+                       sum over its rows r and positions t (and the unit's own entries) of
+                       (B[r, t] with A at its reference - B[r, t]) g_B[r, t]
 
 with g_B the gradient of the example's loss at B in the untouched model; in the loss's unit. It has the sign of an
 effect: positive means that what A does to B lowers the loss, so that without A the loss rises through B.
@@ -169,8 +169,8 @@ def _paths(experiment: Experiment, paths: str | None) -> str:
         )
     if paths == DIRECT and not weights and not face.stream:
         raise ValueError(
-            f"`paths` is direct, but it is not known what the units of this {face.architecture} write to each other; "
-            'use paths="total"'
+            f"`paths` is direct, but it is not known what the units of this {face.architecture} write to each "
+            'other; use paths="total"'
         )
     return paths
 

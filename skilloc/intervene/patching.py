@@ -1,6 +1,7 @@
 """Edge attribution patching between heads and whole MLPs: transformer-lens' own tool, per example."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -53,10 +54,7 @@ def attribution_edges(
     for e in range(len(examples)):
         one = slice(e, e + 1)
         known = None if prepared is None else prepared[one]
-
-        def metric(logits: Tensor, own: Examples = examples.part(one), known: Tensor | None = known) -> Tensor:
-            return loss(logits, own, known).sum()
-
+        metric = partial(_summed, loss=loss, examples=examples.part(one), prepared=known)
         try:
             result = attribution_patch(
                 face.module, tokens[one], others[one], metric, EdgeAttributionConfig(granularity="edge")
@@ -73,6 +71,10 @@ def attribution_edges(
             edges[ends] = edges.get(ends, 0.0) - score
         found.append(edges)
     return found
+
+
+def _summed(logits: Tensor, loss: Loss, examples: Examples, prepared: Tensor | None) -> Tensor:
+    return loss(logits, examples, prepared).sum()
 
 
 def _tokens(face: Face, examples: Examples) -> Tensor:
