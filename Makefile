@@ -3,12 +3,25 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-fast test-long test-processors check bench clean
 
 demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/skilloc demo --out runs/demo
 
 test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long"
+
+# All tests, those marked long too, and other random examples each time.
+test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" --hypothesis-profile default
+
+# Without and with AVX2, and with the best that this processor has: each rounds in its own way.
+test-processors: $(STAMP)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: $(STAMP)

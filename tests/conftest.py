@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from skilloc.models.language import digest
+
+# The same examples in every run, so that `make test` is about the code and not about luck; `make test-long` draws anew.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 VOCABULARY, CONTEXT = 61, 64
 _TEXTS = ["def add(a, b):\n    return a + b\n", "the cat sat on the mat", "void f(int x) { return; }", "ünïcödé ☃"]

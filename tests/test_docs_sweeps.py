@@ -62,7 +62,7 @@ def test_links_and_the_parts_of_the_kubernetes_recipe() -> None:
         assert container["envFrom"] == [{"configMapRef": {"name": "sweep-dask"}}]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command, as the recipe does")
 def test_the_slurm_recipe_runs(tmp_path: Path) -> None:
     """With stand-ins for srun (it starts the tasks here) and for hostname (this machine alone)."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import dask
@@ -61,7 +61,7 @@ def _wait(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A `dask scheduler` and two `dask worker`s, started by hand as the documentation says."""
     folder = tmp_path_factory.mktemp("dask")
@@ -159,8 +159,9 @@ def test_a_killed_worker_costs_only_the_running_cell(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_poison_cell_is_the_only_one_lost_ten_times_out_of_ten(tmp_path: Path, scheduler_file: Path) -> None:
-    for run in range(10):
+@pytest.mark.parametrize("runs", [(3, 4), pytest.param(range(10), marks=pytest.mark.long)], ids=["twice", "ten times"])
+def test_a_poison_cell_is_the_only_one_lost(runs: Iterable[int], tmp_path: Path, scheduler_file: Path) -> None:
+    for run in runs:
         specs = grid({"bad": run % 5, "run": run}, {"x": range(8)})
         # Mostly on the workers that were started by hand, which saves the time to start others.
         engine = {"workers": 2} if run in (3, 8) else {"scheduler": scheduler_file}

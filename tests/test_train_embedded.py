@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     return made / "model"
 
 
+@pytest.mark.long
 def test_the_folder_opens_offline_and_is_small(folder):
     import transformers
 
@@ -42,6 +43,7 @@ def test_the_folder_opens_offline_and_is_small(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 12_000_000
 
 
+@pytest.mark.long
 def test_the_card_holds_the_numbers_that_json_holds(folder):
     facts = json.loads((folder / "card.json").read_text())
     text = (folder / "README.md").read_text()
@@ -54,6 +56,7 @@ def test_the_card_holds_the_numbers_that_json_holds(folder):
     assert looks[-1]["python"] < math.log(2048)  # it has learnt something
 
 
+@pytest.mark.long
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
     module = runpy.run_path(str(ANALYSES / "train_embedded.py"))
     tokens = torch.arange(800) ** 2 % 97
@@ -104,3 +107,14 @@ def test_bigram_losses_are_those_of_a_loop():
         expected -= math.log((pairs.count((first, second)) + 0.5) / (seen + 0.5 * 3))
     counts = module["count"](report, 3)
     assert module["bigram_nats"](counts, module["count"](train, 3), 0.5) == pytest.approx(expected)
+
+
+def test_the_card_of_the_embedded_model_is_made_from_its_record():
+    """Which is from before the type of products was recorded."""
+    folder = ANALYSES.parent / "skilloc" / "assets" / "embedded"
+    facts = json.loads((folder / "card.json").read_text())
+    assert "products" not in facts["made"]["scale"]
+    card = runpy.run_path(str(ANALYSES / "embedded_losses.py"))["card"]
+    assert card(facts["made"], facts["losses"]) == (folder / "README.md").read_text()
+    facts["made"]["scale"]["products"] = "float32"
+    assert "computed in float32" in card(facts["made"], facts["losses"]).replace("\n", " ")
