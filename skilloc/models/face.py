@@ -61,6 +61,7 @@ class Face:
         write: weights through which the units of a bank write, `d_in d_out`; raises where there are none.
         group: all weights of the units of a bank; raises where they cannot be told apart.
         copy: gives a copy with weights of its own.
+        probe: gives a few inputs that the model can take, to compare it with another; None where nobody knows any.
         ends: names of the inputs and of the outputs, for diagrams; an output stands for one class, or for all.
         entry: the hook where what the inputs become enters, where inputs are not held one by one.
         chain: where the model is a chain of linear maps.
@@ -84,6 +85,7 @@ class Face:
     write: Callable[[str], Float[Tensor, "d_in d_out"]]
     group: Callable[[str], Weights]
     copy: Callable[[], nn.Module]
+    probe: Callable[[], Inputs] | None = None
     ends: tuple[tuple[str, ...], tuple[str, ...]] = ((), ("outputs",))
     entry: str | None = None
     chain: Chain | None = None
