@@ -21,7 +21,6 @@ from skilloc.pruning.scored import scored
 from skilloc.pruning.scoring import check_prunable, loss_of_whole
 from skilloc.pruning.smaller import prune
 from skilloc.pruning.stack import Stack, stackable
-from skilloc.tasks import Examples
 from skilloc.training import Sample, TrainConfig, train
 from skilloc.training.settings import check, optimiser_of
 
@@ -129,8 +128,8 @@ def _together(
     optimiser = optimiser_of([stack.weights], config)
     found = [[scored(experiment, model=model) for model in models]]
     for step in range(config.steps):
-        inputs, targets = sample(step)
-        loss = float(stack.gradients(inputs, targets_of(Examples(inputs, targets))).sum())
+        examples = sample(step)
+        loss = float(stack.gradients(examples.first, targets_of(examples)).sum())
         optimiser.step()
         if not np.isfinite(loss):
             raise FloatingPointError(
