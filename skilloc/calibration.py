@@ -66,7 +66,7 @@ def calibrate(
 
     Args:
         estimate: effects of all units, as attribution gives them.
-        exact: measured effects of some or all units, on the same batches and folds.
+        exact: measured effects of some or all units, on the same examples and folds, in the same loss.
         drawn: which units were drawn uniformly at random; all must have an exact effect.
         recalls: pairs (k, m) to give the recall for.
         seed: of the resampling.
@@ -74,13 +74,11 @@ def calibrate(
     Raises:
         ValueError: if the two do not fit each other, or fewer than 8 units were drawn.
     """
-    if (estimate.subtasks, estimate.units, estimate.made.get("tokens")) != (
-        exact.subtasks,
-        exact.units,
-        exact.made.get("tokens"),
-    ):
+    about, other = ((e.subtasks, e.units, e.made.get("tokens"), e.unit) for e in (estimate, exact))
+    if about != other:
         raise ValueError(
-            "`estimate` and `exact` are not about the same subtasks, units and tokens; measure both on the same batches"
+            f"`estimate` (in {estimate.unit}) and `exact` (in {exact.unit}) are not about the same subtasks, units, "
+            "tokens and loss; measure both on one experiment"
         )
     if drawn.sum() < 8 or not exact.measured[drawn].all():
         raise ValueError(

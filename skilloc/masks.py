@@ -93,7 +93,7 @@ def drop_top(units: Units, values: Float[np.ndarray, "unit"], n: int) -> Mask:
 
 
 def matched_random(mask: Mask, *, seed: int) -> Mask:
-    """Return the control for a mask: as many units dropped on every hook, but chosen at random there.
+    """Return the control for a mask: as many units dropped in every bank, but chosen at random there.
 
     Equal size, equal layers and equal kinds: what remains between a mask and this control is the choice of units.
     """

@@ -1,10 +1,10 @@
 """Joint removal: what happens to every subtask when the units that one of them needs most are taken away together.
 
-    removal[f, a, b] = loss of b on fold f with the top n units of a at their reference - loss of b on fold f, in nats
+    removal[f, a, b] = loss of b on fold f with the top n units of a at their reference - loss of b on fold f
 
 Single effects say nothing about units that stand in for each other; this does. The units are chosen by cross-fitting:
 those for one half of the folds by the effects on the other half, so that no choice is made on what is reported. Beside
-each removal stand random masks with as many units on every hook.
+each removal stand random masks with as many units in every bank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,9 @@ from jaxtyping import Float
 from skilloc import locality, store
 from skilloc.ablation import mask_effects
 from skilloc.effects import Effects
-from skilloc.intervene import Reference, as_reference
+from skilloc.experiment import Experiment
 from skilloc.locality import Scores
 from skilloc.masks import Mask, drop_top, matched_random, top
-from skilloc.tasks import Examples
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,13 @@ class Removal:
     """Loss increases by joint removal.
 
     Attributes:
-        values: nats, on `size fold source target`.
-        random: the same for random masks of equal size on every hook, on `draw size fold source target`.
-        baseline: loss of the untouched model in nats, on `fold target`.
+        values: in the unit of the loss, on `size fold source target`.
+        random: the same for random masks of equal size in every bank, on `draw size fold source target`.
+        baseline: loss of the untouched model, on `fold target`.
         subtasks: names on the source and target axes.
         sizes: number of units removed, on `size`.
         made: what made it. JSON only.
+        unit: of the loss: "nats", "logits", "share" or a user's own.
     """
 
     values: Float[np.ndarray, "size fold source target"]
@@ -43,6 +43,7 @@ class Removal:
     subtasks: tuple[str, ...]
     sizes: tuple[int, ...]
     made: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "nats"
 
     def at(self, size: int) -> Float[np.ndarray, "fold source target"]:
         """Return the loss increases for one number of removed units.
@@ -70,8 +71,8 @@ class Removal:
             "random": store.Labelled(self.random, ("draw", *dims), labels),
             "baseline": store.Labelled(self.baseline, ("fold", "target"), {"target": list(self.subtasks)}),
         }
-        spec = {"what": "removal", "subtasks": list(self.subtasks), "sizes": list(self.sizes), "made": dict(self.made)}
-        store.write(Path(folder), spec, {}, arrays)
+        spec = {"what": "removal", "subtasks": list(self.subtasks), "sizes": list(self.sizes), "unit": self.unit}
+        store.write(Path(folder), {**spec, "made": dict(self.made)}, {}, arrays)
 
     @staticmethod
     def load(folder: Path | str) -> "Removal":
@@ -89,36 +90,28 @@ class Removal:
             )
         arrays = {name: array.values for name, array in result.arrays.items()}
         names, sizes = tuple(result.spec["subtasks"]), tuple(result.spec["sizes"])
-        return Removal(arrays["values"], arrays["random"], arrays["baseline"], names, sizes, result.spec["made"])
+        made, unit = result.spec["made"], result.spec.get("unit", "nats")
+        return Removal(arrays["values"], arrays["random"], arrays["baseline"], names, sizes, made, unit)
 
 
 def removal_effects(
-    model: Any,
-    batches: Mapping[str, Examples],
-    effects: Effects,
-    *,
-    sizes: Sequence[int],
-    reference: Reference | None = None,
-    draws: int = 5,
-    seed: int = 0,
+    experiment: Experiment, effects: Effects, *, sizes: Sequence[int], draws: int = 5, seed: int = 0
 ) -> Removal:
     """Remove the top units of each subtask together, and measure every subtask.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
-        batches: the batches that `effects` were measured on.
+        experiment: what is measured on what; on the examples that `effects` were measured on, in the same folds.
         effects: what units are chosen by; at least 2 folds.
         sizes: numbers of units to remove.
-        reference: what removed units are held at; zero if not given.
         draws: number of random masks beside each removal.
         seed: of the random masks.
 
     Raises:
-        ValueError: if the effects were measured on other tokens, in fewer than 2 folds, or on fewer units than `sizes`
-            asks for.
+        ValueError: if the effects were measured on other tokens or units, in fewer than 2 folds, or on fewer units than
+            `sizes` asks for.
     """
+    order = _order(experiment, effects)
     folds = len(effects.values)
-    batches = _in_order(effects, batches)
     if folds < 2:
         raise ValueError(
             "`effects` have 1 fold; units are chosen on other folds than those reported, so use at least 2"
@@ -126,7 +119,6 @@ def removal_effects(
     halves = (np.arange(folds) < folds // 2, np.arange(folds) >= folds // 2)
     shape = (len(sizes), folds, len(effects.subtasks), len(effects.subtasks))
     values, random = np.zeros(shape), np.zeros((draws, *shape))
-    held = as_reference(reference, effects.units)
     masks: list[Mask] = []
     places: list[tuple[np.ndarray, tuple[Any, ...]]] = []
     for half, other in (halves, halves[::-1]):
@@ -138,17 +130,13 @@ def removal_effects(
                 for d in range(draws):
                     masks.append(matched_random(mask, seed=seed * draws + d))
                     places.append((random, (d, i, half, a)))
-    measured, baseline = mask_effects(model, batches, masks, reference=held, folds=folds)
-    for (target, place), found in zip(places, measured, strict=True):
+    measured, baseline = mask_effects(experiment, masks)
+    for (target, place), found in zip(places, measured[..., order], strict=True):
         target[place] = found[place[-2]]
-    made = {
-        "method": "joint removal",
-        "draws": draws,
-        "seed": seed,
-        "reference": held.record(),
-        "effects": dict(effects.made),
-    }
-    return Removal(values, random, baseline, effects.subtasks, tuple(sizes), made)
+    about = {name: value for name, value in experiment.record().items() if name in ("reference", "loss", "at", "hooks")}
+    made = {"method": "joint removal", "draws": draws, "seed": seed, **about, "effects": dict(effects.made)}
+    unit = experiment.metric.unit
+    return Removal(values, random, baseline[:, order], effects.subtasks, tuple(sizes), made, unit)
 
 
 @dataclass(frozen=True)
@@ -157,67 +145,64 @@ class Interactions:
 
     Attributes:
         names: of the units.
-        scores: effect of both minus the sum of their single effects, in nats, on `unit unit`; positive = each stands
-            in for the other.
+        scores: effect of both minus the sum of their single effects, in the unit of the loss, on `unit unit`; positive
+            = each stands in for the other.
+        unit: of the loss: "nats", "logits", "share" or a user's own.
     """
 
     names: tuple[str, ...]
     scores: Scores
+    unit: str = "nats"
 
 
-def pair_interactions(
-    model: Any,
-    batches: Mapping[str, Examples],
-    effects: Effects,
-    *,
-    subtask: str,
-    n: int = 10,
-    reference: Reference | None = None,
-) -> Interactions:
-    """Measure e_ij - e_i - e_j for all pairs of a subtask's top n units.
+def pair_interactions(experiment: Experiment, effects: Effects, *, subtask: str, count: int = 10) -> Interactions:
+    """Measure e_ij - e_i - e_j for all pairs of a subtask's top units.
 
     The units are chosen on the first half of the folds, and everything is measured on the second.
 
     Args:
-        model: a bridge in evaluation mode; it is left as it was.
-        batches: the batches that `effects` were measured on.
+        experiment: what is measured on what; on the examples that `effects` were measured on, in the same folds.
         effects: what units are chosen by; at least 6 folds, so that 3 are left for an interval.
         subtask: whose units and whose loss.
-        n: number of units; n (n - 1) / 2 pairs are ablated.
-        reference: what units are held at; zero if not given.
+        count: number of units; count (count - 1) / 2 pairs are ablated.
 
     Raises:
-        ValueError: if there are fewer than 6 folds, or the effects were measured on other tokens.
+        ValueError: if there are fewer than 6 folds, or the effects were measured on other tokens or units.
     """
+    order = _order(experiment, effects)
     folds = len(effects.values)
     if folds < 6:
         raise ValueError(
             f"`effects` have {folds} folds; pairs are chosen on one half and measured on the other, so use 6"
         )
-    batches = _in_order(effects, batches)
     units = effects.units
-    chosen = np.flatnonzero(top(effects.of(subtask)[: folds // 2].mean(axis=0), n))
-    first, second = np.triu_indices(n, k=1)
+    chosen = np.flatnonzero(top(effects.of(subtask)[: folds // 2].mean(axis=0), count))
+    first, second = np.triu_indices(count, k=1)
     groups = [*chosen[:, None], *chosen[np.stack([first, second], axis=1)]]
     masks = [Mask(units, ~np.isin(np.arange(len(units)), group)) for group in groups]
-    measured, _ = mask_effects(model, batches, masks, reference=as_reference(reference, units), folds=folds)
-    held_out = measured[:, folds // 2 :, effects.subtasks.index(subtask)].T
-    single, joint = held_out[:, :n], np.zeros((len(held_out), n, n))
-    joint[:, first, second] = joint[:, second, first] = held_out[:, n:]
-    alone = np.eye(n, dtype=bool)
+    measured, _ = mask_effects(experiment, masks)
+    held_out = measured[:, folds // 2 :, order[effects.subtasks.index(subtask)]].T
+    single, joint = held_out[:, :count], np.zeros((len(held_out), count, count))
+    joint[:, first, second] = joint[:, second, first] = held_out[:, count:]
+    alone = np.eye(count, dtype=bool)
     joint[:, alone] = 2 * single
     scores = locality.interaction(
         joint, np.broadcast_to(single[:, :, None], joint.shape), np.broadcast_to(single[:, None], joint.shape)
     )
-    return Interactions(tuple(units.names[u] for u in chosen), scores)
+    return Interactions(tuple(units.names[u] for u in chosen), scores, experiment.metric.unit)
 
 
-def _in_order(effects: Effects, batches: Mapping[str, Examples]) -> dict[str, Examples]:
-    """Return the batches in the order of the effects' subtasks, if they are those that the effects were measured on."""
-    tokens = {name: batch.digest for name, batch in batches.items()}
+def _order(experiment: Experiment, effects: Effects) -> list[int]:
+    """Return where each of the effects' subtasks is among the experiment's, if the effects were measured on these."""
+    tokens = dict(experiment.folded.digests)
     if effects.made.get("tokens") != tokens:
         raise ValueError(
-            f"`effects` were measured on tokens {effects.made.get('tokens')} but `batches` hold {tokens}; "
-            "draw the batches of the effects again"
+            f"`effects` were measured on tokens {effects.made.get('tokens')} but `experiment` holds {tokens}; "
+            "draw the examples of the effects again"
         )
-    return {name: batches[name] for name in effects.subtasks}
+    if effects.units != experiment.units or len(effects.values) != experiment.folded.folds:
+        raise ValueError(
+            f"`effects` are of {len(effects.units)} units in {len(effects.values)} folds, but `experiment` is about "
+            f"{len(experiment.units)} in {experiment.folded.folds}; make it with units=effects.units and as many folds"
+        )
+    return [experiment.folded.subtasks.index(name) for name in effects.subtasks]

@@ -1,15 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from skilloc.calibration import _ranks, calibrate
 from skilloc.effects import Effects
-from skilloc.units import Units
+from skilloc.units import Units, neurons
 
 
 def effects(values, exact=True):
     n = values.shape[-1]
     values = values.reshape(-1, 1, n)
-    units = Units(("blocks.0.mlp.hook_post",), (n,))
+    units = Units((neurons("blocks.0.mlp.hook_post", n, 0),))
     return Effects(values, np.ones(values.shape[:2]), ("a",), units, np.full(n, exact), {})
 
 
@@ -94,3 +96,9 @@ def test_units_that_were_drawn_must_be_measured():
     truth[:, 3] = np.nan
     with pytest.raises(ValueError, match="measure at least 8 random units exactly"):
         calibrate(effects(heavy(0), False), effects(truth), drawn=np.arange(2000) < 100)
+
+
+def test_an_estimate_of_another_loss_is_refused():
+    truth = heavy(0)
+    with pytest.raises(ValueError, match="measure both on one experiment"):
+        calibrate(replace(effects(truth, False), unit="logits"), effects(truth), drawn=np.ones(2000, bool))

@@ -11,9 +11,8 @@ import torch
 from skilloc import locality
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
-from skilloc.intervene import mean_reference
+from skilloc.experiment import Experiment
 from skilloc.masks import top
-from skilloc.models.weights import units_of
 from skilloc.removal import Removal, pair_interactions, removal_effects
 from skilloc.tasks import IGNORE, Examples, Subtask
 from skilloc.tasks.text import shuffled_targets
@@ -77,12 +76,16 @@ def batches():
 
 
 @pytest.mark.parametrize(
-    ("measure", "reference"), [(ablation_effects, "zero"), (ablation_effects, "mean"), (attribution_effects, "zero")]
+    ("measure", "reference"),
+    [
+        (ablation_effects, "zero"),
+        (ablation_effects, "mean"),
+        (ablation_effects, "flat mean"),
+        (attribution_effects, "zero"),
+    ],
 )
 def test_exactly_the_planted_units_are_found(planted, batches, measure, reference):
-    units = units_of(planted)
-    held = None if reference == "zero" else mean_reference(planted, batches, units)
-    effects = measure(planted, batches, units, reference=held, folds=8)
+    effects = measure(Experiment(planted, batches, reference=reference))
     names = np.array(effects.units.names)
     assert set(names[top(effects.mean("one"), 1)]) == {"L0N5"}
     assert set(names[top(effects.mean("two"), 2)]) == {"L0N2", "L1N4"}
@@ -91,7 +94,7 @@ def test_exactly_the_planted_units_are_found(planted, batches, measure, referenc
 
 
 def test_locality_of_planted_subtasks(planted, batches):
-    effects = ablation_effects(planted, batches, units_of(planted), folds=8)
+    effects = ablation_effects(Experiment(planted, batches))
     found = locality.table(effects.values, effects.subtasks, top=1)
     assert found["one"]["locality"].value > 0.99
     assert found["one"]["effective_number"].value == pytest.approx(1, abs=0.02)
@@ -104,7 +107,7 @@ def test_a_shuffled_subtask_needs_none_of_them(planted):
     """Every second token of the pairs has one label here, so those of two kinds of pair are shuffled together."""
     mixed = follows("mixed", [(0, 1), (2, 3), (4, 5)])
     batches = {"true": mixed.draw(96), "shuffled": shuffled_targets(mixed).draw(96)}
-    effects = ablation_effects(planted, batches, units_of(planted), folds=8)
+    effects = ablation_effects(Experiment(planted, batches))
     carriers = effects.units.named(PLANTED)
     assert (effects.mean("true")[carriers] > 0.3).all()
     # A third of the shuffled labels is still right, so taking a carrier away helps on the others.
@@ -115,8 +118,9 @@ def test_a_shuffled_subtask_needs_none_of_them(planted):
 
 
 def test_joint_removal_is_specific_and_its_control_does_nothing(planted, batches):
-    effects = ablation_effects(planted, batches, units_of(planted), folds=8)
-    removal = removal_effects(planted, batches, effects, sizes=(1, 2), draws=4)
+    experiment = Experiment(planted, batches)
+    effects = ablation_effects(experiment)
+    removal = removal_effects(experiment, effects, sizes=(1, 2), draws=4)
     scores = locality.removal_scores(removal.at(2), removal.random_at(2))
     increase = scores["loss_increase"].value
     assert increase[0, 0] > 1
@@ -125,7 +129,7 @@ def test_joint_removal_is_specific_and_its_control_does_nothing(planted, batches
     assert removal.at(1).mean(axis=0)[0, 1] == pytest.approx(0, abs=0.01)
     assert np.abs(removal.random_at(1)[..., 0, 0]).mean() < removal.at(1)[:, 0, 0].mean()
     # Results name their subtasks, so the order of the batches does not matter.
-    turned = removal_effects(planted, dict(reversed(batches.items())), effects, sizes=(1, 2), draws=4)
+    turned = removal_effects(Experiment(planted, dict(reversed(batches.items()))), effects, sizes=(1, 2), draws=4)
     np.testing.assert_allclose(turned.values, removal.values, atol=1e-6)
     # One removed unit is a single ablation.
     np.testing.assert_allclose(
@@ -135,8 +139,8 @@ def test_joint_removal_is_specific_and_its_control_does_nothing(planted, batches
 
 def test_units_that_stand_in_for_each_other_interact(planted):
     batches = {"twins": follows("twins", [(6, 7)]).draw(64)}
-    effects = ablation_effects(planted, batches, units_of(planted), folds=8)
-    found = pair_interactions(planted, batches, effects, subtask="twins", n=3)
+    experiment = Experiment(planted, batches)
+    found = pair_interactions(experiment, ablation_effects(experiment), subtask="twins", count=3)
     pair = found.names.index("L0N7"), found.names.index("L1N7")
     scores = found.scores
     assert scores.low[pair] > 0.1
@@ -147,25 +151,32 @@ def test_units_that_stand_in_for_each_other_interact(planted):
 
 
 def test_removal_round_trip_and_refusals(planted, batches, tmp_path):
-    effects = ablation_effects(planted, batches, units_of(planted), folds=4)
-    removal = removal_effects(planted, batches, effects, sizes=(1,), draws=2)
+    experiment = Experiment(planted, batches, folds=4)
+    effects = ablation_effects(experiment)
+    removal = removal_effects(experiment, effects, sizes=(1,), draws=2)
     removal.save(tmp_path / "r")
     again = Removal.load(tmp_path / "r")
     np.testing.assert_array_equal(again.values, removal.values)
     np.testing.assert_array_equal(again.random, removal.random)
     assert (again.sizes, again.subtasks, again.made) == (removal.sizes, removal.subtasks, removal.made)
+    assert again.unit == "nats"
     with pytest.raises(ValueError, match="measured were 1"):
         removal.at(5)
-    with pytest.raises(ValueError, match="draw the batches of the effects again"):
-        removal_effects(planted, {"one": ONE.draw(8), "two": TWO.draw(8)}, effects, sizes=(1,))
-    single = ablation_effects(planted, batches, units_of(planted), folds=1)
+    other = Experiment(planted, {"one": ONE.draw(8), "two": TWO.draw(8)}, folds=4)
+    with pytest.raises(ValueError, match="draw the examples of the effects again"):
+        removal_effects(other, effects, sizes=(1,))
+    with pytest.raises(ValueError, match="as many folds"):
+        removal_effects(Experiment(planted, batches), effects, sizes=(1,))
+    with pytest.raises(ValueError, match=r"units=effects\.units"):
+        removal_effects(Experiment(planted, batches, kinds=("head",), folds=4), effects, sizes=(1,))
+    whole = Experiment(planted, batches, folds=1)
     with pytest.raises(ValueError, match="use at least 2"):
-        removal_effects(planted, batches, single, sizes=(1,))
+        removal_effects(whole, ablation_effects(whole), sizes=(1,))
 
 
 def test_choosing_on_the_other_half_removes_luck(planted):
     """With pure noise for effects, units chosen on the same folds would look important; cross-fitted ones do not."""
     batches = {"one": ONE.draw(32), "two": TWO.draw(32)}
-    effects = ablation_effects(planted, batches, units_of(planted, kinds=("head",)), folds=4)
-    removal = removal_effects(planted, batches, effects, sizes=(1,), draws=2)
+    experiment = Experiment(planted, batches, kinds=("head",), folds=4)
+    removal = removal_effects(experiment, ablation_effects(experiment), sizes=(1,), draws=2)
     assert abs(removal.at(1).mean()) < 1e-3

@@ -7,13 +7,21 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from skilloc.ablation import ablation_effects, mask_effects
-from skilloc.intervene import given_reference, hold, mean_reference, resample_reference, zero_reference
+from skilloc.experiment import Experiment
+from skilloc.intervene import (
+    flat_mean_reference,
+    given_reference,
+    hold,
+    mean_reference,
+    resample_reference,
+    zero_reference,
+)
 from skilloc.masks import Mask
 from skilloc.masks import sample as sample_units
 from skilloc.models.copying import copied
 from skilloc.models.language import open_model
+from skilloc.models.makers import group, units_of, zeroed
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import group, units_of, zeroed
 from skilloc.pruning import Keep, keep, prune, remaining
 from skilloc.pruning.keeping import dropped_weights
 from skilloc.tasks import Examples
@@ -68,9 +76,10 @@ def check_effects(model, smaller, mask, batch):
     blank = np.flatnonzero(left & ~mask.keep)[:2]
     place = np.cumsum(left) - 1
     select = np.isin(np.arange(len(units)), place[[*some, *blank]])
-    found = ablation_effects(smaller, {"text": batch}, units, folds=2, select=select)
+    found = ablation_effects(Experiment(smaller, {"text": batch}, units=units, folds=2), select=select)
     without = [Mask(mask.units, mask.keep & (np.arange(len(mask.keep)) != unit)) for unit in some]
-    wanted, _ = mask_effects(model, {"text": batch}, [mask, *without], folds=2)
+    experiment = Experiment(model, {"text": batch}, units=mask.units, folds=2)
+    wanted, _ = mask_effects(experiment, [mask, *without])
     np.testing.assert_allclose(found.values[:, 0, place[some]].T, (wanted[1:] - wanted[0])[..., 0], atol=1e-5)
     assert np.abs(wanted[1:] - wanted[0]).max() > 1e-4  # else the comparison says nothing
     assert np.abs(found.values[..., place[blank]]).max(initial=0) < 1e-6
@@ -154,7 +163,7 @@ def test_shared_keys_go_with_the_last_head_that_reads_them(llama):
 def test_means_go_into_biases(gpt2, neox, tokens):
     for model in (gpt2, neox):
         mask = random_mask(units_of(model), seed=2)
-        reference = mean_reference(model, {"text": batch_of(tokens.flip(0))}, mask.units)
+        reference = flat_mean_reference(model, {"text": batch_of(tokens.flip(0))}, mask.units)
         held = held_logits(model, mask, reference, tokens)
         with torch.no_grad():
             found = prune(model, mask, reference=reference)(tokens)
@@ -173,10 +182,11 @@ def test_what_cannot_be_pruned_says_what_to_do(llama, gpt2, tokens):
     mask = random_mask(units_of(llama), seed=2)
     batches = {"text": batch_of(tokens)}
     with pytest.raises(ValueError, match="zero, or hold the mask"):
-        prune(llama, mask, reference=mean_reference(llama, batches, mask.units))
+        prune(llama, mask, reference=flat_mean_reference(llama, batches, mask.units))
     other = random_mask(units_of(gpt2), seed=2)
-    with pytest.raises(ValueError, match="at zero or a mean, or hold"):
-        prune(gpt2, other, reference=resample_reference(gpt2, batches, other.units, seed=0))
+    for varying in (resample_reference(gpt2, batches, other.units, seed=0), mean_reference(gpt2, batches, other.units)):
+        with pytest.raises(ValueError, match="at zero or a flat mean, or hold"):
+            prune(gpt2, other, reference=varying)
     for act in (prune, keep, remaining):
         with pytest.raises(ValueError, match="build masks from units_of"):
             act(llama, other)
@@ -259,7 +269,8 @@ def test_a_mask_survives_training_of_any_family(any_model, tokens, optimiser, ca
         torch.testing.assert_close(model(tokens), held, atol=1e-6, rtol=0)
         torch.testing.assert_close(prune(model, mask)(tokens), held, atol=1e-5, rtol=0)
     # What was trained is what is measured, by the fast routes: no fused matrix has gone stale.
-    ablation_effects(model, {"text": batch}, mask.units, folds=2, select=np.arange(len(mask.keep)) == 0)
+    own = Experiment(model, {"text": batch}, units=mask.units, folds=2)
+    ablation_effects(own, select=np.arange(len(mask.keep)) == 0)
     assert "slow" not in caplog.text
 
 

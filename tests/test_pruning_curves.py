@@ -7,19 +7,20 @@ from torch.nn import functional
 
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.attribution import attribution_effects
-from skilloc.intervene import mean_reference
+from skilloc.experiment import Experiment
+from skilloc.intervene import flat_mean_reference
 from skilloc.masks import Mask
+from skilloc.models.makers import face_of, units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of
 from skilloc.pruning import Curve, effects_again, masks_of, prune, pruning_curve, recover, remaining
 from skilloc.pruning.stack import Stack
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig
-from skilloc.units import Units
+from skilloc.units import Units, neurons
 
 SUBTASKS = parity_subtasks(8, atoms=2, k=3, composites=[(0, 1)])
-UNITS = Units(("layers.0.hook_post", "layers.1.hook_post"), (4, 2))
+UNITS = Units((neurons("layers.0.hook_post", 4, 0), neurons("layers.1.hook_post", 2, 1)))
 
 
 def batches(n=80, split="report"):
@@ -82,10 +83,10 @@ def network():
 
 
 def test_a_curve_is_what_the_pruned_networks_do(network, tmp_path):
-    units = units_of(network)
-    effects = ablation_effects(network, batches(split="selection"), units)
+    effects = ablation_effects(Experiment(network, batches(split="selection")))
     report = batches(400)
-    curve = pruning_curve(network, report, units, effects.mean("parity_0"), [48, 40, 24, 8], draws=3)
+    experiment = Experiment(network, report)
+    curve = pruning_curve(experiment, effects.mean("parity_0"), [48, 40, 24, 8], draws=3)
     assert curve.losses.shape == (4, 8, 3)
     for i, mask in enumerate(curve.masks):
         smaller = prune(network, mask)
@@ -108,9 +109,9 @@ def test_a_curve_is_what_the_pruned_networks_do(network, tmp_path):
     np.testing.assert_array_equal(again.random_losses, curve.random_losses)
     assert (again.kept == [48, 40, 24, 8]).all()
     assert [mask.keep.tolist() for mask in again.masks] == [mask.keep.tolist() for mask in curve.masks]
-    same = pruning_curve(network, report, units, effects.mean("parity_0"), [24], draws=3)
+    same = pruning_curve(experiment, effects.mean("parity_0"), [24], draws=3)
     assert (same.random_losses[:, 0] == curve.random_losses[:, 2]).all()
-    other = pruning_curve(network, report, units, effects.mean("parity_0"), [24], draws=3, seed=1)
+    other = pruning_curve(experiment, effects.mean("parity_0"), [24], draws=3, seed=1)
     assert (other.random_losses != same.random_losses).any()
 
 
@@ -118,34 +119,36 @@ def test_a_curve_of_a_language_model_has_no_accuracy(gpt2, tokens):
     units = units_of(gpt2)
     batch = {"text": Examples(tokens[:, :-1], tokens[:, 1:].clone())}
     scores = np.random.default_rng(0).random(len(units))
-    curve = pruning_curve(gpt2, batch, units, scores, [len(units) // 2], folds=2, draws=1)
-    wanted, base = mask_effects(gpt2, batch, curve.masks, folds=2)
+    experiment = Experiment(gpt2, batch, folds=2)
+    curve = pruning_curve(experiment, scores, [len(units) // 2], draws=1)
+    wanted, base = mask_effects(experiment, curve.masks)
     np.testing.assert_allclose(curve.losses, wanted + base, atol=1e-12)
     assert np.isnan(curve.accuracies).all()
 
 
-@pytest.mark.parametrize("kind", ["zero", "mean"])
+@pytest.mark.parametrize("kind", ["zero", "flat mean"])
 def test_scores_again_are_effects_on_top_of_what_is_gone(network, gpt2, tokens, kind):
     text = {"text": Examples(tokens[:, :-1], tokens[:, 1:].clone())}
     for model, given in ((network, batches()), (gpt2, text)):
         units = units_of(model)
-        reference = None if kind == "zero" else mean_reference(model, given, units)
+        reference = "zero" if kind == "zero" else flat_mean_reference(model, given, units)
+        experiment = Experiment(model, given, reference=reference, folds=1)
         mask = Mask(units, np.random.default_rng(1).random(len(units)) < 0.6)
-        found = effects_again(model, given, units, reference=reference)(mask)
+        found = effects_again(experiment)(mask)
         assert np.isfinite(found[mask.keep]).all()
         for unit in np.flatnonzero(mask.keep)[::37]:
             without = Mask(units, mask.keep & (np.arange(len(units)) != unit))
-            (both, one), _ = mask_effects(model, given, [without, mask], reference=reference, folds=1)
+            (both, one), _ = mask_effects(experiment, [without, mask])
             assert found[unit] == pytest.approx((both - one).mean(), abs=2e-5)
 
 
 def test_magnitudes_and_estimates_score_too(network):
-    units, given = units_of(network), batches()
-    mask = Mask(units, np.arange(48) % 4 > 0)
-    signed = effects_again(network, given, units)(mask)
-    absolute = effects_again(network, given, units, magnitudes=True)(mask)
+    experiment = Experiment(network, batches())
+    mask = Mask(experiment.units, np.arange(48) % 4 > 0)
+    signed = effects_again(experiment)(mask)
+    absolute = effects_again(experiment, magnitudes=True)(mask)
     assert (absolute[mask.keep] >= np.abs(signed[mask.keep]) - 1e-12).all()
-    estimate = effects_again(network, given, units, measure=partial(attribution_effects, curvature=0))(mask)
+    estimate = effects_again(experiment, measure=partial(attribution_effects, curvature=0))(mask)
     assert np.corrcoef(estimate[mask.keep], signed[mask.keep])[0, 1] > 0.3
 
 
@@ -182,7 +185,7 @@ def test_recovery_is_that_of_a_plain_loop(monkeypatch, optimiser, activation, de
     config = TrainConfig(12, lr=5e-3, optimiser=optimiser, weight_decay=0.01, evaluate_at=(5,))
     stream = parity_stream([SUBTASKS["parity_0"]], 150, seed=0)
     report = {"parity_0": SUBTASKS["parity_0"].draw(320)}
-    found = recover(model, masks, stream, config, batches=report)
+    found = recover(Experiment(model, report), masks, stream, config)
     assert found.steps == (0, 5, 12)
     assert found.kept.tolist() == [mask.keep.sum() for mask in masks]
     for i, mask in enumerate(masks):
@@ -199,7 +202,7 @@ def test_gradients_of_a_stack_are_those_of_each_network(monkeypatch):
     copies = [MLP(5, 3, net.cfg.widths, 3, seed=seed) for seed, net in enumerate(networks)]
     generator = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(11, 5, generator=generator), torch.randint(3, (11,), generator=generator)
-    stack = Stack(networks)
+    stack = Stack([face_of(net).chain for net in networks])
     losses = stack.gradients(inputs, targets)
     with torch.no_grad():
         stack.weights -= 0.5 * stack.weights.grad
@@ -215,15 +218,16 @@ def test_recovery_says_what_is_wrong(network):
     stream = parity_stream([SUBTASKS["parity_0"]], 50, seed=0)
     units = units_of(network)
     masks = [Mask(units, np.ones(48, dtype=bool))]
+    experiment = Experiment(network, batches())
     with pytest.raises(ValueError, match="at least one mask"):
-        recover(network, [], stream, TrainConfig(5), batches=batches())
+        recover(experiment, [], stream, TrainConfig(5))
     with pytest.raises(ValueError, match="leave the others out"):
-        recover(network, masks, stream, TrainConfig(5, until={"parity_0": 0.1}), batches=batches())
+        recover(experiment, masks, stream, TrainConfig(5, until={"parity_0": 0.1}))
 
     def broken(step):
         inputs, targets = stream(step)
         return inputs * torch.nan, targets
 
     with pytest.raises(FloatingPointError, match=r"step 0 .*smaller `lr`"):
-        recover(network, masks, broken, TrainConfig(5), batches=batches())
+        recover(experiment, masks, broken, TrainConfig(5))
     assert remaining(network, masks[0]).all()

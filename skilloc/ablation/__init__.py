@@ -228,6 +228,20 @@ def mask_effects(
     Raises:
         ValueError: if a mask is not about the experiment's units, or the loss is not finite.
     """
+    check_masks(experiment, masks)
+    base = experiment.baseline
+    found = [
+        experiment.folded.mean(experiment.losses(mask)) - base for mask in tqdm(masks, desc="removing", disable=None)
+    ]
+    return np.stack(found), base
+
+
+def check_masks(experiment: Experiment, masks: Sequence[Mask]) -> None:
+    """Refuse masks that are not about the units of an experiment.
+
+    Raises:
+        ValueError: if one is not, or the model has changed since.
+    """
     experiment.check_unchanged()
     for mask in masks:
         if mask.units != experiment.units:
@@ -235,8 +249,3 @@ def mask_effects(
                 f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment is "
                 f"about {len(experiment.units)} on {', '.join(experiment.units.hooks)}; make masks of experiment.units"
             )
-    base = experiment.baseline
-    found = [
-        experiment.folded.mean(experiment.losses(mask)) - base for mask in tqdm(masks, desc="removing", disable=None)
-    ]
-    return np.stack(found), base

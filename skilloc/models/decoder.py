@@ -63,6 +63,7 @@ def decoder_face(model: Any) -> Face:
         write=lambda hook: output_weight(model, hook),
         group=weights_of,
         copy=lambda: copied(model),
+        probe=lambda: _probe(model),
         ends=(("tokens",), ("logits",)),
         entry=STREAM,
         stream=True,
@@ -131,6 +132,12 @@ def arguments(model: Any, inputs: Inputs) -> dict[str, Tensor]:
     if "position_ids" in inspect.signature(model.original_model.forward).parameters:
         found["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
     return found
+
+
+def _probe(model: Any) -> Tensor:
+    """Return two short rows of random tokens."""
+    generator, length = torch.Generator().manual_seed(0), min(8, int(model.cfg.n_ctx))
+    return torch.randint(int(model.cfg.d_vocab), (2, length), generator=generator).to(next(model.parameters()).device)
 
 
 def _layers(model: Any) -> tuple[Bank, ...]:

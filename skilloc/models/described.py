@@ -54,6 +54,7 @@ class Described(nn.Module):
         inner: the module itself.
         units: where its units stand, by name.
         widths: how many there are.
+        example: inputs that the module can take, if the description has any.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Described(nn.Module):
         inner: nn.Module,
         units: Mapping[str, At],
         widths: Mapping[str, int],
+        example: Inputs | None,
         fresh: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()
         self.inner, self.units, self.widths, self.make_fresh = inner, dict(units), dict(widths), fresh
+        self.example = example
         self.train(inner.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +88,8 @@ def describe(
         module: any module that gives logits `row *pos out`, or an object that has them as `logits`; it is shared, not
             copied.
         units: where units stand, by a name of your own, in forward order.
-        example: inputs of one row or more, to count units by; needed where `weights` do not say how many there are.
+        example: inputs of one row or more, to count units by, where `weights` do not say how many there are; and to
+            compare a pruned module with the whole one.
         fresh: a module of the same shape with new initial values, from a seed; if not given, every submodule's own
             `reset_parameters`.
 
@@ -103,7 +107,7 @@ def describe(
             raise ValueError(f'`side` of "{name}" is "{at.side}"; use output or input')
         for path in set(at.weights) - set(tensors):
             raise ValueError(f'`weights` of "{name}" has "{path}", but the parameters are {", ".join(tensors)}')
-    return Described(module, units, _widths(module, units, tensors, example), fresh)
+    return Described(module, units, _widths(module, units, tensors, example), example, fresh)
 
 
 def _widths(
@@ -152,7 +156,7 @@ def described_face(model: Described) -> Face:
     def write(hook: str) -> Tensor:
         raise ValueError(f'`hook` is "{hook}" of a described module, whose units are only known by their place')
 
-    complete = all(at.weights for at in model.units.values())
+    known, example = any(at.weights for at in model.units.values()), model.example
     return Face(
         module=model,
         architecture=type(model.inner).__name__,
@@ -165,7 +169,8 @@ def described_face(model: Described) -> Face:
         write=write,
         group=lambda hook: _group(model, hook),
         copy=lambda: copy.deepcopy(model),
-        cut=(lambda left: _cut(model, left)) if complete else None,
+        probe=None if example is None else lambda: example,
+        cut=(lambda left: _cut(model, left)) if known else None,
         fresh=lambda seed: _fresh(model, seed),
     )
 

@@ -62,6 +62,7 @@ class Face:
         group: all weights of the units of a bank; raises where they cannot be told apart.
         zeros: which of a bank's weights are off at another value than 0, by name: the gain 1 + weight at -1.
         copy: gives a copy with weights of its own.
+        probe: gives a few inputs that the model can take, to compare it with another; None where nobody knows any.
         ends: names of the inputs and of the outputs, for diagrams; an output stands for one class, or for all.
         entry: the hook where what the inputs become enters, where inputs are not held one by one.
         chain: where the model is a chain of linear maps.
@@ -87,6 +88,7 @@ class Face:
     group: Callable[[str], Weights]
     copy: Callable[[], nn.Module]
     zeros: Callable[[str], Mapping[str, float]] = lambda _: {}
+    probe: Callable[[], Inputs] | None = None
     ends: tuple[tuple[str, ...], tuple[str, ...]] = ((), ("outputs",))
     entry: str | None = None
     chain: Chain | None = None

@@ -172,6 +172,7 @@ def mlp_face(model: MLP) -> Face:
         write=write,
         group=group,
         copy=lambda: copy.deepcopy(model),
+        probe=lambda: torch.randint(2, (8, cfg.d_in), generator=torch.Generator().manual_seed(0)).to(model.out.weight),
         ends=(tuple(f"input {i}" for i in range(cfg.d_in)), tuple(f"logit {c}" for c in range(cfg.d_out))),
         chain=Chain(linears, hooks, model.activation, cfg.activation),
         cut=lambda left: _cut(model, left),

@@ -31,7 +31,7 @@ def masks_of(
             are needed, magnitudes also those that do harm; any other score will do. A unit without one (NaN) goes
             first.
         counts: numbers of units to keep.
-        per_layer: keep the same share on every hook, instead of the best of all.
+        per_layer: keep the same share in every bank, instead of the best of all.
         every: most units to drop between two scorings; one round from count to count if not given.
 
     Raises:

@@ -10,11 +10,11 @@ from jaxtyping import Float, Float64, Int
 from tqdm import tqdm
 
 from skilloc import store
-from skilloc.intervene import Reference, as_reference, check_losses, check_model, fold, record
+from skilloc.ablation import check_masks
+from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
-from skilloc.tasks import Examples
 from skilloc.units import Units
 
 
@@ -23,9 +23,9 @@ class Curve:
     """Loss and accuracy of every subtask at several numbers of kept units, beside random masks.
 
     Attributes:
-        losses: nats per scored target, on `count fold subtask`.
+        losses: in the unit of the loss, on `count fold subtask`.
         accuracies: share of examples that are right, on the same axes; NaN where examples are sequences.
-        random_losses: the same for random masks of equal size on every hook, on `draw count fold subtask`.
+        random_losses: the same for random masks of equal size in every bank, on `draw count fold subtask`.
         random_accuracies: likewise.
         baseline: losses of the whole model, on `fold subtask`.
         kept: number of kept units, on `count`.
@@ -33,6 +33,7 @@ class Curve:
         units: the unit axis.
         subtasks: names on the subtask axis.
         made: what made it. JSON only.
+        unit: of the loss: "nats", "logits", "share" or a user's own.
     """
 
     losses: Float64[np.ndarray, "count fold subtask"]
@@ -45,6 +46,7 @@ class Curve:
     units: Units
     subtasks: tuple[str, ...]
     made: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "nats"
 
     def save(self, folder: Path | str) -> None:
         """Write to a result folder (see `skilloc.store`)."""
@@ -59,6 +61,7 @@ class Curve:
             "masks": store.Labelled(np.stack([mask.keep for mask in self.masks]), ("count", "unit"), {}),
         }
         spec = {"what": "pruning curve", "units": self.units.record(), "subtasks": list(self.subtasks)}
+        spec["unit"] = self.unit
         store.write(Path(folder), {**spec, "made": dict(self.made)}, {}, arrays)
 
     @staticmethod
@@ -78,81 +81,63 @@ class Curve:
         arrays = {name: array.values for name, array in result.arrays.items()}
         units, keep = Units.from_record(result.spec["units"]), arrays.pop("masks")
         masks = tuple(Mask(units, kept) for kept in keep)
-        names = tuple(result.spec["subtasks"])
         return Curve(
-            **arrays, kept=keep.sum(axis=1), masks=masks, units=units, subtasks=names, made=result.spec["made"]
+            **arrays,
+            kept=keep.sum(axis=1),
+            masks=masks,
+            units=units,
+            subtasks=tuple(result.spec["subtasks"]),
+            made=result.spec["made"],
+            unit=result.spec.get("unit", "nats"),
         )
 
 
 def pruning_curve(
-    model: Any,
-    batches: Mapping[str, Examples],
-    units: Units,
+    experiment: Experiment,
     scores: Float[np.ndarray, "unit"] | Scorer,
     counts: Sequence[int],
     *,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
     per_layer: bool = False,
     every: int | None = None,
     draws: int = 5,
     seed: int = 0,
-    folds: int = 8,
 ) -> Curve:
     """Measure every subtask with only the best units kept, for several numbers of them, beside random masks.
 
-    Scores from the same examples as `batches` flatter the curve: choose on another split.
+    Scores from the same examples as the experiment's flatter the curve: choose on another split.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: the examples of each subtask.
-        units: the unit axis.
+        experiment: what is measured on what; dropped units are held at its reference, where it holds units.
         scores: what units are kept by; `effects_again` makes a function that scores again (see `masks_of`).
         counts: numbers of units to keep.
-        reference: what dropped units are held at; zero if not given.
-        per_layer: keep the same share on every hook.
+        per_layer: keep the same share in every bank.
         every: most units to drop between two scorings, where `scores` is a function.
-        draws: number of random masks beside each, with as many units on every hook; 0 for none.
+        draws: number of random masks beside each, with as many units in every bank; 0 for none.
         seed: of the random masks.
-        folds: disjoint parts of each batch.
 
     Raises:
-        ValueError: if the parts do not belong together, or a count is out of range.
+        ValueError: if the scores do not fit the units, or a count is out of range.
     """
-    masks = masks_of(units, scores, counts, per_layer=per_layer, every=every)
-    return mask_curve(model, batches, masks, reference=reference, draws=draws, seed=seed, folds=folds)
+    masks = masks_of(experiment.units, scores, counts, per_layer=per_layer, every=every)
+    return mask_curve(experiment, masks, draws=draws, seed=seed)
 
 
-def mask_curve(
-    model: Any,
-    batches: Mapping[str, Examples],
-    masks: Sequence[Mask],
-    *,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    draws: int = 5,
-    seed: int = 0,
-    folds: int = 8,
-) -> Curve:
+def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = 5, seed: int = 0) -> Curve:
     """Measure every subtask under each of some masks, beside random ones; see `pruning_curve`.
 
     Dropped units are held at their reference, which computes what the pruned model computes.
 
     Raises:
-        ValueError: if there are no masks, or the parts do not belong together.
+        ValueError: if there are no masks, or one is not about the experiment's units.
     """
     if not masks:
         raise ValueError("`masks` is empty; pass at least one")
-    units = masks[0].units
-    check_model(model, (folded := fold(batches, folds)).batch)
-    held = as_reference(reference, units)
-    device = next(model.parameters()).device
-    folded, held = folded.to(device), held.to(device)
-    baseline = scored(model, folded)[0]
-    check_losses(baseline, folded.subtasks)
+    check_masks(experiment, masks)
+    baseline, folded = experiment.baseline, experiment.folded
     random = [[matched_random(mask, seed=seed * draws + d) for mask in masks] for d in range(draws)]
     every_mask = [*masks, *(mask for row in random for mask in row)]
-    found = [scored(model, folded, (mask, held)) for mask in tqdm(every_mask, desc="pruning", disable=None)]
+    found = [scored(experiment, mask) for mask in tqdm(every_mask, desc="pruning", disable=None)]
     values = np.stack(found).reshape(1 + draws, len(masks), 2, folded.folds, len(folded.subtasks))
-    made = {"method": "pruning curve", "draws": draws, "seed": seed, **record(model, folded, units, held)}
     return Curve(
         losses=values[0, :, 0],
         accuracies=values[0, :, 1],
@@ -161,7 +146,8 @@ def mask_curve(
         baseline=baseline,
         kept=np.array([mask.keep.sum() for mask in masks]),
         masks=tuple(masks),
-        units=units,
+        units=experiment.units,
         subtasks=folded.subtasks,
-        made=made,
+        made={"method": "pruning curve", "draws": draws, "seed": seed, **experiment.record()},
+        unit=experiment.metric.unit,
     )

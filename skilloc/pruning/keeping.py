@@ -1,8 +1,8 @@
 """Keep a mask through training: what was dropped stays exactly zero.
 
 A weight that is zero comes back by its gradient, by momentum that it had before, or by what Adam remembers. So after
-every optimiser step the weights of dropped units (`models.weights.group`) are set to zero, and the optimiser's state
-for them too.
+every optimiser step the weights of dropped units (`Face.group`) are set to zero, and the optimiser's state for them
+too.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from skilloc.masks import Mask
-from skilloc.models.weights import group, units_of
+from skilloc.models.face import Face
+from skilloc.models.makers import face_of
 
 
 def keep(model: nn.Module, mask: Mask) -> "Keep":
@@ -22,11 +23,11 @@ def keep(model: nn.Module, mask: Mask) -> "Keep":
     `train(model, ..., rules=[keep(model, mask)])`. The same weights, without zeros, are those of `prune(model, mask)`.
 
     Args:
-        model: a `TransformerBridge` or an `MLP`; changed in place.
-        mask: which units are kept; of some or all hooks of the model.
+        model: a bridge, an `MLP`, or a described module; changed in place.
+        mask: which units are kept; of some or all banks of an axis of the model.
 
     Raises:
-        ValueError: if the mask is not about units of the model.
+        ValueError: if the mask is not about units of the model, or no weights belong to its units alone.
     """
     dropped = dropped_weights(model, mask)
     rule = Keep(dropped)
@@ -71,31 +72,35 @@ class Keep:
         """Put back what `state` returned: nothing."""
 
 
-def check_mask(model: nn.Module, mask: Mask) -> None:
-    """Refuse a mask that is not about units of a model.
+def check_mask(model: nn.Module, mask: Mask) -> Face:
+    """Refuse a mask that is not about units of a model; return the model's face.
 
     Raises:
         ValueError: if so.
     """
-    own = units_of(model, kinds=set(mask.units.kinds))
-    if not set(zip(mask.units.hooks, mask.units.widths, strict=True)) <= set(zip(own.hooks, own.widths, strict=True)):
+    face = face_of(model)
+    own = face.banks()
+    if not set(mask.units.banks) <= set(own):
+        of_kinds = [bank for bank in own if bank.kind in mask.units.kinds]
         raise ValueError(
-            f"`mask` has {len(mask.units)} units on {len(mask.units.hooks)} hooks but `model` has {len(own)} on "
-            f"{len(own.hooks)}; build masks from units_of(model), after pruning too"
+            f"`mask` has {len(mask.units)} units in {len(mask.units.banks)} banks but `model` has "
+            f"{sum(bank.width for bank in of_kinds)} of these kinds in {len(of_kinds)}; build masks from "
+            "units_of(model), after pruning too"
         )
+    return face
 
 
 def dropped_weights(model: nn.Module, mask: Mask) -> dict[nn.Parameter, Bool[Tensor, "*shape"]]:
     """Return which weights belong to dropped units, per parameter that has such weights.
 
     Raises:
-        ValueError: if the mask is not about units of the model.
+        ValueError: if the mask is not about units of the model, or no weights belong to its units alone.
     """
-    check_mask(model, mask)
+    face = check_mask(model, mask)
     flags: dict[int, Tensor] = {}
     for hook, kept in mask.units.split(mask.keep).items():
         gone = torch.from_numpy(~kept).nonzero()[:, 0]
-        for view in group(model, hook).values() if len(gone) else ():
+        for view in face.group(hook).values() if len(gone) else ():
             # Views of one memory: flags laid out like the memory can be looked at the way the weights are.
             storage = view.untyped_storage()
             flag = flags.setdefault(

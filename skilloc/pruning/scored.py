@@ -1,37 +1,44 @@
-"""Losses and accuracies of one model on folded batches, from the same forward passes."""
+"""Losses and accuracies of one model on an experiment's examples, from the same forward passes."""
 
 from contextlib import nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch import nn
 
-from skilloc.intervene import Folded, Reference, blocks_of_rows, example_losses, hold, logits_of, widest
+from skilloc.experiment import Experiment
+from skilloc.intervene import blocks, hold
+from skilloc.losses import error
 from skilloc.masks import Mask
+from skilloc.models.makers import face_of
 
 
+@torch.no_grad()
 def scored(
-    model: Any, folded: Folded, held: tuple[Mask, Reference] | None = None
+    experiment: Experiment, mask: Mask | None = None, *, model: nn.Module | None = None
 ) -> Float64[np.ndarray, "2 fold subtask"]:
-    """Return the mean loss per fold and subtask in nats per scored target, and the share of examples that are right.
+    """Return the mean loss per fold and subtask, in the loss's unit, and the share of examples that are right.
 
     The share is NaN where examples are sequences, which have no single class.
 
     Args:
-        model: a bridge or an `MLP`.
-        folded: the examples.
-        held: which units are kept, and what the others are held at; the model as it is if not given.
+        experiment: the examples, the loss and what it knows, and what units are held at.
+        mask: which units are kept, the others held; the model as it is if not given.
+        model: measured in place of the experiment's own, for instance a smaller one that was made of it.
     """
-    batch, losses, hits = folded.batch, [], []
-    with torch.no_grad():
-        for rows in blocks_of_rows(batch, widest(model)):
-            with nullcontext() if held is None else hold(model, *held, rows):
-                logits = logits_of(model(batch.inputs[rows]))
-            targets = batch.targets[rows]
-            losses.append(example_losses(logits, targets))
-            if targets.ndim == 1:
-                hits.append((logits.argmax(dim=-1) == targets).double())
+    face, examples = experiment.face if model is None else face_of(model), experiment.folded.examples
+    losses, hits = [], []
+    for block in blocks(face, examples):
+        some, known = experiment.part(block)
+        held = nullcontext()
+        if mask is not None:
+            held = hold(face.module, mask, experiment.held, experiment.rows_of(block), where=experiment.where)
+        with held:
+            logits = face.run(some.inputs)
+        losses.append(experiment.metric(logits, some, known))
+        if examples.targets.ndim == 1:
+            hits.append(1 - error(logits, some))
     found = torch.cat(losses)
     right = torch.cat(hits) if hits else torch.full_like(found, torch.nan)
-    return np.stack([folded.mean(part.cpu().numpy()) for part in (found, right)])
+    return np.stack([experiment.folded.mean(part.cpu().numpy()) for part in (found, right)])

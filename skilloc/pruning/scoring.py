@@ -1,60 +1,56 @@
 """Score units again after some are gone: their effects on the model that is left."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
-from skilloc.ablation import ablation_effects
+from skilloc.ablation import ablation_effects, check_masks
 from skilloc.effects import Effects
-from skilloc.intervene import Reference, as_reference
+from skilloc.experiment import Experiment
+from skilloc.intervene import Reference
+from skilloc.intervene.axes import chosen
+from skilloc.losses import Loss
 from skilloc.masks import Mask
-from skilloc.models.weights import units_of
+from skilloc.models.language import digest
+from skilloc.models.makers import face_of
 from skilloc.pruning.choosing import Scorer
 from skilloc.pruning.smaller import prune, remaining
-from skilloc.tasks import Examples
-from skilloc.units import Units, kind_of
+from skilloc.units import Bank, Units
 
 
 def effects_again(
-    model: Any,
-    batches: Mapping[str, Examples],
-    units: Units,
-    *,
-    measure: Callable[..., Effects] = ablation_effects,
-    reference: Reference | Float[np.ndarray, "unit"] | None = None,
-    magnitudes: bool = False,
-    folds: int = 1,
+    experiment: Experiment, *, measure: Callable[[Experiment], Effects] = ablation_effects, magnitudes: bool = False
 ) -> Scorer:
     """Return a function that scores the units which a mask keeps by their effects on the pruned model.
 
-    score[u] = mean over the subtasks of `batches` of the effect of u (or its magnitude), with all dropped units at
-    their reference.
+    score[u] = mean over the subtasks of the effect of u on all examples (or its magnitude), with all dropped units at
+    their reference. What the loss knows of an untouched model, it knows of the whole one.
 
     Args:
-        model: a bridge or an `MLP` in evaluation mode; it is left as it was.
-        batches: the subtasks that units are to be kept for.
-        units: all units of some kinds (`units_of(model, kinds=...)`).
+        experiment: the model, the subtasks that units are to be kept for, and all units of some kinds; its folds do
+            not matter. The reference must be the same for all examples.
         measure: `ablation_effects`, `attribution_effects`, or one of them with settings (`functools.partial`).
-        reference: what dropped units are held at, the same for all examples; zero if not given.
         magnitudes: take the magnitude of each effect, as the paper does.
-        folds: disjoint parts of each batch.
 
     Raises:
-        ValueError: if the parts do not belong together, or the model cannot be pruned at this reference.
+        ValueError: if the model cannot be pruned at this reference, or units are held at some positions only.
     """
-    held = as_reference(reference, units)
+    check_prunable(experiment)
+    loss = loss_of_whole(experiment)
 
     def score(mask: Mask) -> Float[np.ndarray, "unit"]:
-        if mask.keep.all():
-            smaller, left, now = model, mask.keep, held
-        else:
-            smaller, left = prune(model, mask, reference=held), remaining(model, mask)
-            now = _of_left(held, units, left)
-        own = units_of(smaller, kinds=set(units.kinds))
-        effects = measure(smaller, batches, own, reference=now, folds=folds)
+        check_masks(experiment, [mask])
+        units, held, left = experiment.units, experiment.held, mask.keep
+        own = replace(experiment, subtasks=experiment.examples, reference=held, folds=1)
+        if not mask.keep.all():
+            left = remaining(experiment.model, mask)
+            smaller = prune(experiment.model, mask, reference=held, examples=experiment.folded.examples)
+            banks = Units(tuple(bank for bank in face_of(smaller).banks() if bank.name in units.hooks))
+            own = replace(own, model=smaller, units=banks, reference=_of_left(held, units, left), loss=loss)
+        effects = measure(own)
         values = np.stack([effects.mean(name) for name in effects.subtasks])
         scores = np.full(len(units), np.nan)
         scores[left] = (np.abs(values) if magnitudes else values).mean(axis=0)
@@ -63,13 +59,45 @@ def effects_again(
     return score
 
 
+def check_prunable(experiment: Experiment) -> None:
+    """Prune one unit of every bank, so that what cannot be cut out is refused now, and not in the middle of the work.
+
+    Raises:
+        ValueError: if units cannot be cut out at the experiment's reference, or are held at some positions only.
+    """
+    if experiment.where is not None:
+        raise ValueError(
+            f'`at` is {experiment.at!r}, but what is cut out of a model is gone at every position; use at="all", or '
+            "hold masks instead"
+        )
+    keep = np.ones(len(experiment.units), dtype=bool)
+    keep[experiment.units.offsets[1:] - 1] = False
+    mask = Mask(experiment.units, keep)
+    prune(experiment.model, mask, reference=experiment.held, examples=experiment.folded.examples)
+
+
+def loss_of_whole(experiment: Experiment) -> Loss:
+    """Return the loss for models that were made of the experiment's: what it knows is of the whole one still."""
+    metric, face = experiment.metric, experiment.face
+    prepare, name = metric.prepare, metric.identity
+    if prepare is None:
+        return metric
+    # At a smaller model, the divergence from the whole one has a gradient.
+    return replace(
+        metric,
+        prepare=lambda _, examples: prepare(face.run(examples.inputs), examples),
+        flat=False,
+        identity=None if name is None else f"{name} from {digest(face.module)}",
+    )
+
+
 def _of_left(held: Reference, units: Units, left: Bool[np.ndarray, "unit"]) -> Reference:
     """Return the reference of the units that are left."""
 
-    def part(hook: str, value: torch.Tensor) -> torch.Tensor:
-        if value.ndim == 0:
+    def part(bank: Bank, value: Tensor) -> Tensor:
+        if bank.axis is None or value.ndim < -bank.axis:
             return value
-        places = torch.from_numpy(np.flatnonzero(left[units.span(hook)])).to(value.device)
-        return value.index_select(value.ndim - (2 if kind_of(hook) == "head" else 1), places)
+        return chosen(value, bank, np.flatnonzero(left[units.span(bank.name)]).tolist())
 
-    return Reference(held.name, {hook: part(hook, held.values[hook]) for hook in units.hooks}, held.made)
+    values = {hook: part(bank, held.values[hook]) for bank in units.banks for hook in bank.places}
+    return Reference(held.name, values, held.made)

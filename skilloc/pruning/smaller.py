@@ -1,78 +1,97 @@
 """Prune: build the smaller model without the dropped units."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
-from skilloc.intervene import Reference, as_reference, hold, logits_of
+from skilloc.intervene import Reference, as_reference, hold
 from skilloc.masks import Mask
-from skilloc.models.mlp import MLP
-from skilloc.models.narrow import key_groups, narrowed
-from skilloc.models.weights import component_of, group, output_weight, unwrapped
+from skilloc.models.face import Face
+from skilloc.models.makers import face_of
 from skilloc.pruning.keeping import check_mask
-from skilloc.units import kind_of, layer_of
+from skilloc.tasks import Examples, Inputs
+from skilloc.units import EXPERT, HEAD, LAYER, Bank
 
-TOLERANCE = 1e-3
+TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.05}
 """Logits that differ by more than this, relative to the largest, are not those of the same model."""
 
+FINE = 1e-3
+"""The same for every other type."""
 
-def prune(model: Any, mask: Mask, *, reference: Reference | Float[np.ndarray, "unit"] | None = None) -> Any:
+COMPARED = 8
+"""Examples on which the smaller model is compared with the whole one, at most."""
+
+
+def prune(
+    model: nn.Module,
+    mask: Mask,
+    *,
+    reference: Reference | Float[np.ndarray, "unit"] | None = None,
+    examples: Examples | None = None,
+) -> nn.Module:
     """Return a smaller model that computes what `model` computes with the dropped units held at their reference.
 
     Neurons lose their rows and columns, heads their query rows and output slices, and keys and values when no head
-    reads them any more. What a reference other than zero adds, sum over dropped units u of reference[u] w_out[u], goes
-    into the output bias. Widths may differ from layer to layer.
+    reads them any more; residual dimensions go from all that reads and writes the stream; the units of a described
+    module lose the weights that its description names. What a reference other than zero adds, sum over dropped units u
+    of reference[u] w_out[u], goes into the output bias. Widths may differ from layer to layer.
 
     Some dropped units stay, as zeros, because implementations count on them: the first unit of a layer that would
     lose all, and, where heads share keys, as many per key as the key with most kept heads has. `remaining` tells which.
 
     Args:
-        model: a `TransformerBridge` or an `MLP` in evaluation mode; it is left as it was.
-        mask: which units are kept; of some or all hooks of the model.
-        reference: what dropped units are held at, the same for all examples: zero if not given, a mean, or one value
-            per unit.
+        model: a bridge, an `MLP`, or a described module, in evaluation mode; it is left as it was.
+        mask: which units are kept; of some or all banks of an axis of the model.
+        reference: what dropped units are held at, the same for all examples and positions: zero if not given, a flat
+            mean, or one value per unit.
+        examples: the smaller model must compute what the whole one does on the first of these; if not given, on random
+            tokens or bits, or on the `example` of a described module.
 
     Raises:
         ValueError: if the mask is not about units of the model, the reference needs a bias that the model does not
-            have or differs from example to example, or units cannot be cut out of this architecture.
+            have or differs from example to example, units cannot be cut out of this model, or a described module comes
+            without any inputs to compare on.
     """
-    check_mask(model, mask)
+    face = face_of(model)
     held = as_reference(reference, mask.units)
-    left = remaining(model, mask)
-    smaller = narrowed(model, {hook: np.flatnonzero(part) for hook, part in mask.units.split(left).items()})
+    check_cut(face, mask, held)
+    probe = _probe(face, examples)
+    left = {name: np.flatnonzero(part) for name, part in mask.units.split(remaining(model, mask)).items()}
+    keeps = mask.units.split(mask.keep)
+    assert face.cut is not None
+    smaller = face.cut(left)
+    own = face_of(smaller)
     with torch.no_grad():
-        for hook, kept in mask.units.split(mask.keep).items():
-            stays = mask.units.split(left)[hook]
-            blank = torch.from_numpy(np.flatnonzero(~kept[stays]))
-            for view in group(smaller, hook).values() if len(blank) else ():
+        for bank in mask.units.banks:
+            blank = torch.from_numpy(np.flatnonzero(~keeps[bank.name][left[bank.name]]))
+            for view in own.group(bank.name).values() if len(blank) else ():
                 view[blank.to(view.device)] = 0
-            added = _written(model, hook, ~kept, held)
-            if added is not None:
-                _add(smaller, hook, added, mask.units.split(left))
-    _check_same(model, smaller, mask, held)
+            added = _written(face, bank, ~keeps[bank.name], held)
+            if added is not None and face.absorb is not None:
+                face.absorb(smaller, bank.name, added, left)
+    _check_same(face, own, mask, held, probe)
     return smaller
 
 
 def remaining(model: nn.Module, mask: Mask) -> Bool[np.ndarray, "unit"]:
     """Return which units of the mask `prune` leaves in the model: those kept, and the few that stay as zeros.
 
-    The units of the pruned model, on these hooks, are those units, in the same order.
+    The units of the pruned model, in these banks, are those units, in the same order.
 
     Raises:
         ValueError: if the mask is not about units of the model, or heads cannot be cut out of it.
     """
-    check_mask(model, mask)
+    face = check_mask(model, mask)
     left = mask.keep.copy()
-    for hook in mask.units.hooks:
-        part = left[mask.units.span(hook)]  # a view
+    for bank in mask.units.banks:
+        part = left[mask.units.span(bank.name)]  # a view
         if part.all():
             continue
-        if kind_of(hook) == "head":
-            shares = part.reshape(key_groups(model, hook), -1)
+        if bank.kind == HEAD and face.keys is not None:
+            shares = part.reshape(face.keys(bank.name), -1)
             most = max(1, int(shares.sum(axis=1).max()))
             read = shares.any(axis=1) if part.any() else np.arange(len(shares)) == 0
             for share in (shares[i] for i in np.flatnonzero(read)):
@@ -82,59 +101,107 @@ def remaining(model: nn.Module, mask: Mask) -> Bool[np.ndarray, "unit"]:
     return left
 
 
-def _written(
-    model: Any, hook: str, gone: Bool[np.ndarray, "unit"], held: Reference
-) -> Float64[Tensor, "d_model"] | None:
-    """Return what the dropped units of a hook write at their reference; None if it is nothing."""
-    weights = output_weight(model, hook)
-    values = torch.zeros(len(gone), len(weights) // len(gone), device=weights.device, dtype=torch.float64)
-    for unit in np.flatnonzero(gone):
-        value = held.of(hook, int(unit), slice(None))
-        if value.ndim > (1 if kind_of(hook) == "head" else 0):
+def check_cut(face: Face, mask: Mask, held: Reference) -> None:
+    """Refuse what cannot be cut out of a model, before anything is done.
+
+    Raises:
+        ValueError: if the mask is not about units of the model, its dropped units cannot be cut out, or their reference
+            cannot be taken up by what is left.
+    """
+    check_mask(face.module, mask)
+    keeps = mask.units.split(mask.keep)
+    for bank in mask.units.banks:
+        gone = ~keeps[bank.name]
+        if not gone.any():
+            continue
+        if bank.kind in (LAYER, EXPERT):
             raise ValueError(
-                f'`reference` is "{held.name}", which differs from example to example; prune at zero or a mean, or '
-                "hold the mask instead"
+                f"`mask` drops {int(gone.sum())} of {bank.name}, and units of kind {bank.kind} cannot be cut out: what "
+                "runs a model counts on them; hold the mask instead, or keep it at zero with `keep`"
             )
-        values[unit] = value.to(values)
-    return values.flatten() @ weights.double() if bool(values.any()) else None
+        if face.cut is None:
+            raise ValueError(
+                f"`model` is a {face.architecture}, of which it is not known which weights belong to its units; "
+                "describe them with At(..., weights={path: axis}), or hold the mask instead"
+            )
+        face.group(bank.name)
+        if bank.kind == HEAD and face.keys is not None:
+            face.keys(bank.name)
+        _check_reference(face, bank, gone, held)
 
 
-def _add(smaller: Any, hook: str, added: Float64[Tensor, "d_model"], left: Mapping[str, np.ndarray]) -> None:
-    """Add to the bias of what follows a hook."""
-    if isinstance(smaller, MLP):
-        after = list(smaller.hook_dict)[layer_of(hook) + 1 :]
-        bias: Any = [*smaller.layers, smaller.out][layer_of(hook) + 1].bias
-        added = added[torch.from_numpy(left[after[0]]).to(added.device)] if after and after[0] in left else added
-    else:
-        name = "o" if kind_of(hook) == "head" else "out"
-        bias = unwrapped(component_of(smaller, hook)._modules[name]).bias
-    if bias is None:
+def _check_reference(face: Face, bank: Bank, gone: Bool[np.ndarray, "unit"], held: Reference) -> None:
+    values = [_values(bank, held, hook) for hook in bank.places]
+    if any(value is None for value in values):
         raise ValueError(
-            f"`reference` is not zero, and {hook} has an output projection without a bias to take it up; prune at "
-            "zero, or hold the mask instead"
+            f'`reference` is "{held.name}", which differs from example to example or from position to position; prune '
+            "at zero or a flat mean, or hold the mask instead"
         )
-    bias += added.to(bias)
+    index = torch.from_numpy(gone)
+    nothing = all(value is not None and not bool(value[index.to(value.device)].any()) for value in values)
+    if not nothing and (face.absorb is None or len(bank.places) > 1):
+        raise ValueError(
+            f'`reference` is "{held.name}", and there is no bias that could take up what the units of {bank.name} give '
+            "at it; prune at zero, or hold the mask instead"
+        )
 
 
-def _check_same(model: Any, smaller: Any, mask: Mask, held: Reference) -> None:
+def _values(bank: Bank, held: Reference, hook: str) -> Tensor | None:
+    """Return what each unit of a bank is held at, `unit *d_unit`; None if that is not one value for all."""
+    value = held.values[hook]
+    if held.per_row or bank.axis is None or value.ndim > -bank.axis:
+        return None
+    return value.expand(bank.width, *(value.shape[1:] if value.ndim == -bank.axis else value.shape))
+
+
+def _written(
+    face: Face, bank: Bank, gone: Bool[np.ndarray, "unit"], held: Reference
+) -> Float64[Tensor, "d_model"] | None:
+    """Return what the dropped units of a bank write at their reference; None if it is nothing."""
+    values = _values(bank, held, bank.name) if gone.any() and len(bank.places) == 1 else None
+    if values is None or not bool(values.any()):
+        return None
+    weights = face.write(bank.name)
+    each = values.reshape(bank.width, -1).expand(bank.width, len(weights) // bank.width).to(weights.device).double()
+    index = torch.from_numpy(gone).to(weights.device)
+    each = each.where(index[:, None], 0)
+    return each.flatten() @ weights.double() if bool(each.any()) else None
+
+
+def _probe(face: Face, examples: Examples | None) -> Inputs:
+    """Return a few inputs, on the model's device."""
+    if examples is None and face.probe is None:
+        raise ValueError(
+            f"`examples` is not given, and `model` is a {face.architecture} whose description has no inputs to compare "
+            "it with the smaller one on; pass `examples`, or describe it with an `example`"
+        )
+    device = next(face.module.parameters()).device
+    if examples is not None:
+        face.check(examples)
+        return examples.part(slice(0, min(COMPARED, len(examples)))).to(device).inputs
+    assert face.probe is not None
+    return _some(face.probe(), lambda value: value[:COMPARED].to(device))
+
+
+def _some(inputs: Inputs, part: Callable[[Tensor], Tensor]) -> Inputs:
+    if isinstance(inputs, Mapping):
+        return {name: part(value) for name, value in inputs.items()}
+    return part(inputs)
+
+
+@torch.no_grad()
+def _check_same(face: Face, smaller: Face, mask: Mask, held: Reference, inputs: Inputs) -> None:
     """Compare on a few inputs: an unknown architecture may count its heads in a way that this file does not know."""
-    parameter = next(model.parameters())
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(model, MLP):
-        inputs = torch.randint(2, (8, model.cfg.d_in), generator=generator).to(parameter)
-    else:
-        length = min(8, int(model.cfg.n_ctx))
-        inputs = torch.randint(int(model.cfg.d_vocab), (2, length), generator=generator).to(parameter.device)
-    with torch.no_grad():
-        with hold(model, mask, held):
-            wanted = logits_of(model(inputs))
-        try:
-            found = logits_of(smaller(inputs))
-        except RuntimeError as error:
-            found, said = None, str(error).partition("\n")[0]
-    if found is None or (found - wanted).abs().max() > TOLERANCE * max(1.0, float(wanted.abs().max())):
+    with hold(face.module, mask, held):
+        wanted = face.run(inputs)
+    try:
+        found = smaller.run(inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        found, said = None, str(error).partition("\n")[0]
+    allowed = TOLERANCE.get(wanted.dtype, FINE) * max(1.0, float(wanted.abs().max()))
+    if found is None or found.shape != wanted.shape or (found - wanted).abs().max() > allowed:
         how = f"does not run ({said})" if found is None else "computes something else"
         raise ValueError(
-            f"without its dropped units, this {type(getattr(model, 'original_model', model)).__name__} {how}, so they "
-            "cannot be cut out; hold the mask, or keep it at zero with `keep`"
+            f"without its dropped units, this {face.architecture} {how}, so they cannot be cut out; hold the mask, or "
+            "keep it at zero with `keep`"
         )

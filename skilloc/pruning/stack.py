@@ -12,19 +12,20 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from skilloc.models.mlp import MLP
+from skilloc.losses import nll_error
+from skilloc.models.face import Chain
 
 CACHED = 2**18
 """Entries of the widest activation of a block of examples, which stay in a core's cache."""
 
 
-def stackable(networks: Sequence[MLP]) -> bool:
-    """Whether networks can be stacked: ReLUs in float32 on the CPU, with the same inputs, classes and depth."""
-    sizes = {(net.cfg.d_in, net.cfg.d_out, len(net.cfg.widths)) for net in networks}
-    plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for net in networks for p in net.parameters())
-    return len(sizes) == 1 and plain and all(net.activation is functional.relu for net in networks)
+def stackable(chain: Chain | None) -> bool:
+    """Whether what is cut out of a network can be stacked: it is a chain of ReLUs in float32 on the CPU."""
+    if chain is None or chain.name != "relu":
+        return False
+    weights = [p for linear in chain.linears for p in (linear.weight, linear.bias)]
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in weights)
 
 
 def _in_order(row: Sequence[Any]) -> list[nn.Parameter]:
@@ -50,13 +51,13 @@ class Stack:
     """The weights of several networks as one vector, and its gradient. Activations are on `neuron example`.
 
     Attributes:
-        networks: the networks; their weights are views of `weights` from now on.
+        chains: the networks; their weights are views of `weights` from now on.
         weights: all weights, as one parameter whose `grad` a call fills.
     """
 
-    def __init__(self, networks: Sequence[MLP]) -> None:
-        self.networks = list(networks)
-        layers = [[[*net.layers, net.out][i] for net in networks] for i in range(len(networks[0].layers) + 1)]
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        self.chains = list(chains)
+        layers = list(zip(*(chain.linears for chain in chains), strict=True))
         self._ends = [torch.tensor([0, *(len(m.bias) for m in row)]).cumsum(0).tolist() for row in layers]
         flat = torch.cat([p.detach().flatten() for row in layers for p in _in_order(row)])
         self.weights, self._slope = nn.Parameter(flat), torch.zeros_like(flat)
@@ -80,7 +81,7 @@ class Stack:
         widths = [ends[-1] for ends in self._ends]
         rows = -(-len(inputs) // -(-len(inputs) // max(1, CACHED // max(widths))))  # blocks of equal size
         post, back = ([torch.empty(width, rows) for width in widths] for _ in range(2))
-        total = torch.zeros(len(self.networks))
+        total = torch.zeros(len(self.chains))
         for first in range(0, len(inputs), rows):
             block, wanted = inputs[first : first + rows], targets[first : first + rows]
             if len(block) < rows:
@@ -104,12 +105,10 @@ class Stack:
         self, logits: Float[Tensor, "network_out example"], targets: Int[Tensor, "example"], count: int
     ) -> Float[Tensor, " network"]:
         """Turn logits into gradients with respect to them; return each network's sum of losses."""
-        scores = torch.log_softmax(logits.view(len(self.networks), -1, len(targets)), 1)
-        chosen = targets.expand(len(scores), 1, -1)
-        losses = -scores.gather(1, chosen).sum((1, 2))
-        minus = torch.full((1, 1, 1), -1.0).expand(chosen.shape)
-        torch.div(scores.exp_().scatter_add_(1, chosen, minus), count, out=logits.view(scores.shape))
-        return losses
+        scores = logits.view(len(self.chains), -1, len(targets))
+        right, error = nll_error(scores, targets.expand(len(scores), 1, -1))
+        torch.div(error, count, out=scores)
+        return -right.sum((1, 2))
 
     def _backward(self, inputs: Tensor, post: list[Tensor], back: list[Tensor]) -> None:
         """Add the gradients of a block, from those with respect to its logits, which are the last of `post`."""

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from skilloc.experiment import Experiment
 from skilloc.masks import Mask
+from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of
 from skilloc.pruning import prune, recover
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig
@@ -51,7 +52,7 @@ def plain(model, masks, each, steps):
 
 def together(model, masks, each, steps):
     stream = parity_stream([SUBTASK], each, seed=0)
-    recover(model, masks, stream, TrainConfig(steps, lr=1e-3, eps=1e-8), batches=EVALUATED)
+    recover(Experiment(model, EVALUATED), masks, stream, TrainConfig(steps, lr=1e-3, eps=1e-8))
 
 
 def seconds(work, *arguments):
