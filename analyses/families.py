@@ -13,6 +13,7 @@ figure.
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.experiments.script import Run, analyse
 from skilloc.intervene import losses
+from skilloc.intervene.axes import by_unit
 from skilloc.lasso import LocalizeConfig, localize
 from skilloc.masks import Mask
 from skilloc.models.checkpoints import read_plain
 from skilloc.models.language import open_model
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.places import module_of
+from skilloc.models.saved import Shape
 from skilloc.pruning import prune
 from skilloc.relearning import Grid, relearn_controls, relearn_probe
 from skilloc.study.checking import tokens_for
@@ -70,7 +73,7 @@ def try_family(name: str) -> Found:
         examples = tokens_for(opened.model, seed=0)
         for kind in KINDS:
             if kind in {bank.kind for bank in face_of(opened.model).banks()}:
-                row[f"effects of {kind}s"] = _tried(lambda kind=kind: _effects(opened.model, stock, kind, examples))
+                row[f"effects of {kind}s"] = _tried(partial(_effects, opened.model, stock, kind, examples))
         for what, trial in _rest(opened, examples, Path(home)).items():
             row[what] = _tried(trial)
         return row
@@ -183,7 +186,7 @@ def _attribution(model: nn.Module, examples: Examples) -> Found:
         def faded(by: float, bank: Bank = bank) -> float:
             def edit(value: Tensor) -> Tensor:
                 changed = value.clone()
-                changed[(..., 0, *[slice(None)] * (-(bank.axis or -1) - 1))] *= 1 - by
+                by_unit(changed, bank)[..., 0, :] *= 1 - by
                 return changed
 
             with face_of(model).attached({bank.name: edit}):
@@ -205,7 +208,7 @@ def _prune(opened: Any, examples: Examples, folder: Path) -> Found:
     return {"apart": max(apart, saved["apart"])}
 
 
-def _save(opened: Any, model: nn.Module, examples: Examples, folder: Path, shape: str) -> Found:
+def _save(opened: Any, model: nn.Module, examples: Examples, folder: Path, shape: Shape) -> Found:
     save_model(model, folder, tokenizer=opened.tokenizer, shape=shape)
     with torch.no_grad():
         wanted = face_of(model).run(examples.inputs)

@@ -112,7 +112,8 @@ def _attached(model: Any, functions: Mapping[str, Edit]) -> Iterator[None]:
 
 def logits_of(output: Any) -> Tensor:
     """Return the logits of a model's output, which is the logits or an object that has them."""
-    return output if isinstance(output, Tensor) else output.logits
+    found: Tensor = output if isinstance(output, Tensor) else output.logits
+    return found
 
 
 def tokens_of(inputs: Inputs) -> Tensor:

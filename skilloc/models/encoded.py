@@ -96,7 +96,7 @@ def cut_widths(model: Any) -> Widths:
         projection = copies.get(id(output_projection(model, bank.name)))
         name = f"{names.get(id(projection))}.weight"
         inputs = 0 if transposed(projection) else 1
-        if name in stock and projection.weight.shape[inputs] != stock[name][inputs]:
+        if name in stock and projection is not None and projection.weight.shape[inputs] != stock[name][inputs]:
             found[bank.name] = bank.width, key_groups(model, bank.name) if bank.kind == HEAD else 0
     return found
 

@@ -149,7 +149,7 @@ def _fill_heads(wide: Any, narrow: Any, hook: str) -> None:
         if name != "o" and new.bias is not None:
             tensors.append((new.bias, old.bias))
         for target, source in tensors:
-            _place(target.unflatten(0, shape), source.unflatten(0, shape_before))
+            _place(target.unflatten(0, shape), source.unflatten(0, shape_before))  # type: ignore[no-untyped-call]
 
 
 def _place(wide: Tensor, narrow: Tensor) -> None:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from skilloc.models.narrow import copied
+from skilloc.models.copying import copied
 from skilloc.models.norms import Form, forms_of, norm_form
 from skilloc.models.plain import FUSED, fused_of, fused_rows
 from skilloc.models.stream import (

@@ -92,7 +92,7 @@ def _move_to_values(model: Any, attn: Any, homes: set[int]) -> None:
     size, keys = int(model.cfg.d_head), len(by_output(values)) // int(model.cfg.d_head)
     if not keys or write.shape[1] % (keys * size):
         return
-    shared = write.unflatten(1, (keys, -1, size)).sum(dim=2).flatten(1)
+    shared = write.unflatten(1, (keys, -1, size)).sum(dim=2).flatten(1)  # type: ignore[no-untyped-call]
     wanted = output.bias.double()
     moved = torch.linalg.lstsq(shared, wanted[:, None], driver="gelsd").solution[:, 0]
     if (shared @ moved - wanted).abs().max() <= 1e-5 * wanted.abs().max():

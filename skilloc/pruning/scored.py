@@ -1,6 +1,6 @@
 """Losses and accuracies of one model on an experiment's examples, from the same forward passes."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def scored(
     losses, hits = [], []
     for block in blocks(face, examples):
         some, known = experiment.part(block)
-        held = nullcontext()
+        held: AbstractContextManager[None] = nullcontext()
         if mask is not None:
             held = hold(face.module, mask, experiment.held, experiment.rows_of(block), where=experiment.where)
         with held:

@@ -18,12 +18,15 @@ from skilloc.masks import Mask
 from skilloc.models.language import Opened, open_model
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.points import hooks_of_users
+from skilloc.models.saved import Shape
 from skilloc.pruning import prune, remaining
 from skilloc.tasks import Examples
 from skilloc.units import EXPERT, HEAD, LAYER, NEURON, RESIDUAL
 
 CUT = (NEURON, HEAD, RESIDUAL)
 """Kinds that can be cut out of a decoder, where its make allows it."""
+
+SHAPES: tuple[Shape, ...] = ("as it is", "padded")
 
 ROWS, TOKENS = 4, 12
 
@@ -69,7 +72,7 @@ def check(opened: Opened, *, seed: int = 0) -> Iterator[Line]:
         cut: list[nn.Module] = []
         yield _tried(f"{kind}s cut out", lambda kind=kind, cut=cut: _cut(opened.model, kind, examples, cut))  # type: ignore[misc]
         if cut:
-            for shape in ("as it is", "padded"):
+            for shape in SHAPES:
                 what = f"without {kind}s, saved {shape}"
                 yield _tried(what, lambda cut=cut, shape=shape: _saved(opened, cut[0], examples, shape))  # type: ignore[misc]
 
@@ -109,7 +112,7 @@ def _cut(model: nn.Module, kind: str, examples: Examples, into: list[nn.Module])
     return True, f"{gone} of {len(units)}", _apart(_logits(smaller, examples), wanted)
 
 
-def _saved(opened: Opened, model: nn.Module, examples: Examples, shape: str) -> tuple[bool, str, float]:
+def _saved(opened: Opened, model: nn.Module, examples: Examples, shape: Shape) -> tuple[bool, str, float]:
     wanted = _logits(model, examples)
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "model"
