@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from skilloc.lasso import group_norms as group_norms
     from skilloc.lasso import localize as localize
     from skilloc.losses import Loss as Loss
+    from skilloc.losses import custom as custom
     from skilloc.masks import Mask as Mask
     from skilloc.masks import drop_top as drop_top
     from skilloc.masks import matched_random as matched_random
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from skilloc.pages import circuit_page as circuit_page
     from skilloc.pages import report_page as report_page
     from skilloc.pages import top_examples as top_examples
+    from skilloc.positions import PositionEffects as PositionEffects
+    from skilloc.positions import position_effects as position_effects
     from skilloc.pruning import Curve as Curve
     from skilloc.pruning import Recovery as Recovery
     from skilloc.pruning import effects_again as effects_again
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.study.measure import measure as measure
     from skilloc.study.settings import Settings as Settings
+    from skilloc.tasks import IGNORE as IGNORE
     from skilloc.tasks import Examples as Examples
     from skilloc.tasks import Subtask as Subtask
     from skilloc.tasks.parity import parity_stream as parity_stream
@@ -100,7 +104,11 @@ _HOMES = {
     "skilloc.experiment": ("Experiment",),
     "skilloc.intervene": ("Reference", "hold", "mean_reference", "resample_reference", "zero_reference"),
     "skilloc.lasso": ("LocalizeConfig", "group_norms", "localize"),
-    "skilloc.losses": ("Loss",),
+    "skilloc.positions": ("PositionEffects", "position_effects"),
+    "skilloc.losses": (
+        "custom",
+        "Loss",
+    ),
     "skilloc.masks": ("Mask", "drop_top", "matched_random", "sample", "top", "top_of_any"),
     "skilloc.models.language": ("encoder", "open_model", "separator"),
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
@@ -122,7 +130,7 @@ _HOMES = {
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.study.measure": ("measure",),
     "skilloc.study.settings": ("Settings",),
-    "skilloc.tasks": ("Examples", "Subtask"),
+    "skilloc.tasks": ("IGNORE", "Examples", "Subtask"),
     "skilloc.tasks.parity": ("parity_stream", "parity_subtasks"),
     "skilloc.tasks.stream": ("stream",),
     "skilloc.tasks.text": ("documents", "text_subtask"),
