@@ -79,7 +79,6 @@ def batches():
     ("measure", "reference"),
     [
         (ablation_effects, "zero"),
-        (ablation_effects, "mean"),
         (ablation_effects, "flat mean"),
         (attribution_effects, "zero"),
     ],

@@ -263,7 +263,7 @@ def test_a_mask_survives_training_of_any_family(any_model, tokens, optimiser, ca
         parameter.requires_grad_(True)
     batch = batch_of(tokens)
     config = TrainConfig(12, lr=1e-3, optimiser=optimiser, weight_decay=0.1, evaluate_every=12)
-    train(model, lambda _: (batch.inputs, batch.targets), config, evaluate={"text": batch}, rules=rules)
+    train(model, lambda _: batch, config, evaluate={"text": batch}, rules=rules)
     held = held_logits(model, mask, zero_reference(mask.units), tokens)
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), held, atol=1e-6, rtol=0)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -162,9 +163,9 @@ def plain_losses(model, mask, stream, steps, config, batch):
     else:
         optimiser = kinds[config.optimiser](network.parameters(), eps=config.eps, **settings)
     for step in range(steps):
-        inputs, targets = stream(step)
+        examples = stream(step)
         optimiser.zero_grad()
-        functional.cross_entropy(network(inputs), targets).backward()
+        functional.cross_entropy(network(examples.inputs), examples.targets).backward()
         optimiser.step()
     with torch.no_grad():
         logits = network(batch.inputs)
@@ -225,8 +226,8 @@ def test_recovery_says_what_is_wrong(network):
         recover(experiment, masks, stream, TrainConfig(5, until={"parity_0": 0.1}))
 
     def broken(step):
-        inputs, targets = stream(step)
-        return inputs * torch.nan, targets
+        examples = stream(step)
+        return replace(examples, inputs=examples.inputs * torch.nan)
 
     with pytest.raises(FloatingPointError, match=r"step 0 .*smaller `lr`"):
         recover(experiment, masks, broken, TrainConfig(5))

@@ -44,9 +44,9 @@ def plain(model, masks, each, steps):
         network = prune(model, mask)
         adam = torch.optim.Adam(network.parameters(), lr=1e-3)
         for step in range(steps):
-            inputs, targets = stream(step)
+            examples = stream(step)
             adam.zero_grad()
-            functional.cross_entropy(network(inputs), targets).backward()
+            functional.cross_entropy(network(examples.inputs), examples.targets).backward()
             adam.step()
 
 
