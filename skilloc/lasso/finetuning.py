@@ -1,25 +1,24 @@
 """Localize: finetune with a group-sparsity penalty, so that few units carry the kept subtasks."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import nn
 
-from skilloc.intervene import losses
+from skilloc.intervene import losses_of, prepared_for
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
-from skilloc.models.narrow import copied
-from skilloc.models.weights import units_of
-from skilloc.tasks import Subtask
+from skilloc.models.makers import face_of, units_of
+from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.stream import stream
 from skilloc.training import History, train
+from skilloc.training.settings import check_loss
+from skilloc.training.step import goal_of
 
 
 def localize(
-    model: Any,
+    model: nn.Module,
     subtasks: Iterable[Subtask],
     config: LocalizeConfig,
     *,
@@ -27,18 +26,18 @@ def localize(
     watched: Iterable[Subtask] = (),
     checkpoints: Path | None = None,
     checkpoint_every: int = 5000,
-) -> tuple[Any, History]:
+) -> tuple[nn.Module, History]:
     """Finetune a copy of a model on the subtasks to keep, with a penalty on the norms of its units' groups.
 
-        loss = mean over the step's examples of the cross-entropy, in nats, + strength * penalty
+        loss = mean over the step's examples of `config.loss` (cross-entropy in nats) + strength * penalty
 
     With strength 0 this is plain finetuning: the control of equal length.
 
     Args:
-        model: a `TransformerBridge` or an `MLP`; it is left as it was.
-        subtasks: what to keep: of one parity world, or texts of one length. Each weighs the same.
+        model: a bridge, an `MLP` or a described module; it is left as it was.
+        subtasks: what to keep: of one parity world, texts of one length, or of one kind of input. Each weighs the same.
         config: the settings.
-        seed: of the training examples and of those held out.
+        seed: of the training examples, of those held out, and of what the model draws (dropout).
         watched: subtasks that are evaluated, but not trained.
         checkpoints: a folder for the state of this run: the same call goes on from there, and gives the same result.
         checkpoint_every: least number of steps between checkpoints, which are written after an evaluation.
@@ -46,35 +45,33 @@ def localize(
     Returns:
         The localized model in evaluation mode, whose dead units have only zeros as weights; and the history, whose last
         row is about that model. Its columns are those of `train` (the subtasks, kept and watched, on the selection
-        split) and "penalty" (with its strength, in nats), "strength", "live" (number of live units), "live.HOOK" for
-        each hook, and "revivals" (how often so far a unit that was zero came back).
+        split) and "penalty" (times its strength, in the loss's unit), "strength", "live" (number of live units),
+        "live.HOOK" for each bank, and "revivals" (how often so far a unit that was zero came back).
 
     Raises:
-        ValueError: if there are no subtasks, two have one name, the model has no units of the kinds, or some of their
-            weights are frozen; or `checkpoints` holds another run.
+        ValueError: before any work: if there are no subtasks, two have one name, the model has no units of the kinds,
+            these have no weights of their own or frozen ones, the loss has no gradient, the model cannot take the
+            examples, or `checkpoints` holds another run.
         FloatingPointError: if the loss is not finite, with the step.
     """
     kept, others = list(subtasks), list(watched)
     names = [subtask.name for subtask in (*kept, *others)]
     if len(set(names)) < len(names):
         raise ValueError(f"`subtasks` and `watched` have a name twice: {', '.join(names)}; give each its own name")
-    finetuned = copied(model)
-    units = units_of(finetuned, kinds=config.kinds)
-    rule = Lasso(finetuned, units, config, [subtask.name for subtask in kept])
+    loss = config.metric
+    check_loss(loss, kept=checkpoints is not None)
+    finetuned = face_of(model).copy()
+    rule = Lasso(finetuned, units_of(finetuned, kinds=config.kinds), config, [subtask.name for subtask in kept])
     device = next(finetuned.parameters()).device
     examples = stream(kept, config.each, seed=seed)
     held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed).to(device) for s in (*kept, *others)}
     penalised = config.solver == "subgradient" and config.strength > 0
-
-    def sample(step: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = examples(step)
-        return inputs.to(device), targets.to(device)
-
     history = train(
         finetuned,
-        sample,
+        lambda step: examples(step).to(device),
         config.training,
         evaluate=held_out,
+        loss=loss,
         terms={"penalty": rule.term} if penalised else {},
         rules=[rule],
         checkpoints=checkpoints,
@@ -82,13 +79,23 @@ def localize(
         data={
             "seed": seed,
             "subtasks": {subtask.name: dict(subtask.made or {}) for subtask in kept},
-            "lasso": {name: value for name, value in asdict(config).items() if name != "training"},
+            "lasso": config.record(),
         },
+        seed=seed,
     )
-    if not penalised:
-        return finetuned, history
-    rule.zero()
+    if penalised:
+        rule.zero()
+        history = _restated(history, model, finetuned, held_out, config)
+    return finetuned, history
+
+
+def _restated(
+    history: History, model: nn.Module, finetuned: nn.Module, held_out: dict[str, Examples], config: LocalizeConfig
+) -> History:
+    """Return a history whose last row has the losses of the model as it is now."""
+    face, loss = face_of(finetuned), config.metric
+    untouched = goal_of(face_of(model), loss, seed=0).untouched or face
     columns = {name: np.array(column) for name, column in history.columns.items()}
     for name, batch in held_out.items():
-        columns[name][-1] = float(losses(finetuned, batch).mean())
-    return finetuned, History(columns)
+        columns[name][-1] = float(losses_of(face, batch, loss, prepared_for(untouched, batch, loss)).mean())
+    return History(columns, history.unit)

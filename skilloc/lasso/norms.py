@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from skilloc.models.weights import group
+from skilloc.models.face import Face
+from skilloc.models.makers import face_of
 from skilloc.units import Units
 
 Parts = Mapping[str, Float[Tensor, "unit d_unit *d_model"]]
-"""The weights of the units of a hook, as views (`models.weights.group`)."""
+"""The weights of the units of a bank, as views (`models.group`)."""
 
 
 def group_norms(model: nn.Module, units: Units) -> Float64[np.ndarray, "unit"]:
@@ -20,16 +21,36 @@ def group_norms(model: nn.Module, units: Units) -> Float64[np.ndarray, "unit"]:
         norm[u] = sqrt(sum of w^2 over the weights w in the group of u)
 
     A neuron's group is its incoming rows (gate and up), their biases and its outgoing column; a head's is its query
-    rows, its key and value rows where no other head shares them, their biases, and its slice of the output projection
-    (`models.weights.group`, which says what is left out). In an `MLP`, a weight between two hidden layers belongs to
-    two groups: outgoing from one neuron and incoming to the other.
+    rows, its key and value rows where no other head shares them, their biases, and its slice of the output projection;
+    a residual dimension's is its entry in everything that writes to the residual stream or reads it; a whole layer's
+    are all of its weights; a described unit's are those that its description names. In an `MLP`, a weight between two
+    hidden layers belongs to two groups: outgoing from one neuron and incoming to the other.
+
+    Raises:
+        ValueError: if no weights belong to single units.
     """
+    face = face_of(model)
     with torch.no_grad():
-        return units.join({hook: norms_of(group(model, hook)).double().cpu().numpy() for hook in units.hooks})
+        return units.join({hook: norms_of(parts_of(face, hook)).double().cpu().numpy() for hook in units.hooks})
+
+
+def parts_of(face: Face, hook: str) -> Parts:
+    """Return the weights of the units of a bank, as views.
+
+    Raises:
+        ValueError: if no weights belong to single units.
+    """
+    parts = face.group(hook)
+    if not parts:
+        raise ValueError(
+            f'no weights belong to the units of "{hook}", so that they have no norm and cannot be made small; choose '
+            "other `kinds` of unit, or name their weights with describe(module, units={...: At(..., weights={...})})"
+        )
+    return parts
 
 
 def norms_of(parts: Parts) -> Float[Tensor, "unit"]:
-    """Return the norms of the units of one hook; differentiable, with gradient 0 at a group of zeros."""
+    """Return the norms of the units of one bank; differentiable, with gradient 0 at a group of zeros."""
     return root(sum_of({name: part.square() for name, part in parts.items()}))
 
 

@@ -1,6 +1,6 @@
 """Penalties that make groups of weights small together, and their proximal maps.
 
-With r[u] the norm of group u, a penalty R is a plain sum, and is added to a loss in nats as strength * R:
+With r[u] the norm of group u, a penalty R is a plain sum, and is added to a loss as strength * R, in the loss's unit:
 
     lasso   R = sum of r[u]                              group lasso [Yuan & Lin 2006; the paper's]
     half    R = sum of sqrt(r[u])                        group L1/2 [Xu et al. 2012]: kills small groups, spares large
@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skilloc.lasso.norms import Parts, norms_of, root, sum_of
-from skilloc.models.weights import group
+from skilloc.lasso.norms import Parts, norms_of, parts_of, root, sum_of
+from skilloc.models.makers import face_of
 from skilloc.units import Units
 
 Penalty = Literal["lasso", "half", "hoyer", "l1"]
@@ -36,14 +36,15 @@ def penalty(model: nn.Module, units: Units, kind: Penalty) -> Float[Tensor, ""]:
         l1      sign(w)
 
     Args:
-        model: a `TransformerBridge` or an `MLP`.
+        model: a bridge, an `MLP` or a described module.
         units: whose groups; those of a weight in several of them add up.
         kind: which penalty.
 
     Raises:
-        ValueError: if the kind is unknown.
+        ValueError: if the kind is unknown, or no weights belong to single units.
     """
-    return penalty_of((group(model, hook) for hook in units.hooks), kind)
+    face = face_of(model)
+    return penalty_of((parts_of(face, hook) for hook in units.hooks), kind)
 
 
 def penalty_of(hooks: Iterable[Parts], kind: Penalty) -> Float[Tensor, ""]:

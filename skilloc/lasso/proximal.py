@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from skilloc.lasso.norms import Parts, norms_of
+from skilloc.lasso.norms import Parts, norms_of, parts_of
 from skilloc.lasso.penalties import penalty_of, shrunk
 from skilloc.lasso.settings import LocalizeConfig
-from skilloc.models.weights import group
+from skilloc.models.makers import face_of
 from skilloc.units import Units
 
 GAIN = 0.5
@@ -52,22 +52,23 @@ class Lasso:
             kept: names of the kept subtasks in the history.
 
         Raises:
-            ValueError: if some of the groups' weights are frozen.
+            ValueError: if units have no groups, or some of the groups' weights are frozen.
         """
         self.strength, self.revivals, self._push = config.strength, 0, config.strength
         self._config, self._kept = config, tuple(kept)
         self._proximal = config.solver == "proximal"
+        self._face = face_of(model)
         with torch.no_grad():
-            self._parts: dict[str, Parts] = {hook: group(model, hook) for hook in units.hooks}
+            self._parts: dict[str, Parts] = {hook: parts_of(self._face, hook) for hook in units.hooks}
         self._owners = {
             hook: {name: _owner(model, part) for name, part in parts.items()} for hook, parts in self._parts.items()
         }
         self._dead = self._zeros()
 
-    def term(self, model: nn.Module) -> Float[Tensor, ""]:
-        """Return strength * penalty, for the loss."""
+    def term(self, _: nn.Module) -> Float[Tensor, ""]:
+        """Return strength * penalty of the model, for the loss."""
         # The views of the first look know no gradient.
-        return self.strength * penalty_of((group(model, hook) for hook in self._parts), self._config.penalty)
+        return self.strength * penalty_of((self._face.group(hook) for hook in self._parts), self._config.penalty)
 
     @torch.no_grad()
     def after_step(self, optimiser: torch.optim.Optimizer) -> None:

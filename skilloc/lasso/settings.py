@@ -1,9 +1,14 @@
 """Settings of a localization."""
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, cast, get_args
+
+from torch import Tensor
 
 from skilloc.lasso.penalties import Penalty
+from skilloc.losses import Loss, as_loss, cross_entropy
+from skilloc.tasks import Examples
 from skilloc.training import TrainConfig
 
 Solver = Literal["proximal", "subgradient"]
@@ -18,12 +23,17 @@ class LocalizeConfig:
         penalty: "lasso", "half", "hoyer" or "l1"; see `lasso.penalties`.
         solver: "proximal", which gives exact zeros; or "subgradient", the paper's: the penalty is added to the loss,
             and in the end, groups with at most the norm `threshold` are set to zero.
-        strength: lambda of the penalty, in nats; 0 for plain finetuning. Where it is steered, its first value.
+        loss: what the kept subtasks are trained on: a `Loss`, the name of one that is ready, or a function of (logits,
+            examples). It must have a gradient. One that compares with the untouched model compares with the model that
+            is localized.
+        strength: lambda of the penalty, in the loss's unit; 0 for plain finetuning. Where it is steered, its first
+            value.
         wanted_live: steer the strength to this number of live units: it rises until there are no more, and is then 0,
             so that what is left recovers. With proximal steps, the number is met exactly.
-        wanted_loss: steer the strength to this loss, in nats: the mean over the kept subtasks on the selection split.
+        wanted_loss: steer the strength to this loss: the mean over the kept subtasks on the selection split.
         threshold: without proximal steps, a group of at most this norm is dead.
-        kinds: kinds of unit that are penalised: "neuron", "head".
+        kinds: kinds of unit that are penalised: "neuron", "head" and "expert" together; "residual" or "layer" alone; or
+            what a description declares.
         each: training examples per subtask and step.
         held_out: examples of the selection split per subtask.
     """
@@ -31,6 +41,7 @@ class LocalizeConfig:
     training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=10_000))
     penalty: Penalty = "lasso"
     solver: Solver = "proximal"
+    loss: Loss | str | Callable[[Tensor, Examples], Tensor] = cross_entropy
     strength: float = 1e-3
     wanted_live: int | None = None
     wanted_loss: float | None = None
@@ -40,6 +51,7 @@ class LocalizeConfig:
     held_out: int = 1000
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", as_loss(self.loss))
         for name, allowed in (("penalty", get_args(Penalty)), ("solver", get_args(Solver))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f'unknown `{name}` "{getattr(self, name)}"; use one of {", ".join(allowed)}')
@@ -59,3 +71,13 @@ class LocalizeConfig:
                 f"`threshold` is {self.threshold}, `each` {self.each} and `held_out` {self.held_out}; use positive "
                 "numbers"
             )
+
+    @property
+    def metric(self) -> Loss:
+        """The loss, whatever it was given as."""
+        return cast(Loss, self.loss)
+
+    def record(self) -> dict[str, Any]:
+        """Return a JSON form, without what is recorded by itself: the settings of training."""
+        plain = asdict(replace(self, loss=cross_entropy))
+        return {name: value for name, value in plain.items() if name != "training"} | {"loss": self.metric.record()}

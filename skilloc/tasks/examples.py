@@ -134,10 +134,10 @@ class Examples:
     def part(self, examples: slice) -> "Examples":
         """Return some consecutive examples, with all their rows."""
         rows = self.rows_of(examples)
-        owner = None if self.owner is None else self.owner[rows] - self.owner[rows.start]
-        return replace(self._map(lambda tensor: tensor[rows]), owner=owner)
+        found = self._map(lambda tensor: tensor[rows])
+        return found if self.owner is None else replace(found, owner=self.owner[rows] - self.owner[rows.start])
 
-    def chosen(self, examples: Sequence[int]) -> "Examples":
+    def chosen(self, examples: Sequence[int] | Int[Tensor, " _"]) -> "Examples":
         """Return some examples in some order, with all their rows.
 
         Raises:
@@ -145,10 +145,13 @@ class Examples:
         """
         if not len(examples):
             raise ValueError("`examples` is empty; choose at least one")
+        if self.owner is None:
+            rows = torch.as_tensor(examples, device=self.first.device)
+            return self._map(lambda tensor: tensor[rows])
         parts = [self.rows_of(slice(e, e + 1)) for e in examples]
         index = torch.cat([torch.arange(part.start, part.stop) for part in parts]).to(self.first.device)
         counts = torch.tensor([part.stop - part.start for part in parts], device=self.first.device)
-        owner = None if self.owner is None else torch.arange(len(parts), device=index.device).repeat_interleave(counts)
+        owner = torch.arange(len(parts), device=index.device).repeat_interleave(counts)
         return replace(self._map(lambda tensor: tensor[index]), owner=owner)
 
     def swapped(self) -> "Examples":

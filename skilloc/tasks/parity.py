@@ -67,12 +67,10 @@ def input_names(n: int, atoms: int) -> tuple[str, ...]:
     return (*(f"control {i}" for i in range(atoms)), *(f"bit {i}" for i in range(n)))
 
 
-def parity_stream(
-    subtasks: Iterable[Subtask], each: int, *, seed: int
-) -> Callable[[int], tuple[Float[Tensor, "example d_in"], Int[Tensor, "example"]]]:
+def parity_stream(subtasks: Iterable[Subtask], each: int, *, seed: int) -> Callable[[int], Examples]:
     """Return the training examples of a step as a function of the step: `each` per subtask, in the order given.
 
-    The tensors are the same ones at every call, filled anew: use them before the next call. The stream shares no
+    The examples are the same object at every call, filled anew: use them before the next call. The stream shares no
     random numbers with what `Subtask.draw` gives, whatever the seeds.
 
     Args:
@@ -98,7 +96,13 @@ def parity_stream(
         raise ValueError("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
     fill = _filler([dict(subtask.made or {}) for subtask in listed], each)
     _check_seed(seed)
-    return lambda step: fill((STREAM, seed, step))
+    examples = Examples(*fill((STREAM, seed, 0)))
+
+    def sample(step: int) -> Examples:
+        fill((STREAM, seed, step))
+        return examples
+
+    return sample
 
 
 def _index_sets(n: int, atoms: int | Sequence[Sequence[int]], k: int | None) -> list[tuple[int, ...]]:

@@ -5,26 +5,27 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from skilloc.tasks.examples import Examples
+from skilloc.tasks.examples import Examples, joined
 from skilloc.tasks.parity import FAMILY, parity_stream
 from skilloc.tasks.subtask import Subtask
 
-Stream = Callable[[int], tuple[Int[Tensor, "example pos"] | Float[Tensor, "example d_in"], Int[Tensor, "example *pos"]]]
-"""The inputs and targets of a step, as a pure function of the step, counted from 0."""
+Stream = Callable[[int], Examples]
+"""The examples of a step, as a pure function of the step, counted from 0."""
 
 
 def stream(subtasks: Iterable[Subtask], each: int, *, seed: int, examples: int | None = None) -> Stream:
     """Return the training examples of a step as a function of the step: `each` per subtask, in the order given.
 
-    Parity examples are infinite in number, and so fresh at each step (`parity_stream`). Of a text, each step draws rows
-    of the train split without replacement, and the next step draws from all of them again. Tensors may be the same ones
+    Parity examples are infinite in number, and so fresh at each step (`parity_stream`). Of any other subtask, each step
+    draws from the train split anew: of a text, rows without replacement within the step. Tensors may be the same ones
     at every call, filled anew: use them before the next call.
 
     Args:
-        subtasks: of one parity world, or all of texts in rows of one length.
+        subtasks: of one parity world, all of texts in rows of one length, or all of one kind of input. Prompts, which
+            come with a mask, may differ in length: shorter ones are padded on the right.
         each: number of examples per subtask and step.
         seed: which stream; step t of it does not depend on the steps before, so that training can go on anywhere.
         examples: train on a finite pool of this many examples of each subtask instead: all of them once in a random
@@ -50,7 +51,7 @@ def stream(subtasks: Iterable[Subtask], each: int, *, seed: int, examples: int |
 
 
 def _drawn(subtask: Subtask, each: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
-    return lambda step: subtask.draw(each, split="train", seed=_seed(*stream, step))
+    return lambda step: subtask.draw(each, split="train", seed=seed_of(*stream, step))
 
 
 def _pooled(pool: Examples, each: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
@@ -58,30 +59,36 @@ def _pooled(pool: Examples, each: int, stream: tuple[int, int]) -> Callable[[int
 
     @lru_cache(maxsize=4)
     def order(epoch: int) -> Int[Tensor, " example"]:
-        return torch.randperm(len(pool), generator=torch.Generator().manual_seed(_seed(*stream, epoch)))
+        return torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed_of(*stream, epoch)))
 
     def sample(step: int) -> Examples:
         first, last = step * each, (step + 1) * each
         epochs = range(first // len(pool), -(-last // len(pool)))
         chosen = torch.cat([order(epoch) for epoch in epochs])[first - epochs[0] * len(pool) :][:each]
-        return Examples(pool.inputs[chosen], pool.targets[chosen])
+        return pool.chosen(chosen)
 
     return sample
 
 
 def _joined(parts: list[Callable[[int], Examples]]) -> Stream:
-    def sample(step: int) -> tuple[Tensor, Tensor]:
-        batches = [part(step) for part in parts]
-        if len(kinds := {(batch.inputs.shape[1], batch.inputs.dtype) for batch in batches}) > 1:
+    def sample(step: int) -> Examples:
+        drawn = [part(step) for part in parts]
+        if len(drawn) == 1:
+            return drawn[0]
+        # Padded to one length, longer texts would weigh more; prompts bring their mask, and are padded anyhow.
+        plain = [part for part in drawn if part.mask is None]
+        kinds = {(tuple(part.first.shape[1:]), part.first.dtype) for part in plain}
+        if len(kinds) > 1 or 0 < len(plain) < len(drawn):
             raise ValueError(
                 f"`subtasks` have inputs of several widths and types, {sorted(map(str, kinds))}; "
                 "train on texts of one length, or on one parity world"
             )
-        return torch.cat([batch.inputs for batch in batches]), torch.cat([batch.targets for batch in batches])
+        return joined(drawn)
 
     return sample
 
 
-def _seed(*parts: int) -> int:
-    # 63 bits: what torch takes, and enough that streams do not meet.
+def seed_of(*parts: int) -> int:
+    """Return a seed that is made of some numbers; streams whose numbers differ do not meet."""
+    # 63 bits: what torch takes.
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

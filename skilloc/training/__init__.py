@@ -2,28 +2,36 @@
 
     loss = mean over the step's scored targets of the cross-entropy, in nats, + the sum of the named terms
 
+or the mean over the step's examples of any other loss that has a gradient, in its unit.
+
 Adam [Kingma & Ba 2015], AdamW [Loshchilov & Hutter 2019] or SGD with momentum, at a constant rate. A step's examples
 pass in blocks of rows whose activations stay in a core's cache; gradients add up over the blocks, and terms are added
 once, so that the step is the same. Losses on held-out batches are measured every few hundred steps, not at every step.
-Rules act on the weights after each optimiser step: they hold a mask, or take a proximal step.
+Rules act on the weights after each optimiser step: they hold a mask, or take a proximal step. What a model draws
+(dropout) comes from the run's seed and the step, so that a run that was stopped and goes on is the same run.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from skilloc.intervene import losses
+from skilloc.intervene import check_model, losses_of, prepared_for
+from skilloc.losses import Loss, as_loss, cross_entropy
+from skilloc.models.face import Face
 from skilloc.models.language import digest
+from skilloc.models.makers import face_of
+from skilloc.models.points import hooks_of_users
 from skilloc.tasks import Examples
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
-from skilloc.training.settings import Optimiser, Rule, Sample, Term, TrainConfig, check, optimiser_of
-from skilloc.training.step import gradients_of, take_step
+from skilloc.training.settings import Optimiser, Rule, Sample, Term, TrainConfig, check, check_loss, optimiser_of
+from skilloc.training.step import Goal, descent_of, goal_of, take_step
 
 __all__ = ["History", "Optimiser", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
@@ -34,54 +42,62 @@ def train(
     config: TrainConfig,
     *,
     evaluate: Mapping[str, Examples],
+    loss: Loss | str | Callable[[Tensor, Examples], Tensor] = cross_entropy,
     terms: Mapping[str, Term] | None = None,
     rules: Sequence[Rule] = (),
     checkpoints: Path | None = None,
     checkpoint_every: int = 5000,
     data: Mapping[str, Any] | None = None,
+    seed: int = 0,
     progress: bool = True,
 ) -> History:
     """Train a model in place.
 
     Args:
-        model: any model that gives logits; it ends in evaluation mode.
+        model: a bridge, an `MLP` or a described module; it ends in evaluation mode.
         sample: the examples of each step, for instance `parity_stream(...)`.
         config: the settings.
-        evaluate: held-out batches by subtask.
+        evaluate: held-out examples by subtask.
+        loss: a `Loss`, the name of one that is ready, or a function of (logits, examples). One that compares with the
+            untouched model compares with the model as it is given.
         terms: named terms that are added to the loss and logged.
         rules: act after each optimiser step, in this order.
         checkpoints: a folder for the state of this run: the same call goes on from there, and gives the same result.
         checkpoint_every: least number of steps between checkpoints, which are written after an evaluation.
         data: what names the examples of `sample` (seed, subtasks); checkpoints of other data are refused. JSON only.
+        seed: of what the model draws while it is trained (dropout); examples have their own.
         progress: whether to show the progress on stderr, where that is a terminal.
 
     Raises:
-        ValueError: if a setting is out of range, or `checkpoints` holds another run.
+        ValueError: if a setting is out of range, the loss has no gradient, the model cannot take the examples, or
+            `checkpoints` holds another run.
         FloatingPointError: if the loss is not finite, with the step.
     """
-    terms = terms or {}
+    terms, loss = terms or {}, as_loss(loss)
     check(config, evaluate, terms)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = optimiser_of(parameters, config)
+    check_loss(loss, kept=checkpoints is not None)
+    if seed < 0:
+        raise ValueError(f"`seed` is {seed}; use 0 or more")
+    face = face_of(model)
+    goal = goal_of(face, loss, seed=seed)
+    watched = _prepared(face, evaluate, goal)
+    optimiser = optimiser_of([p for p in model.parameters() if p.requires_grad], config)
     spec = {
-        "what": "checkpoint",
-        "model": digest(model),
-        "config": asdict(config),
+        **_spec(model, config, evaluate, loss, seed),
         "data": dict(data or {}),
-        "evaluate": {name: batch.digest for name, batch in evaluate.items()},
         "terms": list(terms),
         "rules": [type(rule).__name__ for rule in rules],
     }
     rows, seen = recall(checkpoints, spec, model, optimiser, rules)
-    gradients = gradients_of(model, bf16=config.bf16)
+    descent = descent_of(face, goal, bf16=config.bf16)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
         hidden = None if progress else True
         left = range(start, config.steps)
         for step in tqdm(left, desc="training", initial=start, total=config.steps, disable=hidden):
             if step == 0:
-                rows.append({"step": 0.0, "examples": 0.0, **_evaluated(model, evaluate)})
-            found, count = take_step(model, optimiser, sample(step), gradients, terms)
+                rows.append({"step": 0.0, "examples": 0.0, **_evaluated(face, watched, loss)})
+            found, count = take_step(model, optimiser, step, sample(step), descent, terms)
             seen += count
             for rule in rules:
                 rule.after_step(optimiser)
@@ -91,7 +107,7 @@ def train(
                 _hear(rules, rows[0])
             done = step + 1
             if done == config.steps or _is_due(done, config):
-                rows.append({"step": float(done), "examples": float(seen), **_evaluated(model, evaluate), **found})
+                rows.append({"step": float(done), "examples": float(seen), **_evaluated(face, watched, loss), **found})
                 _hear(rules, rows[-1])
                 if config.until and all(rows[-1][name] < value for name, value in config.until.items()):
                     break
@@ -101,7 +117,23 @@ def train(
     finally:
         model.eval()
         optimiser.zero_grad()
-    return History.from_record({name: [row[name] for row in rows] for name in rows[0]})
+    return History({name: np.array([row[name] for row in rows]) for name in rows[0]}, loss.unit)
+
+
+def _spec(
+    model: nn.Module, config: TrainConfig, evaluate: Mapping[str, Examples], loss: Loss, seed: int
+) -> dict[str, Any]:
+    """Return what names a run besides what the caller says about its examples. JSON only."""
+    hooks = hooks_of_users(model)
+    return {
+        "what": "checkpoint",
+        "model": digest(model),
+        "config": asdict(config),
+        "evaluate": {name: batch.digest for name, batch in evaluate.items()},
+        "loss": loss.record(),
+        "seed": seed,
+        **({"hooks": list(hooks)} if hooks else {}),
+    }
 
 
 def _is_due(step: int, config: TrainConfig) -> bool:
@@ -113,9 +145,22 @@ def _hear(rules: Sequence[Rule], row: dict[str, float]) -> None:
         row.update(rule.after_evaluation(row))
 
 
-def _evaluated(model: nn.Module, evaluate: Mapping[str, Examples]) -> dict[str, float]:
-    model.eval()
-    return {name: float(losses(model, batch).mean()) for name, batch in evaluate.items()}
+Watched = Mapping[str, tuple[Examples, Tensor | None]]
+"""Examples, and what the loss knows about them, by subtask."""
+
+
+def _prepared(face: Face, evaluate: Mapping[str, Examples], goal: Goal) -> Watched:
+    """Refuse examples that the model cannot take; return them with what the loss must know of the untouched model."""
+    face.module.eval()
+    for batch in evaluate.values():
+        check_model(face.module, batch)
+    untouched = goal.untouched or face
+    return {name: (batch, prepared_for(untouched, batch, goal.loss)) for name, batch in evaluate.items()}
+
+
+def _evaluated(face: Face, watched: Watched, loss: Loss) -> dict[str, float]:
+    face.module.eval()
+    return {name: float(losses_of(face, batch, loss, known).mean()) for name, (batch, known) in watched.items()}
 
 
 def _check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> None:

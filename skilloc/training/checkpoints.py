@@ -26,7 +26,7 @@ def remember(
     for i, state in optimiser.state_dict()["state"].items():
         arrays |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
     labelled = {
-        name: store.Labelled(value.detach().cpu().numpy(), tuple(f"axis_{i}" for i in range(value.ndim)))
+        name: store.Labelled(_plain(value).numpy(), tuple(f"axis_{i}" for i in range(value.ndim)))
         for name, value in arrays.items()
     }
     metrics = {"rows": rows, "rules": [dict(rule.state()) for rule in rules]}
@@ -63,6 +63,12 @@ def recall(
         rule.restore(kept)
     rows = result.metrics["rows"]
     return rows, int(rows[-1]["examples"])
+
+
+def _plain(value: Tensor) -> Tensor:
+    # NumPy has no bfloat16; float32 holds its numbers exactly, and loading makes them bfloat16 again.
+    value = value.detach().cpu()
+    return value.float() if value.dtype == torch.bfloat16 else value
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The gradients of an MLP of ReLUs by hand, over the same memory at every step.
+"""The gradients of a chain of linear maps and ReLUs by hand, over the same memory at every step.
 
 With layers p_i = h_{i-1} W_i^T + b_i and h_i = max(p_i, 0), logits z, and N scored examples,
 
@@ -13,47 +13,51 @@ block of examples stay in memory, and so in a core's cache; and only what is nee
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from skilloc.models.mlp import MLP
-from skilloc.tasks import IGNORE
+from skilloc.losses import nll_error
+from skilloc.models.face import Chain, Face
+from skilloc.tasks import IGNORE, Examples
 
 
-def by_hand(model: nn.Module, inputs: Tensor, targets: Tensor) -> bool:
+def by_hand(face: Face, examples: Examples, targets: Tensor | None) -> bool:
     """Whether the gradients of this model on these examples can be computed by hand.
 
-    It must be an `MLP` of ReLUs in float32 on the CPU, with all weights trained and no function on any hook, and every
-    example must be scored.
+    It must be a chain of linear maps and ReLUs in float32 on the CPU, with all weights trained and no function on any
+    hook; the loss must be the negative log-likelihood of targets, and every example scored.
     """
-    if type(model) is not MLP or model.activation is not functional.relu:
+    chain, inputs = face.chain, examples.inputs
+    if chain is None or chain.activation is not functional.relu or targets is None:
         return False
-    trained = [p for p in model.parameters() if p.requires_grad and p.dtype == torch.float32 and p.device.type == "cpu"]
-    own = [p for linear in [*model.layers, model.out] for p in (linear.weight, linear.bias)]
+    parameters = face.module.parameters()
+    trained = [p for p in parameters if p.requires_grad and p.dtype == torch.float32 and p.device.type == "cpu"]
+    own = [p for linear in chain.linears for p in (linear.weight, linear.bias)]
     if len(trained) != len(own) or any(a is not b for a, b in zip(trained, own, strict=True)):
         return False
     # Both are None until a function is attached for the first time.
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in own):
         return False
-    if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules()):
+    if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in face.module.modules()):
+        return False
+    if not isinstance(inputs, Tensor) or inputs.requires_grad or inputs.ndim != 2:
         return False
     plain = inputs.dtype == torch.float32 and inputs.device == targets.device == own[0].device
-    return plain and not inputs.requires_grad and inputs.ndim == 2 and not bool((targets == IGNORE).any())
+    return plain and not bool((targets == IGNORE).any())
 
 
 class Gradients:
-    """Computes the gradients of one `MLP`; it holds the memory for them and for the activations of a block.
+    """Computes the gradients of one network; it holds the memory for them and for the activations of a block.
 
     Attributes:
-        model: the network.
+        chain: the network.
         rows: examples per block.
         bf16: whether the matrix products are in bfloat16; their sums over blocks are in float32.
     """
 
-    def __init__(self, model: MLP, rows: int, *, bf16: bool) -> None:
-        self.model, self.rows, self.bf16 = model, rows, bf16
-        linears = [*model.layers, model.out]
-        self._weights, self._biases = [m.weight for m in linears], [m.bias for m in linears]
+    def __init__(self, chain: Chain, rows: int, *, bf16: bool) -> None:
+        self.chain, self.rows, self.bf16 = chain, rows, bf16
+        self._weights, self._biases = [m.weight for m in chain.linears], [m.bias for m in chain.linears]
         kind = torch.bfloat16 if bf16 else torch.float32
         # Products with the longer side first are faster, so those of hidden layers are on `d_in d_out`.
         shapes = [(w.shape[1], w.shape[0]) for w in self._weights[:-1]] + [tuple(self._weights[-1].shape)]
@@ -61,14 +65,13 @@ class Gradients:
         self._parts = [torch.empty(shape, dtype=kind) for shape in shapes]
         self._bias_sums = [torch.empty_like(b) for b in self._biases]
         self._bias_parts = [torch.empty_like(b, dtype=kind) for b in self._biases]
-        widths = [model.cfg.d_in, *model.cfg.widths]
-        self._post = [torch.empty(rows, width, dtype=kind) for width in widths]
+        self._post = [torch.empty(rows, weight.shape[1], dtype=kind) for weight in self._weights]
         # Gradients of a layer can go where the activations of the next layer were: those have been used by then.
         self._back = [
             after if after.shape == own.shape else torch.empty_like(own)
             for own, after in zip(self._post[1:-1], self._post[2:], strict=True)
         ] + [torch.empty_like(self._post[-1])]
-        self._kind, self._minus = kind, torch.full((1, rows), -1.0)
+        self._kind = kind
 
     @torch.no_grad()
     def __call__(self, inputs: Float[Tensor, "example d_in"], targets: Int[Tensor, "example"]) -> float:
@@ -81,9 +84,8 @@ class Gradients:
             rows = slice(first, first + self.rows)
             post = self._forward(inputs[rows], weights, biases)
             logits = torch.addmm(biases[-1][:, None], weights[-1], post[-1].T).float()
-            chosen, error = targets[None, rows], torch.log_softmax(logits, 0)
-            loss -= error.gather(0, chosen).sum()
-            error.exp_().scatter_add_(0, chosen, self._minus[:, : error.shape[1]])
+            right, error = nll_error(logits, targets[None, rows])
+            loss -= right.sum()
             self._backward(error.div_(len(inputs)).to(self._kind), post, weights)
         for total, weight in zip(self._sums[:-1], self._weights[:-1], strict=True):
             weight.grad = total.T.contiguous()

@@ -7,20 +7,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+NATS = "nats"
+"""The unit of a record that names none."""
+
 
 @dataclass(frozen=True)
 class History:
     """What was logged while training.
 
     Attributes:
-        columns: equally long columns: "step" (steps done), "examples" (examples seen), "loss" (the last step's own, in
-            nats; that of the first step in the first row), one per term, and one per evaluated subtask, in nats.
+        columns: equally long columns: "step" (steps done), "examples" (examples seen), "loss" (the last step's own;
+            that of the first step in the first row), one per term, and one per evaluated subtask.
+        unit: of losses and terms.
 
     Raises:
         ValueError: if there are no columns or they differ in length.
     """
 
     columns: Mapping[str, Float64[np.ndarray, " row"]]
+    unit: str = NATS
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
@@ -42,11 +47,13 @@ class History:
         found = np.flatnonzero(self.of(name) < value)
         return int(self.of("step")[found[0]]) if len(found) else None
 
-    def record(self) -> dict[str, list[float]]:
-        """Return a JSON form; `History.from_record` reads it."""
-        return {name: column.tolist() for name, column in self.columns.items()}
+    def record(self) -> dict[str, Any]:
+        """Return a JSON form: a list per column, and "unit" where that is not nats; `History.from_record` reads it."""
+        columns = {name: column.tolist() for name, column in self.columns.items()}
+        return columns if self.unit == NATS else {**columns, "unit": self.unit}
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> "History":
         """Read what `record` wrote."""
-        return History({name: np.array(column, dtype=np.float64) for name, column in record.items()})
+        columns = {name: np.array(column, dtype=np.float64) for name, column in record.items() if name != "unit"}
+        return History(columns, record.get("unit", NATS))

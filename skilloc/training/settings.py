@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from skilloc.losses import Loss
 from skilloc.tasks import Examples
 
-Sample = Callable[[int], tuple[Tensor, Tensor]]
-"""The inputs and targets of a step, as a pure function of the step, counted from 0."""
+Sample = Callable[[int], Examples]
+"""The examples of a step, as a pure function of the step, counted from 0."""
 
-Term = Callable[[Any], Tensor]
+Term = Callable[[nn.Module], Tensor]
 """A scalar that is added to the loss, from the model."""
 
 Optimiser = Literal["adam", "adamw", "sgd"]
@@ -50,7 +51,7 @@ class TrainConfig:
         weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by lr * weight_decay.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
         evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
-        until: stop at the evaluation where the loss on each of these subtasks is below its value, in nats.
+        until: stop at the evaluation where the loss on each of these subtasks is below its value.
         bf16: do the matrix products in bfloat16; weights, gradients and Adam stay float32.
     """
 
@@ -83,10 +84,32 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
         )
     if config.optimiser not in get_args(Optimiser):
         raise ValueError(f'unknown `optimiser` "{config.optimiser}"; use one of {", ".join(get_args(Optimiser))}')
-    if taken := {"step", "examples", "loss"} & {*evaluate, *terms} or set(evaluate) & set(terms):
+    if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):
         raise ValueError(f"{sorted(taken)} name several columns of the history; use other names")
     for name in set(config.until) - set(evaluate):
         raise ValueError(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
+
+
+def check_loss(loss: Loss, *, kept: bool) -> None:
+    """Refuse a loss that cannot be trained on.
+
+    Args:
+        loss: the loss.
+        kept: whether the run leaves something on disk that a later call goes on from.
+
+    Raises:
+        ValueError: if it has no gradient, or something is to be kept under a name that the loss has not.
+    """
+    if not loss.differentiable:
+        raise ValueError(
+            f'`loss` is "{loss.name}", which is a count and has no gradient to train by; train on a smooth loss such '
+            f"as cross_entropy, and measure {loss.name} of what comes of it"
+        )
+    if kept and loss.identity is None:
+        raise ValueError(
+            f'`loss` is "{loss.name}", which has no name that a later call could compare, so that this run cannot be '
+            "gone on with; define it at the top level of a module that can be imported, or keep nothing on disk"
+        )
 
 
 def optimiser_of(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

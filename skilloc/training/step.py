@@ -1,74 +1,139 @@
 """One optimiser step."""
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from skilloc.intervene import logits_of, widest
-from skilloc.models.mlp import MLP
-from skilloc.tasks import IGNORE
+from skilloc.losses import Loss, nll_sum
+from skilloc.models.face import Face
+from skilloc.models.makers import face_of
+from skilloc.tasks import IGNORE, Examples, blocks_of
 from skilloc.training.gradients import Gradients, by_hand
+from skilloc.training.randomness import drawing
 from skilloc.training.settings import Term
 
 CACHED, CACHED_BF16 = 2**18, 5 * 2**18
 """Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
 to start, so that larger blocks pay."""
 
+Descent = Callable[[Examples, int], float]
+"""From the examples of a step, and its number, to the mean loss; it gives the weights their gradients."""
+
+
+class Goal(NamedTuple):
+    """What is descended.
+
+    Attributes:
+        loss: the loss.
+        untouched: the model before training, where the loss must know it.
+        seed: of what the model draws (dropout).
+    """
+
+    loss: Loss
+    untouched: Face | None
+    seed: int
+
 
 def take_step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
-    examples: tuple[Tensor, Tensor],
-    gradients: Callable[[Tensor, Tensor], float],
+    step: int,
+    examples: Examples,
+    descent: Descent,
     terms: Mapping[str, Term],
 ) -> tuple[dict[str, float], int]:
     """Take one step; return the loss and the terms before it, and the number of examples."""
-    inputs, targets = examples
     model.train()
     optimiser.zero_grad()
-    found = {"loss": gradients(inputs, targets)}
+    found = {"loss": descent(examples, step)}
     for name, term in terms.items():
         value = term(model)
         value.backward()  # type: ignore[no-untyped-call]
         found[name] = float(value.detach())
     optimiser.step()
-    return found, len(inputs)
+    return found, len(examples)
 
 
-def gradients_of(model: nn.Module, *, bf16: bool) -> Callable[[Tensor, Tensor], float]:
-    """Return a function of inputs and targets that gives the weights their gradients and returns the mean loss in nats.
+def goal_of(face: Face, loss: Loss, *, seed: int) -> Goal:
+    """Return what is descended, with a copy of the model as it is now where the loss must know that."""
+    if loss.prepare is None:
+        return Goal(loss, None, seed)
+    untouched = face_of(face.copy())
+    untouched.module.eval()
+    return Goal(loss, untouched, seed)
+
+
+def descent_of(face: Face, goal: Goal, *, bf16: bool) -> Descent:
+    """Return a function that gives the weights of a model their gradients on examples.
 
     They are computed by hand where that can be, and by autograd elsewhere; the gradients are the same.
     """
     memory: Gradients | None = None
+    devices = tuple({p.device for p in face.module.parameters()})
+    # Where the examples of a pass are normalised by their own mean, blocks would be other passes.
+    whole = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in face.module.modules())
 
-    def gradients(inputs: Tensor, targets: Tensor) -> float:
+    def descent(examples: Examples, step: int) -> float:
         nonlocal memory
-        most = max(1, (CACHED_BF16 if bf16 else CACHED) // (widest(model) * targets[0].numel()))
-        rows = -(-len(inputs) // -(-len(inputs) // most))  # blocks of equal size
-        if not by_hand(model, inputs, targets):
-            return _autograd(model, inputs, targets, rows, bf16)
+        targets = None if goal.loss.targets is None else goal.loss.targets(examples)
+        most = CACHED_BF16 if bf16 else CACHED
+        if face.chain is None or targets is None or not by_hand(face, examples, targets):
+            blocks = [slice(0, len(examples))] if whole else _blocks(examples, face.widest, most)
+            with drawing(devices, goal.seed, step):
+                return _autograd(face, goal, examples, blocks, bf16)
+        rows = _rows(examples, face.widest, most)
         if memory is None or memory.rows != rows:
-            memory = Gradients(cast(MLP, model), rows, bf16=bf16)
-        return memory(inputs, targets)
+            memory = Gradients(face.chain, rows, bf16=bf16)
+        return memory(examples.first, targets)
 
-    return gradients
+    return descent
 
 
-def _autograd(model: nn.Module, inputs: Tensor, targets: Tensor, size: int, bf16: bool) -> float:
-    """Add the gradients of the mean loss to those of the parameters; return that loss, in nats."""
-    scored = int((targets != IGNORE).sum())
-    loss = torch.zeros((), device=targets.device)
-    for first in range(0, len(inputs), size):
-        part = slice(first, first + size)
-        with torch.autocast(targets.device.type, torch.bfloat16, enabled=bf16):
-            logits = logits_of(model(inputs[part]))
-        total = functional.cross_entropy(
-            logits.flatten(0, -2).float(), targets[part].flatten(), ignore_index=IGNORE, reduction="sum"
-        )
-        (total / scored).backward()  # type: ignore[no-untyped-call]
-        loss += total.detach() / scored
+def _rows(examples: Examples, widest: int, most: int) -> int:
+    """Return the number of rows of a block, of which all are about equally large."""
+    rows = len(examples.first)
+    return -(-rows // -(-rows // max(1, most // (widest * examples.targets[0].numel()))))
+
+
+def _blocks(examples: Examples, widest: int, most: int) -> list[slice]:
+    if examples.owner is not None:
+        return blocks_of(examples, widest, most)
+    rows = _rows(examples, widest, most)
+    return [slice(first, first + rows) for first in range(0, len(examples), rows)]
+
+
+def _autograd(face: Face, goal: Goal, examples: Examples, blocks: list[slice], bf16: bool) -> float:
+    """Add the gradients of the mean loss to those of the parameters; return that loss.
+
+    The mean is over the scored targets where the loss is their negative log-likelihood, and over the examples
+    elsewhere.
+    """
+    targets_of, device = goal.loss.targets, examples.first.device
+    count = len(examples) if targets_of is None else int((targets_of(examples) != IGNORE).sum())
+    loss = torch.zeros((), device=device)
+    for block in blocks:
+        part = examples.part(block)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = face.run(part.inputs)
+        total = _total(goal, logits, part) if targets_of is None else nll_sum(logits, targets_of(part))
+        (total / count).backward()  # type: ignore[no-untyped-call]
+        loss += total.detach() / count
     return float(loss)
+
+
+def _total(goal: Goal, logits: Tensor, part: Examples) -> Tensor:
+    """Return the sum of the loss over some examples, differentiable."""
+    known = None
+    if goal.untouched is not None and goal.loss.prepare is not None:
+        with torch.no_grad():
+            known = goal.loss.prepare(goal.untouched.run(part.inputs), part)
+    # Losses of one's own are written for logits of at least 32 bits.
+    total = goal.loss(logits if logits.dtype == torch.float64 else logits.float(), part, known).sum()
+    if not total.requires_grad:
+        raise ValueError(
+            f'`loss` "{goal.loss.name}" does not depend on the logits in a way that can be differentiated; write it '
+            "with differentiable operations, or train on another one such as cross_entropy"
+        )
+    return total
