@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float64
-from torch import Tensor, nn
+from torch import nn
 
-from skilloc.intervene import losses
+from skilloc.intervene import check_model, losses
+from skilloc.losses import Loss
 from skilloc.masks import Mask
-from skilloc.models.copying import copied
+from skilloc.models.makers import face_of
 from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.stream import stream
-from skilloc.training import Rule, TrainConfig, train
+from skilloc.training import Rule, Sample, TrainConfig, train
 
 EPS = 1e-8
 """Of Adam. With the larger one of the paper's training, the small gradients of a pruned network would not count."""
@@ -50,7 +51,7 @@ class HeldOut(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Losses during one attack, in nats; NaN after training diverged."""
+    """Losses during one attack; NaN after training diverged."""
 
     selection: Float64[np.ndarray, " step"]
     report: Float64[np.ndarray, "step fold"]
@@ -63,7 +64,7 @@ class Repaired(NamedTuple):
     Attributes:
         model: the copy.
         steps: number of steps that it took.
-        before: loss on the report split of each kept subtask, in nats.
+        before: loss on the report split of each kept subtask.
         after: the same after the repair.
     """
 
@@ -81,16 +82,32 @@ def hold_out(report: Subtask, kept: Sequence[Subtask], grid: Grid, device: torch
     """
     stated = report.draw(grid.held_out, split="report")
     parts = np.array_split(np.arange(len(stated)), grid.folds)
-    folds = tuple(Examples(stated.inputs[p[0] : p[-1] + 1], stated.targets[p[0] : p[-1] + 1]).to(device) for p in parts)
+    folds = tuple(stated.part(slice(int(p[0]), int(p[-1]) + 1)).to(device) for p in parts)
     on_selection = {subtask.name: subtask.draw(grid.held_out, split="selection").to(device) for subtask in kept}
     on_report = {subtask.name: subtask.draw(grid.held_out, split="report").to(device) for subtask in kept}
     return HeldOut(report.draw(grid.held_out, split="selection").to(device), folds, on_selection, on_report)
 
 
-def targets_of(original: nn.Module, held_out: HeldOut, chance: float) -> dict[str, float]:
-    """Return the loss on the selection split of each kept subtask below which a model counts as whole, in nats."""
-    found = {name: _mean(original, batch) for name, batch in held_out.kept_selection.items()}
-    return {name: loss + CLOSE * max(0.0, chance - loss) for name, loss in found.items()}
+def chances_of(original: nn.Module, held_out: HeldOut, loss: Loss) -> tuple[float, tuple[float, ...]]:
+    """Return the loss of a model that knows nothing, on the reported subtask and on each kept one.
+
+    Raises:
+        ValueError: if the model cannot take the examples.
+    """
+    assert loss.chance is not None
+    check_model(original, held_out.selection)
+    with torch.no_grad():
+        outputs = face_of(original).run(held_out.selection.part(slice(0, 1)).inputs).shape[-1]
+    kept = tuple(float(loss.chance(outputs, batch)) for batch in held_out.kept.values())
+    return float(loss.chance(outputs, held_out.selection)), kept
+
+
+def targets_of(original: nn.Module, held_out: HeldOut, chances: Sequence[float], loss: Loss) -> dict[str, float]:
+    """Return the loss on the selection split of each kept subtask below which a model counts as whole."""
+    found = {name: _mean(original, batch, loss) for name, batch in held_out.kept_selection.items()}
+    return {
+        name: own + CLOSE * max(0.0, chance - own) for (name, own), chance in zip(found.items(), chances, strict=True)
+    }
 
 
 def repair(
@@ -111,14 +128,14 @@ def repair(
         held_out: what is measured.
         targets: see `targets_of`.
         grid: the settings.
-        seed: of the examples.
+        seed: of the examples, and of what the model draws (dropout).
         mask: held at zero, if given.
     """
-    own = _trainable(model)
+    own, loss = _trainable(model), grid.metric
     heard = _Heard()
     rules: list[Rule] = [heard] if mask is None else [keep(own, mask), heard]
-    before = np.array([_mean(own, batch) for batch in held_out.kept.values()])
-    short = any(not _mean(own, held_out.kept_selection[name]) < target for name, target in targets.items())
+    before = np.array([_mean(own, batch, loss) for batch in held_out.kept.values()])
+    short = any(not _mean(own, held_out.kept_selection[name], loss) < target for name, target in targets.items())
     steps = 0
     if short and grid.repair:
         config = TrainConfig(
@@ -130,13 +147,14 @@ def repair(
         )
         sample = _on(own, stream(kept, grid.each, seed=seed))
         try:
-            train(own, sample, config, evaluate=held_out.kept_selection, rules=rules, progress=False)
+            evaluate = held_out.kept_selection
+            train(own, sample, config, evaluate=evaluate, loss=loss, rules=rules, seed=seed, progress=False)
         except FloatingPointError as error:
             raise ValueError(
                 f"`repair_rate` {grid.repair_rate} makes training diverge ({error}); use a smaller one"
             ) from error
         steps = int(heard.rows[-1]["step"])
-    after = np.array([_mean(own, batch) for batch in held_out.kept.values()])
+    after = np.array([_mean(own, batch, loss) for batch in held_out.kept.values()])
     return Repaired(own, steps, before, after)
 
 
@@ -160,7 +178,7 @@ def attack_once(
         grid: the settings.
         rate: of Adam.
         size: number of different training examples per subtask; None = fresh ones at every step.
-        seed: of the examples.
+        seed: of the examples, and of what the model draws (dropout).
         mask: held at zero, if given.
     """
     own, heard = _trainable(model), _Heard()
@@ -172,7 +190,7 @@ def attack_once(
     sample = _on(own, stream(attack, grid.each, seed=seed, examples=size))
     # A rate that diverges is not the attacker's best; what was heard before stands.
     with contextlib.suppress(FloatingPointError):
-        train(own, sample, config, evaluate=evaluate, rules=rules, progress=False)
+        train(own, sample, config, evaluate=evaluate, loss=grid.metric, rules=rules, seed=seed, progress=False)
     rows = {int(row["step"]): row for row in heard.rows}
 
     def columns(names: Sequence[str]) -> Float64[np.ndarray, "step column"]:
@@ -206,20 +224,14 @@ class _Heard:
 
 def _trainable(model: nn.Module) -> nn.Module:
     """Return a copy of which everything is trained."""
-    own: nn.Module = copied(model)
-    return own.requires_grad_(True)
+    return face_of(model).copy().requires_grad_(True)
 
 
-def _mean(model: nn.Module, batch: Examples) -> float:
-    return float(losses(model, batch).mean())
+def _mean(model: nn.Module, batch: Examples, loss: Loss) -> float:
+    return float(losses(model, batch, loss).mean())
 
 
-def _on(model: nn.Module, sample: Any) -> Any:
+def _on(model: nn.Module, sample: Sample) -> Sample:
     """Put the examples where the model is."""
     device = next(model.parameters()).device
-
-    def moved(step: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = sample(step)
-        return inputs.to(device), targets.to(device)
-
-    return moved
+    return lambda step: sample(step).to(device)

@@ -1,8 +1,8 @@
 """Recovery curves: what an attacker gets out of a model, by number of steps.
 
-    skill = max(0, chance - loss),    chance = log(number of classes), in nats
+    skill = max(0, chance - loss),    chance = loss of a model that knows nothing (cross-entropy: log(number of classes))
 
-so that more is better, and a network that is confidently wrong has no skill rather than a negative one. With a budget
+in the loss's unit, so that more is better, and a network that is confidently wrong has no skill rather than a negative one. With a budget
 of t steps, the attacker takes the model as it is or repaired, whichever is better, at the best rate, and stops at the
 best of the steps up to t. These are chosen on the selection split, by the mean over seeds; the skill that comes of them
 is stated on the report split.
@@ -24,7 +24,7 @@ class Envelope(NamedTuple):
     """The attacker's best.
 
     Attributes:
-        skill: on the report split, in nats.
+        skill: on the report split, in the loss's unit.
         selection: on the selection split, mean over seeds.
         start: position of the start that was chosen: as it is, or repaired.
         rate: position of the rate that was chosen.
@@ -39,7 +39,7 @@ class Envelope(NamedTuple):
 
 
 def skill(losses: Float[np.ndarray, "*shape"], chance: float) -> Float64[np.ndarray, "*shape"]:
-    """Return max(0, chance - loss) in nats; 0 where training diverged."""
+    """Return max(0, chance - loss); 0 where training diverged."""
     return np.maximum(0.0, chance - np.where(np.isfinite(losses), losses, np.inf).astype(np.float64))
 
 

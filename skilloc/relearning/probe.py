@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from skilloc import store
-from skilloc.intervene import logits_of
 from skilloc.masks import Mask
 from skilloc.models.language import digest
-from skilloc.relearning.attack import HeldOut, Repaired, Run, attack_once, hold_out, repair, targets_of
+from skilloc.relearning.attack import HeldOut, Repaired, Run, attack_once, chances_of, hold_out, repair, targets_of
 from skilloc.relearning.curves import warnings_of
 from skilloc.relearning.result import DIMS, STARTS, Relearning
-from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_models
+from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
 from skilloc.store import Labelled
-from skilloc.tasks import Examples, Subtask
+from skilloc.tasks import Subtask
 from skilloc.tasks.stream import stream
 
 
@@ -65,17 +63,17 @@ def relearn_probe(
         out: a folder for the runs: the same call does only what is left, and gives the same result.
 
     Raises:
-        ValueError: if a control is missing that every verdict needs, or the models, subtasks and settings do not go
-            together.
+        ValueError: if a control is missing that every verdict needs, the models, subtasks and settings do not go
+            together, or the loss has no gradient or no known chance.
     """
     grid, masks = grid or Grid(), masks or {}
+    check_attack(grid, kept=out is not None)
     check_models(models, seeds)
     _check_subtasks(attack, report, kept, models, masks)
     of = {name: [model] * len(seeds) if isinstance(model, nn.Module) else model for name, model in models.items()}
     first = of[ORIGINAL][0]
     held_out = hold_out(report, kept, grid, next(first.parameters()).device)
-    with torch.no_grad():
-        chance = float(np.log(logits_of(first(held_out.selection.inputs[:1])).shape[-1]))
+    chance, chances = chances_of(first, held_out, grid.metric)
     asked = _Question(attack, kept, held_out, grid, out)
     shape = {"model": len(of), "size": len(grid.sizes), "rate": len(grid.rates), "step": len(grid.steps)}
     shape |= {"seed": len(seeds), "fold": grid.folds, "subtask": len(kept), "stage": 2, "start": len(STARTS)}
@@ -84,7 +82,7 @@ def relearn_probe(
     with tqdm(total=total, desc="relearning", disable=None) as bar:
         for s, seed in enumerate(seeds):
             original = of[ORIGINAL][s]
-            targets = targets_of(original, held_out, chance)
+            targets = targets_of(original, held_out, chances, grid.metric)
             about = _about(asked, original, seed)
             for m, (name, listed) in enumerate(of.items()):
                 _attack_model(listed[s], masks.get(name), asked, seed, targets, about, _at(arrays, m, s), bar)
@@ -95,7 +93,8 @@ def relearn_probe(
         "steps": grid.steps,
         "subtasks": tuple(s.name for s in kept),
     }
-    result = Relearning(**arrays, models=tuple(of), **axes, chance=chance, made=made)
+    about_loss: dict[str, Any] = {"chance": chance, "chances": chances, "unit": grid.metric.unit}
+    result = Relearning(**arrays, models=tuple(of), **axes, **about_loss, made=made)
     for said in warnings_of(result):
         warnings.warn(said, stacklevel=2)
     return result
@@ -204,7 +203,7 @@ def _about(asked: _Question, original: nn.Module, seed: int) -> dict[str, Any]:
 
 def _first(subtasks: Sequence[Subtask], grid: Grid, seed: int) -> str | None:
     """Return the digest of the first step's examples."""
-    return Examples(*stream(subtasks, grid.each, seed=seed)(0)).digest if subtasks else None
+    return stream(subtasks, grid.each, seed=seed)(0).digest if subtasks else None
 
 
 def _bits(mask: Mask) -> str:

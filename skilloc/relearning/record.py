@@ -25,7 +25,7 @@ from skilloc.relearning.verdict import LEAD, damage, information_removed, missin
 def record(found: Relearning) -> dict[str, Any]:
     """Return everything that a table or a figure needs. JSON only; NaN becomes None.
 
-    Curves are mean losses in nats on the report split, under the attacker's best (`curves.envelope`), with their 95 %
+    Curves are mean losses, in `unit`, on the report split, under the attacker's best (`curves.envelope`), with their 95 %
     intervals over seeds; a loss above chance counts as chance.
     """
     best = envelope(found)
@@ -36,6 +36,7 @@ def record(found: Relearning) -> dict[str, Any]:
             "attack": sorted(found.made.get("attack", {})),
             "kept": found.subtasks,
             "seeds": found.made.get("seeds"),
+            "unit": found.unit,
             "chance": found.chance,
             "steps": found.steps,
             "rates": found.rates,

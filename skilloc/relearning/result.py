@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc import store
+from skilloc.training.history import NATS
 
 STARTS = ("as it is", "repaired")
 """What the attack starts from."""
@@ -26,7 +27,7 @@ DIMS = {
 
 @dataclass(frozen=True)
 class Relearning:
-    """Losses under attack, in nats; NaN where a rate made training diverge.
+    """Losses under attack; NaN where a rate made training diverge.
 
     A model that needed no repair has the same losses from both starts.
 
@@ -41,8 +42,11 @@ class Relearning:
         rates: learning rates.
         steps: numbers of attack steps, from 0.
         subtasks: names of the kept subtasks.
-        chance: loss of guessing evenly, log(number of classes), in nats.
+        chance: loss of a model that knows nothing (for cross-entropy, log of the number of classes), on the reported
+            subtask.
         made: what made it. JSON only.
+        unit: of all losses.
+        chances: the same as `chance` on each kept subtask; that of the reported one where not given.
     """
 
     selection: Float[np.ndarray, "model start size rate step seed"]
@@ -57,6 +61,12 @@ class Relearning:
     subtasks: tuple[str, ...]
     chance: float
     made: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = NATS
+    chances: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.chances:
+            object.__setattr__(self, "chances", (self.chance,) * len(self.subtasks))
 
     def place(self, model: str) -> int:
         """Return the position of a model.
@@ -71,7 +81,8 @@ class Relearning:
     def record(self) -> dict[str, Any]:
         """Return all but the arrays. JSON only."""
         axes = {name: list(getattr(self, name)) for name in AXES}
-        return {"what": "relearning", **axes, "chance": self.chance, "made": dict(self.made)}
+        loss = {"chance": self.chance, "chances": list(self.chances), "unit": self.unit}
+        return {"what": "relearning", **axes, **loss, "made": dict(self.made)}
 
     def arrays(self) -> dict[str, store.Labelled]:
         """Return the arrays with the names of their axes."""
@@ -87,7 +98,8 @@ class Relearning:
         """Put together what `record` and `arrays` returned."""
         axes: dict[str, Any] = {name: tuple(record[name]) for name in AXES}
         values: dict[str, Any] = {name: arrays[name].values for name in DIMS}
-        return Relearning(**values, **axes, chance=record["chance"], made=record["made"])
+        loss: dict[str, Any] = {"unit": record.get("unit", NATS), "chances": tuple(record.get("chances", ()))}
+        return Relearning(**values, **axes, chance=record["chance"], made=record["made"], **loss)
 
     def save(self, folder: Path | str) -> None:
         """Write to a result folder (see `skilloc.store`)."""
@@ -120,7 +132,7 @@ def over_seeds(parts: Sequence[Relearning]) -> Relearning:
         raise ValueError("`parts` is empty; pass at least one result")
     first = parts[0]
     for part in parts:
-        for name in AXES:
+        for name in (*AXES, "unit", "chance", "chances"):
             if getattr(part, name) != getattr(first, name):
                 raise ValueError(
                     f"`parts` differ in their {name}, {getattr(part, name)} and {getattr(first, name)}; join results "

@@ -1,12 +1,14 @@
 """Settings of the attack, and what may be attacked."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from skilloc.tasks import Subtask
+from skilloc.losses import Loss, as_loss, cross_entropy
+from skilloc.tasks import Examples, Subtask
+from skilloc.training.settings import check_loss
 
 Model = nn.Module | Sequence[nn.Module]
 """A model, or one per seed: another draw of a random control, or a network that was trained with that seed."""
@@ -37,6 +39,8 @@ class Grid:
         folds: disjoint parts of the report examples.
         repair: steps of training on the kept subtasks before the attack, at most.
         repair_rate: the rate of these.
+        loss: what is trained on and measured: a `Loss`, the name of one that is ready, or a function of (logits,
+            examples). It must have a gradient and a known chance.
     """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -47,8 +51,10 @@ class Grid:
     folds: int = 8
     repair: int = 256
     repair_rate: float = 1e-3
+    loss: Loss | str | Callable[[Tensor, Examples], Tensor] = cross_entropy
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", as_loss(self.loss))
         for name in ("rates", "budgets"):
             values = getattr(self, name)
             if not values or min(values) <= 0 or list(values) != sorted(set(values)):
@@ -67,9 +73,14 @@ class Grid:
         """Where the losses are measured: before the attack, and after every budget."""
         return (0, *self.budgets)
 
+    @property
+    def metric(self) -> Loss:
+        """The loss, whatever it was given as."""
+        return cast(Loss, self.loss)
+
     def record(self) -> dict[str, Any]:
         """Return a JSON form."""
-        return asdict(self)
+        return {**asdict(replace(self, loss=cross_entropy)), "loss": self.metric.record()}
 
 
 def attack_kind(attack: Sequence[Subtask], report: Subtask, kept: Sequence[Subtask]) -> str:
@@ -80,6 +91,31 @@ def attack_kind(attack: Sequence[Subtask], report: Subtask, kept: Sequence[Subta
     if names <= held:
         return "kept data only"
     return "the subtask among others" if report.name in names else "related data"
+
+
+def check_attack(grid: Grid, *, kept: bool) -> None:
+    """Refuse a loss that an attack cannot be measured in.
+
+    Args:
+        grid: the settings.
+        kept: whether runs are kept on disk, for a later call.
+
+    Raises:
+        ValueError: if the loss has no gradient, is measured from a model, has no known chance, or runs are to be kept
+            under a name that it has not.
+    """
+    loss = grid.metric
+    check_loss(loss, kept=kept)
+    if loss.prepare is not None:
+        raise ValueError(
+            f'`loss` is "{loss.name}", which compares with a model as it was, and the models under attack have not one '
+            "such in common; use a loss of logits and examples, such as cross_entropy"
+        )
+    if loss.chance is None:
+        raise ValueError(
+            f'`loss` is "{loss.name}", of which a model that knows nothing has an unknown value, so that nothing can '
+            "be said to be back; pass custom(function, chance=...)"
+        )
 
 
 def check_models(models: Mapping[str, Model], seeds: Sequence[int]) -> None:

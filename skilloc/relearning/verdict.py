@@ -137,7 +137,7 @@ def damage(found: Relearning, model: str) -> Interval:
     if not found.subtasks:
         return Interval(np.nan, np.nan, np.nan)
     whole = found.repair[found.place(ORIGINAL), 1]  # seed subtask
-    lacking = (found.repair[found.place(model), 1] - whole) / np.maximum(found.chance - whole, 1e-9)
+    lacking = (found.repair[found.place(model), 1] - whole) / np.maximum(np.array(found.chances) - whole, 1e-9)
     return mean_interval(lacking.max(axis=1))
 
 

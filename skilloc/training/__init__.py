@@ -30,7 +30,17 @@ from skilloc.models.points import hooks_of_users
 from skilloc.tasks import Examples
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
-from skilloc.training.settings import Optimiser, Products, Rule, Sample, Term, TrainConfig, check, check_loss, optimiser_of
+from skilloc.training.settings import (
+    Optimiser,
+    Products,
+    Rule,
+    Sample,
+    Term,
+    TrainConfig,
+    check,
+    check_loss,
+    optimiser_of,
+)
 from skilloc.training.step import Goal, descent_of, goal_of, take_step
 
 __all__ = ["History", "Optimiser", "Rule", "Sample", "Term", "TrainConfig", "train"]
