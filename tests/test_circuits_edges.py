@@ -230,9 +230,7 @@ def test_inputs_are_held_at_zero_or_their_mean(parity):
                 held = batch.inputs.clone()
                 held[:, i] = at[i]
                 with torch.no_grad():
-                    change = mean_nll(model(held), batch.targets) - mean_nll(
-                        model(batch.inputs), batch.targets
-                    )
+                    change = mean_nll(model(held), batch.targets) - mean_nll(model(batch.inputs), batch.targets)
                 assert edges.inputs[0, s, i] == pytest.approx(float(change.mean()), abs=1e-6)
 
 

@@ -48,7 +48,9 @@ def test_a_circuit_comes_back_from_its_file(tmp_path):
     assert g.units_in(again) == ["L0N2", "L0N10", "L1N0"]
 
 
-@pytest.mark.parametrize(("said", "meant"), [("zero", "zero"), ("mean", "flat mean"), ("mean and zero", "flat mean and zero")])
+@pytest.mark.parametrize(
+    ("said", "meant"), [("zero", "zero"), ("mean", "flat mean"), ("mean and zero", "flat mean and zero")]
+)
 def test_a_file_that_names_no_loss_is_about_cross_entropy_and_its_mean_is_flat(tmp_path, said, meant):
     old = small()
     del old.graph[g.LOSS]

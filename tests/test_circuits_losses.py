@@ -114,7 +114,9 @@ def test_edges_of_every_loss_are_the_definition(native_plain_ln, prompts, loss):
 @pytest.mark.parametrize("reference", ["paired", "mean"])
 @pytest.mark.parametrize("at", ["all", "last"])
 def test_sources_are_held_at_the_positions_and_values_of_the_experiment(native_plain_ln, prompts, reference, at):
-    plain = {name: Examples(own.inputs, own.targets, fields=own.fields, paired=own.paired) for name, own in prompts.items()}
+    plain = {
+        name: Examples(own.inputs, own.targets, fields=own.fields, paired=own.paired) for name, own in prompts.items()
+    }
     where = slice(None) if at == "all" else torch.arange(LENGTH) == AT
     mask = torch.zeros(6, LENGTH, dtype=torch.bool)
     mask[:, where] = True
@@ -162,12 +164,16 @@ def test_inputs_of_a_network_are_held_at_those_of_the_pair():
     inputs, paired = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
     examples = {"a": Examples(inputs, torch.arange(12) % 3, paired=paired)}
     found = edge_effects(Experiment(model, examples, reference="paired", folds=3), np.ones(8, dtype=bool))
-    total = edge_effects(Experiment(model, examples, reference="paired", folds=3), np.ones(8, dtype=bool), paths="total")
+    total = edge_effects(
+        Experiment(model, examples, reference="paired", folds=3), np.ones(8, dtype=bool), paths="total"
+    )
     for i in range(4):
         held = inputs.clone()
         held[:, i] = paired[:, i]
         with torch.no_grad():
-            losses = [functional.cross_entropy(model(x), torch.arange(12) % 3, reduction="none") for x in (held, inputs)]
+            losses = [
+                functional.cross_entropy(model(x), torch.arange(12) % 3, reduction="none") for x in (held, inputs)
+            ]
         np.testing.assert_allclose(found.inputs[:, 0, i], (losses[0] - losses[1]).view(3, 4).mean(dim=1), atol=1e-6)
     next_to = np.array([[b.layer == a.layer + 1 for b in found.nodes] for a in found.nodes])
     np.testing.assert_allclose(found.values[..., next_to], total.values[..., next_to], atol=1e-5)
@@ -260,7 +266,9 @@ def test_a_traced_circuit_says_its_loss():
     assert graph.graph[g.LOSS] == {"name": "shifted", "unit": "bits"}
     assert g.unit_of(graph) == "bits"
     assert graph.number_of_edges() > 10
-    backwards = Experiment(model, {"a": Examples(experiment.examples["a"].inputs, 2 - experiment.examples["a"].targets)})
+    backwards = Experiment(
+        model, {"a": Examples(experiment.examples["a"].inputs, 2 - experiment.examples["a"].targets)}
+    )
     with pytest.raises(ValueError, match=r"\(-?[0-9.]+ bits\); there is no skill"):
         faithfulness(
             Experiment(model, backwards.examples, loss=custom(shifted, unit="bits")),

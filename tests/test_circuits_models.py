@@ -1,5 +1,7 @@
 """Circuits of any model: one network through two faces, layers, channels, residual dimensions, a user's hooks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,11 @@ from skilloc.experiment import Experiment
 from skilloc.losses import mean_nll
 from skilloc.masks import Mask, sample
 from skilloc.models.described import At, describe
+from skilloc.models.makers import face_of
 from skilloc.models.mlp import MLP
+from skilloc.models.residual import residual_bank
 from skilloc.tasks import Examples
+from skilloc.units import Units
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,10 @@ def skill(network):
     with torch.no_grad():
         targets = network(inputs).argmax(dim=1)
     order = inputs[:, 0].argsort()
-    return {"low": Examples(inputs[order[:32]], targets[order[:32]]), "high": Examples(inputs[order[32:]], targets[order[32:]])}
+    return {
+        "low": Examples(inputs[order[:32]], targets[order[:32]]),
+        "high": Examples(inputs[order[32:]], targets[order[32:]]),
+    }
 
 
 @pytest.mark.parametrize("reference", ["zero", "flat mean", "resample"])
@@ -131,7 +139,9 @@ def test_channels_of_pictures_are_the_literal_definition():
         with torch.no_grad():
             product = ((module.second(held.relu()) - leaf) * slope).sum(dim=(2, 3))
         np.testing.assert_allclose(found.values[:, 0, a, 4:7], product.view(4, 4, 3).mean(dim=1), atol=1e-5)
-    curve = faithfulness(experiment, [Mask(experiment.units, sample(experiment.units, 4, seed=1))], subtask="a", draws=1)
+    curve = faithfulness(
+        experiment, [Mask(experiment.units, sample(experiment.units, 4, seed=1))], subtask="a", draws=1
+    )
     assert np.isfinite(curve.faithfulness(0).value)
 
 
@@ -216,7 +226,10 @@ def test_padding_changes_no_edge_and_no_share(llama, tokens, side):
     with torch.no_grad():
         answers = llama(tokens).argmax(dim=-1)
     short, long = slice(0, 2), slice(2, 4)
-    alone = {"short": Examples(tokens[short, :7], answers[short, :7]), "long": Examples(tokens[long, :11], answers[long, :11])}
+    alone = {
+        "short": Examples(tokens[short, :7], answers[short, :7]),
+        "long": Examples(tokens[long, :11], answers[long, :11]),
+    }
 
     def padded(own):
         more = (12 - own.positions, 0) if side == "left" else (0, 12 - own.positions)
@@ -231,7 +244,10 @@ def test_padding_changes_no_edge_and_no_share(llama, tokens, side):
         keep = units.named(["L0H1", "L0N3", "L1H2", "L2N5"])
         found.append([edge_effects(part, keep) for part in parts])
         curves.append(
-            [faithfulness(part, [Mask(units, ~keep)], subtask=name, draws=1) for name, part in zip(examples, parts, strict=True)]
+            [
+                faithfulness(part, [Mask(units, ~keep)], subtask=name, draws=1)
+                for name, part in zip(examples, parts, strict=True)
+            ]
         )
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours.values, theirs.values, atol=2e-5)
@@ -239,3 +255,51 @@ def test_padding_changes_no_edge_and_no_share(llama, tokens, side):
     for ours, theirs in zip(*curves, strict=True):
         np.testing.assert_allclose(ours.circuit, theirs.circuit, atol=2e-5)
         np.testing.assert_allclose(ours.floor, theirs.floor, atol=2e-5)
+
+
+@pytest.fixture
+def residual(gpt2, tokens, monkeypatch):
+    """Six residual dimensions of a model on what it has learned: its own answers."""
+    with torch.no_grad():
+        answers = gpt2(tokens).argmax(dim=-1)
+    examples = {"a": Examples(tokens[:2], answers[:2]), "b": Examples(tokens[2:], answers[2:])}
+    face, bank = face_of(gpt2), residual_bank(gpt2)
+    monkeypatch.setattr("skilloc.experiment.face_of", lambda model: replace(face, banks=lambda: (bank,)))
+    experiment = Experiment(gpt2, examples, units=Units((bank,)), reference="flat mean", folds=2)
+    return experiment, np.arange(len(experiment.units)) % 6 == 1
+
+
+def test_residual_dimensions_are_held_at_all_their_places_as_sources(gpt2, residual):
+    experiment, keep = residual
+    (bank,) = experiment.units.banks
+    assert len(bank.places) > 4
+    found = edge_effects(experiment, keep)
+    assert [node.kind for node in found.nodes] == ["residual"] * int(keep.sum()) + ["output"]
+    assert not found.values[..., :-1].any()
+    for s, own in enumerate(experiment.examples.values()):
+        logits = gpt2(own.inputs).detach().requires_grad_()
+        (slope,) = torch.autograd.grad(mean_nll(logits, own.targets).sum(), logits)
+        for a, unit in enumerate(np.flatnonzero(keep)):
+
+            def silent(value, hook, unit=unit):
+                value = value.clone()
+                value[..., unit] = experiment.held.values[hook.name][unit]
+                return value
+
+            with torch.no_grad():
+                after = gpt2.run_with_hooks(own.inputs, fwd_hooks=[(place, silent) for place in bank.places])
+            wanted = ((after - logits.detach()).double() * slope).flatten(1).sum(dim=1)
+            np.testing.assert_allclose(found.values[:, s, a, -1], wanted.numpy(), atol=1e-5)
+            assert wanted.abs().max() > 1e-4
+
+
+def test_a_circuit_of_residual_dimensions_is_traced_and_edges_into_them_are_refused(residual):
+    experiment, keep = residual
+    graph = trace_circuit(experiment, Mask(experiment.units, keep), Tracing(draws=1), subtask="a")
+    assert set(g.units_in(graph)) == set(np.array(experiment.units.names)[keep])
+    assert {ends[1] for ends in graph.edges} == {"logits"}
+    assert all(g.ADDS in graph.nodes[name] for name in g.units_in(graph))
+    with pytest.raises(ValueError, match=r"computed anew from the others, .* an edge into it; leave `inputs` out"):
+        edge_effects(experiment, keep, inputs=["tokens"])
+    with pytest.raises(ValueError, match=r'what R1, a unit of kind residual, itself writes .*use paths="total"'):
+        edge_effects(experiment, keep, paths="direct")

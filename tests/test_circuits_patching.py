@@ -36,9 +36,7 @@ def test_edges_are_changes_times_gradients(gpt2, batches):
         hooks = ["blocks.0.attn.hook_z", "blocks.0.attn.hook_out"]
         logits = model.run_with_hooks(others[e : e + 1], fwd_hooks=[(hook, reader(hook)) for hook in hooks])
         z = seen["blocks.0.attn.hook_z"][:, :, 1].detach()
-        (slope,) = torch.autograd.grad(
-            mean_nll(logits, batch.targets[e : e + 1]).sum(), seen["blocks.0.attn.hook_out"]
-        )
+        (slope,) = torch.autograd.grad(mean_nll(logits, batch.targets[e : e + 1]).sum(), seen["blocks.0.attn.hook_out"])
         with torch.no_grad():
             _, cache = model.run_with_cache(batch.inputs[e : e + 1])
         wanted = (((z - cache["blocks.0.attn.hook_z"][:, :, 1]) @ weight) * slope).sum().item()
@@ -101,10 +99,10 @@ def test_another_loss_and_the_paired_input(gpt2, batches):
 def test_examples_that_it_cannot_do_are_refused(gpt2, batches):
     own = batches["a"]
     padded = Examples({"tokens": own.inputs, "mask": torch.ones_like(own.inputs, dtype=torch.bool)}, own.targets)
-    with pytest.raises(ValueError, match="padded.*with edge_effects"):
+    with pytest.raises(ValueError, match=r"padded.*with edge_effects"):
         attribution_circuit(Experiment(gpt2, {"a": padded}, folds=1), subtask="a")
     rows = Examples(own.inputs, own.targets, owner=torch.tensor([0, 0]))
-    with pytest.raises(ValueError, match="several rows.*with edge_effects"):
+    with pytest.raises(ValueError, match=r"several rows.*with edge_effects"):
         attribution_circuit(Experiment(gpt2, {"a": rows, "b": rows}, folds=1), subtask="a")
     with pytest.raises(ValueError, match="a count"):
         attribution_circuit(Experiment(gpt2, batches, folds=1, loss="error"), subtask="a")
@@ -112,5 +110,5 @@ def test_examples_that_it_cannot_do_are_refused(gpt2, batches):
         attribution_circuit(Experiment(gpt2, {"a": own.part(slice(0, 1))}, folds=1), subtask="a")
     network = MLP(3, 2, 4, 2)
     bits = {"a": Examples(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))}
-    with pytest.raises(ValueError, match="is a MLP.*with edge_effects"):
+    with pytest.raises(ValueError, match=r"is a MLP.*with edge_effects"):
         attribution_circuit(Experiment(network, bits, folds=1), subtask="a")

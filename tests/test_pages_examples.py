@@ -54,7 +54,10 @@ def test_padding_neither_excites_nor_is_shown(llama, tokens):
     targets = tokens.where(mask, IGNORE)
     examples = Examples({"tokens": tokens, "mask": mask}, targets)
     bare = Experiment(llama, {"text": Examples(tokens[:, 5:], tokens[:, 5:])}, folds=1)
-    found, wanted = (top_examples(one, ["L0N2", "L2H1"], context=20) for one in (Experiment(llama, {"text": examples}, folds=1), bare))
+    found, wanted = (
+        top_examples(one, ["L0N2", "L2H1"], context=20)
+        for one in (Experiment(llama, {"text": examples}, folds=1), bare)
+    )
     for name, records in wanted.items():
         for ours, theirs in zip(found[name], records, strict=True):
             assert ours["tokens"] == theirs["tokens"]

@@ -136,7 +136,9 @@ def faithfulness(
 
 
 def minimality(experiment: Experiment, circuit: Mask) -> Float64[np.ndarray, "fold subtask member"]:
-    """Return what each unit adds to a circuit, in forward order: L(circuit without it) - L(circuit), in the loss's unit.
+    """Return what each unit adds to a circuit: L(circuit without it) - L(circuit), in the loss's unit.
+
+    Members come in forward order.
 
     Raises:
         ValueError: if the circuit is empty.
