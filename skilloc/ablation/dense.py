@@ -14,7 +14,7 @@ loop does what takes three passes over a chunk otherwise (see `fused`).
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -87,9 +87,8 @@ def lay_layers(experiment: Experiment, chain: Chain) -> Layers:
             value = chain.activation(torch.addmm(bias, weight, value, out=found[place]))
     fuses = len(pre) > 2 and fusable(chain.name, inputs, len(linears[-1][0]), signs)
     fused = FusedMargin(pre[-2], pre[-1], *linears[-1]) if fuses else None
-    layers = Layers(experiment, chain, linears, blocks, pre, signs, torch.empty(0), fused)
-    bases = [_losses(layers, pre[-1][place][:, None].clone(), rows)[0] for place, rows in enumerate(blocks)]
-    return replace(layers, base=torch.cat(bases).double())
+    bases = [_losses(experiment, signs, pre[-1][place][:, None].clone(), rows)[0] for place, rows in enumerate(blocks)]
+    return Layers(experiment, chain, linears, blocks, pre, signs, torch.cat(bases).double(), fused)
 
 
 class LayersProber:
@@ -116,7 +115,7 @@ class LayersProber:
             # A scalar, one value per neuron, or one per example and neuron.
             held = held if held.ndim == 0 else held[own, None] if held.ndim == 1 else held.T[own]
             outputs = self._pushed(i + 1, place, torch.sub(held, delta, out=delta), write)
-            losses = _losses(layers, outputs, rows)
+            losses = _losses(layers.experiment, layers.signs, outputs, rows)
             torch.sub(losses, base[rows], out=found[:, rows])
         return found.T
 
@@ -171,11 +170,12 @@ def _activated(chain: Chain, value: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
     return value.relu_() if chain.name == "relu" else chain.activation(value)
 
 
-def _losses(layers: Layers, outputs: Float[Tensor, "out unit example"], rows: slice) -> Float[Tensor, "unit example"]:
+def _losses(
+    experiment: Experiment, signs: Tensor | None, outputs: Float[Tensor, "out unit example"], rows: slice
+) -> Float[Tensor, "unit example"]:
     """Return the losses from the logits, or from the margin of two classes, which is written over."""
-    if layers.signs is not None:
-        return margin_nll(outputs[0].mul_(layers.signs[rows]))
-    experiment = layers.experiment
+    if signs is not None:
+        return margin_nll(outputs[0].mul_(signs[rows]))
     if experiment.metric.targets is not None:
         targets = experiment.metric.targets(experiment.folded.examples)[rows]
         chosen = outputs.gather(0, targets.expand(1, outputs.shape[1], -1))
