@@ -10,9 +10,10 @@ from torch.nn import functional
 from skilloc import ablation
 from skilloc.ablation import ablation_effects, fused, mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
+from skilloc.experiment import Experiment
 from skilloc.intervene import (
     Reference,
-    fold,
+    flat_mean_reference,
     given_reference,
     hold,
     losses,
@@ -22,9 +23,9 @@ from skilloc.intervene import (
     zero_reference,
 )
 from skilloc.masks import Mask, sample
+from skilloc.models.makers import units_of, zeroed
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of, zeroed
-from skilloc.tasks import Examples
+from skilloc.tasks import Examples, fold
 from skilloc.tasks.parity import parity_subtasks
 
 
@@ -70,7 +71,7 @@ def oracle(model, batches, units, reference, folds):
                 x = wide.activation(functional.linear(x, linear.weight, linear.bias))
                 if i == layer:
                     x = x.clone()
-                    x[:, position] = reference.of(units.hooks[i], position, here).double()
+                    x[:, position] = reference.of(units.hooks[i], units.banks[i], position, here).double()
             logits = functional.linear(x, wide.out.weight, wide.out.bias)
             return functional.cross_entropy(logits, batch.targets, reduction="none")
 
@@ -82,17 +83,18 @@ def oracle(model, batches, units, reference, folds):
     return values
 
 
-@pytest.mark.parametrize("kind", ["zero", "mean", "resample", "given"])
+@pytest.mark.parametrize("kind", ["zero", "mean", "flat mean", "resample", "given"])
 def test_sweep_equals_a_copy_per_neuron(model, batches, kind, monkeypatch):
     units = units_of(model)
     reference = {
         "zero": lambda: zero_reference(units),
         "mean": lambda: mean_reference(model, batches, units),
+        "flat mean": lambda: flat_mean_reference(model, batches, units),
         "resample": lambda: resample_reference(model, batches, units, seed=0),
         "given": lambda: given_reference(units, np.linspace(-1, 1, len(units))),
     }[kind]()
     monkeypatch.setattr("skilloc.ablation.dense.CHUNK", 2**14)  # several chunks of neurons, and of rows
-    effects = ablation_effects(model, batches, units, reference=reference, folds=3)
+    effects = ablation_effects(Experiment(model, batches, units=units, reference=reference, folds=3))
     wanted = oracle(model, batches, units, reference, 3)
     assert (np.abs(wanted).max(axis=(0, 1)) > 1e-3).mean() > 0.8
     np.testing.assert_allclose(effects.values, wanted, atol=1e-6)
@@ -101,7 +103,7 @@ def test_sweep_equals_a_copy_per_neuron(model, batches, kind, monkeypatch):
 
 def test_ablation_equals_weight_surgery_and_holding(model, batches):
     units = units_of(model)
-    effects = ablation_effects(model, batches, units, folds=1)
+    effects = ablation_effects(Experiment(model, batches, units=units, folds=1))
     for u in np.flatnonzero(sample(units, 6, seed=0)):
         hook, position = units.locate(int(u))
         keep = np.arange(len(units)) != u
@@ -120,15 +122,19 @@ def test_masks_of_one_and_of_all(model, batches, monkeypatch):
     reference = resample_reference(model, batches, units, seed=1)
     one, everything = ~sample(units, 1, seed=2), np.zeros(len(units), dtype=bool)
     masks = [Mask(units, one), Mask(units, everything)]
-    effects, base = mask_effects(model, batches, masks, reference=reference, folds=2)
-    alone = ablation_effects(model, batches, units, reference=reference, folds=2, select=~one)
+    effects, base = mask_effects(Experiment(model, batches, units=units, reference=reference, folds=2), masks)
+    alone = ablation_effects(Experiment(model, batches, units=units, reference=reference, folds=2), select=~one)
     np.testing.assert_allclose(effects[0], alone.values[..., ~one][..., 0], atol=1e-6)
     np.testing.assert_allclose(base, alone.baseline, atol=1e-6)
     assert np.isnan(alone.values[..., one]).all()
     assert np.abs(effects[1]).max() > 1e-3
     monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 500)
-    np.testing.assert_allclose(mask_effects(model, batches, masks, reference=reference, folds=2)[0], effects, atol=1e-6)
-    blocks = ablation_effects(model, batches, units, reference=reference, folds=2)
+    np.testing.assert_allclose(
+        mask_effects(Experiment(model, batches, units=units, reference=reference, folds=2), masks)[0],
+        effects,
+        atol=1e-6,
+    )
+    blocks = ablation_effects(Experiment(model, batches, units=units, reference=reference, folds=2))
     np.testing.assert_allclose(blocks.values[..., ~one], alone.values[..., ~one], atol=1e-6)
 
 
@@ -140,15 +146,15 @@ def test_attribution_is_the_slope_of_the_ablation(model, batches, kind):
         "mean": lambda: mean_reference(model, batches, units),
         "resample": lambda: resample_reference(model, batches, units, seed=0),
     }[kind]()
-    activations = read_activations(model, fold(batches, 1).batch, units)
+    activations = read_activations(model, fold(batches, 1).examples, units)
     step = 1e-2
-    near = Reference("near", {h: v + step * (reference.on(h, slice(None)) - v) for h, v in activations.items()})
-    model, near = model.double(), Reference("near", {h: v.double() for h, v in near.values.items()})
+    moved = {h: v + step * (reference.on(h, slice(None)) - v) for h, v in activations.items()}
+    model, near = model.double(), Reference("near", {h: v.double() for h, v in moved.items()}, per_row=True)
     batches = {name: Examples(batch.inputs.double(), batch.targets) for name, batch in batches.items()}
-    exact = ablation_effects(model, batches, units, reference=near, folds=1).values
-    first = attribution_effects(model, batches, units, reference=near, folds=1, curvature=0).values
+    exact = ablation_effects(Experiment(model, batches, units=units, reference=near, folds=1)).values
+    first = attribution_effects(Experiment(model, batches, units=units, reference=near, folds=1), curvature=0).values
     assert np.corrcoef(first.ravel(), exact.ravel())[0, 1] > 0.999
-    second = attribution_effects(model, batches, units, reference=near, folds=1, curvature=2).values
+    second = attribution_effects(Experiment(model, batches, units=units, reference=near, folds=1), curvature=2).values
     assert (second >= first - 1e-12).all()
 
 
@@ -163,30 +169,30 @@ def test_curvature_of_two_classes_by_hand():
     batch = Examples(torch.full((2000, 1), 2.0), torch.ones(2000, dtype=torch.long))
     units = units_of(model)
     p = 1 / (1 + np.exp(-2.0))
-    first = attribution_effects(model, {"a": batch}, units, folds=1, curvature=0).values.item()
+    first = attribution_effects(Experiment(model, {"a": batch}, units=units, folds=1), curvature=0).values.item()
     assert first == pytest.approx((1 - p) * 2.0, rel=1e-5)  # -h times the slope -(1 - p)
-    drawn = attribution_effects(model, {"a": batch}, units, folds=1, curvature=10).values.item()
+    drawn = attribution_effects(Experiment(model, {"a": batch}, units=units, folds=1), curvature=10).values.item()
     assert drawn - first == pytest.approx(p * (1 - p) * 4 / 2, rel=0.05)
-    exact = ablation_effects(model, {"a": batch}, units, folds=1).values.item()
+    exact = ablation_effects(Experiment(model, {"a": batch}, units=units, folds=1)).values.item()
     assert exact == pytest.approx(np.log(2) + np.log(p), rel=1e-5)
 
 
 def test_integrated_gradients_add_up_to_the_removal_of_a_layer(model, batches):
-    effects = integrated_gradients_effects(model, batches, units_of(model), folds=1, steps=16)
+    effects = integrated_gradients_effects(Experiment(model, batches, folds=1), steps=16)
     np.testing.assert_allclose(effects.made["completeness"], 1, atol=0.15)
 
 
 def test_resume_and_threads(batches, tmp_path, monkeypatch):
     model = scaled(MLP(12, 2, 130, 3))
     units = units_of(model)
-    whole = ablation_effects(model, batches, units, folds=2, workers=2)
-    ablation_effects(model, batches, units, folds=2, resume=tmp_path, select=units.in_layers([1]))
+    whole = ablation_effects(Experiment(model, batches, units=units, folds=2), workers=2)
+    ablation_effects(Experiment(model, batches, units=units, folds=2), resume=tmp_path, select=units.in_layers([1]))
     calls = []
     real = ablation.LayersProber.effects
     monkeypatch.setattr(
         ablation.LayersProber, "effects", lambda p, hook, some: calls.append(hook) or real(p, hook, some)
     )
-    resumed = ablation_effects(model, batches, units, folds=2, resume=tmp_path)
+    resumed = ablation_effects(Experiment(model, batches, units=units, folds=2), resume=tmp_path)
     assert calls == ["layers.0.hook_post"] * 2
     np.testing.assert_allclose(resumed.values, whole.values, atol=1e-7)
     assert torch.get_num_threads() >= 1
@@ -201,7 +207,7 @@ def test_a_neuron_at_its_reference_and_a_planted_one(batches):
         model.out.weight[:, torch.arange(10) != 5] = 0
         model.layers[0].bias[3] = model.layers[1].bias[5] = 5.0
         model.layers[1].weight[5, 3] = 2.0
-    effects = ablation_effects(model, batches, units_of(model), folds=1)
+    effects = ablation_effects(Experiment(model, batches, folds=1))
     assert set(np.flatnonzero(np.abs(effects.values).max(axis=(0, 1)) > 1e-7)) == {3, 15}
 
 
@@ -210,20 +216,18 @@ def test_models_batches_and_units_that_do_not_fit(batches):
     units = units_of(model)
     wrong = {"a": Examples(torch.zeros(4, 11), torch.zeros(4, dtype=torch.long))}
     with pytest.raises(ValueError, match="subtasks that it was trained on"):
-        ablation_effects(model, wrong, units, folds=1)
+        ablation_effects(Experiment(model, wrong, units=units, folds=1))
     with pytest.raises(ValueError, match="one class per example"):
-        ablation_effects(model, {"a": Examples(torch.zeros(4, 12), torch.full((4,), 2))}, units, folds=1)
+        ablation_effects(
+            Experiment(model, {"a": Examples(torch.zeros(4, 12), torch.full((4,), 2))}, units=units, folds=1)
+        )
     with pytest.raises(ValueError, match="subtasks of one world"):
-        ablation_effects(model, {**batches, **wrong}, units, folds=1)
+        ablation_effects(Experiment(model, {**batches, **wrong}, units=units, folds=1))
     with pytest.raises(ValueError, match=r"units_of\(model\)"):
-        ablation_effects(model, batches, units_of(MLP(12, 2, 9, 3)), folds=1)
-    model.add_hook("layers.0.hook_post", lambda value, hook: value + 1)
-    with pytest.raises(ValueError, match="reset_hooks"):
-        ablation_effects(model, batches, units, folds=1)
-    model.reset_hooks()
+        ablation_effects(Experiment(model, batches, units=units_of(MLP(12, 2, 9, 3)), folds=1))
     model.train()
     with pytest.raises(ValueError, match=r"model\.eval\(\)"):
-        ablation_effects(model, batches, units, folds=1)
+        ablation_effects(Experiment(model, batches, units=units, folds=1))
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
@@ -271,7 +275,7 @@ def test_the_compiled_loop_does_what_it_can_alone(batches, monkeypatch):
     }.items():
         used.clear()
         model = scaled(NETWORKS[name]())
-        ablation_effects(model, batches, units_of(model), folds=2)
+        ablation_effects(Experiment(model, batches, folds=2))
         assert bool(used) == expected
-    assert not fused.fusable("relu", torch.zeros(1, dtype=torch.bfloat16), 1)
-    assert not fused.fusable("relu", torch.zeros(1, device="meta"), 1)
+    assert not fused.fusable("relu", torch.zeros(1, dtype=torch.bfloat16), 1, None)
+    assert not fused.fusable("relu", torch.zeros(1, device="meta"), 1, None)

@@ -3,9 +3,9 @@ import pytest
 
 from skilloc import store
 from skilloc.effects import Effects
-from skilloc.units import Units
+from skilloc.units import Units, neurons
 
-UNITS = Units(("blocks.0.mlp.hook_post",), (3,))
+UNITS = Units((neurons("blocks.0.mlp.hook_post", 3, 0),))
 
 
 def make(values, exact=True, **made):

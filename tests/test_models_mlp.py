@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from skilloc.models.language import digest, open_model
+from skilloc.models.makers import group, output_weight, units_of, zeroed
 from skilloc.models.mlp import MLP, open_mlp, save_mlp
-from skilloc.models.weights import group, output_weight, units_of, zeroed
 
 
 def test_initial_values_are_those_of_torch():

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from skilloc.models.weights import group, output_weight, units_of, zeroed
-from skilloc.units import kind_of
+from skilloc.models.makers import group, output_weight, units_of, zeroed
 
 
 def held_at_zero(model, hook, positions, tokens):
@@ -49,9 +48,10 @@ def test_surgery_on_several_units_equals_holding_them_jointly(any_model, tokens)
 def test_what_a_unit_reads_and_what_it_writes_silence_it_each_alone(any_model, tokens):
     # A coupled group: the neuron is silent without the rows that it reads through as without the column that it writes
     # through; a head without its values as without its output slice. Shared values are no part of the group.
-    for hook in units_of(any_model).hooks:
+    for bank in units_of(any_model).banks:
+        hook = bank.name
         held, (write, *rest) = held_at_zero(any_model, hook, [1], tokens), group(any_model, hook).items()
-        read = [view for name, view in rest if kind_of(hook) == "neuron" or name.startswith("v.")]
+        read = [view for name, view in rest if bank.kind == "neuron" or name.startswith("v.")]
         for views in ([write[1]], read):
             saved = [view.detach().clone() for view in views]
             with torch.no_grad():
@@ -119,7 +119,7 @@ def test_output_weight_maps_activations_to_what_is_written(any_model, tokens):
     units = units_of(any_model)
     _, cache = any_model.run_with_cache(tokens)
     for hook in units.hooks:
-        out = "attn.o" if kind_of(hook) == "head" else "mlp.out"
+        out = "attn.o" if units.bank(hook).kind == "head" else "mlp.out"
         part = hook.rpartition(".")[0].replace("mlp", out).replace("attn", out) + ".hook_out"
         weight = output_weight(any_model, hook)
         written = cache[hook].flatten(2) @ weight

@@ -14,10 +14,10 @@ def count_up(n, split, seed):
     return Examples(tokens[:, :-1], tokens[:, 1:])
 
 
-def test_batches_count_their_scored_targets():
-    assert Examples(TOKENS, TOKENS).tokens == 12
-    assert Examples(TOKENS, torch.where(TOKENS % 4 == 0, IGNORE, TOKENS)).tokens == 9
-    assert Examples(torch.zeros(3, 7), torch.tensor([0, 1, 0])).tokens == 3
+def test_examples_know_their_scored_targets():
+    assert int(Examples(TOKENS, TOKENS).scored.sum()) == 12
+    assert int(Examples(TOKENS, torch.where(TOKENS % 4 == 0, IGNORE, TOKENS)).scored.sum()) == 9
+    assert int(Examples(torch.zeros(3, 7), torch.tensor([0, 1, 0])).scored.sum()) == 3
     assert len(Examples(TOKENS, TOKENS)) == 3
 
 
@@ -34,14 +34,15 @@ def test_digest_names_the_exact_examples():
 
 
 def unchecked(inputs, targets):
-    """A batch made as outside of the tests, where shapes are checked by the class alone."""
-    batch = object.__new__(Examples)
-    object.__setattr__(batch, "inputs", inputs)
-    object.__setattr__(batch, "targets", targets)
-    inspect.unwrap(Examples.__post_init__)(batch)
+    """Examples made as outside of the tests, where shapes are checked by the class alone."""
+    made = object.__new__(Examples)
+    given = {"inputs": inputs, "targets": targets, "fields": {}, "at": {}, "paired": None, "owner": None}
+    for name, value in given.items():
+        object.__setattr__(made, name, value)
+    inspect.unwrap(Examples.__post_init__)(made)
 
 
-def test_batches_whose_parts_do_not_belong_together():
+def test_examples_whose_parts_do_not_belong_together():
     with pytest.raises(ValueError, match="one row of targets per example"):
         unchecked(TOKENS, TOKENS[:2])
     with pytest.raises(ValueError, match="at least one example"):
@@ -52,7 +53,7 @@ def test_batches_whose_parts_do_not_belong_together():
         unchecked(TOKENS, torch.where(torch.arange(3)[:, None] == 1, IGNORE, TOKENS))
 
 
-def test_moving_a_batch_keeps_it():
+def test_moving_examples_keeps_them():
     batch = Examples(TOKENS, TOKENS)
     assert batch.to("cpu").digest == batch.digest
 

@@ -284,7 +284,7 @@ def test_shuffled_targets_keep_inputs_and_the_multiset_of_targets():
     assert not torch.equal(true.targets, shuffled.targets)
     assert torch.equal(true.targets.flatten().sort().values, shuffled.targets.flatten().sort().values)
     agree = (true.targets == shuffled.targets).double().mean()
-    chance = sum((count / true.tokens) ** 2 for count in Counter(true.targets.flatten().tolist()).values())
+    chance = sum((count / int(true.scored.sum())) ** 2 for count in Counter(true.targets.flatten().tolist()).values())
     assert float(agree) == pytest.approx(chance, abs=0.05)
     assert shuffled.digest == null.draw(12, seed=4).digest != null.draw(12, seed=5).digest
 

@@ -4,9 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilloc.masks import Mask, drop_top, matched_random, sample, top, top_of_any
-from skilloc.units import Units
+from skilloc.units import Bank, Units, heads, neurons
 
-UNITS = Units(("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.2.mlp.hook_post"), (2, 3, 4))
+UNITS = Units(
+    (
+        heads("blocks.0.attn.hook_z", 2, 0),
+        neurons("blocks.0.mlp.hook_post", 3, 0),
+        neurons("blocks.2.mlp.hook_post", 4, 2),
+    )
+)
 
 
 def test_the_axis_runs_forward_and_names_say_where():
@@ -19,7 +25,7 @@ def test_the_axis_runs_forward_and_names_say_where():
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
 def test_split_and_join_are_inverse(widths):
-    units = Units(tuple(f"blocks.{i}.mlp.hook_post" for i in range(len(widths))), tuple(widths))
+    units = Units(tuple(neurons(f"blocks.{i}.mlp.hook_post", width, i) for i, width in enumerate(widths)))
     values = np.arange(2 * len(units)).reshape(2, -1)
     np.testing.assert_array_equal(units.join(units.split(values)), values)
     for i, name in enumerate(units.names):
@@ -29,8 +35,24 @@ def test_split_and_join_are_inverse(widths):
     assert Units.from_record(units.record()) == units
 
 
+def test_records_of_the_first_version_are_read():
+    old = {"hooks": list(UNITS.hooks), "widths": list(UNITS.widths)}
+    assert Units.from_record(old) == UNITS
+    (toy,) = Units.from_record({"hooks": ["layers.1.hook_post"], "widths": [3]}).banks
+    assert toy == neurons("layers.1.hook_post", 3, 1)
+
+
+def test_places_and_axes_of_a_bank():
+    residual = Bank("resid", 4, "residual", -1, "R", writes=("embed", "blocks.0.hook_out"), reads=("ln_final",))
+    assert residual.places == ("embed", "blocks.0.hook_out", "ln_final")
+    whole = Bank("blocks.0.attn.hook_out", 1, "layer", 0, "L0A", axis=None)
+    assert whole.names == ("L0A",)
+    for bank in (residual, whole):
+        assert Units.from_record(Units((bank,)).record()).banks == (bank,)
+
+
 def test_parts_of_the_axis():
-    assert UNITS.only(["head"]) == Units(("blocks.0.attn.hook_z",), (2,))
+    assert UNITS.only(["head"]) == Units((heads("blocks.0.attn.hook_z", 2, 0),))
     assert UNITS.in_layers([2]).tolist() == [False] * 5 + [True] * 4
 
 
@@ -43,9 +65,12 @@ def test_parts_of_the_axis():
         (lambda: UNITS.span("blocks.7.mlp.hook_post"), "these units lie on"),
         (lambda: UNITS.split(np.zeros(4)), "one entry per unit"),
         (lambda: UNITS.locate(9), "count from 0"),
-        (lambda: Units(("a1", "a1"), (1, 1)), "name each hook once"),
-        (lambda: Units(("a1",), (0,)), "without units"),
-        (lambda: Units(("final",), (3,)).names, "names no layer"),
+        (lambda: Units((neurons("a1", 1, 0), neurons("a1", 1, 0))), "each once"),
+        (lambda: neurons("a1", 0, 0), "without units"),
+        (lambda: Units(()), "give at least one"),
+        (lambda: Bank("a1", 3, "channel", 0, "C", axis=2), "count from the end, such as -1"),
+        (lambda: Bank("a1", 3, "layer", 0, "L0A", axis=None), "use 1"),
+        (lambda: Units((neurons("a1", 1, 0), Bank("a2", 4, "residual", -1, "R"))), "measure one such kind at a time"),
         (lambda: Mask(UNITS, np.ones(3, bool)), "one value per unit"),
         (lambda: top(np.array([1.0, np.nan]), 2), "choose 0 to 1"),
         (lambda: sample(UNITS, 10, seed=0), "choose 0 to 9"),
@@ -74,7 +99,7 @@ def test_mask_algebra():
     assert (a | b).dropped == 2
     assert ((~a).keep == ~a.keep).all()
     with pytest.raises(ValueError, match="combine masks of one model"):
-        a & Mask(Units(("blocks.0.mlp.hook_post",), (9,)), np.ones(9, bool))
+        a & Mask(Units((neurons("blocks.0.mlp.hook_post", 9, 0),)), np.ones(9, bool))
 
 
 def test_the_random_control_has_equal_size_and_layers():

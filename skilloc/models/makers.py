@@ -57,7 +57,8 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
     if missing and not (wanted == list(KINDS) and len(missing) < len(wanted)):
         raise ValueError(
             f'unknown unit kind "{missing[0]}": `model` is a {face.architecture}, which has units of kind '
-            f"{' or '.join(there) or 'none'}"
+            f"{' or '.join(there) or 'none'}; "
+            + (f'ask for kinds=("{there[0]}",)' if there else "use a model with units")
         )
     chosen = tuple(bank for bank in banks if bank.kind in wanted)
     if not chosen:

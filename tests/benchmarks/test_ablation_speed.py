@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from skilloc.ablation.routes import Prober, lay_trunk
-from skilloc.intervene import fold, zero_reference
+from skilloc.experiment import Experiment
 from skilloc.models.language import encoder, open_model, separator
-from skilloc.models.weights import units_of
+from skilloc.models.makers import units_of
 from skilloc.tasks import Examples
 from skilloc.tasks.text import builtin_documents, text_subtask
 
@@ -82,7 +82,7 @@ def bound(model, batch: Examples, layer: int, closed: bool) -> float:
 def compare(model, batch: Examples, layers: list[int], each: int) -> dict[int, tuple[float, float, float]]:
     """Seconds per neuron by the loop, by the sweep, and by the bound, for some layers."""
     units = units_of(model, kinds=("neuron",))
-    trunk = lay_trunk(model, fold({"python": batch}, 1), units, zero_reference(units))
+    trunk = lay_trunk(Experiment(model, {"python": batch}, units=units, folds=1))
     prober = Prober(trunk)
     found = {}
     for layer in layers:

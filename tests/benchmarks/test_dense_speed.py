@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional
 
 from skilloc.ablation import ablation_effects, dense
+from skilloc.experiment import Experiment
+from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of
 from skilloc.tasks.parity import parity_subtasks
 
 
@@ -67,13 +68,13 @@ def test_sweep_of_a_network_of_depth_3(width, compiled, rounds, sampled, least, 
             parameter.mul_(3)
     units = units_of(model)
     base = np.array(mean_losses(model, batches))
-    ablation_effects(model, batches, units, select=np.arange(2 * width) % width < 2)
+    ablation_effects(Experiment(model, batches, units=units), select=np.arange(2 * width) % width < 2)
     loop(model, batches, base, 0, 0)
     chosen = np.random.default_rng(0).permutation(width)[: rounds * sampled].reshape(rounds, sampled)
     times, fast, slow = [], [], []
     for positions in chosen:
         start = time.process_time()
-        effects = ablation_effects(model, batches, units, folds=8)
+        effects = ablation_effects(Experiment(model, batches, units=units, folds=8))
         sweep = time.process_time() - start
         start = time.process_time()
         slow += [loop(model, batches, base, layer, p) for layer in (0, 1) for p in positions]
