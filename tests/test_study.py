@@ -213,7 +213,16 @@ def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"method": "x"}, {"reference": "x"}, {"split": "x"}, {"length": 0}, {"folds": 9}, {"top": -1}, {"top": 3}, {"curvature": -1}],
+    [
+        {"method": "x"},
+        {"reference": "x"},
+        {"split": "x"},
+        {"length": 0},
+        {"folds": 9},
+        {"top": -1},
+        {"top": 3},
+        {"curvature": -1},
+    ],
 )
 def test_settings_that_contradict_are_refused(wrong):
     with pytest.raises(ValueError, match=r"use|needs|`of`"):

@@ -1,16 +1,12 @@
 """The controls that can be made from the original and the pruned model."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from skilloc.masks import Mask, matched_random
-from skilloc.models.copying import copied
-from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of
+from skilloc.models.makers import face_of, units_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
 
@@ -37,7 +33,7 @@ def relearn_controls(original: Model, pruned: Model, *, seeds: Sequence[int]) ->
     return found
 
 
-def randomly_pruned(original: Any, pruned: Any, *, seed: int) -> Any:
+def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.Module:
     """Return the original without as many units on every hook as another model lacks, chosen at random.
 
     Raises:
@@ -55,28 +51,19 @@ def randomly_pruned(original: Any, pruned: Any, *, seed: int) -> Any:
     return prune(original, matched_random(Mask(units, keep), seed=seed))
 
 
-@torch.no_grad()
-def untrained(model: Any, *, seed: int) -> Any:
-    """Return a network of the same shape with fresh initial values.
+def untrained(model: nn.Module, *, seed: int) -> nn.Module:
+    """Return a network of the same shape with fresh initial values: those of its make, and of its family.
 
-    An `MLP` gets those of `MLP(..., seed=seed)`. Of a language model, matrices are normal with the standard deviation
-    that its configuration names (`initializer_range`; 0.02 if it names none), gains of norms are 1, and biases 0.
+    Raises:
+        ValueError: if nobody knows how such a network is made anew.
     """
-    if isinstance(model, MLP):
-        cfg = model.cfg
-        fresh = MLP(cfg.d_in, cfg.d_out, cfg.widths, len(cfg.widths) + 1, activation=cfg.activation, seed=seed)
-        return fresh.to(model.out.weight)
-    fresh = copied(model).eval()
-    config = getattr(getattr(model, "original_model", model), "config", None)
-    spread = float(getattr(config, "initializer_range", 0) or 0)
-    spread = spread if spread > 0 else 0.02
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in fresh.named_parameters():
-        if parameter.ndim > 1:
-            parameter.copy_(torch.empty(parameter.shape).normal_(0, spread, generator=generator))
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    return fresh
+    face = face_of(model)
+    if face.fresh is None:
+        raise ValueError(
+            f"`model` is a {face.architecture}, of which nobody knows how a fresh one is made; pass `fresh` to describe, "
+            "or leave the never-trained control out"
+        )
+    return face.fresh(seed)
 
 
 def _listed(model: Model, seeds: Sequence[int]) -> list[nn.Module]:

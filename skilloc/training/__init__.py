@@ -43,7 +43,7 @@ from skilloc.training.settings import (
 )
 from skilloc.training.step import Goal, descent_of, goal_of, take_step
 
-__all__ = ["History", "Optimiser", "Rule", "Sample", "Term", "TrainConfig", "train"]
+__all__ = ["History", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
 
 def train(
@@ -99,7 +99,7 @@ def train(
         "rules": [type(rule).__name__ for rule in rules],
     }
     rows, seen = recall(checkpoints, spec, model, optimiser, rules)
-    descent = descent_of(face, goal, bf16=config.bf16)
+    descent = descent_of(face, goal, products=config.products)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
         hidden = None if progress else True

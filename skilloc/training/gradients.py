@@ -6,7 +6,7 @@ With layers p_i = h_{i-1} W_i^T + b_i and h_i = max(p_i, 0), logits z, and N sco
     dp_i = dh_i where h_i > 0, and 0 elsewhere
     dW_i = dp_i^T h_{i-1},    db_i = sum of dp_i over examples,    dh_{i-1} = dp_i W_i
 
-It is what autograd computes, product by product and, with bf16, rounding by rounding. But autograd takes new memory for
+It is what autograd computes, product by product and, with products in bfloat16, rounding by rounding. But autograd takes new memory for
 every tensor and gives it back, and more time can go into that than into the arithmetic. Here, the activations of a
 block of examples stay in memory, and so in a core's cache; and only what is needed is written.
 """
@@ -19,6 +19,7 @@ from torch.nn import functional
 from skilloc.losses import nll_error
 from skilloc.models.face import Chain, Face
 from skilloc.tasks import IGNORE, Examples
+from skilloc.training.settings import Products
 
 
 def by_hand(face: Face, examples: Examples, targets: Tensor | None) -> bool:
@@ -52,13 +53,13 @@ class Gradients:
     Attributes:
         chain: the network.
         rows: examples per block.
-        bf16: whether the matrix products are in bfloat16; their sums over blocks are in float32.
+        products: type of the matrix products; their sums over blocks are in float32.
     """
 
-    def __init__(self, chain: Chain, rows: int, *, bf16: bool) -> None:
-        self.chain, self.rows, self.bf16 = chain, rows, bf16
+    def __init__(self, chain: Chain, rows: int, *, products: Products) -> None:
+        self.chain, self.rows, self.products = chain, rows, products
         self._weights, self._biases = [m.weight for m in chain.linears], [m.bias for m in chain.linears]
-        kind = torch.bfloat16 if bf16 else torch.float32
+        kind = getattr(torch, products)
         # Products with the longer side first are faster, so those of hidden layers are on `d_in d_out`.
         shapes = [(w.shape[1], w.shape[0]) for w in self._weights[:-1]] + [tuple(self._weights[-1].shape)]
         self._sums = [torch.empty(shape) for shape in shapes]
@@ -98,7 +99,7 @@ class Gradients:
         self, inputs: Float[Tensor, "example d_in"], weights: list[Tensor], biases: list[Tensor]
     ) -> list[Float[Tensor, "example _"]]:
         """Return the inputs and the activations of all hidden layers."""
-        post = [self._post[0][: len(inputs)].copy_(inputs) if self.bf16 else inputs]
+        post = [self._post[0][: len(inputs)].copy_(inputs) if self.products == "bfloat16" else inputs]
         for i, memory in enumerate(self._post[1:]):
             post.append(torch.addmm(biases[i], post[-1], weights[i].T, out=memory[: len(inputs)]).relu_())
         return post
@@ -117,7 +118,7 @@ class Gradients:
                 back = torch.mm(back, weights[i], out=self._back[i - 1][:n])
 
     def _add(self, i: int, left: Float[Tensor, "a example"], right: Float[Tensor, "example b"], bias: Tensor) -> None:
-        if self.bf16:
+        if self.products == "bfloat16":
             self._sums[i] += torch.mm(left, right, out=self._parts[i])
         else:
             self._sums[i].addmm_(left, right)

@@ -17,6 +17,8 @@ Term = Callable[[nn.Module], Tensor]
 """A scalar that is added to the loss, from the model."""
 
 Products = Literal["float32", "bfloat16"]
+"""Types of the matrix products of a training step; weights, sums over blocks and the optimiser are float32."""
+
 Optimiser = Literal["adam", "adamw", "sgd"]
 
 MOMENTUM = 0.9
@@ -53,7 +55,8 @@ class TrainConfig:
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
         evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
         until: stop at the evaluation where the loss on each of these subtasks is below its value.
-        bf16: do the matrix products in bfloat16; weights, gradients and Adam stay float32.
+        products: type of the matrix products, "float32" or "bfloat16"; weights, gradients and Adam stay float32. It is
+            part of the record and never chosen by what is faster here: see `training.products`.
     """
 
     steps: int
@@ -64,8 +67,7 @@ class TrainConfig:
     evaluate_every: int = 250
     evaluate_at: tuple[int, ...] = ()
     until: Mapping[str, float] = field(default_factory=dict)
-    bf16: bool = False
-    products: str = "float32"
+    products: Products = "float32"
 
 
 def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[str, Term]) -> None:
@@ -86,6 +88,8 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
         )
     if config.optimiser not in get_args(Optimiser):
         raise ValueError(f'unknown `optimiser` "{config.optimiser}"; use one of {", ".join(get_args(Optimiser))}')
+    if config.products not in get_args(Products):
+        raise ValueError(f'unknown `products` "{config.products}"; use one of {", ".join(get_args(Products))}')
     if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):
         raise ValueError(f"{sorted(taken)} name several columns of the history; use other names")
     for name in set(config.until) - set(evaluate):

@@ -12,7 +12,7 @@ from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples, blocks_of
 from skilloc.training.gradients import Gradients, by_hand
 from skilloc.training.randomness import drawing
-from skilloc.training.settings import Term
+from skilloc.training.settings import Products, Term
 
 CACHED, CACHED_BF16 = 2**18, 5 * 2**18
 """Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
@@ -65,7 +65,7 @@ def goal_of(face: Face, loss: Loss, *, seed: int) -> Goal:
     return Goal(loss, untouched, seed)
 
 
-def descent_of(face: Face, goal: Goal, *, bf16: bool) -> Descent:
+def descent_of(face: Face, goal: Goal, *, products: Products) -> Descent:
     """Return a function that gives the weights of a model their gradients on examples.
 
     They are computed by hand where that can be, and by autograd elsewhere; the gradients are the same.
@@ -78,14 +78,14 @@ def descent_of(face: Face, goal: Goal, *, bf16: bool) -> Descent:
     def descent(examples: Examples, step: int) -> float:
         nonlocal memory
         targets = None if goal.loss.targets is None else goal.loss.targets(examples)
-        most = CACHED_BF16 if bf16 else CACHED
+        most = CACHED_BF16 if products == "bfloat16" else CACHED
         if face.chain is None or targets is None or not by_hand(face, examples, targets):
             blocks = [slice(0, len(examples))] if whole else _blocks(examples, face.widest, most)
             with drawing(devices, goal.seed, step):
-                return _autograd(face, goal, examples, blocks, bf16)
+                return _autograd(face, goal, examples, blocks, products)
         rows = _rows(examples, face.widest, most)
         if memory is None or memory.rows != rows:
-            memory = Gradients(face.chain, rows, bf16=bf16)
+            memory = Gradients(face.chain, rows, products=products)
         return memory(examples.first, targets)
 
     return descent
@@ -104,7 +104,7 @@ def _blocks(examples: Examples, widest: int, most: int) -> list[slice]:
     return [slice(first, first + rows) for first in range(0, len(examples), rows)]
 
 
-def _autograd(face: Face, goal: Goal, examples: Examples, blocks: list[slice], bf16: bool) -> float:
+def _autograd(face: Face, goal: Goal, examples: Examples, blocks: list[slice], products: Products) -> float:
     """Add the gradients of the mean loss to those of the parameters; return that loss.
 
     The mean is over the scored targets where the loss is their negative log-likelihood, and over the examples
@@ -115,7 +115,7 @@ def _autograd(face: Face, goal: Goal, examples: Examples, blocks: list[slice], b
     loss = torch.zeros((), device=device)
     for block in blocks:
         part = examples.part(block)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=products == "bfloat16"):
             logits = face.run(part.inputs)
         total = _total(goal, logits, part) if targets_of is None else nll_sum(logits, targets_of(part))
         (total / count).backward()  # type: ignore[no-untyped-call]
