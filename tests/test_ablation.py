@@ -290,9 +290,10 @@ def test_mask_effects_with_a_reference_per_example(llama, batches, monkeypatch):
     ],
 )
 def test_arguments_that_do_not_belong_together(llama, batches, change, cure):
+    settings = {"folds": 1, **{name: value for name, value in change.items() if name != "select"}}
+    experiment = Experiment(llama, batches, **settings)
     with pytest.raises(ValueError, match=cure):
-        settings = {"folds": 1, **{name: value for name, value in change.items() if name != "select"}}
-        ablation_effects(Experiment(llama, batches, **settings), select=change.get("select"))
+        ablation_effects(experiment, select=change.get("select"))
 
 
 def test_select_nothing(llama, batches):

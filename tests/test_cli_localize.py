@@ -12,8 +12,8 @@ from skilloc.cli import main
 from skilloc.intervene import losses
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.models.language import digest, open_model
+from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP, save_mlp
-from skilloc.models.weights import units_of
 from skilloc.study.draws import subtasks_of
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.world import save_world

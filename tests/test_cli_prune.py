@@ -12,8 +12,8 @@ from skilloc.cli import main
 from skilloc.effects import Effects
 from skilloc.intervene import losses
 from skilloc.models.language import open_model
+from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP, save_mlp
-from skilloc.models.weights import units_of
 from skilloc.pruning import Curve
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.world import open_world, save_world

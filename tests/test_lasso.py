@@ -8,8 +8,8 @@ import torch
 
 from skilloc.lasso import group_norms, penalty
 from skilloc.lasso.penalties import shrunk, slope
+from skilloc.models.makers import units_of, zeroed
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import units_of, zeroed
 
 KINDS = ("lasso", "half", "hoyer", "l1")
 

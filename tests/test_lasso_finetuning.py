@@ -10,8 +10,8 @@ from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.lasso.proximal import Lasso
 from skilloc.masks import Mask
 from skilloc.models.language import digest
+from skilloc.models.makers import group, units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.weights import group, units_of
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train

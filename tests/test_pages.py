@@ -21,7 +21,7 @@ from skilloc.pages.circuit import circuit_data
 from skilloc.pages.document import embedded, escape
 from skilloc.relearning import Relearning, summary
 from skilloc.removal import Removal
-from skilloc.units import Units
+from skilloc.units import Units, heads, neurons
 
 HOSTILE = '</script><script>window.hacked=1</script><!--<img src="http://x.example/a.png" onerror=alert(1)>&amp; \u2028'
 NAMES = ("python", "cpp")
@@ -178,7 +178,7 @@ def test_no_circuit_is_said():
         circuit_page({})
 
 
-UNITS = Units(("blocks.0.attn.hook_z", "blocks.0.mlp.hook_post"), (4, 40))
+UNITS = Units((heads("blocks.0.attn.hook_z", 4, 0), neurons("blocks.0.mlp.hook_post", 40, 0)))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -198,7 +198,7 @@ def _variant(
         each=settings.finetuning_each,
     )
     model, history = localize(original, [world[KEPT]], config, seed=100 + seed)
-    return model, {hook: int(history.of(f"live.{hook}")[-1]) for hook in units.hooks}
+    return cast("MLP", model), {hook: int(history.of(f"live.{hook}")[-1]) for hook in units.hooks}
 
 
 def _masks(settings: Nonlocality, model: "MLP", world: "Mapping[str, Subtask]", seed: int) -> "list[Mask]":

@@ -56,6 +56,7 @@ def attack_pruned(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, L
         The record and the arrays of a `Relearning` with one seed; see `relearning.over_seeds`.
     """
     from skilloc import store
+    from skilloc.models.makers import units_of
     from skilloc.pruning import prune
     from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN, relearn_probe
     from skilloc.relearning.controls import randomly_pruned, untrained
@@ -65,7 +66,7 @@ def attack_pruned(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, L
     naive = prune(original, _dropped(original, settings.naive_sparsity, world, settings.examples, seed))
     localized = _with_weights(original, store.read(Path(settings.networks) / settings.lasso))
     pruned = prune(localized, _dropped(localized, settings.lasso_sparsity, world, settings.examples, seed))
-    models = {
+    models: dict[str, Any] = {
         ORIGINAL: original,
         NEVER: untrained(naive, seed=seed),
         RANDOM: randomly_pruned(original, naive, seed=seed),
@@ -76,7 +77,7 @@ def attack_pruned(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, L
     if settings.unseen:
         models[UNSEEN] = open_network(settings.networks, settings.unseen)[0]
     found = relearn_probe(models, [world[OTHER]], world[OTHER], _grid(settings), (seed,), kept=[world[KEPT]])
-    return {"relearning": found.record(), "units": {n: sum(m.cfg.widths) for n, m in models.items()}}, found.arrays()
+    return {"relearning": found.record(), "units": {n: len(units_of(m)) for n, m in models.items()}}, found.arrays()
 
 
 def _grid(settings: Attacked) -> "Grid":

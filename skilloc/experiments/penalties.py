@@ -13,6 +13,8 @@ from skilloc.experiments.specs import settings_of
 from skilloc.intervals import mean_interval
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from skilloc.models.mlp import MLP
     from skilloc.store import Labelled
     from skilloc.tasks import Examples
@@ -166,7 +168,7 @@ def _interval(values: Sequence[Any]) -> dict[str, float]:
     return mean_interval(np.array(values, dtype=np.float64))._asdict()
 
 
-def _scores(model: "MLP", batch: "Examples") -> dict[str, float]:
+def _scores(model: "nn.Module", batch: "Examples") -> dict[str, float]:
     import torch
 
     from skilloc.intervene import losses

@@ -138,7 +138,9 @@ def arguments(model: Any, inputs: Inputs) -> dict[str, Tensor]:
 def _probe(model: Any) -> Tensor:
     """Return two short rows of random tokens."""
     generator, length = torch.Generator().manual_seed(0), min(8, int(model.cfg.n_ctx))
-    return torch.randint(int(model.cfg.d_vocab), (2, length), generator=generator).to(next(model.parameters()).device)
+    tokens = torch.randint(int(model.cfg.d_vocab), (2, length), generator=generator)
+    device: torch.device = next(model.parameters()).device
+    return tokens.to(device)
 
 
 def _layers(model: Any) -> tuple[Bank, ...]:

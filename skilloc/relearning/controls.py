@@ -60,8 +60,8 @@ def untrained(model: nn.Module, *, seed: int) -> nn.Module:
     face = face_of(model)
     if face.fresh is None:
         raise ValueError(
-            f"`model` is a {face.architecture}, of which nobody knows how a fresh one is made; pass `fresh` to describe, "
-            "or leave the never-trained control out"
+            f"`model` is a {face.architecture}, of which nobody knows how a fresh one is made; pass `fresh` to "
+            "describe, or leave the never-trained control out"
         )
     return face.fresh(seed)
 

@@ -1,11 +1,11 @@
 """Recovery curves: what an attacker gets out of a model, by number of steps.
 
-    skill = max(0, chance - loss),    chance = loss of a model that knows nothing (cross-entropy: log(number of classes))
+    skill = max(0, chance - loss),    chance = loss of a model that knows nothing (cross-entropy: log(classes))
 
-in the loss's unit, so that more is better, and a network that is confidently wrong has no skill rather than a negative one. With a budget
-of t steps, the attacker takes the model as it is or repaired, whichever is better, at the best rate, and stops at the
-best of the steps up to t. These are chosen on the selection split, by the mean over seeds; the skill that comes of them
-is stated on the report split.
+in the loss's unit, so that more is better, and a network that is confidently wrong has no skill rather than a negative
+one. With a budget of t steps, the attacker takes the model as it is or repaired, whichever is better, at the best
+rate, and stops at the best of the steps up to t. These are chosen on the selection split, by the mean over seeds; the
+skill that comes of them is stated on the report split.
 """
 
 from typing import NamedTuple

@@ -25,8 +25,8 @@ from skilloc.relearning.verdict import LEAD, damage, information_removed, missin
 def record(found: Relearning) -> dict[str, Any]:
     """Return everything that a table or a figure needs. JSON only; NaN becomes None.
 
-    Curves are mean losses, in `unit`, on the report split, under the attacker's best (`curves.envelope`), with their 95 %
-    intervals over seeds; a loss above chance counts as chance.
+    Curves are mean losses, in `unit`, on the report split, under the attacker's best (`curves.envelope`), with their
+    95 % intervals over seeds; a loss above chance counts as chance.
     """
     best = envelope(found)
     made: dict[str, Any] = _plain(

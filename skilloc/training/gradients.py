@@ -6,9 +6,9 @@ With layers p_i = h_{i-1} W_i^T + b_i and h_i = max(p_i, 0), logits z, and N sco
     dp_i = dh_i where h_i > 0, and 0 elsewhere
     dW_i = dp_i^T h_{i-1},    db_i = sum of dp_i over examples,    dh_{i-1} = dp_i W_i
 
-It is what autograd computes, product by product and, with products in bfloat16, rounding by rounding. But autograd takes new memory for
-every tensor and gives it back, and more time can go into that than into the arithmetic. Here, the activations of a
-block of examples stay in memory, and so in a core's cache; and only what is needed is written.
+It is what autograd computes, product by product and, with products in bfloat16, rounding by rounding. But autograd
+takes new memory for every tensor and gives it back, and more time can go into that than into the arithmetic. Here, the
+activations of a block of examples stay in memory, and so in a core's cache; and only what is needed is written.
 """
 
 import torch
