@@ -16,7 +16,7 @@ from skilloc.experiments.worlds import nonlocality_network
 from skilloc.intervene import losses
 from skilloc.plots.learning import examples_axis, interval_rows, learned_dots, ratio_dots, survival_curve
 from skilloc.plots.neurons import effect_image, effect_scatter, paired_dots
-from skilloc.units import Units
+from skilloc.units import Units, neurons
 
 ANALYSIS = Path(__file__).parents[1] / "analyses" / "unit_effects.py"
 CELL = "skilloc.experiments.parity:train_parity"
@@ -46,7 +46,7 @@ def made_up(rows: dict[str, dict[int, float]], units: int = 20) -> Effects:
     for name, needed in rows.items():
         for unit, effect in needed.items():
             values[:, NAMES.index(name), unit] += effect
-    axis = Units(("layers.0.hook_post", "layers.1.hook_post"), (units // 2, units // 2))
+    axis = Units(tuple(neurons(f"layers.{i}.hook_post", units // 2, i) for i in (0, 1)))
     return Effects(values, np.ones((8, len(NAMES))), NAMES, axis, np.ones(units, bool))
 
 

@@ -8,8 +8,8 @@ from skilloc.masks import Mask, sample
 from skilloc.models.copying import copied
 from skilloc.models.language import digest, open_model
 from skilloc.models.makers import save_model, units_of
-from skilloc.models.saved import saved_widths
 from skilloc.models.mlp import MLP
+from skilloc.models.saved import saved_widths
 from skilloc.pruning import prune
 
 

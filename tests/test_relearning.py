@@ -245,6 +245,9 @@ def test_a_language_model_is_never_trained(any_model):
         assert parameter.std() < 0.05
 
 
+ONE = Units((neurons("a.hook_post", 1, 0),))
+
+
 @pytest.mark.parametrize(
     ("change", "cure"),
     [
@@ -252,7 +255,7 @@ def test_a_language_model_is_never_trained(any_model):
         ({"kept": [GONE]}, "leave out"),
         ({"seeds": (0, 0, 1)}, "different numbers"),
         ({"seeds": (0, 1)}, "pass one, or one per seed"),
-        ({"masks": {"other": Mask(Units((neurons("a.hook_post", 1, 0),)), np.ones(1, dtype=bool))}}, "name one of them"),
+        ({"masks": {"other": Mask(ONE, np.ones(1, dtype=bool))}}, "name one of them"),
     ],
 )
 def test_questions_that_cannot_be(models, change, cure):
