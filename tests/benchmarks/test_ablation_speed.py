@@ -23,7 +23,6 @@ from skilloc.models.makers import units_of
 from skilloc.tasks import Examples
 from skilloc.tasks.text import builtin_documents, text_subtask
 
-
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 

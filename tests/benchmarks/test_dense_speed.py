@@ -23,7 +23,6 @@ from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_subtasks
 
-
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 

@@ -8,8 +8,8 @@ rounding decides which do: there the fast loop is held to be as close to the pla
 examples of each batch in another order (the rest is statistics: analyses/precision.py). Run by `make bench`, without
 the run-time type checks of other tests.
 
-Measured, plain / float32: 2.0 to 2.4 on an idle machine and 1.75 on a busy one, 1.71 there held to AVX2; plain / bfloat16:
-3.6 to 4.4 with AVX512-BF16; without, 0.18 held to AVX2 and 0.24 on a processor that has nothing better.
+Measured, plain / float32: 2.0 to 2.4 on an idle machine and 1.75 on a busy one, 1.71 there held to AVX2; plain /
+bfloat16: 3.6 to 4.4 with AVX512-BF16; without, 0.18 held to AVX2 and 0.24 on a processor that has nothing better.
 """
 
 import math
