@@ -34,6 +34,7 @@ from skilloc.relearning import (
 from skilloc.relearning.settings import attack_kind
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
+from skilloc.units import neurons
 
 WORLD = parity_subtasks(16, atoms=3, k=3)
 FIRST, SECOND, GONE = WORLD.values()
