@@ -58,7 +58,8 @@ def specs(value):
     return [one for part in [*parts, *getattr(value, "__dict__", {}).values()] for one in specs(part)]
 
 
-def test_float32_unless_asked_for():
+def test_float32_unless_asked_for(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "analyses")  # as for a script that is run
     made = (TINY, curriculum_network(), nonlocality_network(64, 0), tiny_nonlocality_network(0))
     assert {one.products for one in (TrainConfig(1), *made)} == {"float32"}
     assert Command("embedded", (), Path()).products == "float32"

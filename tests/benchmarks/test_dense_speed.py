@@ -4,6 +4,9 @@ Both are timed in turn, in this process, in CPU seconds of one thread, on the sa
 of neurons and scaled by their number, the sweep in full; each round gives one ratio, and the median over rounds counts.
 The half second of compiling, once per process, comes before. Networks that have no compiled loop (other activations,
 more classes, on a GPU) take tensor operations instead; these are timed too, on the same network. Run by `make bench`.
+
+Measured at width 128: compiled 43 to 68 with AVX-512 and 54 held to AVX2; tensor operations 20 to 28, 25 held to AVX2,
+and 19 on a processor that has nothing better. Hence a bound of its own for that.
 """
 
 import copy
@@ -19,6 +22,8 @@ from skilloc.experiment import Experiment
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_subtasks
+
+AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +54,7 @@ def loop(model, batches, base, layer, position):
     ("width", "compiled", "rounds", "sampled", "least"),
     [
         (128, True, 7, 12, 25),
-        (128, False, 7, 12, 20),
+        (128, False, 7, 12, 20 if AVX512 else 17),
         (512, True, 5, 2, 200),
         (512, False, 3, 2, 60),
         (1024, True, 2, 1, 90),

@@ -7,6 +7,9 @@ learns is compared on the same networks and examples. In a small world the same 
 rounding decides which do: there the fast loop is held to be as close to the plain one as that is to itself with the
 examples of each batch in another order (the rest is statistics: analyses/precision.py). Run by `make bench`, without
 the run-time type checks of other tests.
+
+Measured, plain / float32: 2.0 to 2.4 on an idle machine and 1.75 on a busy one, 1.71 there held to AVX2; plain /
+bfloat16: 3.6 to 4.4 with AVX512-BF16; without, 0.18 held to AVX2 and 0.24 on a processor that has nothing better.
 """
 
 import math
@@ -22,6 +25,7 @@ from torch.nn import functional
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
+from skilloc.training.products import product_advice
 
 ROUNDS = 5
 CODES = [(0,), (1,), (2,), (3,), (0, 1, 2, 3)]
@@ -85,8 +89,11 @@ def test_steps_at_the_setting_of_figure_2():
     ratios = np.median(found[:, :1] / found[:, 1:], axis=0)
     print(f"\nCPU ms per step: plain {slow:.1f}, float32 {fast:.1f}, bfloat16 {half:.1f}")
     print(f"plain/float32 {ratios[0]:.2f}, plain/bfloat16 {ratios[1]:.2f}, medians of {ROUNDS} rounds")
-    assert ratios[0] >= 2
-    assert ratios[1] >= 3
+    assert ratios[0] >= 1.6
+    # With instructions for bfloat16 it is much faster, and without them much slower: which it is here, advice knows.
+    rounded = '"bfloat16" would be faster' in product_advice()
+    assert rounded == (half < fast)
+    assert not rounded or ratios[1] >= 3
 
 
 @dataclass(frozen=True)
