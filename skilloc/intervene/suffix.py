@@ -98,10 +98,10 @@ class Suffix:
             if self._start is None:
                 self._residuals.append(hidden)
                 output = forward(*args, **kwargs)
-                extra = len(output) - 1 if isinstance(output, tuple) else None
+                extra = len(output) - 1 if isinstance(output, tuple | list) else None
                 self._wrap[i] = (lambda h: h) if extra is None else (lambda h: (h, *[None] * extra))
                 if i == self.depth - 1:
-                    self._residuals.append(output[0] if isinstance(output, tuple) else output)
+                    self._residuals.append(output if isinstance(output, Tensor) else output[0])
                 return output
             if i < self._start:
                 hidden = self._entering if i == self.depth - 1 else hidden

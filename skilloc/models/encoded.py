@@ -7,7 +7,7 @@ nothing was taken is encoded whatever its architecture.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ from skilloc.models.narrow import key_groups
 from skilloc.models.plain import plain, transposed
 from skilloc.models.residual_saved import residual_config, residual_record
 from skilloc.models.unfolded import unfolded
-from skilloc.models.weights import banks_of, output_projection
+from skilloc.models.weights import architecture, banks_of, output_projection
+from skilloc.models.wrapping import run_experts
 from skilloc.units import HEAD, NEURON
 
 Widths = dict[str, tuple[int, int]]
@@ -65,11 +66,7 @@ def encode(model: Any) -> Encoded:
     Raises:
         ValueError: if it wraps no model of transformers.
     """
-    if not hasattr(getattr(model, "original_model", None), "save_pretrained"):
-        raise ValueError(
-            f"`model` is a {type(getattr(model, 'original_model', model)).__name__}, which transformers cannot save; "
-            "save a model that open_model opened, or an MLP"
-        )
+    check_wrapped(model)
     config = configured(model.original_model)
     stock = stock_shapes(config)
     model = unfolded(model, stock)
@@ -86,8 +83,21 @@ def encode(model: Any) -> Encoded:
     return Encoded(type(module), config, weights, cut, biases, stream)
 
 
+def check_wrapped(model: Any) -> None:
+    """Refuse what wraps no model of transformers.
+
+    Raises:
+        ValueError: naming what it wraps.
+    """
+    if not hasattr(getattr(model, "original_model", None), "save_pretrained"):
+        raise ValueError(
+            f"`model` is a {architecture(model)}, which transformers cannot save; save a model that open_model opened, "
+            "or an MLP"
+        )
+
+
 def cut_widths(model: Any) -> Widths:
-    """Return the widths of the hooks whose units are not as many as the configuration says."""
+    """Return the widths of the hooks whose units are not as many as the configuration of the model says."""
     copies: dict[int, Any] = {}
     module = plain(model, copies)
     names = {id(part): name for name, part in module.named_modules()}
@@ -169,17 +179,18 @@ def difference(model: Any, encoded: Encoded) -> float:
     wrong = [*loaded["missing_keys"], *loaded["unexpected_keys"], *loaded["mismatched_keys"]]
     if wrong:
         raise ValueError(f"plain transformers does not read {wrong[0]} of this {encoded.kind.__name__}")
-    tokens = trial_tokens(model)
-    wanted = model(tokens).float().cpu()
-    found = read.eval()(tokens.cpu(), use_cache=False).logits.float()
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1.0))
+    run_experts(read)
+    return apart(model, lambda tokens: read.eval()(tokens.cpu(), use_cache=False).logits)
 
 
-def trial_tokens(model: Any) -> Tensor:
-    """Return two short sequences of random tokens, on the model's device."""
+@torch.no_grad()
+def apart(model: Any, other: Callable[[Tensor], Tensor]) -> float:
+    """Return the largest difference of logits on two short rows of random tokens, relative to the largest logit."""
     length, vocabulary = min(16, int(model.cfg.n_ctx)), int(model.cfg.d_vocab)
     tokens = torch.randint(vocabulary, (2, length), generator=torch.Generator().manual_seed(0))
-    return tokens.to(next(model.parameters()).device)
+    tokens = tokens.to(next(model.parameters()).device)
+    wanted, found = model(tokens).float().cpu(), other(tokens).float().cpu()
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1.0))
 
 
 def tolerance(model: Any) -> float:
@@ -188,9 +199,15 @@ def tolerance(model: Any) -> float:
 
 
 def configured(module: Any) -> Any:
-    """Return the configuration of a module, which says whether its embeddings are tied."""
+    """Return the configuration of a module as it is now.
+
+    Compatibility mode takes the embeddings apart, and folds the scale of logits (Cohere) into the unembedding.
+    """
     config = copy.deepcopy(module.config)
     config.architectures = [type(module).__name__]
+    for name, value in vars(module).items():
+        if type(value) in (int, float) and type(getattr(config, name, None)) in (int, float):
+            setattr(config, name, value)
     ends = module.get_input_embeddings(), module.get_output_embeddings()
     if all(end is not None for end in ends) and ends[0].weight.data_ptr() != ends[1].weight.data_ptr():
         for part in {id(c): c for c in (config, config.get_text_config())}.values():

@@ -29,7 +29,7 @@ from skilloc.models.plain import by_output, fused_of, plain, unfuse
 from skilloc.models.residual_cut import stream_widths
 from skilloc.models.residual_cut import widened as wide_stream
 from skilloc.models.unfolded import unfolded
-from skilloc.models.weights import architecture, banks_of, component_of, group, unwrapped
+from skilloc.models.weights import architecture, banks_of, component_of, group, norms_by_head, unwrapped
 from skilloc.models.wrapping import wrapped
 from skilloc.units import HEAD, NEURON
 
@@ -45,19 +45,21 @@ def exported(model: Any, *, rectangular: bool) -> Encoded:
     Raises:
         ValueError: if plain transformers does not read it, or computes something else.
     """
-    if stream_widths(model) is not None:
-        model = wide_stream(model)
-    config = configured(model.original_model)
-    clean = unfolded(model, stock_shapes(config))
-    if homeless := encode(clean).biases:
+    whole = model if stream_widths(model) is None else wide_stream(model)
+    config = configured(whole.original_model)
+    clean = unfolded(whole, stock_shapes(config))
+    encoded = encode(clean)
+    if homeless := encoded.biases:
         raise ValueError(
             f"`model` has {homeless[0]}, for which a {architecture(model)} has no place (compatibility mode has folded "
             'biases into it); save it with shape="as it is", for open_model'
         )
-    said = ""
-    for wide in (*(_rectangles(clean, config) if rectangular else ()), config):
+    cut, said = cut_widths(clean), ""
+    # A model that is as wide as its configuration says needs no zeros.
+    wider = (*(_rectangles(clean, config) if rectangular else ()), config) if cut else (None,)
+    for wide in wider:
         try:
-            found = encode(widened(clean, wide))
+            found = encoded if wide is None else encode(widened(clean, wide))
             off = difference(model, found)
             if found.stock and off <= tolerance(model):
                 return found
@@ -99,7 +101,8 @@ def widened(model: Any, config: Any) -> Any:
     Raises:
         ValueError: if a hook has more units than the configuration says.
     """
-    made = blank(type(model.original_model), config, dtype=next(model.parameters()).dtype)
+    with torch.random.fork_rng(devices=[]):  # initial values, to be overwritten
+        made = blank(model, config)
     own, given = plain(made).state_dict(), plain(model).state_dict()
     for name, value in own.items():
         if name in given and given[name].shape == value.shape:
@@ -108,51 +111,54 @@ def widened(model: Any, config: Any) -> Any:
         for part in block._modules.values():
             if fused_of(part) is not None:
                 unfuse(part)
+    widths = {bank.name: bank.width for bank in banks_of(model)}
     for bank in banks_of(made):
-        if bank.kind == NEURON:
-            _fill_neurons(made, model, bank.name)
-        else:
-            _fill_heads(made, model, bank.name)
+        if bank.width < widths[bank.name]:
+            raise ValueError(f"{bank.name} has {widths[bank.name]} units, but its layer would be {bank.width} wide")
+        if bank.width > widths[bank.name]:
+            (_fill_neurons if bank.kind == NEURON else _fill_heads)(made, model, bank.name)
     return made
 
 
-def blank(kind: Any, config: Any, *, dtype: torch.dtype) -> Any:
-    """Return the bridge of a model with the initial values of its class, drawn from torch's present generator."""
+def blank(model: Any, config: Any) -> Any:
+    """Return a bridge of the class, type and device of another one, with initial values from torch's generator."""
+    kind, like = type(model.original_model), next(model.parameters())
     with quiet():
-        module = kind._from_config(copy.deepcopy(config), dtype=dtype, attn_implementation="eager")
-    return wrapped(module.eval(), kind.__name__)
+        module = kind._from_config(copy.deepcopy(config), dtype=like.dtype, attn_implementation="eager")
+    return wrapped(module.eval().to(like.device), kind.__name__)
 
 
 def _fill_neurons(wide: Any, narrow: Any, hook: str) -> None:
     given = group(narrow, hook)
     for name, view in group(wide, hook).items():
-        count = len(given[name])
-        if count > len(view):
-            raise ValueError(f"{hook} has {count} units, but its layer would be {len(view)} wide")
-        if count < len(view):
-            view.zero_()
-            view[:count] = given[name]
+        view.zero_()
+        view[: len(given[name])] = given[name]
 
 
 def _fill_heads(wide: Any, narrow: Any, hook: str) -> None:
-    heads, before = (len(group(model, hook)["o.weight"]) for model in (wide, narrow))
-    if heads == before:
-        return
-    size, keys, keys_before = int(wide.cfg.d_head), key_groups(wide, hook), key_groups(narrow, hook)
-    each, each_before = heads // keys, before // keys_before
-    if keys < keys_before or each < each_before:
-        raise ValueError(f"{hook} has {before} heads on {keys_before} keys, which are more than {heads} on {keys}")
-    parts = {name: [unwrapped(component_of(model, hook)._modules[name]) for model in (wide, narrow)] for name in "qkvo"}
-    for name, (new, old) in parts.items():
-        shape, shape_before = ((keys, -1, size), (keys_before, -1, size))
-        tensors = [(by_output(new).T, by_output(old).T)] if name == "o" else [(by_output(new), by_output(old))]
+    """Put the heads of each key first in its group, and groups first among groups."""
+    size, parts = int(wide.cfg.d_head), (component_of(wide, hook), component_of(narrow, hook))
+    keys = key_groups(wide, hook), key_groups(narrow, hook)
+    for name in "qkvo":
+        new, old = (unwrapped(part._modules[name]) for part in parts)
+        pairs = [(by_output(new).T, by_output(old).T)] if name == "o" else [(by_output(new), by_output(old))]
         if name != "o" and new.bias is not None:
-            tensors.append((new.bias, old.bias))
-        for target, source in tensors:
-            _place(target.unflatten(0, shape), source.unflatten(0, shape_before))  # type: ignore[no-untyped-call]
+            pairs.append((new.bias, old.bias))
+        for target, source in pairs:
+            given = source.unflatten(0, (keys[1], -1, size))  # type: ignore[no-untyped-call]
+            _fill(target.unflatten(0, (keys[0], -1, size)), given)  # type: ignore[no-untyped-call]
+        if name in "qk" and (norms := norms_by_head(parts[0], name)) is not None:
+            few = norms_by_head(parts[1], name)
+            assert few is not None
+            each = len(few) // keys[1]
+            for i, norm in enumerate(few):
+                place = i // each * (len(norms) // keys[0]) + i % each
+                norms[place].load_state_dict(norm.state_dict())
 
 
-def _place(wide: Tensor, narrow: Tensor) -> None:
+def _fill(wide: Tensor, narrow: Tensor) -> None:
     """Fill a view, `key head d_head ...`, with a smaller one and zeros."""
+    if wide.shape[0] < narrow.shape[0] or wide.shape[1] < narrow.shape[1]:
+        raise ValueError(f"{narrow.shape[1]} heads on each of {narrow.shape[0]} keys do not fit")
     wide.zero_()
     wide[: narrow.shape[0], : narrow.shape[1]] = narrow

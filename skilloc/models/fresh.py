@@ -8,6 +8,7 @@ from skilloc.models.copying import copied
 from skilloc.models.encoded import cut_widths
 from skilloc.models.exported import blank
 from skilloc.models.narrow import narrowed, places
+from skilloc.models.residual_saved import apply_residual_record, residual_record
 
 
 def fresh(model: Any, *, seed: int) -> Any:
@@ -21,17 +22,18 @@ def fresh(model: Any, *, seed: int) -> Any:
         model: a bridge, pruned or not; it is left as it was.
         seed: of the initial values.
     """
-    inner, first = model.original_model, next(model.parameters())
     with torch.random.fork_rng(devices=[]):
         # Only the generator that draws here: torch.manual_seed would seed those of other devices for good.
         torch.default_generator.manual_seed(seed)
-        if hasattr(inner, "_from_config"):
-            made = blank(type(inner), inner.config, dtype=first.dtype)
+        if hasattr(model.original_model, "_from_config"):
+            made = blank(model, model.original_model.config)
+            stream = residual_record(model)
+            made = made if stream is None else apply_residual_record(made, stream)
             made = narrowed(made, places(made, cut_widths(model)))
         else:
             made = copied(model)
             _restart(made, seed)
-    return made.to(first.device).eval()
+    return made.eval()
 
 
 def _restart(model: Any, seed: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skilloc.models.copying import copied
 from skilloc.models.face import Left
 from skilloc.models.plain import cut_fused, fused_of, fused_rows, outputs, transposed
-from skilloc.models.weights import banks_of, component_of, group, output_weight, place_of, unwrapped
+from skilloc.models.weights import banks_of, component_of, group, norms_by_head, output_weight, place_of, unwrapped
 from skilloc.units import NEURON
 
 _HEADS = ("num_heads", "n_heads", "num_attention_heads", "n_head")
@@ -115,6 +115,10 @@ def _cut_heads(model: Any, hook: str, places: Tensor) -> None:
         _cut(unwrapped(part._modules[name]), chosen)
     if fused is not None:
         cut_fused(part, rows, _cut, fused)
+    for name, chosen in (("q", places), ("k", found)):
+        norms = norms_by_head(part, name)
+        if norms is not None:
+            norms._modules = {str(i): norms[int(place)] for i, place in enumerate(chosen)}
     _count_heads(part, (heads, shared), (len(places), len(found)), d_head)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skilloc.models.checkpoints import Checkpoint, quiet
-from skilloc.models.encoded import Encoded, difference, encode, tolerance
-from skilloc.models.exported import exported
+from skilloc.models.encoded import Encoded, apart, check_wrapped, difference, encode, tolerance
+from skilloc.models.exported import blank, exported
 from skilloc.models.narrow import narrowed, places
 from skilloc.models.plain import fused_of, plain, unfuse
 from skilloc.models.residual_saved import apply_residual_record
@@ -44,7 +44,8 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
         folder: a new folder.
         tokenizer: the model's tokenizer; without one, the model cannot be opened again.
         shape: "as it is", which plain transformers opens where the configuration has words for the widths; or
-            "rectangular" or "padded", which it opens always: that logits are equal is seen before anything is written.
+            "rectangular" or "padded", which it opens always. That logits will be equal is seen before anything is
+            written.
 
     Raises:
         FileExistsError: if the folder is there already.
@@ -55,9 +56,10 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
         raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
     if shape not in get_args(Shape):
         raise ValueError(f'unknown `shape` "{shape}"; use one of {", ".join(get_args(Shape))}')
-    encoded = encode(model) if shape == "as it is" else exported(model, rectangular=shape == "rectangular")
+    check_wrapped(model)
     if tokenizer is None:
         raise ValueError("`tokenizer` is None; pass the tokenizer that open_model returned with the model")
+    encoded = _as_it_is(model) if shape == "as it is" else exported(model, rectangular=shape == "rectangular")
     config = _written(encoded)
     aside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.aside"
     try:
@@ -88,12 +90,24 @@ def check_savable(model: Any) -> None:
     Raises:
         ValueError: with the reason.
     """
+    _as_it_is(model)
+
+
+def _as_it_is(model: Any) -> Encoded:
+    """Return a model as it is to be saved, after comparing what will be opened with it."""
     encoded = encode(model)
-    if encoded.stock and not (off := difference(model, encoded)) <= tolerance(model):
+    if encoded.stock:
+        off = difference(model, encoded)
+    else:
+        with torch.random.fork_rng(devices=[]):  # initial values, to be overwritten
+            wide = blank(model, encoded.config)
+        off = apart(model, _rebuilt(wide, encoded.cut, encoded.biases, encoded.stream, encoded.weights))
+    if not off <= tolerance(model):
         raise ValueError(
-            f"`model` is a {architecture(model)}, of which plain transformers computes something else from the same "
-            f"weights (logits differ by {off:.1g} of the largest), so that it cannot be saved"
+            f"`model` is a {architecture(model)} that would compute something else when it is opened again (logits "
+            f"differ by {off:.1g} of the largest), so that it cannot be saved"
         )
+    return encoded
 
 
 def saved_widths(folder: Path) -> dict[str, Any] | None:
@@ -133,12 +147,8 @@ def open_widths(
             ).eval()
             tokenizer = AutoTokenizer.from_pretrained(folder, **read)
             wide = bridge(Checkpoint(model, tokenizer))
-            if "residual" in widths:
-                wide = apply_residual_record(wide, widths["residual"])
-        smaller = narrowed(wide, places(wide, widths["widths"]))
-        for name in widths.get("biases", ()):
-            _add_bias(smaller, name, weights[name])
-        _load(smaller, weights)
+        stream = widths.get("residual")
+        smaller = _rebuilt(wide, widths["widths"], widths.get("biases", ()), stream, weights)
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         first = str(error).strip().partition("\n")[0][:160]
         raise ValueError(f'"{folder}" is damaged ({first}); save or copy the model again') from error
@@ -149,6 +159,22 @@ def open_widths(
                 "diverged"
             )
     return smaller, tokenizer
+
+
+def _rebuilt(
+    wide: Any,
+    cut: Mapping[str, Any],
+    biases: Sequence[str],
+    stream: Mapping[str, Any] | None,
+    weights: Mapping[str, Tensor],
+) -> Any:
+    """Return a model of saved widths with saved weights, made of one of the widths that its configuration says."""
+    wide = wide if stream is None else apply_residual_record(wide, stream)
+    smaller = narrowed(wide, places(wide, cut))
+    for name in biases:
+        _add_bias(smaller, name, weights[name])
+    _load(smaller, weights)
+    return smaller
 
 
 def _add_bias(model: Any, name: str, value: Tensor) -> None:

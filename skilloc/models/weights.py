@@ -106,10 +106,17 @@ def _head_rows(model: nn.Module, hook: str) -> list[str]:
     rows = []
     for name in ("q", "k", "v"):
         norm = unwrapped(modules[f"{name}_norm"]) if f"{name}_norm" in modules else None
-        over_all_heads = norm is not None and norm.weight.numel() != d_head
+        over_all_heads = hasattr(norm, "weight") and norm.weight.numel() != d_head
         if _by_input(unwrapped(modules[name])).shape[1] == z and not over_all_heads:
             rows.append(name)
     return rows
+
+
+def norms_by_head(part: Any, name: str) -> nn.ModuleList | None:
+    """Return the norms of queries ("q") or keys ("k") of an attention that has one for each head (StableLM)."""
+    norm = part._modules.get(f"{name}_norm")
+    inside = [] if norm is None else unwrapped(norm)._modules.values()
+    return next((module for module in inside if isinstance(module, nn.ModuleList)), None)
 
 
 def d_head_of(model: nn.Module, hook: str) -> int:

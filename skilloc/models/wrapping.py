@@ -21,16 +21,20 @@ def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
         ValueError: if transformer-lens has no bridge for the architecture, or one that does not fit this model.
     """
     kind = type(model).__name__
+    run_experts(model)
     if tokenizer is not None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.init_kwargs["add_bos_token"] = True  # or the bridge would read it from its source once more
     with quiet():  # importing transformer-lens turns warnings off for good; here, they come back
+        from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
         from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+        # transformers has changed the capitals of some names (PhiMoE).
+        known = next((name for name in SUPPORTED_ARCHITECTURES if name.lower() == kind.lower()), kind)
         try:
             bridge = build_bridge_from_module(
                 model,
-                kind,
+                known,
                 hf_config=_config_for(model),
                 tokenizer=tokenizer,
                 model_name=name,
@@ -48,6 +52,13 @@ def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
                 "it, or a decoder such as Llama or GPT-2"
             ) from error
     return bridge.eval()
+
+
+def run_experts(model: Any) -> None:
+    """Let experts run one after another where torch has no grouped products of their sizes."""
+    experts = [parameter for name, parameter in model.named_parameters() if "experts" in name and parameter.ndim == 3]
+    if any(one.shape[-1] * one.element_size() % 16 for one in experts) and hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
 
 
 def _config_for(model: Any) -> Any:
