@@ -1,8 +1,8 @@
 """Keep a mask through training: what was dropped stays exactly zero.
 
 A weight that is zero comes back by its gradient, by momentum that it had before, or by what Adam remembers. So after
-every optimiser step the weights of dropped units (`Face.group`) are set to zero, and the optimiser's state for them
-too.
+every optimiser step the weights of dropped units (`Face.group`) are set to zero, or to where they are off otherwise
+(`Face.zeros`: a gain of 1 + weight at -1), and the optimiser's state for them to zero.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,7 @@ def keep(model: nn.Module, mask: Mask) -> "Keep":
     Raises:
         ValueError: if the mask is not about units of the model, or no weights belong to its units alone.
     """
-    dropped = dropped_weights(model, mask)
-    rule = Keep(dropped)
+    rule = Keep(dropped_weights(model, mask), _zeros(face_of(model), mask))
     rule.zero()
     return rule
 
@@ -40,16 +39,21 @@ class Keep:
 
     Attributes:
         dropped: True for weights that stay zero, per parameter.
+        zeros: where those of some parameters are off, if that is another value than 0.
     """
 
-    def __init__(self, dropped: Mapping[nn.Parameter, Bool[Tensor, "*shape"]]) -> None:
-        self.dropped = dropped
+    def __init__(
+        self,
+        dropped: Mapping[nn.Parameter, Bool[Tensor, "*shape"]],
+        zeros: Mapping[nn.Parameter, float] | None = None,
+    ) -> None:
+        self.dropped, self.zeros = dropped, dict(zeros or {})
 
     @torch.no_grad()
     def zero(self) -> None:
         """Set the weights to zero."""
         for parameter, dropped in self.dropped.items():
-            parameter.masked_fill_(dropped, 0)
+            parameter.masked_fill_(dropped, self.zeros.get(parameter, 0.0))
 
     @torch.no_grad()
     def after_step(self, optimiser: torch.optim.Optimizer) -> None:
@@ -114,4 +118,18 @@ def dropped_weights(model: nn.Module, mask: Mask) -> dict[nn.Parameter, Bool[Ten
         if place in flags:
             seen = flags[place].as_strided(parameter.shape, parameter.stride(), parameter.storage_offset())
             found[parameter] = seen.contiguous()
+    return found
+
+
+def _zeros(face: Face, mask: Mask) -> dict[nn.Parameter, float]:
+    """Return where weights of dropped units are off, of parameters for which that is not 0."""
+    found = {}
+    for name in mask.units.hooks:
+        zeros = face.zeros(name)
+        views = face.group(name) if zeros else {}
+        places = {views[weight].untyped_storage().data_ptr(): value for weight, value in zeros.items()}
+        for parameter in face.module.parameters():
+            place = parameter.untyped_storage().data_ptr()
+            if place in places:
+                found[parameter] = places[place]
     return found

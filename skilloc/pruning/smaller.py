@@ -67,8 +67,8 @@ def prune(
     with torch.no_grad():
         for bank in mask.units.banks:
             blank = torch.from_numpy(np.flatnonzero(~keeps[bank.name][left[bank.name]]))
-            for view in own.group(bank.name).values() if len(blank) else ():
-                view[blank.to(view.device)] = 0
+            for name, view in own.group(bank.name).items() if len(blank) else ():
+                view[blank.to(view.device)] = own.zeros(bank.name).get(name, 0.0)
             added = _written(face, bank, ~keeps[bank.name], held)
             if added is not None and face.absorb is not None:
                 face.absorb(smaller, bank.name, added, left)
