@@ -221,7 +221,7 @@ def test_models_batches_and_units_that_do_not_fit(batches):
         ablation_effects(
             Experiment(model, {"a": Examples(torch.zeros(4, 12), torch.full((4,), 2))}, units=units, folds=1)
         )
-    with pytest.raises(ValueError, match="subtasks of one world"):
+    with pytest.raises(ValueError, match="one kind at a time"):
         ablation_effects(Experiment(model, {**batches, **wrong}, units=units, folds=1))
     with pytest.raises(ValueError, match=r"units_of\(model\)"):
         ablation_effects(Experiment(model, batches, units=units_of(MLP(12, 2, 9, 3)), folds=1))

@@ -153,7 +153,7 @@ def native(**settings):
 def test_a_layer_without_an_mlp_has_no_neurons():
     attention_only = native(attn_only=True)
     assert units_of(attention_only).hooks == ("blocks.0.attn.hook_z",)
-    with pytest.raises(ValueError, match="use a decoder with attention and dense MLPs"):
+    with pytest.raises(ValueError, match=r'ask for kinds=\("head",\)'):
         units_of(attention_only, kinds=("neuron",))
 
 
@@ -178,8 +178,9 @@ def test_a_mixture_of_experts_is_refused_by_name():
     )
     model = build_bridge_from_module(MixtralForCausalLM(config), "MixtralForCausalLM", hf_config=config)
     with pytest.raises(ValueError, match=r'MixtralForCausalLM.*ask for kinds=\("head",\)'):
-        units_of(model)
+        units_of(model, kinds=("neuron",))
     assert units_of(model, kinds=("head",)).widths == (2,)
+    assert units_of(model).kinds == ("head", "head")
 
 
 def test_queries_normalised_over_all_heads_are_left_alone(tokens):
@@ -204,11 +205,11 @@ def test_queries_normalised_over_all_heads_are_left_alone(tokens):
 
 
 def test_unknown_places_are_refused_with_the_cure(llama):
-    with pytest.raises(ValueError, match="use neuron or head"):
+    with pytest.raises(ValueError, match="of kind head or neuron"):
         units_of(llama, kinds=("synapse",))
     with pytest.raises(ValueError, match="units_of"):
         output_weight(llama, "blocks.9.mlp.hook_post")
     with pytest.raises(ValueError, match="has 4 units; count from 0"), zeroed(llama, "blocks.0.attn.hook_z", 4):
         pass
-    with pytest.raises(ValueError, match="pass a decoder's bridge"):
+    with pytest.raises(TypeError, match=r"name the units of any other module with describe"):
         units_of(torch.nn.Linear(2, 2))

@@ -207,7 +207,9 @@ def joined(parts: Sequence[Examples]) -> Examples:
         raise ValueError("`parts` is empty; pass at least one group of examples")
     kinds = {_kind(part) for part in parts}
     if len(kinds) > 1:
-        raise ValueError(f"`parts` mix kinds of input {sorted(kinds)}; measure them one kind at a time")
+        raise ValueError(
+            f"`parts` mix kinds of input {sorted(kinds)}; draw them from one world, or measure them one kind at a time"
+        )
     longest = max(part.positions for part in parts)
     lengths = sorted({part.positions for part in parts})
     if len(lengths) > 1:
