@@ -34,7 +34,7 @@ from skilloc.masks import Mask
 from skilloc.models.checkpoints import read_plain
 from skilloc.models.language import open_model
 from skilloc.models.makers import face_of, save_model, units_of
-from skilloc.models.places import module_of
+from skilloc.models.places import paths_of
 from skilloc.models.saved import Shape
 from skilloc.pruning import prune
 from skilloc.relearning import Grid, relearn_controls, relearn_probe
@@ -127,9 +127,9 @@ def _without(model: nn.Module, stock: nn.Module, bank: Bank, place: int, example
     """Return the loss of plain transformers without a unit."""
     modules, handles = dict(stock.named_modules()), []
     if bank.kind == EXPERT:
-        return _without_expert(modules, module_of(model, bank.name)[0], place, stock, examples)
+        return _without_expert(modules[_path(model, modules, bank.name)[0]], place, stock, examples)
     for hook in bank.places:
-        path, side = module_of(model, hook)
+        path, side = _path(model, modules, hook)
         width = bank.width if bank.axis == -2 else None
         edit = _zeroing(place, width, whole=bank.axis is None)
         if side == "in":
@@ -143,8 +143,13 @@ def _without(model: nn.Module, stock: nn.Module, bank: Bank, place: int, example
             handle.remove()
 
 
-def _without_expert(modules: dict[str, Any], path: str, place: int, stock: Any, examples: Examples) -> float:
-    weight = modules[path].down_proj
+def _path(model: nn.Module, modules: dict[str, Any], hook: str) -> tuple[str, str]:
+    paths, side = paths_of(model, hook)
+    return next(path for path in paths if path in modules), side
+
+
+def _without_expert(experts: Any, place: int, stock: Any, examples: Examples) -> float:
+    weight = experts.down_proj
     with torch.no_grad():
         before = weight[place].clone()
         weight[place] = 0
@@ -172,14 +177,17 @@ def _before(edit: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _after(edit: Callable[[Tensor], Tensor]) -> Any:
-    return lambda _, args, output: (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+    def after(_: nn.Module, args: Any, output: Any) -> Any:
+        return (edit(output[0]), *output[1:]) if isinstance(output, tuple | list) else edit(output)
+
+    return after
 
 
 def _attribution(model: nn.Module, examples: Examples) -> Found:
     """Compare the estimate of one unit per bank with the derivative of fading it, by finite differences."""
     experiment = Experiment(model, {"random": examples}, folds=1)
     estimate = attribution_effects(experiment, curvature=0).values[0, 0]
-    apart, step = 0.0, 1e-2
+    apart, step = 0.0, 2e-3
     for bank in experiment.units.banks:
         place = experiment.units.span(bank.name).start
 
@@ -197,15 +205,25 @@ def _attribution(model: nn.Module, examples: Examples) -> Found:
 
 
 def _prune(opened: Any, examples: Examples, folder: Path) -> Found:
-    """Drop a neuron of each layer, compare with holding it, and open what was saved with plain transformers."""
-    units = units_of(opened.model, kinds=(NEURON,))
-    keep = np.ones(len(units), dtype=bool)
-    keep[[units.span(hook).start for hook in units.hooks]] = False
-    held = Experiment(opened.model, {"random": examples}, units=units, folds=1)
-    smaller = prune(opened.model, Mask(units, keep))
-    apart = float(np.abs(held.losses(Mask(units, keep)) - losses(smaller, examples).numpy()).max())
+    """Drop a unit of each layer, compare with holding it, and open what was saved with plain transformers."""
+    mask = _without_one(opened.model)
+    held = Experiment(opened.model, {"random": examples}, units=mask.units, folds=1)
+    smaller = prune(opened.model, mask)
+    apart = float(np.abs(held.losses(mask) - losses(smaller, examples).numpy()).max())
     saved = _save(opened, smaller, examples, folder, "padded")
     return {"apart": max(apart, saved["apart"])}
+
+
+def _without_one(model: nn.Module) -> Mask:
+    """Return a mask that drops the first neuron of each layer; the first head, where neurons cannot be told apart."""
+    units = units_of(model, kinds=(_cuttable(model),))
+    keep = np.ones(len(units), dtype=bool)
+    keep[[units.span(hook).start for hook in units.hooks]] = False
+    return Mask(units, keep)
+
+
+def _cuttable(model: nn.Module) -> str:
+    return NEURON if any(bank.kind == NEURON for bank in face_of(model).banks()) else HEAD
 
 
 def _save(opened: Any, model: nn.Module, examples: Examples, folder: Path, shape: Shape) -> Found:
@@ -228,16 +246,13 @@ def _subtask(name: str, seed: int) -> Subtask:
 
 def _localize(model: nn.Module) -> Found:
     training = TrainConfig(steps=4, lr=1e-3, evaluate_every=4)
-    config = LocalizeConfig(training=training, each=4, held_out=4, wanted_live=None, strength=1e-3)
+    config = LocalizeConfig(training=training, each=4, held_out=4, strength=1e-3, kinds=(_cuttable(model),))
     _, history = localize(model, [_subtask("random", 0)], config, seed=0)
     return {"loss": float(history.of("random")[-1])}
 
 
 def _relearn(model: nn.Module) -> Found:
-    units = units_of(model, kinds=(NEURON,))
-    keep = np.ones(len(units), dtype=bool)
-    keep[[units.span(hook).start for hook in units.hooks]] = False
-    smaller = prune(model, Mask(units, keep))
+    smaller = prune(model, _without_one(model))
     controls = relearn_controls(model, smaller, seeds=(0, 1))
     grid = Grid(rates=(1e-3,), budgets=(1, 2), each=4, held_out=8, folds=2, repair=0)
     found = relearn_probe({**controls, "pruned": smaller}, [_subtask("random", 0)], _subtask("random", 0), grid, (0, 1))

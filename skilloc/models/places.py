@@ -7,7 +7,7 @@ from torch import nn
 from skilloc.models.experts import expert_banks, mixture_of
 from skilloc.models.weights import unwrapped
 
-WRAPPED = "_original_component."
+WRAPPED = "._original_component"
 
 
 def component_at(model: Any, hook: str) -> tuple[nn.Module, str]:
@@ -26,11 +26,13 @@ def component_at(model: Any, hook: str) -> tuple[nn.Module, str]:
     raise LookupError(f"{hook} is not where a module of the wrapped model begins or ends")
 
 
-def module_of(model: Any, hook: str) -> tuple[str, str]:
-    """Return the path of the module of plain transformers that a hook lies on, and the side; of experts, "out".
+def paths_of(model: Any, hook: str) -> tuple[tuple[str, ...], str]:
+    """Return the paths under which the wrapped model has the module that a hook lies on, and the side; of experts, "out".
+
+    A bridge adds names of its own to those of transformers, which is why there may be several.
 
     Raises:
-        LookupError: if the hook lies on no module that plain transformers has.
+        LookupError: if the hook lies on no module of the wrapped model.
     """
     experts = {bank.name: bank.layer for bank in expert_banks(model)}
     if hook in experts:
@@ -40,7 +42,8 @@ def module_of(model: Any, hook: str) -> tuple[str, str]:
     else:
         component, side = component_at(model, hook)
         target = unwrapped(component)
-    for path, module in model.original_model.named_modules():
-        if module is target:
-            return path.replace(WRAPPED, ""), side
-    raise LookupError(f"{hook} lies on a module that transformer-lens made")
+    every = model.original_model.named_modules(remove_duplicate=False)
+    found = dict.fromkeys(path.replace(WRAPPED, "") for path, module in every if module is target)
+    if not found:
+        raise LookupError(f"{hook} lies on a module that transformer-lens made")
+    return tuple(found), side
