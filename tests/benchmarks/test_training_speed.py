@@ -130,9 +130,9 @@ def autograd_learns(setting, seed):
     adam = torch.optim.Adam(model.parameters(), lr=setting.lr, eps=1e-5)
     batch = held_out[setting.composite]
     for step in range(setting.steps):
-        inputs, targets = stream(step)
+        examples = stream(step)
         adam.zero_grad()
-        functional.cross_entropy(model(inputs), targets).backward()
+        functional.cross_entropy(model(examples.inputs), examples.targets).backward()
         adam.step()
         if (step + 1) % EVERY == 0:
             with torch.no_grad():
@@ -193,9 +193,8 @@ def logits(way, seed=0):
         if step in WATCHED:
             with torch.no_grad():
                 seen.append(model(held_out[LARGE.composite].inputs))
-        inputs, targets = stream(step)
-        rows = torch.randperm(len(targets), generator=order) if way == "another order" else slice(None)
-        return inputs[rows], targets[rows]
+        drawn = stream(step)
+        return drawn.chosen(torch.randperm(len(drawn), generator=order)) if way == "another order" else drawn
 
     steps = WATCHED[-1] + 1
     if way in ("float32", "bfloat16"):
@@ -204,9 +203,9 @@ def logits(way, seed=0):
     else:
         adam = torch.optim.Adam(model.parameters(), lr=LARGE.lr, eps=1e-5)
         for step in range(steps):
-            inputs, targets = examples(step)
+            drawn = examples(step)
             adam.zero_grad()
-            functional.cross_entropy(model(inputs), targets).backward()
+            functional.cross_entropy(model(drawn.inputs), drawn.targets).backward()
             adam.step()
     return seen
 
