@@ -25,7 +25,9 @@ def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
     if tokenizer is not None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.init_kwargs["add_bos_token"] = True  # or the bridge would read it from its source once more
-    with quiet():  # importing transformer-lens turns warnings off for good; here, they come back
+    # Importing transformer-lens turns warnings off for good; here, they come back. Projections that it splits off have
+    # initial values first, which take random numbers.
+    with quiet(), torch.random.fork_rng(devices=[]):
         from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
         from transformer_lens.model_bridge.sources import build_bridge_from_module
 
