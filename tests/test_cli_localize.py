@@ -148,9 +148,11 @@ def test_refusals(network, tmp_path, capsys):
         (["--keep", "parity_0", "--penalty", "ridge"], "use lasso, half, hoyer or l1"),
         (["--keep", "parity_0", "--solver", "magic"], "use proximal or subgradient"),
         (["--keep", "parity_0", "--optimiser", "lion"], "use adam, adamw or sgd"),
-        (["--keep", "parity_0", "--units", "head"], "use kinds"),
+        (["--keep", "parity_0", "--units", "head"], "of kind neuron"),
         (["--keep", "parity_0", "--strength", "-1"], "0 for plain finetuning"),
-        (["--keep", "parity_0", "--live", "4", "--loss", "0.1"], "give one"),
+        (["--keep", "parity_0", "--live", "4", "--wanted-loss", "0.1"], "give one"),
+        (["--keep", "parity_0", "--loss", "0.1"], "write --wanted-loss 0.1"),
+        (["--keep", "parity_0", "--loss", "error"], "no gradient"),
         (["--keep", "parity_0", "--steps", "0"], "at least 1"),
     ):
         assert cure in refused(capsys, "localize", network, "--out", out, *more)

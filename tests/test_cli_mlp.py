@@ -9,6 +9,7 @@ import pytest
 from skilloc.ablation import ablation_effects
 from skilloc.cli import main
 from skilloc.effects import Effects
+from skilloc.experiment import Experiment
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.tasks.parity import parity_subtasks
 from skilloc.tasks.world import save_world
@@ -39,7 +40,7 @@ def test_effects_locality_removal_show(network, tmp_path, capsys):
     effects = Effects.load(out / "effects")
     assert effects.subtasks == ("parity_0", "parity_1", "composite_01")
     batches = {name: WORLD[name].draw(90) for name in effects.subtasks}
-    wanted = ablation_effects(MLP(10, 2, 12, 3, seed=0), batches, effects.units, folds=3)
+    wanted = ablation_effects(Experiment(MLP(10, 2, 12, 3, seed=0), batches, folds=3))
     np.testing.assert_allclose(effects.values, wanted.values, atol=1e-7)
     main(["removal", str(network), str(out), "--n", "2", "--draws", "2"])
     main(["show", str(out)])

@@ -134,8 +134,9 @@ def test_refusals_are_one_line_and_say_what_to_do(run, tmp_path):
         ("prune", "mlp", "effects", "--keep", 8, "--iterative", 0): "at least 1",
         ("prune", "llama", "effects", "--keep", 8): "is not the model",
         ("prune", "llama", "some", "--keep", 8): "measure all of them",
-        ("prune", "llama", "text", "--keep", 60, "--reference", "mean"): "without a bias",
-        ("prune", "llama", "text", "--keep", 60, "--reference", "resample"): "prune at zero or mean",
+        ("prune", "llama", "text", "--keep", 60, "--reference", "flat mean"): "without a bias",
+        ("prune", "llama", "text", "--keep", 60, "--reference", "mean"): "from position to position; prune at zero",
+        ("prune", "llama", "text", "--keep", 60, "--reference", "resample"): "from example to example; prune at zero or flat mean",
         ("prune", "mlp", "nothing", "--keep", 8): "skilloc effects",
     }.items():
         status, printed, error = run(*arguments, *out)

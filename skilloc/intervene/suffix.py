@@ -51,10 +51,11 @@ class Suffix:
         UnknownLayoutError: if the blocks of the model cannot be found or run alone.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, bridge: nn.Module) -> None:
         for part in ("blocks", "unembed"):
-            if part not in model._modules:
+            if part not in bridge._modules:
                 raise UnknownLayoutError(f"it has no `{part}`")
+        model: Any = bridge  # its parts have no types
         self._copies: dict[int, Any] = {}
         self._module = plain(model, self._copies)
         exact = next(model.parameters()).dtype in (torch.float32, torch.float64)

@@ -100,9 +100,11 @@ def prune_into(
     _check(effects, choice, wanted)
     # What is cut out is gone at every position, wherever its effects were measured.
     chosen_on = redraw(opened, effects, reference=reference, at="all")
-    if chosen_on.held.per_row:
+    by_position = chosen_on.held.name == "mean" and chosen_on.folded.examples.positions > 1
+    if chosen_on.held.per_row or by_position:
+        differs = "position to position" if by_position else "example to example"
         raise ValueError(
-            f'`reference` is "{chosen_on.held.name}", which differs from example to example; prune at zero or flat mean'
+            f'`reference` is "{chosen_on.held.name}", which differs from {differs}; prune at zero or flat mean'
         )
     stated_on = held_out(chosen_on)
     request = {
