@@ -27,7 +27,7 @@ def component_at(model: Any, hook: str) -> tuple[nn.Module, str]:
 
 
 def paths_of(model: Any, hook: str) -> tuple[tuple[str, ...], str]:
-    """Return the paths under which the wrapped model has the module that a hook lies on, and the side; of experts, "out".
+    """Return the paths under which the wrapped model has the module that a hook lies on, and the side; experts: "out".
 
     A bridge adds names of its own to those of transformers, which is why there may be several.
 

@@ -106,7 +106,8 @@ def _head_rows(model: nn.Module, hook: str) -> list[str]:
     rows = []
     for name in ("q", "k", "v"):
         norm = unwrapped(modules[f"{name}_norm"]) if f"{name}_norm" in modules else None
-        over_all_heads = hasattr(norm, "weight") and norm.weight.numel() != d_head
+        weight = getattr(norm, "weight", None)
+        over_all_heads = weight is not None and weight.numel() != d_head
         if _by_input(unwrapped(modules[name])).shape[1] == z and not over_all_heads:
             rows.append(name)
     return rows
