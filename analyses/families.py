@@ -178,7 +178,7 @@ def _before(edit: Callable[[Tensor], Tensor]) -> Any:
 
 def _after(edit: Callable[[Tensor], Tensor]) -> Any:
     def after(_: nn.Module, args: Any, output: Any) -> Any:
-        return (edit(output[0]), *output[1:]) if isinstance(output, tuple | list) else edit(output)
+        return type(output)((edit(output[0]), *output[1:])) if isinstance(output, tuple | list) else edit(output)
 
     return after
 

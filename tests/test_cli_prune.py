@@ -136,7 +136,7 @@ def test_refusals_are_one_line_and_say_what_to_do(run, tmp_path):
         ("prune", "llama", "some", "--keep", 8): "measure all of them",
         ("prune", "llama", "text", "--keep", 60, "--reference", "flat mean"): "without a bias",
         ("prune", "llama", "text", "--keep", 60, "--reference", "mean"): "from position to position; prune at zero",
-        ("prune", "llama", "text", "--keep", 60, "--reference", "resample"): "from example to example; prune at zero or flat mean",
+        ("prune", "llama", "text", "--keep", 60, "--reference", "resample"): "to example; prune at zero or flat mean",
         ("prune", "mlp", "nothing", "--keep", 8): "skilloc effects",
     }.items():
         status, printed, error = run(*arguments, *out)
