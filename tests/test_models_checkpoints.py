@@ -57,6 +57,55 @@ def test_weights_of_another_shape_are_not_made_up(folder):
         open_model(folder)
 
 
+BIAS = "model.layers.0.self_attn.q_proj.bias"
+
+
+def test_weights_that_the_config_does_not_use_are_named(folder):
+    edit_weights(folder, lambda weights: weights.update({BIAS: torch.ones(32)}))
+    with pytest.raises(ValueError, match=r"does not use: model\.layers\.0\.self_attn\.q_proj\.bias; set the entry") as said:
+        open_model(folder)
+    assert "attention_bias" in str(said.value)
+    more = {f"model.layers.{i}.self_attn.{name}.bias": torch.zeros(n) for i in (0, 1) for name, n in SIZES.items()}
+    edit_weights(folder, lambda weights: weights.update({**more, BIAS: torch.ones(32)}))
+    edit_config(folder, attention_bias=True)  # the cure
+    open_model(folder)
+    edit_config(folder, attention_bias=False)
+    edit_weights(folder, lambda weights: weights.pop(BIAS))  # the other one
+    open_model(folder)
+
+
+SIZES = {"q_proj": 32, "k_proj": 16, "v_proj": 16, "o_proj": 32}
+
+
+def test_unused_weights_that_change_nothing_do_no_harm(folder):
+    before = digest(open_model(folder).model)
+    tied = "model.embed_tokens.weight"
+    harmless = {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+        "model.layers.0.self_attn.masked_bias": torch.tensor(-1e4),
+        "model.layers.0.self_attn.bias": torch.ones(1, 1, 48, 48),
+        BIAS: torch.zeros(32),
+    }
+    edit_weights(folder, lambda weights: weights.update({**harmless, "lm_head.weight": weights[tied].clone()}))
+    assert digest(open_model(folder).model) == before
+
+
+def test_a_layer_too_many_is_named(folder):
+    extra = {"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)}
+    edit_weights(folder, lambda weights: weights.update(extra))
+    with pytest.raises(ValueError, match=r"does not use: model\.layers\.2\.mlp\.up_proj\.weight"):
+        open_model(folder)
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(folder, monkeypatch, tmp_path):
+    edit_config(folder, model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Model"})
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nraise SystemExit\n")
+    monkeypatch.setattr("builtins.input", lambda *said: "y")  # nobody is asked
+    with pytest.raises(ValueError, match="needs code that comes with it, which is not run here; open a model of"):
+        open_model(folder)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_no_numbers(folder, value):
     edit_weights(folder, lambda weights: weights["model.layers.0.self_attn.q_proj.weight"].view(-1)[7].fill_(value))

@@ -1,5 +1,6 @@
 """Pruning: masks that stay through training, smaller models, loss against number of kept units, recovery."""
 
+from skilloc.pruning.able import Able, can
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.curves import Curve, mask_curve, pruning_curve
 from skilloc.pruning.keeping import Keep, keep
@@ -8,10 +9,12 @@ from skilloc.pruning.scoring import effects_again
 from skilloc.pruning.smaller import prune, remaining
 
 __all__ = [
+    "Able",
     "Curve",
     "Keep",
     "Recovery",
     "Scorer",
+    "can",
     "effects_again",
     "keep",
     "mask_curve",

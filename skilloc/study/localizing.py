@@ -20,6 +20,7 @@ from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.losses import Loss
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
+from skilloc.pruning import can
 from skilloc.study.folder import claim
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.world import save_world
@@ -63,6 +64,8 @@ def localize_into(
         if name not in subtasks:
             raise ValueError(f'unknown subtask "{name}" in `keep`; these are {", ".join(subtasks)}')
     units_of(opened.model, kinds=config.kinds)  # which refuses kinds that are not there, before anything is written
+    if not store.is_complete(folder / "history"):
+        can(opened.model, kinds=()).check()
     device = next(opened.model.parameters()).device
     report = {name: subtask.draw(config.held_out, seed=seed).to(device) for name, subtask in subtasks.items()}
     request = _request(opened, subtasks, report, keep, config, seed)

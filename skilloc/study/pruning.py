@@ -20,11 +20,13 @@ from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.intervals import mean_interval
+from skilloc.masks import Mask
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.plain import plain
-from skilloc.pruning import Curve, Scorer, effects_again, mask_curve, masks_of, prune, remaining
+from skilloc.pruning import Curve, Scorer, can, effects_again, mask_curve, masks_of, prune, remaining
 from skilloc.pruning.scored import scored
+from skilloc.pruning.smaller import check_cut
 from skilloc.study.draws import held_out, redraw
 from skilloc.study.folder import claim
 from skilloc.tasks.world import open_world, save_world
@@ -106,6 +108,10 @@ def prune_into(
         raise ValueError(
             f'`reference` is "{chosen_on.held.name}", which differs from {differs}; prune at zero or flat mean'
         )
+    kinds_cut = sorted(set(effects.units.kinds))
+    check_cut(face_of(opened.model), Mask(effects.units, np.zeros(len(effects.units), dtype=bool)), chosen_on.held)
+    if not store.is_complete(folder / "report"):
+        can(opened.model, kinds=kinds_cut).check(kinds_cut)
     stated_on = held_out(chosen_on)
     request = {
         "what": "pruning",
