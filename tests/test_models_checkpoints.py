@@ -62,7 +62,8 @@ BIAS = "model.layers.0.self_attn.q_proj.bias"
 
 def test_weights_that_the_config_does_not_use_are_named(folder):
     edit_weights(folder, lambda weights: weights.update({BIAS: torch.ones(32)}))
-    with pytest.raises(ValueError, match=r"does not use: model\.layers\.0\.self_attn\.q_proj\.bias; set the entry") as said:
+    named = r"does not use: model\.layers\.0\.self_attn\.q_proj\.bias; set the entry"
+    with pytest.raises(ValueError, match=named) as said:
         open_model(folder)
     assert "attention_bias" in str(said.value)
     more = {f"model.layers.{i}.self_attn.{name}.bias": torch.zeros(n) for i in (0, 1) for name, n in SIZES.items()}

@@ -34,9 +34,9 @@ def test_what_can_be_done_is_what_is_done(family, refused):
         units = units_of(model, kinds=(kind,))
         if reason:
             assert "\n" not in reason
-            with pytest.raises(ValueError, match="cannot be cut out|hold the mask"):
+            with pytest.raises(ValueError, match=r"cannot be cut out|hold the mask"):
                 prune(model, _trial(model, units))
-            with pytest.raises(ValueError, match="cannot be cut out|hold the mask"):
+            with pytest.raises(ValueError, match=r"cannot be cut out|hold the mask"):
                 found.check([kind])
         else:
             prune(model, _trial(model, units))

@@ -52,26 +52,26 @@ class Suffix:
     """
 
     def __init__(self, bridge: nn.Module) -> None:
-        for part in ("blocks", "unembed"):
-            if part not in bridge._modules:
-                raise UnknownLayoutError(f"it has no `{part}`")
-        model: Any = bridge  # its parts have no types
+        for name in ("blocks", "unembed"):
+            if name not in bridge._modules:
+                raise UnknownLayoutError(f"it has no `{name}`")
+        parts: Any = bridge  # which have no types
         self._copies: dict[int, Any] = {}
-        self._module = plain(model, self._copies)
-        exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+        self._module = plain(bridge, self._copies)
+        exact = next(bridge.parameters()).dtype in (torch.float32, torch.float64)
         if exact and getattr(self._module, "_supports_sdpa", False):
             # The bridge shows attention patterns, so it asks for slow attention; nobody looks at this copy's. In fewer
             # bits, its other order of sums would show in effects.
             self._module.set_attn_implementation("sdpa")
-        self._model = model
-        self._heads = {bank.name: bank.width for bank in banks_of(model) if bank.kind == HEAD}
+        self._model = bridge
+        self._heads = {bank.name: bank.width for bank in banks_of(bridge) if bank.kind == HEAD}
         self._sites: dict[str, tuple[nn.Module, str]] = {}
-        self._experts = {bank.name: mixture_of(model, bank.layer) or () for bank in expert_banks(model)}
-        blocks = [self._copy_of(block) for block in model.blocks]
+        self._experts = {bank.name: mixture_of(bridge, bank.layer) or () for bank in expert_banks(bridge)}
+        blocks = [self._copy_of(block) for block in parts.blocks]
         self.depth = len(blocks)
         # Some old decoders (GPT-1, OPT-350m) have no norm at the end.
-        self.final_norm = self._copy_of(model.ln_final) if "ln_final" in model._modules else nn.Identity()
-        unembed: Any = self._copy_of(model.unembed)
+        self.final_norm = self._copy_of(parts.ln_final) if "ln_final" in parts._modules else nn.Identity()
+        unembed: Any = self._copy_of(parts.unembed)
         if isinstance(getattr(unembed, "bias", None), Tensor) and not bool(unembed.bias.any()):
             # The bridge gives every unembedding a bias; adding zeros to all logits costs as much as a block.
             unembed.bias = None
