@@ -308,20 +308,29 @@ def test_momentum_brings_back_what_is_only_zeroed_once():
         assert all(view.any() for view in views), optimiser
 
 
-def test_a_copy_that_would_share_functions_is_refused():
+def test_a_copy_runs_by_its_own_functions(tokens):
     """transformer-lens replaces `forward` of Falcon's linear maps by a function that holds the first one's weights."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
     from transformers import FalconConfig, FalconForCausalLM
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 64}
     with torch.random.fork_rng(devices=[]):
-        model = FalconForCausalLM(FalconConfig(vocab_size=61, **sizes))
+        torch.manual_seed(0)
+        model = FalconForCausalLM(FalconConfig(vocab_size=61, initializer_range=0.2, **sizes))
     model.set_attn_implementation("eager")
     bridge = build_bridge_from_module(model, "FalconForCausalLM", hf_config=model.config).eval()
-    units = units_of(bridge, kinds=("neuron",))
-    for act in (copied, lambda model: prune(model, random_mask(units))):
-        with pytest.raises(ValueError, match="open it again for a second one"):
-            act(bridge)
+    mask = random_mask(units_of(bridge, kinds=("neuron",)))
+    with torch.no_grad():
+        wanted = bridge(tokens)
+        torch.testing.assert_close(copied(bridge)(tokens), wanted)
+        held = held_logits(bridge, mask, zero_reference(mask.units), tokens)
+        torch.testing.assert_close(prune(bridge, mask)(tokens), held, atol=1e-5, rtol=1e-5)
+        assert (held - wanted).abs().max() > 1e-3
+        other = copied(bridge)
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert not other(tokens).any()
+        torch.testing.assert_close(bridge(tokens), wanted, atol=0, rtol=0)
 
 
 def test_a_copy_has_hooks_of_its_own(any_model, tokens):
