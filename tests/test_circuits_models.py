@@ -1,7 +1,5 @@
 """Circuits of any model: one network through two faces, layers, channels, residual dimensions, a user's hooks."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -16,11 +14,8 @@ from skilloc.experiment import Experiment
 from skilloc.losses import mean_nll
 from skilloc.masks import Mask, sample
 from skilloc.models.described import At, describe
-from skilloc.models.makers import face_of
 from skilloc.models.mlp import MLP
-from skilloc.models.residual import residual_bank
 from skilloc.tasks import Examples
-from skilloc.units import Units
 
 
 @pytest.fixture(scope="module")
@@ -258,14 +253,12 @@ def test_padding_changes_no_edge_and_no_share(llama, tokens, side):
 
 
 @pytest.fixture
-def residual(gpt2, tokens, monkeypatch):
+def residual(gpt2, tokens):
     """Six residual dimensions of a model on what it has learned: its own answers."""
     with torch.no_grad():
         answers = gpt2(tokens).argmax(dim=-1)
     examples = {"a": Examples(tokens[:2], answers[:2]), "b": Examples(tokens[2:], answers[2:])}
-    face, bank = face_of(gpt2), residual_bank(gpt2)
-    monkeypatch.setattr("skilloc.experiment.face_of", lambda model: replace(face, banks=lambda: (bank,)))
-    experiment = Experiment(gpt2, examples, units=Units((bank,)), reference="flat mean", folds=2)
+    experiment = Experiment(gpt2, examples, kinds=("residual",), reference="flat mean", folds=2)
     return experiment, np.arange(len(experiment.units)) % 6 == 1
 
 
