@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ def describe(
         example: inputs of one row or more, to count units by, where `weights` do not say how many there are; and to
             compare a pruned module with the whole one.
         fresh: a module of the same shape with new initial values, from a seed; if not given, every submodule's own
-            `reset_parameters`.
+            `reset_parameters`. A module with a parameter that none of them sets needs it for its control.
 
     Raises:
         ValueError: if there is no such submodule or parameter, or the number of units is not known.
@@ -171,7 +172,7 @@ def described_face(model: Described) -> Face:
         copy=lambda: copy.deepcopy(model),
         probe=None if example is None else lambda: example,
         cut=(lambda left: _cut(model, left)) if known else None,
-        fresh=lambda seed: _fresh(model, seed),
+        fresh=(lambda seed: _fresh(model, seed)) if model.make_fresh or _restartable(model.inner) else None,
     )
 
 
@@ -268,15 +269,33 @@ def _cut_tensor(module: nn.Module, path: str, axis: int, rows: Tensor) -> None:
                 setattr(owner, size, len(rows))
 
 
+def _restart_of(module: nn.Module) -> Callable[[], Any] | None:
+    """Return what gives a submodule's own parameters new initial values."""
+    found = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    return found if callable(found) else None
+
+
+def _restartable(module: nn.Module) -> bool:
+    """Whether every parameter is given a new initial value by the submodule that has it."""
+    having = (part for part in module.modules() if any(p is not None for p in part._parameters.values()))
+    return all(_restart_of(part) for part in having)
+
+
 def _fresh(model: Described, seed: int) -> Described:
+    """Return a module of the same shape with new initial values; a smaller one is cut out of what `fresh` makes."""
     made = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if model.make_fresh is not None:
             made.inner = model.make_fresh(seed)
+            whole = _widths(made.inner, model.units, dict(made.inner.state_dict(keep_vars=True)), model.example)
+            made.widths = whole
+            left = {name: np.arange(width) for name, width in model.widths.items() if width != whole[name]}
+            made = _cut(made, left)
         else:
             for part in made.inner.modules():
-                if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()  # type: ignore[operator]
+                restart = _restart_of(part)
+                if restart is not None:
+                    restart()
     made.train(model.training)
     return made.to(next(model.parameters()))

@@ -174,7 +174,8 @@ def mlp_face(model: MLP) -> Face:
         copy=lambda: copy.deepcopy(model),
         probe=lambda: torch.randint(2, (8, cfg.d_in), generator=torch.Generator().manual_seed(0)).to(model.out.weight),
         ends=(tuple(f"input {i}" for i in range(cfg.d_in)), tuple(f"logit {c}" for c in range(cfg.d_out))),
-        chain=Chain(linears, hooks, model.activation, cfg.activation),
+        # A class of somebody's own may compute something else.
+        chain=Chain(linears, hooks, model.activation, cfg.activation) if type(model) is MLP else None,
         cut=lambda left: _cut(model, left),
         absorb=absorb,
         save=lambda folder, _, shape: _save(model, folder, shape),

@@ -6,9 +6,10 @@ import numpy as np
 from torch import nn
 
 from skilloc.masks import Mask, matched_random
-from skilloc.models.makers import face_of, units_of
+from skilloc.models.makers import face_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
+from skilloc.units import EXPERT, LAYER, RESIDUAL, Units
 
 
 def relearn_controls(original: Model, pruned: Model, *, seeds: Sequence[int]) -> dict[str, Model]:
@@ -24,38 +25,49 @@ def relearn_controls(original: Model, pruned: Model, *, seeds: Sequence[int]) ->
         seeds: those of the probe.
 
     Raises:
-        ValueError: if the number of models is not that of seeds, or the two models are of different make.
+        ValueError: if the number of models is not that of seeds, the two models are of different make, or nobody knows
+            how to initialise one afresh.
     """
     pairs = list(zip(_listed(original, seeds), _listed(pruned, seeds), seeds, strict=True))
     found: dict[str, Model] = {ORIGINAL: original, NEVER: [untrained(small, seed=seed) for _, small, seed in pairs]}
-    if any(units_of(small).widths != units_of(large).widths for large, small, _ in pairs):
+    if any(_axes(small) != _axes(large) for large, small, _ in pairs):
         found[RANDOM] = [randomly_pruned(large, small, seed=seed) for large, small, seed in pairs]
     return found
 
 
 def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.Module:
-    """Return the original without as many units on every hook as another model lacks, chosen at random.
+    """Return the original without as many units of every bank as another model lacks, chosen at random.
 
     Raises:
-        ValueError: if the other model has other hooks, or more units than the original.
+        ValueError: if the other model has other banks, or more units than the original.
     """
-    units, left = units_of(original), units_of(pruned)
-    widths = dict(zip(left.hooks, left.widths, strict=True))
-    if not set(widths) <= set(units.hooks) or any(
-        widths.get(h, 0) > w for h, w in zip(units.hooks, units.widths, strict=True)
-    ):
-        raise ValueError(
-            f"`pruned` has widths {left.widths} but `original` {units.widths}; pass the model that it was pruned from"
-        )
-    keep = np.concatenate([np.arange(w) < widths.get(h, 0) for h, w in zip(units.hooks, units.widths, strict=True)])
-    return prune(original, matched_random(Mask(units, keep), seed=seed))
+    smaller = original
+    for units, left in zip(_axes(original), _axes(pruned), strict=True):
+        widths = dict(zip(left.hooks, left.widths, strict=True))
+        own = dict(zip(units.hooks, units.widths, strict=True))
+        if not set(widths) <= set(own) or any(widths.get(hook, 0) > width for hook, width in own.items()):
+            raise ValueError(
+                f"`pruned` has widths {left.widths} but `original` {units.widths}; pass the model that it was pruned "
+                "from"
+            )
+        if widths != own:
+            keep = np.concatenate([np.arange(width) < widths.get(hook, 0) for hook, width in own.items()])
+            smaller = prune(smaller, matched_random(Mask(units, keep), seed=seed))
+    return smaller
+
+
+def _axes(model: nn.Module) -> list[Units]:
+    """Return the axes on which a model can lose units: neurons, heads and what is declared; residual dimensions."""
+    banks = [bank for bank in face_of(model).banks() if bank.kind not in (LAYER, EXPERT)]
+    axes = [tuple(bank for bank in banks if (bank.kind == RESIDUAL) == stream) for stream in (False, True)]
+    return [Units(axis) for axis in axes if axis]
 
 
 def untrained(model: nn.Module, *, seed: int) -> nn.Module:
-    """Return a network of the same shape with fresh initial values: those of its make, and of its family.
+    """Return a network of the same shape with fresh initial values: those of its family, or of its description.
 
     Raises:
-        ValueError: if nobody knows how such a network is made anew.
+        ValueError: if nobody knows how to initialise it.
     """
     face = face_of(model)
     if face.fresh is None:
