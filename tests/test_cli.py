@@ -153,6 +153,41 @@ def test_locality_removal_and_show_read_a_study(run, study):
         assert {f"{name}.png", f"{name}.svg"} <= pictures
 
 
+def test_positions_are_kept_and_shown(run, study, monkeypatch):
+    status, out, _ = run("positions", "model", study, "--top", 2, "--json")
+    record = json.loads(out)
+    assert status == 0
+    assert record["positions"] == [str(place) for place in range(12)]
+    effects = Effects.load(study / "effects")
+    needed = effects.units.names[int(effects.mean("fish").argmax())]
+    fish = record["subtasks"]["fish"]
+    assert needed in fish["units"]
+    assert np.array(fish["value"]).shape == (len(fish["units"]), 12)
+    status, _, error = run("positions", "model", study, "--top", 2, "--names", "subject", "--out", study / "named")
+    assert (status, 'unknown `at` "subject"' in error) == (2, True)
+    monkeypatch.setattr("skilloc.study.positioned.position_effects", None)  # calling it would fail
+    status, table, _ = run("positions", "model", study, "--top", 2)
+    assert status == 0
+    assert needed in table
+    assert "held at one of 12 positions only" in run("show", study)[1]
+    assert (study / "pictures" / "positions.png").is_file()
+    assert run("report", study)[0] == 0
+    assert "Where does each unit matter?" in (study / "report.html").read_text()
+    status, _, error = run("positions", "model", study, "--top", 3)
+    assert (status, "other units or another study" in error) == (2, True)
+
+
+def test_check_tries_everything(run):
+    status, out, _ = run("check", "model")
+    assert status == 0
+    lines = out.splitlines()
+    assert all(line.startswith("yes") for line in lines)
+    for words in ("neurons measured", "heads cut out", "without some residual dimensions, saved padded"):
+        assert any(words in line for line in lines)
+    record = json.loads(run("check", "model", "--json")[1])
+    assert {line["what"] for line in record["lines"]} >= {"opens", "saved as it is", "whole layers measured"}
+
+
 def test_removal_draws_the_very_tokens_again_and_is_not_measured_twice(run, study, monkeypatch):
     run("removal", "model", study, "--n", 3, "--draws", 2)
     first = contents(study / "removal")

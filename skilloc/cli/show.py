@@ -21,10 +21,18 @@ class Command:
     def run(self) -> None:
         """Print the tables, draw the pictures."""
         from skilloc.cli import tables
+        from skilloc.positions import PositionEffects
         from skilloc.removal import Removal
         from skilloc.study.folder import load_study
         from skilloc.study.pictures import draw_study
-        from skilloc.study.report import about, calibration_record, locality_record, removal_record, top_units
+        from skilloc.study.report import (
+            about,
+            calibration_record,
+            locality_record,
+            positions_record,
+            removal_record,
+            top_units,
+        )
 
         study = load_study(self.folder)
         folds = len(study.effects.values)
@@ -33,13 +41,16 @@ class Command:
         locality = locality_record(study.effects, top=min(self.top, most)) if enough else None
         held = self.folder / "removal"
         removal = removal_record(Removal.load(held)) if held.is_dir() else None
-        pictures = draw_study(study, locality, removal, self.folder / "pictures")
+        where = self.folder / "positions"
+        positions = positions_record(PositionEffects.load(where)) if where.is_dir() else None
+        pictures = draw_study(study, locality, removal, self.folder / "pictures", positions)
         record = {
             "folder": str(self.folder),
             **about(study.effects),
             "top": top_units(study.effects),
             "locality": locality,
             "removal": removal,
+            "positions": positions,
             "calibration": calibration_record(study),
             "pictures": [str(path) for path in pictures],
         }
@@ -55,4 +66,6 @@ class Command:
             tables.print_locality(locality)
         if removal is not None:
             tables.print_removal(removal)
+        if positions is not None:
+            tables.print_positions(positions)
         print(f"pictures: {', '.join(path.name for path in pictures)} (and .svg) in {self.folder / 'pictures'}")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from skilloc.study.report import Record, interval, loss_words, number, plain
+from skilloc.study.report import Record, interval, loss_words, number, peaks, plain
 
 ABREAST = 4
 """Subtasks side by side in one table, at most."""
@@ -120,6 +120,23 @@ def _print_specificity(subtasks: Sequence[str], scores: Mapping[str, Any]) -> No
         made.add_row(f"specificity of {name}", scored(one), number(one["chance"], 3))
     made.add_row("asymmetry", scored(scores["asymmetry"]), number(scores["asymmetry"]["chance"], 3))
     _print("", [""], lambda _: made)
+
+
+def print_positions(record: Record) -> None:
+    """Print, per subtask, its units and the positions where each matters most."""
+    places = len(record["positions"])
+    shown = min(3, places)
+    ordinals = ("most at", "then at", "then at")
+    for subtask in record["subtasks"]:
+
+        def table(_: Sequence[str], subtask: str = subtask) -> Table:
+            made = _table(ordinals[:shown])
+            for name, found in peaks(record, subtask):
+                made.add_row(name, *(f"{escape(place)}: {scored(score)}" for place, score in found))
+            return made
+
+        title = f"{escape(subtask)}: effect in {escape(record['unit'])} when held at one of {places} positions only"
+        _print(f"{title} \\[95 % interval]", [""], table)
 
 
 def print_spread(record: Record) -> None:

@@ -13,6 +13,7 @@ from skilloc.circuits import graph as circuit_graph
 from skilloc.pages.circuit import circuit_data, circuit_section
 from skilloc.pages.document import document, escape, picture, table
 from skilloc.pages.provenance import other_results, provenance
+from skilloc.positions import PositionEffects
 from skilloc.removal import Removal
 from skilloc.study.folder import Study, load_study
 from skilloc.study.pictures import draw_study
@@ -23,6 +24,8 @@ from skilloc.study.report import (
     interval,
     locality_record,
     number,
+    peaks,
+    positions_record,
     removal_record,
     top_units,
     whole_model_words,
@@ -42,6 +45,7 @@ ALT = {
     "locality": "locality scores with intervals and chance levels",
     "entanglement": "how far subtasks need the same units",
     "removal": "loss increases when the top units of a subtask are removed together",
+    "positions": "effects of the top units when held at one position only",
     "calibration": "estimated against exact effects",
 }
 
@@ -68,7 +72,7 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
         title = f"What the units of {record['model']} do"
         drawn = _pictures(study, record)
         parts = [_about(record), _top(record, drawn), _local(record, drawn), _between(record, drawn)]
-        parts += [_removed(record, drawn), _calibrated(record, drawn)]
+        parts += [_removed(record, drawn), _positioned(record, drawn), _calibrated(record, drawn)]
     if circuits:
         parts.insert(1, _section("Circuits", CIRCUITS, circuit_section(circuits)))
     parts += [other_results(folder), provenance(folder, study, circuits)]
@@ -119,12 +123,13 @@ def _record(study: Study, folder: Path) -> Record:
     effects = study.effects
     most = int(effects.measured.sum()) - 1
     enough = len(effects.values) >= 3 and most >= 1
-    held = folder / "removal"
+    held, where = folder / "removal", folder / "positions"
     return {
         **about(effects),
         "top": top_units(effects),
         "locality": locality_record(effects, top=min(10, most)) if enough else None,
         "removal": removal_record(Removal.load(held)) if held.is_dir() else None,
+        "positions": positions_record(PositionEffects.load(where)) if where.is_dir() else None,
         "calibration": calibration_record(study),
         "drawn": effects.made.get("drawn", {}),
     }
@@ -132,7 +137,7 @@ def _record(study: Study, folder: Path) -> Record:
 
 def _pictures(study: Study, record: Record) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as aside:
-        paths = draw_study(study, record["locality"], record["removal"], Path(aside))
+        paths = draw_study(study, record["locality"], record["removal"], Path(aside), record["positions"])
         return {path.stem: picture(path.with_suffix(".svg").read_bytes(), ALT[path.stem]) for path in paths}
 
 
@@ -219,6 +224,22 @@ def _removed(record: Record, drawn: Mapping[str, str]) -> str:
         )
         parts.append(table(columns, rows, caption=caption))
     return _section("What is lost without them?", *parts, CHOSEN, drawn.get("removal", ""))
+
+
+def _positioned(record: Record, drawn: Mapping[str, str]) -> str:
+    found = record["positions"]
+    if found is None:
+        return ""
+    shown = min(3, len(found["positions"]))
+    parts = []
+    for subtask in found["subtasks"]:
+        rows = [
+            [name, *(f"{place}: {interval(score)}" for place, score in places)]
+            for name, places in peaks(found, subtask)
+        ]
+        caption = f"{subtask}: effect in {found['unit']} when the unit is held at one position only"
+        parts.append(table(["", *("most at", "then at", "then at")[:shown]], rows, caption=caption))
+    return _section("Where does each unit matter?", *parts, drawn.get("positions", ""))
 
 
 def _calibrated(record: Record, drawn: Mapping[str, str]) -> str:

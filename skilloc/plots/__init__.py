@@ -19,7 +19,7 @@ from skilloc.plots.network import mlp_network
 from skilloc.plots.relearning import recovery_curves
 from skilloc.plots.retraining import retraining_curves
 from skilloc.plots.style import NARROW, WIDE, colour_of, figure, style
-from skilloc.plots.units import colour_bar, effect_norm, unit_map
+from skilloc.plots.units import colour_bar, effect_norm, position_map, unit_map
 
 __all__ = [
     "NARROW",
@@ -38,6 +38,7 @@ __all__ = [
     "joint_diagram",
     "kept_curves",
     "mlp_network",
+    "position_map",
     "recovery_curves",
     "removal_curves",
     "removal_matrix",

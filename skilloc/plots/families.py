@@ -1,6 +1,6 @@
 """What works on which family of models, as a table of colours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 _FLOOR = -8.0
 
 
-def family_table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
+def family_table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], columns: Sequence[str]) -> Figure:
     """Draw families down and what was tried across; colour = log10 of the largest difference to plain transformers.
 
     A dot stands for what works and has no number, a cross for what is refused in words, and "!" for a traceback.
 
     Args:
         rows: by family, by what was tried: "works", and "apart" where there is a number.
+        columns: what was tried, in this order.
     """
-    columns = list(dict.fromkeys(what for row in rows.values() for what in row))
     table = np.full((len(rows), len(columns)), np.nan)
     figure, axes = plt.subplots(figsize=(1.2 + 0.62 * len(columns), 1.6 + 0.19 * len(rows)), layout="constrained")
     for y, row in enumerate(rows.values()):

@@ -113,6 +113,35 @@ def _label_columns(ax: Axes, edges: np.ndarray, *, ordered: bool) -> None:
     ax.set_xticks(places, [f"{r:,}" for r in ranks])
 
 
+def position_map(
+    ax: Axes,
+    values: Float[np.ndarray, "unit position"],
+    units: Sequence[str],
+    positions: Sequence[str],
+    *,
+    norm: Normalize,
+) -> Axes:
+    """Draw effects with one row per unit and one column per position.
+
+    Args:
+        ax: where to draw.
+        values: the effect of holding the unit at that position only.
+        units: names of the rows.
+        positions: names of the columns.
+        norm: the colour scale, see `effect_norm`.
+    """
+    colours = colormaps[COLOURS].with_extremes(bad="#e8e8e8")
+    ax.imshow(np.ma.masked_invalid(values), norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+    ax.set_yticks(range(len(units)), units)
+    step = max(1, -(-len(positions) // 16))
+    numbers = all(name.isdecimal() for name in positions)
+    ax.set_xticks(range(0, len(positions), step), positions[::step], rotation=0 if numbers else 45)
+    ax.set_xlabel("position")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
 def colour_bar(figure: Figure | SubFigure, axes: Sequence[Axes], *, norm: Normalize, label: str) -> None:
     """Draw the colour scale beside some axes."""
     from matplotlib.cm import ScalarMappable

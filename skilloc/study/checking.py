@@ -17,6 +17,7 @@ from skilloc.intervene import hold, zero_reference
 from skilloc.masks import Mask
 from skilloc.models.language import Opened, open_model
 from skilloc.models.makers import face_of, save_model, units_of
+from skilloc.models.narrow import key_groups
 from skilloc.models.points import hooks_of_users
 from skilloc.models.saved import Shape
 from skilloc.pruning import prune, remaining
@@ -25,6 +26,8 @@ from skilloc.units import EXPERT, HEAD, LAYER, NEURON, RESIDUAL
 
 CUT = (NEURON, HEAD, RESIDUAL)
 """Kinds that can be cut out of a decoder, where its make allows it."""
+
+WORDS = {NEURON: "neurons", HEAD: "heads", EXPERT: "experts", RESIDUAL: "residual dimensions", LAYER: "whole layers"}
 
 SHAPES: tuple[Shape, ...] = ("as it is", "padded")
 
@@ -61,19 +64,18 @@ def check(opened: Opened, *, seed: int = 0) -> Iterator[Line]:
     if hooks := hooks_of_users(opened.model):
         yield Line("hooks of your own", True, f"honoured, by whole passes: {', '.join(hooks)}")
     examples = tokens_for(opened.model, seed=seed)
-    for kind in (NEURON, HEAD, EXPERT, RESIDUAL, LAYER):
-        yield _tried(f"{kind}s measured", lambda kind=kind: _measured(opened.model, kind, examples))  # type: ignore[misc]
+    there = {bank.kind for bank in face.banks()}
+    for kind in [kind for kind in (NEURON, HEAD, EXPERT, RESIDUAL, LAYER) if kind in there]:
+        yield _tried(f"{WORDS[kind]} measured", lambda kind=kind: _measured(opened.model, kind, examples))  # type: ignore[misc]
     if opened.tokenizer is None:
         return
     yield _tried("saved as it is", lambda: _saved(opened, opened.model, examples, "as it is"))
-    for kind in CUT:
-        if kind not in {bank.kind for bank in face.banks()}:
-            continue
+    for kind in [kind for kind in CUT if kind in there]:
         cut: list[nn.Module] = []
-        yield _tried(f"{kind}s cut out", lambda kind=kind, cut=cut: _cut(opened.model, kind, examples, cut))  # type: ignore[misc]
+        yield _tried(f"{WORDS[kind]} cut out", lambda kind=kind, cut=cut: _cut(opened.model, kind, examples, cut))  # type: ignore[misc]
         if cut:
             for shape in SHAPES:
-                what = f"without {kind}s, saved {shape}"
+                what = f"without some {WORDS[kind]}, saved {shape}"
                 yield _tried(what, lambda cut=cut, shape=shape: _saved(opened, cut[0], examples, shape))  # type: ignore[misc]
 
 
@@ -101,15 +103,17 @@ def _measured(model: nn.Module, kind: str, examples: Examples) -> tuple[bool, st
 def _cut(model: nn.Module, kind: str, examples: Examples, into: list[nn.Module]) -> tuple[bool, str, float]:
     units = units_of(model, kinds=(kind,))
     keep = np.ones(len(units), dtype=bool)
-    for span in map(units.span, units.hooks):
-        keep[span.start] = False
+    for bank in units.banks:
+        start = units.span(bank.name).start
+        # A key that several heads share goes only when all of them go.
+        keep[start : start + (bank.width // key_groups(model, bank.name) if kind == HEAD else 1)] = False
     mask = Mask(units, keep)
     smaller = prune(model, mask)
     with hold(model, mask, zero_reference(units)):
         wanted = _logits(model, examples)
     into.append(smaller)
     gone = int((~remaining(model, mask)).sum())
-    return True, f"{gone} of {len(units)}", _apart(_logits(smaller, examples), wanted)
+    return True, f"{gone} of {len(units):,}", _apart(_logits(smaller, examples), wanted)
 
 
 def _saved(opened: Opened, model: nn.Module, examples: Examples, shape: Shape) -> tuple[bool, str, float]:

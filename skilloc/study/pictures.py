@@ -19,7 +19,9 @@ COUNTS = ("effective_number", "entropy_number", "k50", "k90")
 LABELS = {"top_share": "top {top} share", "k50": "units for half", "k90": "units for 90 %"}
 
 
-def draw_study(study: Study, locality: Record | None, removal: Record | None, folder: Path) -> list[Path]:
+def draw_study(
+    study: Study, locality: Record | None, removal: Record | None, folder: Path, positions: Record | None = None
+) -> list[Path]:
     """Draw all pictures that a study has numbers for.
 
     Args:
@@ -27,6 +29,7 @@ def draw_study(study: Study, locality: Record | None, removal: Record | None, fo
         locality: as `report.locality_record` makes it.
         removal: as `report.removal_record` makes it.
         folder: where the pictures go.
+        positions: as `report.positions_record` makes it.
 
     Returns:
         The PNG files; an SVG lies beside each.
@@ -41,6 +44,8 @@ def draw_study(study: Study, locality: Record | None, removal: Record | None, fo
             drawings["entanglement"] = lambda: _entanglement(locality)
     if removal is not None:
         drawings["removal"] = lambda: _removal(removal)
+    if positions is not None:
+        drawings["positions"] = lambda: _positions(positions)
     if study.compared is not None:
         compared = study.compared
         drawings["calibration"] = lambda: _calibration(study.effects, compared)
@@ -198,6 +203,23 @@ def _removal(record: Record) -> Any:
             ax.set(ylabel="", yticklabels=[])
     if n:
         figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower right", ncols=len(subtasks) + 1)
+    return figure
+
+
+def _positions(record: Record) -> Any:
+    found = record["subtasks"]
+    rows = max(len(one["units"]) for one in found.values())
+    figure, axes = plots.figure(len(found), 1, height=(0.6 + 0.17 * rows) * len(found) + 0.3, squeeze=False)
+    values = [np.array(one["value"]) for one in found.values()]
+    halves = np.concatenate([(np.array(one["high"]) - np.array(one["value"])).ravel() for one in found.values()])
+    noise = float(np.median(halves[np.isfinite(halves)])) if np.isfinite(halves).any() else 0.0
+    norm = plots.effect_norm(np.concatenate([value.ravel() for value in values]), noise=noise)
+    for ax, (name, one), value in zip(axes[:, 0], found.items(), values, strict=True):
+        plots.position_map(ax, value, one["units"], record["positions"], norm=norm)
+        ax.set_title(name)
+    for ax in axes[:-1, 0]:
+        ax.set_xlabel("")
+    plots.colour_bar(figure, axes[:, 0].tolist(), norm=norm, label=f"effect ({record['unit']})")
     return figure
 
 

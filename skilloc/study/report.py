@@ -13,6 +13,7 @@ from skilloc.effects import Effects
 from skilloc.intervals import t_quantile
 from skilloc.locality import Scores
 from skilloc.locality.uncertainty import mean_over_folds
+from skilloc.positions import PositionEffects
 from skilloc.removal import Removal
 from skilloc.study.folder import Study
 from skilloc.study.settings import reference_name, unit_of
@@ -122,6 +123,27 @@ def removal_record(removal: Removal) -> Record:
         "baseline": baseline,
         "sizes": sizes,
     }
+
+
+def positions_record(found: PositionEffects) -> Record:
+    """Return the effects of each subtask's units at each position, with 95 % intervals."""
+    record: Record = {"positions": list(found.positions), "unit": found.unit, "subtasks": {}}
+    for s, subtask in enumerate(found.subtasks):
+        names = found.made["chosen"][subtask]
+        chosen = [found.units.names.index(name) for name in names]
+        ends = zip(("value", "low", "high"), _over_folds(found.values[:, s][..., chosen]), strict=True)
+        record["subtasks"][subtask] = {"units": names, **{end: values.T.tolist() for end, values in ends}}
+    return record
+
+
+def peaks(record: Record, subtask: str, *, most: int = 3) -> list[tuple[str, list[tuple[str, Record]]]]:
+    """Return each unit of a record (`positions_record`) with the positions where its effect is largest."""
+    found, peaked = record["subtasks"][subtask], []
+    for u, name in enumerate(found["units"]):
+        order = np.argsort(-np.abs(np.array(found["value"][u])), kind="stable")[:most]
+        scores = [(record["positions"][p], {end: found[end][u][p] for end in ("value", "low", "high")}) for p in order]
+        peaked.append((name, scores))
+    return peaked
 
 
 def spread_record(records: Sequence[Record]) -> Record | None:

@@ -20,7 +20,7 @@ from skilloc.ablation.routes import Prober, lay_trunk
 from skilloc.experiment import Experiment
 from skilloc.models.language import encoder, open_model, separator
 from skilloc.models.makers import units_of
-from skilloc.tasks import Examples
+from skilloc.tasks import IGNORE, Examples
 from skilloc.tasks.text import builtin_documents, text_subtask
 
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -60,6 +60,10 @@ def hooked(model, batch: Examples, hook: str, position: int) -> torch.Tensor:
 
     with torch.no_grad():
         logits = model.run_with_hooks(batch.inputs, fwd_hooks=[(hook, silence)])
+        if "wrong" in batch.fields:
+            last = logits[:, -1]
+            wrong, right = batch.fields["wrong"], batch.targets[:, -1]
+            return last.gather(1, wrong[:, None]) - last.gather(1, right[:, None])
         return functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
 
 
@@ -85,10 +89,12 @@ def bound(model, batch: Examples, layer: int, closed: bool) -> float:
     return operations / product_rate(tokens, cfg.d_model, 4 * cfg.d_model)
 
 
-def compare(model, batch: Examples, layers: list[int], each: int) -> dict[int, tuple[float, float, float]]:
+def compare(
+    model, batch: Examples, layers: list[int], each: int, loss: str = "cross_entropy"
+) -> dict[int, tuple[float, float, float]]:
     """Seconds per neuron by the loop, by the sweep, and by the bound, for some layers."""
     units = units_of(model, kinds=("neuron",))
-    trunk = lay_trunk(Experiment(model, {"python": batch}, units=units, folds=1))
+    trunk = lay_trunk(Experiment(model, {"python": batch}, units=units, folds=1, loss=loss))
     prober = Prober(trunk)
     found = {}
     for layer in layers:
@@ -127,6 +133,17 @@ def test_embedded_model():
     show("embedded model, 8 x 128 tokens", found)
     assert ratio(found) >= (2.4 if AVX512 else 2.2)
     assert ratio({k: v for k, v in found.items() if k == model.cfg.n_layers - 1}) >= 20
+
+
+def test_a_loss_without_a_closed_form():
+    """The general route: a logit difference on the last position only."""
+    model, text = python_batch("embedded", 8)
+    targets = torch.full_like(text.targets, IGNORE)
+    targets[:, -1] = text.targets[:, -1]
+    batch = Examples(text.inputs, targets, fields={"wrong": (targets[:, -1] + 1) % 2048})
+    found = compare(model, batch, list(range(model.cfg.n_layers)), 12, "logit_difference")
+    show("embedded model, logit difference, 8 x 128 tokens", found)
+    assert ratio(found) >= 2
 
 
 def test_smollm2():

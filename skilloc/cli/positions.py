@@ -1,0 +1,50 @@
+"""`skilloc positions`: at which positions a subtask needs its top units."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from skilloc.cli.effects import Model
+from skilloc.cli.machine import Machine
+
+
+@dataclass(frozen=True)
+class Command:
+    """Hold the top units of each subtask at one position after the other, and measure what that costs.
+
+    The examples are those of DIR, drawn again.
+    """
+
+    model: Model
+    """the model that DIR is about"""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """a folder that `skilloc effects` wrote"""
+    top: int = 8
+    """number of units per subtask"""
+    names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: every place)")] = ()
+    """names that the examples give to positions, such as last or subject"""
+    out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """folder for the result (default: DIR/positions)"""
+    machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
+    json: bool = False
+    """print JSON only"""
+
+    def run(self) -> None:
+        """Measure, save, print where each unit matters."""
+        from skilloc.cli import tables
+        from skilloc.study.folder import load_study
+        from skilloc.study.positioned import by_position
+        from skilloc.study.report import positions_record
+
+        effects = load_study(self.folder).effects
+        out = self.out or self.folder / "positions"
+        opened = self.machine.open(self.model)
+        found = by_position(opened, effects, out, top=self.top, names=self.names)
+        record = {"out": str(out), **positions_record(found)}
+        if self.json:
+            tables.print_json(record)
+            return
+        tables.print_positions(record)
+        print(f"saved in {out}; next: skilloc show {self.folder}")
