@@ -151,9 +151,9 @@ def test_dead_groups_are_forgotten_by_the_optimiser_and_revivals_are_counted(tra
     sample = parity_stream([KEPT], 50, seed=0)
     dead = np.array([], dtype=int)
     for step in range(600):  # as many as it takes: how fast units die depends on rounding
-        inputs, targets = sample(step)
+        found = sample(step)
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        torch.nn.functional.cross_entropy(model(found.inputs), found.targets).backward()
         optimiser.step()
         rule.after_step(optimiser)
         dead = np.flatnonzero(group_norms(model, units)[:24] == 0)
@@ -301,7 +301,7 @@ def test_what_cannot_be_localized(trained, llama):
         ({"wanted_live": 4, "wanted_loss": 0.1}, "give one"),
         ({"wanted_live": 0}, "above 0"),
         ({"threshold": 0.0}, "use positive"),
-        ({"kinds": ("head",)}, "use kinds"),
+        ({"kinds": ("head",)}, "ask for kinds"),
         ({"kept": ()}, "at least one"),
         ({"kept": (KEPT, KEPT)}, "its own name"),
         ({"watched": (KEPT,)}, "its own name"),

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def test_runs_are_kept_and_not_done_again(models, tmp_path, monkeypatch):
     chosen = {name: models[name] for name in (ORIGINAL, NEVER, "rescaled")}
     grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 2), each=16, held_out=60, folds=3, repair=4)
     fresh = probe(chosen, grid=grid)
-    first = probe(chosen, grid=Grid(**{**grid.record(), "rates": (1e-3,)}), out=tmp_path)
+    first = probe(chosen, grid=replace(grid, rates=(1e-3,)), out=tmp_path)
     before = set(tmp_path.glob("runs/*"))
     kept = probe(chosen, grid=grid, out=tmp_path)
     assert before < set(tmp_path.glob("runs/*"))

@@ -70,12 +70,12 @@ def test_draws_are_pure_and_streams_differ():
 def test_stream_is_a_function_of_the_step():
     chosen = [world()[name] for name in ("parity_2", "composite_012")]
     stream = parity_stream(chosen, 30, seed=1)
-    seen = [[t.clone() for t in stream(step)] for step in range(3)]
+    seen = [(found.inputs.clone(), found.targets.clone()) for found in map(stream, range(3))]
     again = parity_stream(chosen, 30, seed=1)(2)
-    assert all(torch.equal(a, b) for a, b in zip(seen[2], again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(seen[2], (again.inputs, again.targets), strict=True))
     assert not torch.equal(seen[0][0], seen[1][0])
-    assert not torch.equal(parity_stream(chosen, 30, seed=2)(2)[0], again[0])
-    inputs, targets = again
+    assert not torch.equal(parity_stream(chosen, 30, seed=2)(2).inputs, again.inputs)
+    inputs, targets = again.inputs, again.targets
     assert inputs[:, :3].tolist() == [[0, 0, 1]] * 30 + [[1, 1, 1]] * 30
     wanted = [parity(row, [7, 8, 9, 10]) for row in inputs[:30, 3:]]
     wanted += [parity(row, [0, 69, 5, 64, 63, 7, 8, 9, 10]) for row in inputs[30:, 3:]]
@@ -84,7 +84,7 @@ def test_stream_is_a_function_of_the_step():
 
 def test_stream_fills_the_same_memory():
     stream = parity_stream([world()["parity_0"]], 5, seed=0)
-    assert stream(0)[0].data_ptr() == stream(1)[0].data_ptr()
+    assert stream(0).inputs.data_ptr() == stream(1).inputs.data_ptr()
 
 
 def test_stream_is_several_times_faster_than_an_integer_per_bit():

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def test_steps_are_those_of_a_plain_loop(monkeypatch):
     adam = torch.optim.Adam(plain.parameters(), lr=5e-3, eps=1e-5)
     seen = []
     for step in range(60):
-        inputs, targets = sample(step)
-        loss = functional.cross_entropy(plain(inputs), targets)
+        found = sample(step)
+        loss = functional.cross_entropy(plain(found.inputs), found.targets)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -129,8 +130,8 @@ def test_divergence_says_where():
     model, sample, config, evaluate = parts()
 
     def broken(step):
-        inputs, targets = sample(step)
-        return (inputs * math.nan if step == 7 else inputs), targets
+        found = sample(step)
+        return replace(found, inputs=found.inputs * math.nan) if step == 7 else found
 
     with pytest.raises(FloatingPointError, match=r"step 7 .*use a smaller `lr`"):
         train(model, broken, config, evaluate=evaluate)
@@ -174,7 +175,7 @@ def test_blocks_hold_for_unscored_targets_of_sequences(native_plain_ln, tokens, 
     requires = {name: p.requires_grad for name, p in native_plain_ln.named_parameters()}
     try:
         monkeypatch.setattr("skilloc.training.step.CACHED", 1)
-        history = train(native_plain_ln, lambda _: (batch.inputs, targets), config, evaluate={"text": batch})
+        history = train(native_plain_ln, lambda _: batch, config, evaluate={"text": batch})
         with torch.no_grad():
             logits = native_plain_ln(batch.inputs)
         wanted = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100).item()
@@ -261,9 +262,9 @@ def test_optimisers_are_those_of_torch(optimiser, plain):
     train(fast, stream, config, evaluate=evaluate)
     steps = plain(slow.parameters())
     for step in range(5):
-        inputs, targets = stream(step)
+        found = stream(step)
         steps.zero_grad()
-        torch.nn.functional.cross_entropy(slow(inputs), targets).backward()
+        torch.nn.functional.cross_entropy(slow(found.inputs), found.targets).backward()
         steps.step()
     for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)

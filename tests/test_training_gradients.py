@@ -1,11 +1,14 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from skilloc.models.makers import face_of
 from skilloc.models.mlp import MLP
+from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
 from skilloc.training.gradients import Gradients, by_hand
@@ -15,14 +18,18 @@ def parts(d_out=2, width=(32, 24), n=250, **settings):
     model = MLP(13, d_out, width, len(width) + 1, seed=3, **settings)
     rng = np.random.default_rng(0)
     inputs = torch.from_numpy(rng.normal(size=(n, 13)).astype(np.float32))
-    return model, inputs, torch.from_numpy(rng.integers(d_out, size=n))
+    return model, Examples(inputs, torch.from_numpy(rng.integers(d_out, size=n)))
 
 
-def autograd(model, inputs, targets, products="float32"):
+def takes(model, examples):
+    return by_hand(face_of(model), examples, examples.targets)
+
+
+def autograd(model, examples, products="float32"):
     model = copy.deepcopy(model)
     with torch.autocast("cpu", torch.bfloat16, enabled=products == "bfloat16"):
-        logits = model(inputs)
-    loss = functional.cross_entropy(logits.float(), targets)
+        logits = model(examples.inputs)
+    loss = functional.cross_entropy(logits.float(), examples.targets)
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters()]
 
@@ -31,22 +38,23 @@ def autograd(model, inputs, targets, products="float32"):
 @pytest.mark.parametrize("width", [(32,), (32, 24), (8, 16, 40)])
 @pytest.mark.parametrize("rows", [1, 70, 250])
 def test_those_of_autograd(d_out, width, rows):
-    model, inputs, targets = parts(d_out, width)
-    assert by_hand(model, inputs, targets)
-    loss, wanted = autograd(model, inputs, targets)
-    gradients = Gradients(model, rows, products="float32")
+    model, examples = parts(d_out, width)
+    assert takes(model, examples)
+    loss, wanted = autograd(model, examples)
+    gradients = Gradients(face_of(model).chain, rows, products="float32")
     for _ in range(2):  # the second time over used memory
-        assert gradients(inputs, targets) == pytest.approx(loss, rel=1e-6)
+        assert gradients(examples.inputs, examples.targets) == pytest.approx(loss, rel=1e-6)
         for p, theirs in zip(model.parameters(), wanted, strict=True):
             assert (p.grad - theirs).norm() <= 1e-6 * theirs.norm()
 
 
 @pytest.mark.parametrize("d_out", [2, 5])
 def test_those_of_autograd_to_the_rounding_of_bfloat16(d_out):
-    model, inputs, targets = parts(d_out)
-    loss, wanted = autograd(model, inputs, targets, products="bfloat16")
-    _, exact = autograd(model, inputs, targets)
-    assert Gradients(model, 250, products="bfloat16")(inputs, targets) == pytest.approx(loss, rel=1e-3)
+    model, examples = parts(d_out)
+    loss, wanted = autograd(model, examples, products="bfloat16")
+    _, exact = autograd(model, examples)
+    gradients = Gradients(face_of(model).chain, 250, products="bfloat16")
+    assert gradients(examples.inputs, examples.targets) == pytest.approx(loss, rel=1e-3)
     for p, theirs, truth in zip(model.parameters(), wanted, exact, strict=True):
         assert (p.grad - theirs).norm() <= 0.01 * theirs.norm()
         # No further from the truth than autograd is, apart from chance.
@@ -87,22 +95,23 @@ def parametrised(model):
     [frozen, hooked, hooked_backward, hooked_module, hooked_weight, other_activation, parametrised, MLP.double],
 )
 def test_autograd_where_it_must_be(change):
-    model, inputs, targets = parts()
+    model, examples = parts()
     change(model)
-    assert not by_hand(model, inputs, targets)
+    assert not takes(model, examples)
 
 
 def test_examples_by_autograd_where_it_must_be():
-    model, inputs, targets = parts()
-    assert not by_hand(model, inputs.double(), targets)
-    assert not by_hand(model, inputs.clone().requires_grad_(), targets)
+    model, examples = parts()
+    inputs, targets = examples.inputs, examples.targets
+    assert not takes(model, replace(examples, inputs=inputs.double()))
+    assert not takes(model, replace(examples, inputs=inputs.clone().requires_grad_()))
     targets[3] = -100
-    assert not by_hand(model, inputs, targets)
+    assert not takes(model, examples)
     hook = model.layers[0].hook_post
     hook.add_hook(lambda value, hook: value)
     model.reset_hooks()
     targets[3] = 0
-    assert by_hand(model, inputs, targets)
+    assert takes(model, examples)
 
 
 @pytest.mark.parametrize("products", ["float32", "bfloat16"])
