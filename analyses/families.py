@@ -269,7 +269,8 @@ def draw(found: dict[str, Any]) -> Any:
     """A table: families down, what was tried across; its colour is the largest difference to plain transformers."""
     from skilloc.plots.families import family_table
 
-    (Path(__file__).resolve().parents[1] / "docs" / "families.md").write_text(page(found))
+    if found["scale"] == "cpu":
+        (Path(__file__).resolve().parents[1] / "docs" / "families.md").write_text(page(found))
     return family_table(found["families"], COLUMNS)
 
 

@@ -294,6 +294,47 @@ def test_language_models_of_every_family(any_model, tokens, kinds):
         torch.testing.assert_close(model(tokens), held, atol=1e-5, rtol=1e-5)
 
 
+def test_dropout_draws_from_the_seed_of_the_call_also_when_resumed(tmp_path, monkeypatch):
+    """A GPT-2, whose weights lie transposed in memory, with its usual dropout, under other global seeds each time."""
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0.2)
+        model = GPT2LMHeadModel(config)
+        model.set_attn_implementation("eager")
+        bridge = build_bridge_from_module(model, "GPT2LMHeadModel", hf_config=config).eval()
+        settings = {"kept": [tokens_subtask()], "watched": (), "steps": 8, "evaluate_every": 4, "each": 4, "held_out": 4}
+        whole, wanted = run(bridge, **settings)
+        torch.manual_seed(1)
+        assert digest(run(bridge, **settings)[0]) == digest(whole)
+        assert digest(run(bridge, seed=1, **settings)[0]) != digest(whole)
+        real, done = training.take_step, 0
+
+        def stop(*arguments):
+            nonlocal done
+            done += 1
+            if done > 6:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "take_step", stop)
+            with pytest.raises(KeyboardInterrupt):
+                localize_in(bridge, tmp_path, settings)
+        torch.manual_seed(2)
+        resumed, history = localize_in(bridge, tmp_path, settings)
+    assert digest(resumed) == digest(whole)
+    assert history.record() == wanted.record()
+
+
+def localize_in(model, folder, settings):
+    chosen = TrainConfig(steps=settings["steps"], lr=5e-3, evaluate_every=settings["evaluate_every"])
+    config = LocalizeConfig(training=chosen, strength=3e-3, each=settings["each"], held_out=settings["held_out"])
+    return localize(model, settings["kept"], config, seed=0, watched=(), checkpoints=folder, checkpoint_every=1)
+
+
 def test_what_cannot_be_localized(trained, llama):
     for settings, cure in (
         ({"strength": -1.0}, "0 for plain finetuning"),

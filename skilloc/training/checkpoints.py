@@ -53,16 +53,26 @@ def recall(
         )
     arrays = {name: torch.from_numpy(array.values) for name, array in result.arrays.items()}
     model.load_state_dict({name[6:]: value for name, value in arrays.items() if name.startswith("model.")})
+    own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in arrays.items():
         if name.startswith("optimiser."):
             _, i, part = name.split(".")
-            state.setdefault(int(i), {})[part] = value
+            state.setdefault(int(i), {})[part] = _laid_like(own[int(i)], value)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     for rule, kept in zip(rules, result.metrics["rules"], strict=True):
         rule.restore(kept)
     rows = result.metrics["rows"]
     return rows, int(rows[-1]["examples"])
+
+
+def _laid_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return the value in the memory layout of its parameter.
+
+    torch's fused optimisers take entries as they lie in memory: with transposed weights (the projections of a GPT-2)
+    and a state that is not, each weight would be given the momentum of another.
+    """
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def _plain(value: Tensor) -> Tensor:
