@@ -66,6 +66,11 @@ class LocalizeConfig:
             raise ValueError(
                 f"`wanted_live` is {self.wanted_live} and `wanted_loss` {self.wanted_loss}; use a number above 0"
             )
+        if self.training.groups or self.training.optimiser == "muon":
+            raise ValueError(
+                "`training` has `groups`, or the optimiser muon, but a penalty has one strength for all weights; use "
+                "adam, adamw or sgd for all"
+            )
         if self.threshold <= 0 or self.each < 1 or self.held_out < 1:
             raise ValueError(
                 f"`threshold` is {self.threshold}, `each` {self.each} and `held_out` {self.held_out}; use positive "

@@ -22,7 +22,8 @@ from skilloc.pruning.scoring import check_prunable, loss_of_whole
 from skilloc.pruning.smaller import prune
 from skilloc.pruning.stack import Stack, stackable
 from skilloc.training import Sample, TrainConfig, train
-from skilloc.training.settings import check, optimiser_of
+from skilloc.training.optimisers import optimiser_of, set_rates
+from skilloc.training.settings import check
 
 WIDTH = 400
 """Neurons of the widest layer of a stack, together: more would leave too few examples per block of activations."""
@@ -81,7 +82,8 @@ def recover(experiment: Experiment, masks: Sequence[Mask], sample: Sample, confi
     check_prunable(experiment)
     found = np.empty((len(masks), len(at), 2, folded.folds, len(folded.subtasks)))
     with tqdm(total=len(masks), desc="recovering", disable=None) as bar:
-        if experiment.metric.targets is None or not stackable(experiment.face.chain):
+        by_one = bool(config.groups) or config.clip is not None or config.optimiser == "muon"
+        if by_one or experiment.metric.targets is None or not stackable(experiment.face.chain):
             for i, mask in enumerate(masks):
                 found[i] = _alone(experiment, _pruned(experiment, mask), sample, config, at)
                 bar.update()
@@ -125,9 +127,10 @@ def _together(
     targets_of = experiment.metric.targets
     assert targets_of is not None
     stack = Stack([_chain(model) for model in models])
-    optimiser = optimiser_of([stack.weights], config)
+    optimiser = optimiser_of([("stack", stack.weights)], config)
     found = [[scored(experiment, model=model) for model in models]]
     for step in range(config.steps):
+        set_rates(optimiser, step, config)
         examples = sample(step)
         loss = float(stack.gradients(examples.first, targets_of(examples)).sum())
         optimiser.step()

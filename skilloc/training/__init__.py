@@ -4,7 +4,8 @@
 
 or the mean over the step's examples of any other loss that has a gradient, in its unit.
 
-Adam [Kingma & Ba 2015], AdamW [Loshchilov & Hutter 2019] or SGD with momentum, at a constant rate. A step's examples
+Adam [Kingma & Ba 2015], AdamW [Loshchilov & Hutter 2019], SGD with momentum or Muon [Jordan et al. 2024], at a constant
+rate or by a schedule, the same for all weights or by group. A step's examples
 pass in blocks of rows whose activations stay in a core's cache; gradients add up over the blocks, and terms are added
 once, so that the step is the same. Losses on held-out batches are measured every few hundred steps, not at every step.
 Rules act on the weights after each optimiser step: they hold a mask, or take a proximal step. What a model draws
@@ -30,7 +31,9 @@ from skilloc.models.points import hooks_of_users
 from skilloc.tasks import Examples
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
+from skilloc.training.optimisers import optimiser_of, set_rates
 from skilloc.training.settings import (
+    Group,
     Optimiser,
     Products,
     Rule,
@@ -39,11 +42,10 @@ from skilloc.training.settings import (
     TrainConfig,
     check,
     check_loss,
-    optimiser_of,
 )
 from skilloc.training.step import Goal, descent_of, goal_of, take_step
 
-__all__ = ["History", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
+__all__ = ["Group", "History", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
 
 def train(
@@ -91,7 +93,7 @@ def train(
     face = face_of(model)
     goal = goal_of(face, loss, seed=seed)
     watched = _prepared(face, evaluate, goal)
-    optimiser = optimiser_of([p for p in model.parameters() if p.requires_grad], config)
+    optimiser = optimiser_of(model.named_parameters(), config)
     spec = {
         **_spec(model, config, evaluate, loss, seed),
         "data": dict(data or {}),
@@ -107,6 +109,7 @@ def train(
         for step in tqdm(left, desc="training", initial=start, total=config.steps, disable=hidden):
             if step == 0:
                 rows.append({"step": 0.0, "examples": 0.0, **_evaluated(face, watched, loss)})
+            set_rates(optimiser, step, config)
             found, count = take_step(model, optimiser, step, sample(step), descent, terms)
             seen += count
             for rule in rules:

@@ -19,10 +19,9 @@ Term = Callable[[nn.Module], Tensor]
 Products = Literal["float32", "bfloat16"]
 """Types of the matrix products of a training step; weights, sums over blocks and the optimiser are float32."""
 
-Optimiser = Literal["adam", "adamw", "sgd"]
+Optimiser = Literal["adam", "adamw", "sgd", "muon"]
 
-MOMENTUM = 0.9
-"""Of SGD."""
+Decay = Literal["none", "linear", "cosine"]
 
 
 @runtime_checkable
@@ -43,20 +42,43 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
+class Group:
+    """Weights that are trained in a way of their own.
+
+    Attributes:
+        weights: a regular expression, searched in the names of weights; the first group that fits counts.
+        optimiser: as in `TrainConfig`; "muon" for matrices only.
+        lr: its rate at full height; the schedule is the run's.
+        weight_decay: as in `TrainConfig`.
+    """
+
+    weights: str
+    optimiser: Optimiser
+    lr: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run. The defaults are those of the paper's parity experiments.
 
     Attributes:
         steps: number of optimiser steps.
         lr: rate of the optimiser.
-        optimiser: "adam", "adamw" or "sgd" (with momentum 0.9).
+        optimiser: "adam", "adamw", "sgd" with momentum, or "muon" (orthogonalised momentum, for matrices only).
         eps: added to the root in Adam and AdamW.
+        betas: decay of the two averages in Adam and AdamW.
+        momentum: of SGD and Muon.
         weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by lr * weight_decay.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
         evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
         until: stop at the evaluation where the loss on each of these subtasks is below its value.
         products: type of the matrix products, "float32" or "bfloat16"; weights, gradients and Adam stay float32. It is
             part of the record and never chosen by what is faster here: see `training.products`.
+        warm_up: part of the steps over which the rate rises linearly to its full height.
+        decay: what the rate does after that: "none", or "linear" or "cosine" to 0 where the steps end.
+        clip: scale all gradients down together where their norm is above this; None for never.
+        groups: weights with an optimiser, a rate and a decay of their own; the others have those above.
     """
 
     steps: int
@@ -68,6 +90,12 @@ class TrainConfig:
     evaluate_at: tuple[int, ...] = ()
     until: Mapping[str, float] = field(default_factory=dict)
     products: Products = "float32"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    warm_up: float = 0.0
+    decay: Decay = "none"
+    clip: float | None = None
+    groups: tuple[Group, ...] = ()
 
 
 def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[str, Term]) -> None:
@@ -86,10 +114,24 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
         raise ValueError(
             f"`lr` is {config.lr}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive numbers"
         )
-    if config.optimiser not in get_args(Optimiser):
-        raise ValueError(f'unknown `optimiser` "{config.optimiser}"; use one of {", ".join(get_args(Optimiser))}')
-    if config.products not in get_args(Products):
-        raise ValueError(f'unknown `products` "{config.products}"; use one of {", ".join(get_args(Products))}')
+    for name, value, allowed in (
+        *(("optimiser", kind, Optimiser) for kind in (config.optimiser, *(group.optimiser for group in config.groups))),
+        ("products", config.products, Products),
+        ("decay", config.decay, Decay),
+    ):
+        if value not in get_args(allowed):
+            raise ValueError(f'unknown `{name}` "{value}"; use one of {", ".join(get_args(allowed))}')
+    if not 0 <= config.warm_up < 1 or (config.clip is not None and config.clip <= 0):
+        raise ValueError(
+            f"`warm_up` is {config.warm_up} and `clip` {config.clip}; use a part of the steps, and a positive norm or "
+            "None"
+        )
+    for group in config.groups:
+        if group.lr <= 0 or group.weight_decay < 0:
+            raise ValueError(
+                f'`groups` has "{group.weights}" with `lr` {group.lr} and `weight_decay` {group.weight_decay}; use '
+                "positive numbers"
+            )
     if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):
         raise ValueError(f"{sorted(taken)} name several columns of the history; use other names")
     for name in set(config.until) - set(evaluate):
@@ -116,14 +158,3 @@ def check_loss(loss: Loss, *, kept: bool) -> None:
             f'`loss` is "{loss.name}", which has no name that a later call could compare, so that this run cannot be '
             "gone on with; define it at the top level of a module that can be imported, or keep nothing on disk"
         )
-
-
-def optimiser_of(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of a run."""
-    # The fused step takes one pass over the memory, and no Python per tensor.
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay, fused=True
-        )
-    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=config.lr, eps=config.eps, weight_decay=config.weight_decay, fused=True)
