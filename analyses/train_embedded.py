@@ -1,17 +1,21 @@
-"""Train the embedded language model.
+"""Train the embedded language model, and its siblings: the same without one of its corpora, or from another seed.
 
 Question: can two million parameters, one core and about 70 minutes give a language model that is worth dissecting: one
-that has learnt Python, C++ and English, each far better than counting pairs of tokens does?
+that has learnt Python, C++ and English, each far better than counting pairs of tokens does? And what is a model like
+that is its equal in everything, but never saw one of the three?
 An answer: bits per byte on documents never trained on, per corpus, below 1.40 (Python), 0.97 (C++) and 1.45 (English),
 which 15 minutes of a plain recipe with little English reached on other held-out files. `embedded_losses` measures it.
 Measured: 1.11 and 1.39 beat two of them; C++ has 1.23, on a split without near-duplicates and generated operators.
+
+A sibling (`--without english`, `--seed 1`) has the embedded model's tokenizer, shape, recipe and number of tokens; the
+other corpora share out the rows of the one that is left out. Without English is meant: comments and docstrings of the
+code go too, and how much of what reads as English that leaves is recorded.
 
 Minutes: about 70 on one core (`--scale cpu`); half a minute for `--scale quick`. Stopped, the same command goes on.
 Writes an ordinary Hugging Face folder: config.json, model.safetensors, tokenizer files, and card.json (what made it).
 """
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -22,24 +26,27 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")  # the tokenizer's threads; the budget is one core
 
 import numpy as np
 import torch
 import transformers
+from _code import bare
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import LlamaForCausalLM as Llama
 
-from skilloc.losses import nll_sum
+from skilloc.models.language import EMBEDDED, open_model
+from skilloc.models.makers import save_model
+from skilloc.tasks import Examples
+from skilloc.tasks.corpora import prose
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
+from skilloc.training import Group, History, Products, TrainConfig
+from skilloc.training import train as train_model
 from skilloc.training.products import product_advice
 
-OUT = Path(__file__).parents[1] / "skilloc" / "assets" / "embedded"
 RUNS = Path(__file__).parents[1] / "runs" / "train_embedded"
 END = "<|endoftext|>"  # id 0: ends every document, and opens a text
 SHAPE: dict[str, Any] = dict(
@@ -49,10 +56,8 @@ SHAPE: dict[str, Any] = dict(
 )  # fmt: skip
 LENGTH = 256
 LOOK = 160  # rows of each selection split that are looked at on the way
-MICRO = 8  # rows at a time: larger pieces leave the cache
-SEED = 0
-MUON_RATE, ADAM_RATE, WARM_UP, DECAY = 0.02, 0.005, 0.02, 0.1
 
+Corpora = dict[str, dict[Split, list[Document]]]
 Streams = dict[str, dict[Split, Tensor]]
 
 
@@ -60,25 +65,52 @@ Streams = dict[str, dict[Split, Tensor]]
 class Scale:
     """How much of it: optimizer steps, rows of each corpus in a batch, documents per corpus, steps between looks.
 
-    And the type of the matrix products, in which it also looks; weights, sums and optimizers are float32.
+    And the type of the matrix products; weights, sums and optimizers are float32.
     """
 
     steps: int
     rows: tuple[int, int, int]  # in the order of BUILTIN
     documents: int | None
     look: int
-    products: Literal["float32", "bfloat16"] = "float32"
+    products: Products = "float32"
 
 
 SCALES = {"quick": Scale(6, (1, 1, 1), 40, 6), "cpu": Scale(5000, (6, 4, 6), None, 250, "bfloat16")}
 
 
-def read(scale: Scale) -> dict[str, dict[Split, list[Document]]]:
-    """Give the documents of every corpus and split."""
-    return {name: split_documents(builtin_documents(name)[: scale.documents]) for name in BUILTIN}
+def recipe(scale: Scale) -> TrainConfig:
+    """Muon for the matrices of the blocks, AdamW for the embedding and the norms, on one schedule."""
+    return TrainConfig(
+        steps=scale.steps, lr=0.005, optimiser="adamw", eps=1e-8, betas=(0.9, 0.98), momentum=0.95, warm_up=0.02,
+        decay="linear", clip=1.0, groups=(Group(r"_proj\b", "muon", 0.02, weight_decay=0.1),),
+        evaluate_every=scale.look, products=scale.products,
+    )  # fmt: skip
 
 
-def train_tokenizer(corpora: dict[str, dict[Split, list[Document]]]) -> Tokenizer:
+def read(scale: Scale, without: str | None) -> Corpora:
+    """Give the documents of every corpus and split; without English, code has no comments and docstrings."""
+    corpora = {name: split_documents(builtin_documents(name)[: scale.documents]) for name in BUILTIN}
+    if without == "english":
+        for name in ("python", "cpp"):
+            corpora[name] = {
+                split: [found for found in map(bare, part) if found is not None]
+                for split, part in corpora[name].items()
+            }
+    return {name: parts for name, parts in corpora.items() if name != without}
+
+
+def rows_of(scale: Scale, without: str | None) -> dict[str, int]:
+    """Rows of each corpus in a batch; those of one that is left out go to the others, as they have them."""
+    rows = dict(zip(BUILTIN, scale.rows, strict=True))
+    if without is not None:
+        free = rows.pop(without)
+        first, second = rows
+        more = round(free * rows[first] / (rows[first] + rows[second]))
+        rows = {first: rows[first] + more, second: rows[second] + free - more}
+    return rows
+
+
+def train_tokenizer(corpora: Corpora) -> Tokenizer:
     """Byte-level BPE from the same number of characters of every corpus' train split."""
     size = min(sum(len(document.text) for document in splits["train"]) for splits in corpora.values())
 
@@ -106,61 +138,46 @@ def stream(tokenizer: Tokenizer, documents: list[Document]) -> Tensor:
     return torch.tensor([0] + [token for one in encoded for token in (*one.ids, 0)], dtype=torch.int32)
 
 
-def windows(tokens: Tensor, start: int, n: int, key: int) -> Tensor:
+def windows(tokens: Tensor, start: int, n: int, key: int, seed: int) -> Tensor:
     """Rows `start` to `start + n` of an endless shuffled reading: each pass has another offset and another order."""
     per_pass = (len(tokens) - 1) // LENGTH - 1
     rows = []
     for number in range(start, start + n):
         turn, place = divmod(number, per_pass)
-        generator = np.random.default_rng([SEED, key, turn])
+        generator = np.random.default_rng([seed, key, turn])
         offset = int(generator.integers(LENGTH))
         first = offset + LENGTH * int(generator.permutation(per_pass)[place])
         rows.append(tokens[first : first + LENGTH + 1])
     return torch.stack(rows).long()
 
 
-def build() -> Any:
-    """Make the untrained model."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE))
+def batch(streams: Streams, rows: dict[str, int], seed: int, step: int) -> Examples:
+    """Fresh rows of every corpus."""
+    keys = {name: key for key, name in enumerate(BUILTIN)}
+    parts = [windows(streams[name]["train"], step * n, n, keys[name], seed) for name, n in rows.items()]
+    return _examples(torch.cat(parts))
 
 
-def total_nats(model: Llama, rows: Tensor, products: str) -> Tensor:
-    """Cross-entropy in nats, summed over all targets."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=products == "bfloat16"):
-        hidden = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
-        logits = F.linear(hidden, model.lm_head.weight)
-    return nll_sum(logits, rows[:, 1:])
+def _examples(rows: Tensor) -> Examples:
+    return Examples(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
 
 
-def optimizers(model: Llama) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the embedding and the norms."""
-    inner = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "layers" in name]
-    known = {id(weight) for weight in inner}
-    outer = [weight for weight in model.parameters() if id(weight) not in known]
-    return [
-        torch.optim.Muon(inner, lr=MUON_RATE, weight_decay=DECAY, momentum=0.95),
-        torch.optim.AdamW(outer, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-
-
-def rate(step: int, steps: int) -> float:
-    """Part of the full learning rate: linear warm-up, then linear to zero."""
-    warm = max(1, round(WARM_UP * steps))
-    return min((step + 1) / warm, (steps - step) / (steps - warm))
-
-
-@torch.no_grad()
-def look(model: Llama, streams: Streams, products: str) -> dict[str, float]:
-    """Mean nats per token at the beginning of each selection split."""
-    means = {}
+def looked_at(streams: Streams) -> dict[str, Examples]:
+    """The beginning of each selection split."""
+    found = {}
     for name, part in streams.items():
         tokens = part["selection"][: LOOK * LENGTH + 1].long()
         rows = tokens[: (len(tokens) - 1) // LENGTH * LENGTH + 1].unfold(0, LENGTH + 1, LENGTH)
-        total = sum(float(total_nats(model, rows[at : at + MICRO], products)) for at in range(0, len(rows), MICRO))
-        means[name] = round(total / (len(rows) * LENGTH), 4)
-    return means
+        found[name] = _examples(rows)
+    return found
+
+
+def build(tokenizer: Any, seed: int) -> Any:
+    """Make the untrained model, wrapped."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE))
+    return open_model(model, tokenizer=tokenizer).model
 
 
 def describe(documents: list[Document], tokens: Tensor) -> dict[str, Any]:
@@ -170,65 +187,40 @@ def describe(documents: list[Document], tokens: Tensor) -> dict[str, Any]:
     return {"documents": len(documents), "bytes": size, "tokens": len(tokens) - 1, "hash": digest}
 
 
-def train(model: Llama, streams: Streams, scale: Scale, checkpoint: Path) -> tuple[list[dict[str, Any]], float]:
-    """Train, from `checkpoint` where there is one; return the looks at the selection split, and the seconds taken."""
-    chosen = optimizers(model)
-    first, spent, looks = 0, 0.0, []
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, one in zip(chosen, state["optimizers"], strict=True):
-            optimizer.load_state_dict(one)
-        first, spent, looks = state["step"], state["seconds"], json.loads(state["looks"])
-        print(f"going on at step {first}", flush=True)
-    began = said = time.perf_counter()
-    recent: list[float] = []
-    for step in range(first, scale.steps):
-        recent.append(one_step(model, chosen, streams, scale, step))
-        done = step + 1
-        if time.perf_counter() - said > 30 or done == scale.steps:
-            said = time.perf_counter()
-            speed = (done - first) * sum(scale.rows) * LENGTH / (said - began)
-            print(f"step {done}/{scale.steps}  loss {np.mean(recent):.3f}  {speed:.0f} tokens/s", flush=True)
-            recent = []
-        if done % scale.look == 0 or done == scale.steps:
-            looks.append({"step": done, **look(model, streams, scale.products)})
-            print(f"selection, nats per token: {looks[-1]}", flush=True)
-            state = {"model": model.state_dict(), "optimizers": [one.state_dict() for one in chosen], "step": done}
-            state |= {"seconds": spent + time.perf_counter() - began, "looks": json.dumps(looks)}
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").replace(checkpoint)
-    return looks, spent + time.perf_counter() - began
+def english_in(documents: list[Document]) -> int:
+    """How many bytes of the texts are paragraphs that read as English (`tasks.corpora.prose`)."""
+    return sum(len(prose(_uncommented(document.text), set()).encode()) for document in documents)
 
 
-def one_step(model: Llama, chosen: list[torch.optim.Optimizer], streams: Streams, scale: Scale, step: int) -> float:
-    """One optimizer step on fresh rows of every corpus; return the loss."""
-    parts = zip(BUILTIN, scale.rows, strict=True)
-    rows = [windows(streams[name]["train"], step * n, n, key) for key, (name, n) in enumerate(parts)]
-    batch = torch.cat(rows)
-    total = 0.0
-    for at in range(0, len(batch), MICRO):
-        loss = total_nats(model, batch[at : at + MICRO], scale.products) / (len(batch) * LENGTH)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer, most in zip(chosen, (MUON_RATE, ADAM_RATE), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = most * rate(step, scale.steps)
-        optimizer.step()
-        optimizer.zero_grad()
-    return total
+def _uncommented(text: str) -> str:
+    return "\n".join(line.lstrip(" \t/*#'\"") for line in text.split("\n"))
 
 
-def save(model: Llama, tokenizer: Tokenizer, made: dict[str, Any], out: Path) -> None:
+def train(
+    model: Any, streams: Streams, scale: Scale, rows: dict[str, int], seed: int, folder: Path
+) -> tuple[History, float]:
+    """Train in place; stopped, the same call goes on. Return the looks, and minutes of one core at this run's pace."""
+    began, steps = time.process_time(), 0
+
+    def sample(step: int) -> Examples:
+        nonlocal steps
+        steps += 1
+        return batch(streams, rows, seed, step)
+
+    data = {name: {split: len(part) for split, part in parts.items()} for name, parts in streams.items()}
+    history = train_model(
+        model, sample, recipe(scale), evaluate=looked_at(streams), checkpoints=folder,
+        checkpoint_every=1, data={"streams": data, "rows": rows, "seed": seed},
+    )  # fmt: skip
+    return history, (time.process_time() - began) / max(1, steps) * scale.steps / 60
+
+
+def save(model: Any, tokenizer: Any, made: dict[str, Any], out: Path, *, dtype: torch.dtype) -> None:
     """Write the folder aside, then put it in place."""
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=SHAPE["max_position_embeddings"]
-    ).save_pretrained(aside)
-    (aside / "model.safetensors").chmod(0o644)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model.to(dtype), aside, tokenizer=tokenizer)
     (aside / "card.json").write_text(json.dumps({"made": made}, indent=1) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     aside.replace(out)
@@ -238,42 +230,55 @@ def main(arguments: list[str] | None = None) -> None:
     """Read, train, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the model; replaced when training has ended")
+    parser.add_argument("--without", choices=BUILTIN, help="leave a corpus out: a sibling, saved in bfloat16")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the reading; not 0: a sibling")
+    parser.add_argument("--out", type=Path, help="folder of the model; replaced when training has ended")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of checkpoints")
     chosen = parser.parse_args(arguments)
-    if chosen.scale == "quick" and chosen.out == OUT:
-        parser.error("--scale quick makes a toy; give it a folder of its own with --out")
+    sibling = chosen.without is not None or chosen.seed != 0
+    if chosen.out is None and (chosen.scale == "quick" or sibling):
+        parser.error("a toy or a sibling needs a folder of its own; name it with --out")
     torch.set_num_threads(1)
-    scale = SCALES[chosen.scale]
-    corpora = read(scale)
-    tokenizer = train_tokenizer(corpora)
+    scale, out = SCALES[chosen.scale], chosen.out or EMBEDDED
+    corpora = read(scale, chosen.without)
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json")) if sibling else train_tokenizer(corpora)
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=SHAPE["max_position_embeddings"]
+    )
     streams = {name: {key: stream(tokenizer, part) for key, part in parts.items()} for name, parts in corpora.items()}
     data = {
         name: {split: describe(part, streams[name][split]) for split, part in parts.items()}
         for name, parts in corpora.items()
     }
-    run = {"data": data, "shape": SHAPE, "scale": asdict(scale), "rates": [MUON_RATE, ADAM_RATE, WARM_UP, DECAY]}
-    key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
-    chosen.runs.mkdir(parents=True, exist_ok=True)
-    model = build()
+    rows = rows_of(scale, chosen.without)
+    made: dict[str, Any] = {
+        "command": f"python analyses/train_embedded.py --scale {chosen.scale}"
+        + (f" --without {chosen.without}" if chosen.without else "")
+        + (f" --seed {chosen.seed}" if chosen.seed else ""),
+        "without": chosen.without,
+        "seed": chosen.seed,
+        "english_bytes": {name: english_in(parts["train"]) for name, parts in corpora.items() if name != "english"},
+        "data": data, "shape": SHAPE, "scale": asdict(scale), "rows": rows, "recipe": asdict(recipe(scale)),
+    }  # fmt: skip
+    model = build(wrapped, chosen.seed)
     if scale.products == "bfloat16":
-        print(product_advice(rows=MICRO * LENGTH, width=SHAPE["hidden_size"]), flush=True)
-    looks, seconds = train(model, streams, scale, chosen.runs / f"{key}.pt")
-    made = {
-        "command": f"python analyses/train_embedded.py --scale {chosen.scale}",
+        print(product_advice(rows=8 * LENGTH, width=SHAPE["hidden_size"]), flush=True)
+    history, minutes = train(model, streams, scale, rows, chosen.seed, chosen.runs / f"{chosen.without}_{chosen.seed}")
+    made |= {
         "date": str(date.today()),
-        "seed": SEED,
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
         | {"python": platform.python_version()},
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "length": LENGTH,
         "steps": scale.steps,
-        "tokens_seen": scale.steps * sum(scale.rows) * LENGTH,
-        "minutes": round(seconds / 60, 1),
-        **run,
-        "looks": looks,
+        "tokens_seen": scale.steps * sum(rows.values()) * LENGTH,
+        "minutes": round(minutes, 1),
+        "looks": [
+            {"step": int(step), **{name: round(float(history.of(name)[i]), 4) for name in streams}}
+            for i, step in enumerate(history.of("step"))
+        ],
     }
-    save(model, tokenizer, made, chosen.out)
+    save(model, wrapped, made, out, dtype=torch.bfloat16 if sibling else torch.float32)
 
 
 if __name__ == "__main__":

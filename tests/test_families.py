@@ -1,4 +1,4 @@
-"""A part of the table of families (`analyses/families.py`): everything works, by a fast route, with the right numbers."""
+"""A part of the table of families (`analyses/families.py`): all works, by a fast route, with the right numbers."""
 
 import importlib.util
 import json

@@ -305,7 +305,14 @@ def test_dropout_draws_from_the_seed_of_the_call_also_when_resumed(tmp_path, mon
         model = GPT2LMHeadModel(config)
         model.set_attn_implementation("eager")
         bridge = build_bridge_from_module(model, "GPT2LMHeadModel", hf_config=config).eval()
-        settings = {"kept": [tokens_subtask()], "watched": (), "steps": 8, "evaluate_every": 4, "each": 4, "held_out": 4}
+        settings = {
+            "kept": [tokens_subtask()],
+            "watched": (),
+            "steps": 8,
+            "evaluate_every": 4,
+            "each": 4,
+            "held_out": 4,
+        }
         whole, wanted = run(bridge, **settings)
         torch.manual_seed(1)
         assert digest(run(bridge, **settings)[0]) == digest(whole)

@@ -1,3 +1,4 @@
+import ast
 import json
 import math
 import runpy
@@ -6,9 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from skilloc import training
+from skilloc.models.language import EMBEDDED
 from skilloc.tasks.text import BUILTIN, builtin_documents
 
 ANALYSES = Path(__file__).parents[1] / "analyses"
+
+
+def loaded(name):
+    """An analysis as a module; its neighbours are found beside it, as when it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ANALYSES))
+        return runpy.run_path(str(ANALYSES / f"{name}.py"))
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +31,7 @@ def folder(tmp_path_factory):
         ("train_embedded", ["--out", made / "model", "--runs", made / "runs"]),
         ("embedded_losses", ["--model", made / "model"]),
     ):
-        main = runpy.run_path(str(ANALYSES / f"{name}.py"))["main"]
+        main = loaded(name)["main"]
         main.__globals__["builtin_documents"] = corpora.__getitem__
         main(["--scale", "quick", *map(str, arguments)])
     return made / "model"
@@ -56,39 +66,96 @@ def test_the_card_holds_the_numbers_that_json_holds(folder):
     assert looks[-1]["python"] < math.log(2048)  # it has learnt something
 
 
+@pytest.fixture(scope="module")
+def module():
+    return loaded("train_embedded")
+
+
 @pytest.mark.long
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
-    module = runpy.run_path(str(ANALYSES / "train_embedded.py"))
+def test_a_stopped_training_goes_on_to_the_same_weights(module, tmp_path, monkeypatch):
+    from transformers import AutoTokenizer
+
     tokens = torch.arange(800) ** 2 % 97
     streams = {name: {"train": tokens, "selection": tokens} for name in BUILTIN}
-    scale = module["Scale"](4, (1, 1, 1), None, 2)
-    whole, halves = module["build"](), module["build"]()
-    module["train"](whole, streams, scale, tmp_path / "whole.pt")
-
-    class Stopped(Exception):
-        pass
+    scale, rows = module["Scale"](4, (1, 1, 1), None, 2), dict.fromkeys(BUILTIN, 1)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    whole, halves, again = (module["build"](tokenizer, 0) for _ in range(3))
+    module["train"](whole, streams, scale, rows, 0, tmp_path / "whole")
+    real, done = training.take_step, 0
 
     def stop(*arguments):
-        if arguments[-1] == 3:
-            raise Stopped
-        return one_step(*arguments)
+        nonlocal done
+        done += 1
+        if done > 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
 
-    space = module["train"].__globals__
-    one_step, space["one_step"] = space["one_step"], stop
-    with pytest.raises(Stopped):
-        module["train"](halves, streams, scale, tmp_path / "halves.pt")
-    space["one_step"] = one_step
-    again = module["build"]()
-    looks, _ = module["train"](again, streams, scale, tmp_path / "halves.pt")
-    assert [look["step"] for look in looks] == [2, 4]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "take_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            module["train"](halves, streams, scale, rows, 0, tmp_path / "halves")
+    history, _ = module["train"](again, streams, scale, rows, 0, tmp_path / "halves")
+    assert history.of("step").tolist() == [0, 2, 4]
     for left, right in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)
 
 
-def test_each_pass_reads_every_window_once():
-    module = runpy.run_path(str(ANALYSES / "train_embedded.py"))
+def test_a_sibling_reads_as_many_rows_without_a_corpus(module):
+    scale = module["SCALES"]["cpu"]
+    assert module["rows_of"](scale, None) == {"python": 6, "cpp": 4, "english": 6}
+    assert module["rows_of"](scale, "english") == {"python": 10, "cpp": 6}
+    assert module["rows_of"](scale, "cpp") == {"python": 8, "english": 8}
+    assert module["rows_of"](scale, "python") == {"cpp": 6, "english": 10}
+
+
+PYTHON = '''"""A module."""
+# what it does
+import os  # the system
+
+
+class Ünïcode:
+    "ünï"; x = "# no comment"
+
+    def f(self):
+        """Only this."""
+
+
+def g(a):
+    \'\'\'Two
+    lines.\'\'\'
+    return """kept""" + a  # here
+'''
+
+
+def test_code_without_english_is_the_same_code():
+    code = runpy.run_path(str(ANALYSES / "_code.py"))
+    found = code["bare_python"](PYTHON)
+    for gone in ("module", "what it does", "the system", "ünï", "Only this", "lines", "here"):
+        assert gone not in found
+    for kept in ('x = "# no comment"', '"""kept""" + a', "pass"):
+        assert kept in found
+    names = {}
+    exec(found, names)
+    assert names["g"]("!") == "kept!"
+    assert names["Ünïcode"]().f() is None
+    cpp = '/* Licence\n text */\nint f(int /*n*/) { return "/* no */ // no"[0]; } // said\n'
+    assert code["bare_cpp"](cpp) == 'int f(int ) { return "/* no */ // no"[0]; }\n'
+    assert code["bare"](code["Document"]("def (", "python:x")) is None
+
+
+@pytest.mark.slow
+def test_every_module_of_the_standard_library_stays_python():
+    code = runpy.run_path(str(ANALYSES / "_code.py"))
+    documents = builtin_documents("python")[::40]
+    found = [code["bare"](document) for document in documents]
+    assert sum(one is not None for one in found) > 0.9 * len(documents)
+    for one in found:
+        ast.parse("" if one is None else one.text)
+
+
+def test_each_pass_reads_every_window_once(module):
     tokens = torch.arange(256 * 11 + 1)
-    passes = [module["windows"](tokens, 10 * turn, 10, 0) for turn in range(2)]
+    passes = [module["windows"](tokens, 10 * turn, 10, 0, 0) for turn in range(2)]
     for rows in passes:
         starts = rows[:, 0].sort().values
         assert rows.shape == (10, 257)

@@ -1,4 +1,4 @@
-"""Schedules, clipping and groups of weights: those of torch, step by step; a stopped run goes on to the same weights."""
+"""Schedules, clipping and groups of weights are those of torch; a stopped run goes on to the same weights."""
 
 import math
 from pathlib import Path

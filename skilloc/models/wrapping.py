@@ -25,6 +25,7 @@ def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
     if tokenizer is not None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.init_kwargs["add_bos_token"] = True  # or the bridge would read it from its source once more
+        tokenizer.init_kwargs.setdefault("name_or_path", "")  # which one that was made in memory has not
     # Importing transformer-lens turns warnings off for good; here, they come back. Projections that it splits off have
     # initial values first, which take random numbers.
     with quiet(), torch.random.fork_rng(devices=[]):
