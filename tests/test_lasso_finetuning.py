@@ -15,6 +15,7 @@ from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
+from skilloc.training.optimisers import optimiser_of
 
 WORLD = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])
 KEPT, OTHER = WORLD["composite_01"], WORLD["parity_1"]
@@ -107,7 +108,7 @@ def test_groups_rest_where_the_gradient_and_the_penalty_are_equal(optimiser, rat
     goal = {p: p.detach().clone() for p in model.parameters()}
     wanted = group_norms(model, units)
     rule = Lasso(model, units, LocalizeConfig(penalty=penalty, strength=strength), [])
-    steps = training.settings.optimiser_of(list(goal), TrainConfig(steps=1, lr=rate, optimiser=optimiser))
+    steps = optimiser_of(model.named_parameters(), TrainConfig(steps=1, lr=rate, optimiser=optimiser))
     late = np.zeros(10)
     for step in range(600):
         for parameter, target in goal.items():
