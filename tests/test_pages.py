@@ -273,7 +273,11 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     write(tmp_path / "new" / "page.html", "\udcff first")
     write(tmp_path / "new" / "page.html", "second")
     assert [path.name for path in Path(tmp_path / "new").iterdir()] == ["page.html"]
-    assert (tmp_path / "new" / "page.html").read_text() == "second"
+    text = (tmp_path / "new" / "page.html").read_text()
+    assert text.startswith("second\n<!-- sha256 ")
+    assert store.check_seal(text, "the page") == "second\n"
+    with pytest.raises(ValueError, match="the page was altered after it was written"):
+        store.check_seal(text.replace("second", "third"), "the page")
 
 
 def test_a_report_shows_attacks_with_their_verdict(folder):

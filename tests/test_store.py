@@ -242,7 +242,7 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("function", "code"),
-    [("fsync", errno.ENOSPC), ("rename", errno.EDQUOT), ("mkdir", errno.EROFS), ("mkdir", errno.EACCES)],
+    [("fsync", errno.ENOSPC), ("replace", errno.EDQUOT), ("mkdir", errno.EROFS), ("mkdir", errno.EACCES)],
 )
 def test_a_full_or_read_only_disk_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, code: int
@@ -325,3 +325,58 @@ def test_the_table_names_a_damaged_result(folder: Path, name: str) -> None:
 def test_the_store_imports_neither_torch_nor_pandas() -> None:
     code = "import sys, skilloc.store; print([m for m in ('torch', 'pandas', 'dask') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_file_appears_whole_or_not_at_all_and_clears_what_a_killed_writer_left(tmp_path: Path) -> None:
+    left = tmp_path / f".a.json.{'0' * 16}.aside"
+    young, other = tmp_path / f".a.json.{'1' * 16}.aside", tmp_path / f".b.json.{'0' * 16}.aside"
+    for path in (left, young, other):
+        path.touch()
+    for path in (left, other):
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+    store.write_json(tmp_path / "a.json", {"x": [1, 2.5, "ü"], "y": None})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([young.name, other.name, "a.json"])
+    assert store.read_json(tmp_path / "a.json") == {"x": [1, 2.5, "ü"], "y": None}
+
+    def die(aside: Path) -> None:
+        aside.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), store.placed(tmp_path / "a.json") as aside:
+        die(aside)
+    assert store.read_json(tmp_path / "a.json")["y"] is None
+
+
+def test_an_altered_mapping_is_refused_and_a_strangers_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    store.write_json(path, {"x": 1})
+    path.write_text(path.read_text().replace('"x": 1', '"x": 2'))
+    with pytest.raises(ValueError, match=r"a\.json was altered after it was written .*make it again"):
+        store.read_json(path)
+    path.write_text('{"x": 3}')
+    assert store.read_json(path) == {"x": 3}
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="holds a list and no mapping"):
+        store.read_json(path)
+
+
+def test_a_folder_is_compared_with_its_manifest(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with store.placed(folder) as aside:
+        aside.mkdir()
+        (aside / "weights").write_bytes(bytes(1000))
+        store.write_manifest(aside)
+    store.check_manifest(folder, "copy it again")
+    data = bytearray(1000)
+    data[500] = 1
+    (folder / "weights").write_bytes(data)
+    with pytest.raises(ValueError, match="weights is cut or altered; copy it again"):
+        store.check_manifest(folder, "copy it again")
+    (folder / "weights").unlink()
+    with pytest.raises(ValueError, match="weights is missing"):
+        store.check_manifest(folder, "copy it again")
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is cut or altered"):
+        store.check_manifest(folder, "copy it again")
+    (folder / "manifest.json").unlink()
+    store.check_manifest(folder, "copy it again")

@@ -195,11 +195,14 @@ def test_a_full_disk_fails_the_cell_and_leaves_nothing_half_written(
 ) -> None:
     sweep(sweep_cells.square, [{"x": 0}], out=tmp_path)
     with monkeypatch.context() as patch:
+        write = Path.write_bytes
 
-        def full(handle: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def full(path: Path, data: bytes) -> int:
+            if path.suffix == ".safetensors":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(path, data)
 
-        patch.setattr(os, "fsync", full)
+        patch.setattr(Path, "write_bytes", full)
         report = sweep(sweep_cells.square, [{"x": 0}, {"x": 1}], out=tmp_path)
     assert len(report.cached) == 1
     assert "No space left on device" in report.failed[0].error

@@ -55,6 +55,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 
+from skilloc import store
 from skilloc.locality.uncertainty import mean_over_folds
 
 FORMAT = 1
@@ -124,7 +125,7 @@ def to_json(graph: nx.DiGraph) -> str:
         "nodes": [{"id": name, **graph.nodes[name]} for name in order],
         "edges": [{"source": a, "target": b, **graph.edges[a, b]} for a, b in edges],
     }
-    return json.dumps(found, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(store.sealed(found), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> nx.DiGraph:
@@ -140,8 +141,8 @@ def from_json(text: str) -> nx.DiGraph:
             raise ValueError(
                 f"`text` is a circuit of version {version}, and this is skilloc for {FORMAT}; update skilloc"
             )
-        graph = nx.node_link_graph(found, edges="edges")
-    except (json.JSONDecodeError, LookupError, TypeError, nx.NetworkXError) as error:
+        graph = nx.node_link_graph(store.unsealed(found, "the circuit"), edges="edges")
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, nx.NetworkXError) as error:
         raise ValueError("`text` is no circuit; pass what `skilloc circuit` wrote") from error
     graph.graph[VERSION] = version
     if LOSS not in graph.graph:
@@ -154,7 +155,7 @@ def from_json(text: str) -> nx.DiGraph:
 
 def save(graph: nx.DiGraph, path: Path | str) -> None:
     """Write a circuit as node-link JSON, whole or not at all."""
-    _write(Path(path), to_json(graph))
+    store.write_file(path, to_json(graph))
 
 
 def load(path: Path | str) -> nx.DiGraph:
@@ -185,7 +186,7 @@ def save_graphml(graph: nx.DiGraph, path: Path | str) -> None:
         flat.add_node(name, **_flat(graph.nodes[name]))
     for a, b in sorted(graph.edges, key=lambda ends: (place[ends[0]], place[ends[1]])):
         flat.add_edge(a, b, **_flat(graph.edges[a, b]))
-    _write(Path(path), "\n".join(nx.generate_graphml(flat)) + "\n")
+    store.write_file(path, store.with_seal("\n".join(nx.generate_graphml(flat))))
 
 
 def _flat(attributes: Mapping[str, Any]) -> Record:
@@ -200,10 +201,3 @@ def _flat(attributes: Mapping[str, Any]) -> Record:
         elif value is not None:
             found[name] = value
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.aside")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -1,6 +1,5 @@
 """`skilloc sweep`: a grid of cells, each run once, on this machine or on a cluster."""
 
-import secrets
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,13 +164,10 @@ def _print_failures(failures: Sequence["Failure"]) -> None:
 
 def _write_aside(path: Path, write: Any) -> None:
     """Write a file aside and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
+    from skilloc.store import placed
+
+    with placed(path) as aside:
         write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _pairs(spec: Mapping[str, Any], names: Iterable[str]) -> str:

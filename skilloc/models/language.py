@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from skilloc import store
 from skilloc.models.checkpoints import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
@@ -85,6 +86,7 @@ def open_model(
         return _mapped(str(name), dtype, device_map)
     if str(name) not in ("embedded", "smollm2"):
         folder = Path(name).expanduser()
+        store.check_manifest(folder, "save or copy the model again")
         if is_mlp_folder(folder):
             return Opened(_moved(open_mlp(folder).to(dtype), device), None, str(name))
         if (widths := saved_widths(folder)) is not None:

@@ -8,9 +8,6 @@ the units of the hook `layers.{i}.hook_post`.
 
 import copy
 import json
-import os
-import secrets
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from skilloc import store
 from skilloc.models.face import Chain, Face, Left, Weights
 from skilloc.models.points import attached_to
 from skilloc.tasks import Examples
@@ -242,14 +240,11 @@ def save_mlp(model: MLP, folder: Path | str) -> None:
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
-    aside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.aside"
-    try:
-        aside.mkdir(parents=True)
+    with store.placed(folder) as aside:
+        aside.mkdir()
         save_file({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, aside / WEIGHTS)
         (aside / CONFIG).write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(model.cfg)}, indent=1))
-        os.rename(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        store.write_manifest(aside)
 
 
 def is_mlp_folder(folder: Path | str) -> bool:
@@ -273,6 +268,7 @@ def open_mlp(folder: Path | str) -> MLP:
         raise FileNotFoundError(f"there is no model at {folder}; save one with save_mlp, or pass another folder")
     if not is_mlp_folder(folder):
         raise ValueError(f"{folder} holds no {MODEL_TYPE}; open it with open_model")
+    store.check_manifest(folder, "save the model again")
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     try:
         widths = config["widths"]

@@ -6,9 +6,6 @@ opened by `open_model`. Plain `from_pretrained` refuses it: the weights have oth
 """
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from skilloc import store
 from skilloc.models.checkpoints import Checkpoint, quiet
 from skilloc.models.encoded import Encoded, apart, check_wrapped, difference, encode, tolerance
 from skilloc.models.exported import blank, exported
@@ -61,17 +59,14 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
         raise ValueError("`tokenizer` is None; pass the tokenizer that open_model returned with the model")
     encoded = _as_it_is(model) if shape == "as it is" else exported(model, rectangular=shape == "rectangular")
     config = _written(encoded)
-    aside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.aside"
-    try:
-        aside.mkdir(parents=True)
+    with store.placed(folder) as aside:
+        aside.mkdir()
         tokenizer.save_pretrained(aside)
         save_file(encoded.weights, aside / (OWN_WEIGHTS if encoded.biases else WEIGHTS), metadata={"format": "pt"})
         if getattr(model.original_model, "generation_config", None) is not None:
             model.original_model.generation_config.save_pretrained(aside)
         (aside / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-        os.rename(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        store.write_manifest(aside)
 
 
 def _written(encoded: Encoded) -> dict[str, Any]:

@@ -6,15 +6,15 @@ import html
 import io
 import json
 import math
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from skilloc import store
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ("view.js", "panel.js", "controls.js")
@@ -144,10 +144,4 @@ def write(path: Path, page: str) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.aside")
-    try:
-        aside.write_bytes(page.encode("utf-8", "replace"))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    store.write_file(path, store.with_seal(page))

@@ -10,7 +10,20 @@ JSON has no NaN and no infinity. In a spec they are refused; in metrics they bec
 array keeps them.
 """
 
-from skilloc.store.folder import FORMAT, Result, clear_leftovers, is_complete, read, write
+from skilloc.store.aside import (
+    check_manifest,
+    check_seal,
+    clear_leftovers,
+    placed,
+    read_json,
+    sealed,
+    unsealed,
+    with_seal,
+    write_file,
+    write_json,
+    write_manifest,
+)
+from skilloc.store.folder import FORMAT, Result, is_complete, read, write
 from skilloc.store.labels import Labelled
 from skilloc.store.plain import canonical, key
 from skilloc.store.rows import table
@@ -20,10 +33,20 @@ __all__ = [
     "Labelled",
     "Result",
     "canonical",
+    "check_manifest",
+    "check_seal",
     "clear_leftovers",
     "is_complete",
     "key",
+    "placed",
     "read",
+    "read_json",
+    "sealed",
     "table",
+    "unsealed",
+    "with_seal",
     "write",
+    "write_file",
+    "write_json",
+    "write_manifest",
 ]

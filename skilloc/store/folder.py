@@ -1,29 +1,19 @@
 """One result folder: written aside and renamed into place, verified when read."""
 
-import contextlib
-import hashlib
 import json
-import os
-import re
-import secrets
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from skilloc.store.aside import MANIFEST, placed, sha256
 from skilloc.store.labels import Labelled, from_bytes, to_bytes
 from skilloc.store.plain import canonical, dumps, plain
 
 FORMAT = 1
 """Version of the folder format that this package writes and reads."""
 
-DAY = 24 * 60 * 60
-"""Seconds."""
+SPEC, METRICS, TENSORS = "spec.json", "metrics.json", "tensors.safetensors"
 
-SPEC, METRICS, TENSORS, MANIFEST = "spec.json", "metrics.json", "tensors.safetensors", "manifest.json"
-
-_ASIDE = re.compile(r"\..+\.[0-9a-f]{16}\.aside")
 _CURE = "delete the folder and make the result again"
 
 
@@ -60,25 +50,22 @@ def write(
         METRICS: dumps(plain(metrics, "metrics", finite=False)).encode(),
         TENSORS: to_bytes(arrays or {}),
     }
-    entries = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()}
+    entries = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
     files[MANIFEST] = dumps({"format": FORMAT, "files": entries}).encode()
-    aside = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.aside"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside.mkdir()
-        for name, data in files.items():
-            _write_file(aside / name, data)
-        _sync(aside)
-        _commit(aside, folder)
-        _sync(folder.parent)
+        with placed(folder) as aside:
+            aside.mkdir()
+            for name, data in files.items():
+                (aside / name).write_bytes(data)
     except OSError as error:
+        if folder.exists():
+            _check_same(folder, files[SPEC])
+            return
         raise OSError(
             error.errno,
             f"cannot write the result {folder} ({error.strerror or error}); nothing was left half-written: free some "
             "space or choose a folder that you may write to, then run again",
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read(folder: Path) -> Result:
@@ -105,26 +92,6 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
-def clear_leftovers(root: Path, *, older_than: float = DAY) -> int:
-    """Remove what killed writers left directly under `root`: hidden files and folders of this package, long unchanged.
-
-    Args:
-        root: the folder that holds the results.
-        older_than: age in seconds; what is younger may still be in the writing.
-
-    Returns:
-        How many were removed.
-    """
-    removed = 0
-    for path in Path(root).glob(".*.aside"):
-        # Someone else may have removed it first, or own it: either way it is not ours to insist on.
-        with contextlib.suppress(OSError):
-            if _ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-                removed += 1
-    return removed
-
-
 def verified(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     """Return the bytes of some files of a result folder, after checking them against its manifest.
 
@@ -135,7 +102,7 @@ def verified(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     digests = _manifest(folder)
     files = {name: (folder / name).read_bytes() for name in names}
     for name, data in files.items():
-        if _sha256(data) != digests[name]:
+        if sha256(data) != digests[name]:
             raise ValueError(f"{folder}: {name} is altered; {_CURE}")
     return files
 
@@ -169,40 +136,14 @@ def _manifest(folder: Path) -> dict[str, str]:
     return digests
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the file system can: some network ones refuse."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _commit(aside: Path, folder: Path) -> None:
-    """Rename `aside` to `folder`, unless a result is there already."""
-    try:
-        os.rename(aside, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        if not is_complete(folder):
-            raise ValueError(
-                f"`folder` {folder} is there but is not a complete result; delete it, or write to another folder"
-            ) from None
-        if (folder / SPEC).read_bytes() != (aside / SPEC).read_bytes():
-            raise ValueError(
-                f"`folder` {folder} holds the result of another spec; write to another folder, for instance one "
-                "named by `key(spec)`"
-            ) from None
+def _check_same(folder: Path, spec: bytes) -> None:
+    """Refuse a folder that is there already, unless it holds a result of the same spec: then the first writer won."""
+    if not is_complete(folder):
+        raise ValueError(
+            f"`folder` {folder} is there but is not a complete result; delete it, or write to another folder"
+        )
+    if (folder / SPEC).read_bytes() != spec:
+        raise ValueError(
+            f"`folder` {folder} holds the result of another spec; write to another folder, for instance one named by "
+            "`key(spec)`"
+        )

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skilloc.store.folder import MANIFEST, METRICS, SPEC, verified
+from skilloc.store.aside import MANIFEST
+from skilloc.store.folder import METRICS, SPEC, verified
 
 if TYPE_CHECKING:
     import pandas

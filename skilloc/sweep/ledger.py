@@ -3,8 +3,6 @@
 import collections
 import contextlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -183,10 +181,4 @@ def _failure(out: Path, key: str) -> Failure | None:
 
 def _write(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write a JSON file aside and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.aside")
-    try:
-        aside.write_text(json.dumps(value, indent=1))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    store.write_file(path, json.dumps(value, indent=1))

@@ -4,13 +4,11 @@ A saved `MLP` does not know what it was trained on. With this file beside it, th
 as `parity_0` or `composite_012`.
 """
 
-import json
-import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from skilloc import store
 from skilloc.tasks.parity import FAMILY, parity_subtasks
 from skilloc.tasks.subtask import Subtask
 
@@ -35,9 +33,9 @@ def save_world(subtasks: Iterable[Subtask], folder: Path | str) -> None:
         raise ValueError("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
     composites = [one["code"] for one in made if len(one["code"]) > 1]
     record = {"family": FAMILY, "n": made[0]["n"], "sets": made[0]["sets"], "composites": composites}
-    aside = Path(folder) / f".{WORLD}.{secrets.token_hex(8)}.aside"
-    aside.write_text(json.dumps(record) + "\n")
-    os.replace(aside, Path(folder) / WORLD)
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'there is no folder "{folder}"; save the network there first, with save_mlp')
+    store.write_json(Path(folder) / WORLD, record)
 
 
 def open_world(folder: Path | str) -> dict[str, Subtask]:
@@ -54,7 +52,7 @@ def open_world(folder: Path | str) -> dict[str, Subtask]:
             "skilloc.save_world(subtasks, folder)"
         )
     try:
-        found = json.loads(path.read_text())
+        found = store.read_json(path)
         if found["family"] != FAMILY:
             raise ValueError(f"its family is {found['family']}")
         return parity_subtasks(found["n"], atoms=found["sets"], composites=found["composites"])

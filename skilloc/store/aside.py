@@ -1,0 +1,227 @@
+"""The one way in which files and folders appear: written aside, synced, and renamed into place, with a checksum.
+
+A folder carries `manifest.json`, with the size and sha256 of its other files. A text carries its own sha256: JSON under
+the key `sha256`, markup in a comment on its last line. What is read again is checked against it; a file of somebody
+else, which has none, is taken as it is.
+"""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DAY = 24 * 60 * 60
+"""Seconds."""
+
+MANIFEST = "manifest.json"
+
+SHA256 = "sha256"
+
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{16}\.aside")
+_SEAL = re.compile(r"<!-- sha256 ([0-9a-f]{64}) of all lines above -->\n?\Z")
+
+
+@contextmanager
+def placed(path: Path | str) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or a folder at; when the block ends well, it is renamed to `path`.
+
+    So `path` appears whole or not at all, also where this process is killed. A file takes the place of one that is
+    there; a folder does so only of an empty one. What killed writers of the same path left a day ago is removed.
+
+    Raises:
+        OSError: if the place cannot be written, or a folder is there already; nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(path.parent, name=path.name)
+    aside = path.parent / f".{path.name}.{secrets.token_hex(8)}.aside"
+    try:
+        yield aside
+        for file in aside.rglob("*") if aside.is_dir() else (aside,):
+            if file.is_file():
+                _sync(file)
+        with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder
+            _sync(aside)
+        os.replace(aside, path)
+        with contextlib.suppress(OSError):
+            _sync(path.parent)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def write_file(path: Path | str, data: bytes | str) -> None:
+    """Write a file, whole or not at all; text in UTF-8, where half a surrogate becomes a question mark.
+
+    Raises:
+        OSError: if the place cannot be written.
+    """
+    with placed(path) as aside:
+        aside.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
+
+
+def write_json(path: Path | str, record: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON with its checksum, whole or not at all.
+
+    Raises:
+        TypeError: if JSON cannot hold it.
+        OSError: if the place cannot be written.
+    """
+    write_file(path, json.dumps(sealed(record), indent=1) + "\n")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Read a mapping that `write_json` wrote, without its checksum.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or was altered since it was written.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is cut or altered ({error}); make it again") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds a {type(record).__name__} and no mapping; make it again")
+    return unsealed(record, str(path))
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the sha256 of its canonical JSON under the key `sha256`, the last one."""
+    plain = {name: value for name, value in record.items() if name != SHA256}
+    return {**plain, SHA256: _digest_of(plain)}
+
+
+def unsealed(record: Mapping[str, Any], called: str) -> dict[str, Any]:
+    """Return a mapping without its checksum; one that has none is taken as it is.
+
+    Args:
+        record: the mapping.
+        called: how messages call it.
+
+    Raises:
+        ValueError: if the checksum is of something else.
+    """
+    plain = {name: value for name, value in record.items() if name != SHA256}
+    if SHA256 in record and record[SHA256] != _digest_of(plain):
+        raise ValueError(
+            f"{called} was altered after it was written (its sha256 is of something else); make it again, or take the "
+            f'entry "{SHA256}" out if the change is yours'
+        )
+    return plain
+
+
+def _digest_of(plain: Mapping[str, Any]) -> str:
+    # As JSON gives it back: numbers, lists and key order as they will be read.
+    text = json.dumps(json.loads(json.dumps(plain)), sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode())
+
+
+def with_seal(text: str) -> str:
+    """Return HTML or XML with a comment on its last line that holds the sha256 of all lines above."""
+    body = text if text.endswith("\n") else text + "\n"
+    return f"{body}<!-- sha256 {sha256(body.encode('utf-8', 'replace'))} of all lines above -->\n"
+
+
+def check_seal(text: str, called: str) -> str:
+    """Return HTML or XML without the comment of `with_seal`; a text without one is taken as it is.
+
+    Raises:
+        ValueError: if the text above the comment is not the one that was written.
+    """
+    found = _SEAL.search(text)
+    if found is None:
+        return text
+    body = text[: found.start()]
+    if sha256(body.encode("utf-8", "replace")) != found.group(1):
+        raise ValueError(f"{called} was altered after it was written; make it again")
+    return body
+
+
+def write_manifest(folder: Path, **about: Any) -> None:
+    """Write the manifest of a folder whose files are all there.
+
+    Args:
+        folder: the folder, still aside.
+        about: what else the manifest says.
+    """
+    entries = {
+        path.name: {"bytes": path.stat().st_size, "sha256": digest_of_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    (folder / MANIFEST).write_text(json.dumps({**about, "files": entries}, indent=1) + "\n")
+
+
+def check_manifest(folder: Path, cure: str) -> None:
+    """Compare all files of a folder with its manifest; a folder without one is somebody else's, and taken as it is.
+
+    Raises:
+        ValueError: if a file is missing, cut or altered.
+    """
+    try:
+        entries = json.loads((folder / MANIFEST).read_bytes())["files"]
+        wanted = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{folder}: {MANIFEST} is cut or altered; {cure}") from error
+    for name, (size, digest) in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{folder}: {name} is missing; {cure}")
+        if path.stat().st_size != size or digest_of_file(path) != digest:
+            raise ValueError(f"{folder}: {name} is cut or altered; {cure}")
+
+
+def clear_leftovers(root: Path, *, name: str | None = None, older_than: float = DAY) -> int:
+    """Remove what killed writers left directly under `root`: hidden files and folders of this package, long unchanged.
+
+    Args:
+        root: the folder that holds the results.
+        name: only what was to be called so; everything if not given.
+        older_than: age in seconds; what is younger may still be in the writing.
+
+    Returns:
+        How many were removed.
+    """
+    removed = 0
+    for path in Path(root).glob(f".{glob.escape(name) if name else '*'}.*.aside" if name else ".*.aside"):
+        # Someone else may have removed it first, or own it: either way it is not ours to insist on.
+        with contextlib.suppress(OSError):
+            if _ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed += 1
+    return removed
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 of some bytes in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the sha256 of a file in hex, without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
