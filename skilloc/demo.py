@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skilloc import store
 from skilloc.attribution import attribution_effects
 from skilloc.calibration import calibrate
 from skilloc.circuits.trace import Tracing
@@ -91,7 +92,7 @@ def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, set
     everything = np.asarray(effects.measured)
     found = calibrate(estimate, effects, drawn=everything)
     if not (folder / "estimate").is_dir():
-        estimate.save(folder / "estimate")
+        store.save(estimate, folder / "estimate")
     save_compared(folder, Compared(estimate, effects, everything, found))
 
 

@@ -9,13 +9,11 @@ that was not measured is NaN. Everything from here on is numpy.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc import store
 from skilloc.units import Units
 
 
@@ -35,6 +33,8 @@ class Effects:
     Raises:
         ValueError: if the parts do not belong together.
     """
+
+    WHAT: ClassVar[str] = "effects"
 
     values: Float[np.ndarray, "fold subtask unit"]
     baseline: Float[np.ndarray, "fold subtask"]
@@ -102,43 +102,10 @@ class Effects:
             unit=self.unit,
         )
 
-    def save(self, folder: Path | str) -> None:
-        """Write the effects to a result folder (see `skilloc.store`)."""
-        folds, names = [str(f) for f in range(len(self.values))], list(self.subtasks)
-        arrays = {
-            "values": store.Labelled(self.values, ("fold", "subtask", "unit"), {"fold": folds, "subtask": names}),
-            "baseline": store.Labelled(self.baseline, ("fold", "subtask"), {"fold": folds, "subtask": names}),
-            "exact": store.Labelled(self.exact, ("unit",), {}),
-        }
-        spec = {"what": "effects", "subtasks": names, "units": self.units.record(), "unit": self.unit}
-        spec["made"] = dict(self.made)
-        metrics = {
+    def metrics(self) -> dict[str, Any]:
+        """Return what a table over many results shows of these. JSON only."""
+        return {
             "measured": int(self.measured.sum()),
             "exact": int((self.exact & self.measured).sum()),
-            "baseline": {name: float(self.baseline[:, s].mean()) for s, name in enumerate(names)},
+            "baseline": dict(zip(self.subtasks, self.baseline.mean(axis=0).tolist(), strict=True)),
         }
-        store.write(Path(folder), spec, metrics, arrays)
-
-    @staticmethod
-    def load(folder: Path | str) -> "Effects":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no result.
-            ValueError: if it was cut or altered, or is not about effects.
-        """
-        result = store.read(Path(folder))
-        if result.spec.get("what") != "effects":
-            raise ValueError(
-                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not effects; "
-                "pass a folder that `skilloc effects` wrote"
-            )
-        return Effects(
-            values=result.arrays["values"].values,
-            baseline=result.arrays["baseline"].values,
-            subtasks=tuple(result.spec["subtasks"]),
-            units=Units.from_record(result.spec["units"]),
-            exact=result.arrays["exact"].values,
-            made=result.spec["made"],
-            unit=result.spec.get("unit", "nats"),
-        )

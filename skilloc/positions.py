@@ -9,15 +9,13 @@ over all places add up to those of `attribution_effects` without curvature.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import slopes_by_position
 from skilloc.experiment import Experiment
@@ -37,6 +35,8 @@ class PositionEffects:
         made: what made the effects. JSON only.
     """
 
+    WHAT: ClassVar[str] = "position effects"
+
     values: Float[np.ndarray, "fold subtask position unit"]
     positions: tuple[str, ...]
     subtasks: tuple[str, ...]
@@ -54,35 +54,6 @@ class PositionEffects:
             raise ValueError(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
         found: np.ndarray = self.values[:, self.subtasks.index(subtask)].mean(axis=0)
         return found
-
-    def save(self, folder: Path | str) -> None:
-        """Write the effects to a result folder (see `skilloc.store`)."""
-        labels = {"subtask": list(self.subtasks), "position": list(self.positions)}
-        arrays = {"values": store.Labelled(self.values, ("fold", "subtask", "position", "unit"), labels)}
-        spec = {"what": "position effects", "units": self.units.record(), "unit": self.unit, "made": dict(self.made)}
-        store.write(Path(folder), {**spec, **{name: list(axis) for name, axis in self._axes().items()}}, {}, arrays)
-
-    def _axes(self) -> dict[str, tuple[str, ...]]:
-        return {"subtasks": self.subtasks, "positions": self.positions}
-
-    @staticmethod
-    def load(folder: Path | str) -> "PositionEffects":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no result.
-            ValueError: if it was cut or altered, or is not of this kind.
-        """
-        result = store.read(Path(folder))
-        if result.spec.get("what") != "position effects":
-            raise ValueError(
-                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not effects by position; pass "
-                "another folder"
-            )
-        spec = result.spec
-        positions, subtasks = tuple(spec["positions"]), tuple(spec["subtasks"])
-        units = Units.from_record(spec["units"])
-        return PositionEffects(result.arrays["values"].values, positions, subtasks, units, spec["unit"], spec["made"])
 
 
 def position_effects(

@@ -9,13 +9,12 @@ each removal stand random masks with as many units in every bank.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from skilloc import locality, store
+from skilloc import locality
 from skilloc.ablation import mask_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
@@ -36,6 +35,9 @@ class Removal:
         made: what made it. JSON only.
         unit: of the loss: "nats", "logits", "share" or a user's own.
     """
+
+    WHAT: ClassVar[str] = "removal"
+    LABELS: ClassVar[Mapping[str, str]] = {"source": "subtasks", "target": "subtasks"}
 
     values: Float[np.ndarray, "size fold source target"]
     random: Float[np.ndarray, "draw size fold source target"]
@@ -61,37 +63,6 @@ class Removal:
         if size not in self.sizes:
             raise ValueError(f"`size` is {size}; measured were {', '.join(map(str, self.sizes))}")
         return self.sizes.index(size)
-
-    def save(self, folder: Path | str) -> None:
-        """Write to a result folder (see `skilloc.store`)."""
-        labels = {"size": [str(n) for n in self.sizes], "source": list(self.subtasks), "target": list(self.subtasks)}
-        dims = ("size", "fold", "source", "target")
-        arrays = {
-            "values": store.Labelled(self.values, dims, labels),
-            "random": store.Labelled(self.random, ("draw", *dims), labels),
-            "baseline": store.Labelled(self.baseline, ("fold", "target"), {"target": list(self.subtasks)}),
-        }
-        spec = {"what": "removal", "subtasks": list(self.subtasks), "sizes": list(self.sizes), "unit": self.unit}
-        store.write(Path(folder), {**spec, "made": dict(self.made)}, {}, arrays)
-
-    @staticmethod
-    def load(folder: Path | str) -> "Removal":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no result.
-            ValueError: if it was cut or altered, or is not a removal.
-        """
-        result = store.read(Path(folder))
-        if result.spec.get("what") != "removal":
-            raise ValueError(
-                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not a removal; "
-                "pass a folder that `skilloc removal` wrote"
-            )
-        arrays = {name: array.values for name, array in result.arrays.items()}
-        names, sizes = tuple(result.spec["subtasks"]), tuple(result.spec["sizes"])
-        made, unit = result.spec["made"], result.spec.get("unit", "nats")
-        return Removal(arrays["values"], arrays["random"], arrays["baseline"], names, sizes, made, unit)
 
 
 def removal_effects(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import demo
+from skilloc import demo, store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
@@ -111,7 +111,7 @@ def test_effects_are_those_of_the_library(home, done, monkeypatch):
     opened = open_model("model")
     subtasks = subtasks_of(opened, {"fish": "fish/*.txt", "code": "code/*.txt"}, length=12)
     expected = ablation_effects(experiment_of(opened, subtasks, Settings(sequences=6, length=12, folds=3)))
-    found = Effects.load(done / "effects")
+    found = store.load(Effects, done / "effects")
     np.testing.assert_array_equal(found.values, expected.values)
     np.testing.assert_array_equal(found.baseline, expected.baseline)
     assert not (done / "items").exists()
@@ -122,7 +122,7 @@ def test_json_is_all_there_is_on_stdout_and_says_what_the_tables_say(run, study)
     record = json.loads(out)
     assert status == 0
     assert (record["measured"], record["exact"], record["units"]) == (56, 56, 56)
-    effects = Effects.load(study / "effects")
+    effects = store.load(Effects, study / "effects")
     best = record["top"]["fish"][0]
     assert best["value"] == pytest.approx(effects.mean("fish").max())
     assert best["unit"] == effects.units.names[int(effects.mean("fish").argmax())]
@@ -158,7 +158,7 @@ def test_positions_are_kept_and_shown(run, study, monkeypatch):
     record = json.loads(out)
     assert status == 0
     assert record["positions"] == [str(place) for place in range(12)]
-    effects = Effects.load(study / "effects")
+    effects = store.load(Effects, study / "effects")
     needed = effects.units.names[int(effects.mean("fish").argmax())]
     fish = record["subtasks"]["fish"]
     assert needed in fish["units"]
@@ -234,8 +234,8 @@ def test_two_stage_keeps_estimates_and_measures_a_sample_and_the_top(run, tmp_pa
     out = tmp_path / "two"
     status, _, _ = run(*effects_args(out, "--method", "two-stage", "--sample", 10, "--top", 4))
     assert status == 0
-    effects, estimate = Effects.load(out / "effects"), Effects.load(out / "estimate")
-    exact = Effects.load(out / "exact")
+    effects, estimate = store.load(Effects, out / "effects"), store.load(Effects, out / "estimate")
+    exact = store.load(Effects, out / "exact")
     assert 10 <= effects.exact.sum() <= 10 + 2 * 4
     for subtask in effects.subtasks:
         assert effects.exact[np.argsort(-np.abs(estimate.mean(subtask)))[:4]].all()
@@ -259,18 +259,18 @@ def test_an_attribution_stays_an_estimate_and_is_compared_all_the_same(run, tmp_
 def test_units_can_be_selected(run, tmp_path):
     status, _, _ = run(*effects_args(tmp_path / "a", "--units", "neuron", "--layers", 1, "--sample", 5))
     assert status == 0
-    effects = Effects.load(tmp_path / "a" / "effects")
+    effects = store.load(Effects, tmp_path / "a" / "effects")
     assert effects.measured.sum() == 5
     assert set(effects.units.layers[effects.measured]) == {1}
     run(*effects_args(tmp_path / "b", "--only", "L0H1", "L1N3"))
-    effects = Effects.load(tmp_path / "b" / "effects")
+    effects = store.load(Effects, tmp_path / "b" / "effects")
     assert [n for n, m in zip(effects.units.names, effects.measured, strict=True) if m] == ["L0H1", "L1N3"]
 
 
 def test_the_top_of_another_study_can_be_measured_on_other_text(run, study, tmp_path):
     status, _, _ = run(*effects_args(tmp_path / "top", "--top", 2, "--of", study, "--split", "selection"))
     assert status == 0
-    ranking, found = Effects.load(study / "effects"), Effects.load(tmp_path / "top" / "effects")
+    ranking, found = store.load(Effects, study / "effects"), store.load(Effects, tmp_path / "top" / "effects")
     wanted = {int(u) for s in ranking.subtasks for u in np.argsort(-np.abs(ranking.mean(s)))[:2]}
     assert set(np.flatnonzero(found.measured)) == wanted
     assert found.made["tokens"] != ranking.made["tokens"]
@@ -280,8 +280,8 @@ def test_the_top_of_another_study_can_be_measured_on_other_text(run, study, tmp_
 def test_references_differ_and_their_spread_is_printed(run, study, tmp_path, reference):
     status, _, _ = run(*effects_args(tmp_path / reference, "--reference", reference))
     assert status == 0
-    found = Effects.load(tmp_path / reference / "effects")
-    assert not np.allclose(found.values, Effects.load(study / "effects").values)
+    found = store.load(Effects, tmp_path / reference / "effects")
+    assert not np.allclose(found.values, store.load(Effects, study / "effects").values)
     _, out, _ = run("locality", study, tmp_path / reference, "--top", 5, "--json")
     record = json.loads(out)
     assert record["spread"]["references"] == ["zero", reference]
@@ -291,7 +291,7 @@ def test_references_differ_and_their_spread_is_printed(run, study, tmp_path, ref
 
 def test_the_mean_reference_comes_from_other_text_than_the_measured(run, tmp_path):
     run(*effects_args(tmp_path / "mean", "--reference", "mean", "--only", "L0N0"))
-    made = Effects.load(tmp_path / "mean" / "effects").made
+    made = store.load(Effects, tmp_path / "mean" / "effects").made
     assert made["reference"]["made"]["tokens"].keys() == made["tokens"].keys()
     assert set(made["reference"]["made"]["tokens"].values()).isdisjoint(made["tokens"].values())
 
@@ -324,7 +324,9 @@ def test_killed_and_started_again_it_ends_the_same_and_repeats_nothing(home, don
     everything = 6  # 24 neurons in two pieces and 4 heads in one, in each of 2 layers
     if not finished:
         assert len(measured) == everything - len(kept)
-    np.testing.assert_array_equal(Effects.load(out / "effects").values, Effects.load(done / "effects").values)
+    np.testing.assert_array_equal(
+        store.load(Effects, out / "effects").values, store.load(Effects, done / "effects").values
+    )
     assert not (out / "items").exists()
 
 
@@ -334,7 +336,9 @@ def test_a_time_budget_ends_early_and_the_same_command_goes_on(run, tmp_path, do
     assert (status, json.loads(text)["measured"]) == (0, 0)
     status, text, _ = run(*effects_args(out, "--seconds", 600, "--json"))
     assert (status, json.loads(text)["measured"]) == (0, 56)
-    np.testing.assert_array_equal(Effects.load(out / "effects").values, Effects.load(done / "effects").values)
+    np.testing.assert_array_equal(
+        store.load(Effects, out / "effects").values, store.load(Effects, done / "effects").values
+    )
 
 
 def test_a_loss_positions_and_kinds_are_those_of_the_library(run, home, tmp_path):
@@ -348,7 +352,7 @@ def test_a_loss_positions_and_kinds_are_those_of_the_library(run, home, tmp_path
     experiment = Experiment(
         opened.model, subtasks, kinds=("layer",), loss="error", at="last", reference="mean", folds=3, count=6
     )
-    found = Effects.load(tmp_path / "study" / "effects")
+    found = store.load(Effects, tmp_path / "study" / "effects")
     np.testing.assert_array_equal(found.values, ablation_effects(experiment).values)
     assert (found.unit, set(found.units.kinds)) == ("share", {"layer"})
     again = redraw(opened, found)  # a result knows its loss and positions
@@ -363,7 +367,7 @@ def test_a_loss_of_ones_own_is_named_by_its_module(run, home, tmp_path):
         status, _, error = run(*effects_args(tmp_path / "mine", "--loss", "mine:doubled", "--units", "head"))
         assert (status, error) == (0, "")
         run(*effects_args(tmp_path / "plain", "--units", "head"))
-        found, plain = (Effects.load(tmp_path / name / "effects") for name in ("mine", "plain"))
+        found, plain = (store.load(Effects, tmp_path / name / "effects") for name in ("mine", "plain"))
         np.testing.assert_allclose(found.values, 2 * plain.values, atol=1e-6)
         assert found.made["loss"]["identity"].startswith("mine.doubled ")
         assert run("removal", "model", tmp_path / "mine", "--n", 2, "--draws", 2)[0] == 0
@@ -375,7 +379,7 @@ def test_the_type_of_the_weights_is_a_setting_and_auto_finds_a_device(run, tmp_p
     for dtype in ("float64", "bfloat16"):
         given = ["--dtype", dtype, "--device", "auto", "--units", "head"]
         assert run(*effects_args(tmp_path / dtype, *given))[0] == 0
-    exact, rough = (Effects.load(tmp_path / dtype / "effects") for dtype in ("float64", "bfloat16"))
+    exact, rough = (store.load(Effects, tmp_path / dtype / "effects") for dtype in ("float64", "bfloat16"))
     assert exact.made["model"] != rough.made["model"]
     np.testing.assert_allclose(rough.baseline, exact.baseline, rtol=0.05)
 
@@ -383,7 +387,7 @@ def test_the_type_of_the_weights_is_a_setting_and_auto_finds_a_device(run, tmp_p
 def test_a_map_spreads_a_model_and_changes_no_number(run, home, tmp_path):
     assert run(*effects_args(tmp_path / "map", "--device-map", "auto", "--units", "head"))[0] == 0
     assert run(*effects_args(tmp_path / "one", "--units", "head"))[0] == 0
-    found, wanted = (Effects.load(tmp_path / name / "effects") for name in ("map", "one"))
+    found, wanted = (store.load(Effects, tmp_path / name / "effects") for name in ("map", "one"))
     np.testing.assert_allclose(found.values, wanted.values, atol=1e-6)
 
 

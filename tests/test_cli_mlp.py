@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import main
 from skilloc.effects import Effects
@@ -37,7 +38,7 @@ def refused(capsys, *arguments):
 def test_effects_locality_removal_show(network, tmp_path, capsys):
     out = tmp_path / "study"
     main(["effects", str(network), "--out", str(out), "--sequences", "90", "--folds", "3"])
-    effects = Effects.load(out / "effects")
+    effects = store.load(Effects, out / "effects")
     assert effects.subtasks == ("parity_0", "parity_1", "composite_01")
     batches = {name: WORLD[name].draw(90) for name in effects.subtasks}
     wanted = ablation_effects(Experiment(MLP(10, 2, 12, 3, seed=0), batches, folds=3))
@@ -53,7 +54,7 @@ def test_effects_locality_removal_show(network, tmp_path, capsys):
 def test_chosen_and_renamed_subtasks(network, tmp_path):
     out = tmp_path / "study"
     main(["effects", str(network), "--subtask", "composite_01", "easy=parity_1", "--out", str(out), "--folds", "3"])
-    assert Effects.load(out / "effects").subtasks == ("composite_01", "easy")
+    assert store.load(Effects, out / "effects").subtasks == ("composite_01", "easy")
 
 
 def test_refusals(network, tmp_path, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from skilloc import store
 from skilloc.cli import main
 from skilloc.effects import Effects
 from skilloc.intervene import losses
@@ -56,8 +57,8 @@ def test_a_network_is_pruned_saved_and_reported(run, tmp_path):
     assert len(units_of(opened.model)) == 12 + record["zeros"]
     assert record["split"] == "report"  # units were chosen on selection
     assert open_world(out / "model").keys() == {"parity_0", "parity_1", "composite_01"}
-    curve = Curve.load(out / "curve")
-    effects = Effects.load(Path("effects/effects"))
+    curve = store.load(Curve, out / "curve")
+    effects = store.load(Effects, Path("effects/effects"))
     scores = np.abs(effects.mean("parity_0"))
     kept = curve.masks[curve.kept.tolist().index(12)].keep
     assert scores[kept].min() >= scores[~kept].max()
@@ -99,7 +100,7 @@ def test_iterative_pruning_measures_again(run, tmp_path):
     again = json.loads(out)
     assert not (tmp_path / "a" / "items").exists()
     run("prune", "mlp", "effects", "--keep", 8, "--out", tmp_path / "b")
-    first, second = (Curve.load(tmp_path / name / "curve") for name in "ab")
+    first, second = (store.load(Curve, tmp_path / name / "curve") for name in "ab")
     masks = [curve.masks[curve.kept.tolist().index(8)].keep for curve in (first, second)]
     assert (masks[0] != masks[1]).any()
     assert first.kept.min() == 8

@@ -15,28 +15,28 @@ def make(values, exact=True, **made):
 
 def test_round_trip(tmp_path):
     effects = make([[[1, np.nan, 3], [4, np.nan, 6]]], reference={"name": "zero"})
-    effects.save(tmp_path / "e")
-    again = Effects.load(tmp_path / "e")
+    store.save(effects, tmp_path / "e")
+    again = store.load(Effects, tmp_path / "e")
     np.testing.assert_array_equal(again.values, effects.values)
     assert again.measured.tolist() == [True, False, True]
     assert (again.subtasks, again.units, again.made) == (effects.subtasks, effects.units, effects.made)
 
 
 def test_a_cut_or_altered_file_is_refused(tmp_path):
-    make(np.ones((2, 2, 3))).save(tmp_path / "e")
+    store.save(make(np.ones((2, 2, 3))), tmp_path / "e")
     file = tmp_path / "e" / "tensors.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     for broken in (bytes(data), bytes(data[:-4])):
         file.write_bytes(broken)
         with pytest.raises(ValueError, match="e"):
-            Effects.load(tmp_path / "e")
+            store.load(Effects, tmp_path / "e")
 
 
 def test_another_kind_of_result_is_refused(tmp_path):
     store.write(tmp_path / "r", {"what": "removal"}, {})
     with pytest.raises(ValueError, match="not effects"):
-        Effects.load(tmp_path / "r")
+        store.load(Effects, tmp_path / "r")
 
 
 def test_overlay_takes_what_was_measured():

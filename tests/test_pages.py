@@ -190,11 +190,11 @@ def folder(tmp_path):
     made |= {"tokens": {"python": "abc123"}, "versions": {"torch": "9.9"}}
     values = random.normal(size=(8, 2, 44)) * 0.01
     values[:, :, 5] += 1.0
-    Effects(values, np.full((8, 2), 3.0), NAMES, UNITS, np.ones(44, bool), made).save(tmp_path / "study" / "effects")
+    effects = Effects(values, np.full((8, 2), 3.0), NAMES, UNITS, np.ones(44, bool), made)
+    store.save(effects, tmp_path / "study" / "effects")
     matrix = random.normal(size=(2, 8, 2, 2)) * 0.01 + np.eye(2)
-    Removal(matrix, 0.1 * random.random((3, 2, 8, 2, 2)), np.full((8, 2), 3.0), NAMES, (2, 8), made).save(
-        tmp_path / "study" / "removal"
-    )
+    removal = Removal(matrix, 0.1 * random.random((3, 2, 8, 2, 2)), np.full((8, 2), 3.0), NAMES, (2, 8), made)
+    store.save(removal, tmp_path / "study" / "removal")
     for name in NAMES:
         graph = circuit()
         graph.graph["subtask"] = name
@@ -298,7 +298,7 @@ def test_a_report_shows_attacks_with_their_verdict(folder):
         subtasks=("parity_0",), chance=float(np.log(2)),
         made={"report": "parity_1", "kind": "relearning", "seeds": [0, 1, 2]},
     )  # fmt: skip
-    found.save(folder / "relearning" / "small")
+    store.save(found, folder / "relearning" / "small")
     reader, _ = read(report_page(folder))
     texts = " ".join(text for _, text in reader.texts)
     assert "Was it removed, or hidden?" in texts

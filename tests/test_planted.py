@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import locality
+from skilloc import locality, store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
@@ -153,8 +153,8 @@ def test_removal_round_trip_and_refusals(planted, batches, tmp_path):
     experiment = Experiment(planted, batches, folds=4)
     effects = ablation_effects(experiment)
     removal = removal_effects(experiment, effects, sizes=(1,), draws=2)
-    removal.save(tmp_path / "r")
-    again = Removal.load(tmp_path / "r")
+    store.save(removal, tmp_path / "r")
+    again = store.load(Removal, tmp_path / "r")
     np.testing.assert_array_equal(again.values, removal.values)
     np.testing.assert_array_equal(again.random, removal.random)
     assert (again.sizes, again.subtasks, again.made) == (removal.sizes, removal.subtasks, removal.made)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from skilloc import store
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.intervene import losses
@@ -70,8 +71,8 @@ def test_later_tokens_do_not_change_what_is_scored_earlier(experiment: Experimen
 
 def test_saved_and_read_again(experiment: Experiment, tmp_path: Path) -> None:
     found = position_effects(experiment, names=["subject"], exact=False)
-    found.save(tmp_path / "out")
-    again = PositionEffects.load(tmp_path / "out")
+    store.save(found, tmp_path / "out")
+    again = store.load(PositionEffects, tmp_path / "out")
     assert np.array_equal(again.values, found.values)
     assert (again.positions, again.units, again.unit) == (found.positions, found.units, found.unit)
 

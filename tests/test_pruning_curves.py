@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from skilloc import store
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
@@ -105,8 +106,8 @@ def test_a_curve_is_what_the_pruned_networks_do(network, tmp_path):
     assert curve.losses[2, :, of["parity_0"]].mean() < curve.random_losses[:, 2, :, of["parity_0"]].mean() - 0.1
     assert curve.accuracies[2, :, of["parity_0"]].mean() > curve.accuracies[2, :, of["parity_1"]].mean() + 0.2
     assert [len(set(row)) for row in curve.random_losses.mean(axis=(2, 3)).T][:3] == [1, 3, 3]
-    curve.save(tmp_path / "curve")
-    again = Curve.load(tmp_path / "curve")
+    store.save(curve, tmp_path / "curve")
+    again = store.load(Curve, tmp_path / "curve")
     np.testing.assert_array_equal(again.random_losses, curve.random_losses)
     assert (again.kept == [48, 40, 24, 8]).all()
     assert [mask.keep.tolist() for mask in again.masks] == [mask.keep.tolist() for mask in curve.masks]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
@@ -285,8 +286,8 @@ def test_curves_of_a_language_model_in_other_losses(gpt2, tokens, kinds, at, tmp
             logits = gpt2.run_with_hooks(batch.inputs, fwd_hooks=[silence(*one) for one in gone.items() if one[1]])
         found = value(logits.double())
         np.testing.assert_allclose(curve.losses[0, :, 0], [float(found[:2].mean()), float(found[2:].mean())], atol=1e-5)
-        curve.save(tmp_path / loss)
-        assert Curve.load(tmp_path / loss).unit == curve.unit == experiment.metric.unit
+        store.save(curve, tmp_path / loss)
+        assert store.load(Curve, tmp_path / loss).unit == curve.unit == experiment.metric.unit
         assert np.isnan(curve.accuracies).all()
 
 
@@ -385,6 +386,6 @@ def test_what_is_not_described_is_refused_in_words(pair, cnn, images):
 def test_removal_keeps_its_unit(pair, tmp_path):
     experiment = Experiment(pair[0], GIVEN, loss=custom(margin, unit="logits"))
     removal = removal_effects(experiment, ablation_effects(experiment), sizes=(2,), draws=1)
-    removal.save(tmp_path / "removal")
-    assert Removal.load(tmp_path / "removal").unit == removal.unit == "logits"
+    store.save(removal, tmp_path / "removal")
+    assert store.load(Removal, tmp_path / "removal").unit == removal.unit == "logits"
     assert removal.made["loss"] == experiment.metric.record()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import Mask, Units, units_of
+from skilloc import Mask, Units, store, units_of
 from skilloc.intervene import losses
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
@@ -152,8 +152,8 @@ def test_the_record_names_what_is_missing_and_where_the_grid_ends(found):
 
 
 def test_results_survive_a_folder_and_join_over_seeds(found, tmp_path):
-    found.save(tmp_path / "result")
-    again = Relearning.load(tmp_path / "result")
+    store.save(found, tmp_path / "result")
+    again = store.load(Relearning, tmp_path / "result")
     assert record(again) == record(found)
     parts = []
     for s, seed in enumerate(SEEDS):

@@ -6,15 +6,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Float
 
 from skilloc import store
+from skilloc.effects import Effects
 from skilloc.store import Labelled
+from skilloc.units import Units, neurons
 
 SPEC = {"width": 64, "seed": 0, "reg": {"lam": 1e-3, "kinds": ["lasso", "l0"]}}
 METRICS = {"loss": 0.25, "steps": 3}
@@ -380,3 +386,46 @@ def test_a_folder_is_compared_with_its_manifest(tmp_path: Path) -> None:
         store.check_manifest(folder, "copy it again")
     (folder / "manifest.json").unlink()
     store.check_manifest(folder, "copy it again")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A result as measurements make them."""
+
+    WHAT: ClassVar[str] = "drawn"
+    LABELS: ClassVar[Mapping[str, str]] = {"source": "subtasks"}
+
+    values: Float[np.ndarray, "source size"]
+    subtasks: tuple[str, ...]
+    sizes: tuple[int | None, ...]
+    units: Units
+    chance: float
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+
+def test_a_result_saves_itself_with_the_labels_of_its_axes(tmp_path: Path) -> None:
+    units = Units((neurons("layers.0.hook_post", 3, 0),))
+    drawn = Drawn(np.arange(6.0).reshape(2, 3), ("a", "b"), (1, 2, None), units, 0.5, {"seed": 1})
+    store.save(drawn, tmp_path / "r")
+    array = store.read(tmp_path / "r").arrays["values"]
+    assert array.dims == ("source", "size")
+    assert array.coords == {"source": ("a", "b"), "size": ("1", "2", "None")}
+    again = store.load(Drawn, tmp_path / "r")
+    np.testing.assert_array_equal(again.values, drawn.values)
+    assert replace(again, values=drawn.values) == drawn
+
+
+def test_results_of_other_kinds_and_parts_are_refused(tmp_path: Path) -> None:
+    units = Units((neurons("layers.0.hook_post", 3, 0),))
+    drawn = Drawn(np.zeros((1, 1)), ("a",), (1,), units, 0.5)
+    store.save(drawn, tmp_path / "r")
+    with pytest.raises(ValueError, match="a result of kind 'drawn', not effects"):
+        store.load(Effects, tmp_path / "r")
+    spec, arrays = store.to_parts(drawn)
+    with pytest.raises(ValueError, match=r"lacks a part .*chance"):
+        store.from_parts(Drawn, {name: value for name, value in spec.items() if name != "chance"}, arrays)
+    turned = {"values": store.Labelled(arrays["values"].values, ("size", "source"), {})}
+    with pytest.raises(ValueError, match=r"has values on axes \('size', 'source'\)"):
+        store.from_parts(Drawn, spec, turned)
+    with pytest.raises(TypeError, match="is a dict, which does not say what it is"):
+        store.save({}, tmp_path / "d")

@@ -277,7 +277,7 @@ def test_tables_pictures_and_page_name_the_unit_of_the_loss_and_never_nats_by_ha
     tables.print_removal(record["removal"])
     printed = capsys.readouterr().out
     pictures.draw_study(Study(effects, None), record["locality"], record["removal"], tmp_path)
-    effects.save(tmp_path / "study")
+    store.save(effects, tmp_path / "study")
     drawn = "".join(path.read_text() for path in tmp_path.glob("*.svg"))
     for said in (printed, summarise(effects, record), report_page(tmp_path / "study")):
         assert "logits" in said

@@ -20,6 +20,7 @@ class Command:
 
     def run(self) -> None:
         """Print the tables, draw the pictures."""
+        from skilloc import store
         from skilloc.cli import tables
         from skilloc.positions import PositionEffects
         from skilloc.removal import Removal
@@ -40,9 +41,9 @@ class Command:
         enough = folds >= 3 and most >= 1
         locality = locality_record(study.effects, top=min(self.top, most)) if enough else None
         held = self.folder / "removal"
-        removal = removal_record(Removal.load(held)) if held.is_dir() else None
+        removal = removal_record(store.load(Removal, held)) if held.is_dir() else None
         where = self.folder / "positions"
-        positions = positions_record(PositionEffects.load(where)) if where.is_dir() else None
+        positions = positions_record(store.load(PositionEffects, where)) if where.is_dir() else None
         pictures = draw_study(study, locality, removal, self.folder / "pictures", positions)
         record = {
             "folder": str(self.folder),

@@ -20,7 +20,7 @@ def is_attack(path: Path) -> bool:
 
 def attack_section(path: Path, name: str) -> str:
     """Return what one attack found: the curves beside those of the controls, a table, and the verdict in words."""
-    found = record(Relearning.load(path))
+    found = record(store.load(Relearning, path))
     with plots.style():
         image = picture(drawn(draw_relearning(found)), "loss under attack by number of steps, beside controls")
     last = found["steps"][-1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skilloc import store
 from skilloc.circuits import graph as circuit_graph
 from skilloc.pages.circuit import circuit_data, circuit_section
 from skilloc.pages.document import document, escape, picture, table
@@ -128,8 +129,8 @@ def _record(study: Study, folder: Path) -> Record:
         **about(effects),
         "top": top_units(effects),
         "locality": locality_record(effects, top=min(10, most)) if enough else None,
-        "removal": removal_record(Removal.load(held)) if held.is_dir() else None,
-        "positions": positions_record(PositionEffects.load(where)) if where.is_dir() else None,
+        "removal": removal_record(store.load(Removal, held)) if held.is_dir() else None,
+        "positions": positions_record(store.load(PositionEffects, where)) if where.is_dir() else None,
         "calibration": calibration_record(study),
         "drawn": effects.made.get("drawn", {}),
     }

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from tqdm import tqdm
 
-from skilloc import store
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random
@@ -28,68 +26,36 @@ class Curve:
         random_losses: the same for random masks of equal size in every bank, on `draw count fold subtask`.
         random_accuracies: likewise.
         baseline: losses of the whole model, on `fold subtask`.
-        kept: number of kept units, on `count`.
-        masks: which units are kept, on `count unit`.
+        keep: which units are kept, on `count unit`.
         units: the unit axis.
         subtasks: names on the subtask axis.
         made: what made it. JSON only.
         unit: of the loss: "nats", "logits", "share" or a user's own.
     """
 
+    WHAT: ClassVar[str] = "pruning curve"
+
     losses: Float64[np.ndarray, "count fold subtask"]
     accuracies: Float64[np.ndarray, "count fold subtask"]
     random_losses: Float64[np.ndarray, "draw count fold subtask"]
     random_accuracies: Float64[np.ndarray, "draw count fold subtask"]
     baseline: Float64[np.ndarray, "fold subtask"]
-    kept: Int[np.ndarray, " count"]
-    masks: tuple[Mask, ...]
+    keep: Bool[np.ndarray, "count unit"]
     units: Units
     subtasks: tuple[str, ...]
     made: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "nats"
 
-    def save(self, folder: Path | str) -> None:
-        """Write to a result folder (see `skilloc.store`)."""
-        names = {"subtask": list(self.subtasks)}
-        dims = ("count", "fold", "subtask")
-        arrays = {
-            "losses": store.Labelled(self.losses, dims, names),
-            "accuracies": store.Labelled(self.accuracies, dims, names),
-            "random_losses": store.Labelled(self.random_losses, ("draw", *dims), names),
-            "random_accuracies": store.Labelled(self.random_accuracies, ("draw", *dims), names),
-            "baseline": store.Labelled(self.baseline, dims[1:], names),
-            "masks": store.Labelled(np.stack([mask.keep for mask in self.masks]), ("count", "unit"), {}),
-        }
-        spec = {"what": "pruning curve", "units": self.units.record(), "subtasks": list(self.subtasks)}
-        spec["unit"] = self.unit
-        store.write(Path(folder), {**spec, "made": dict(self.made)}, {}, arrays)
+    @property
+    def kept(self) -> Int[np.ndarray, " count"]:
+        """Number of kept units."""
+        found: np.ndarray = self.keep.sum(axis=1)
+        return found
 
-    @staticmethod
-    def load(folder: Path | str) -> "Curve":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no result.
-            ValueError: if it was cut or altered, or is not a pruning curve.
-        """
-        result = store.read(Path(folder))
-        if result.spec.get("what") != "pruning curve":
-            raise ValueError(
-                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not a pruning curve; pass the "
-                "`curve` in a folder that `skilloc prune` wrote"
-            )
-        arrays = {name: array.values for name, array in result.arrays.items()}
-        units, keep = Units.from_record(result.spec["units"]), arrays.pop("masks")
-        masks = tuple(Mask(units, kept) for kept in keep)
-        return Curve(
-            **arrays,
-            kept=keep.sum(axis=1),
-            masks=masks,
-            units=units,
-            subtasks=tuple(result.spec["subtasks"]),
-            made=result.spec["made"],
-            unit=result.spec.get("unit", "nats"),
-        )
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """Which units are kept, by count."""
+        return tuple(Mask(self.units, keep) for keep in self.keep)
 
 
 def pruning_curve(
@@ -144,8 +110,7 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = 5,
         random_losses=values[1:, :, 0],
         random_accuracies=values[1:, :, 1],
         baseline=baseline,
-        kept=np.array([mask.keep.sum() for mask in masks]),
-        masks=tuple(masks),
+        keep=np.stack([mask.keep for mask in masks]),
         units=experiment.units,
         subtasks=folded.subtasks,
         made={"method": "pruning curve", "draws": draws, "seed": seed, **experiment.record()},

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -48,6 +47,8 @@ class Relearning:
         unit: of all losses.
         chances: the same as `chance` on each kept subtask; that of the reported one where not given.
     """
+
+    WHAT: ClassVar[str] = "relearning"
 
     selection: Float[np.ndarray, "model start size rate step seed"]
     report: Float[np.ndarray, "model start size rate step seed fold"]
@@ -100,26 +101,6 @@ class Relearning:
         values: dict[str, Any] = {name: arrays[name].values for name in DIMS}
         loss: dict[str, Any] = {"unit": record.get("unit", NATS), "chances": tuple(record.get("chances", ()))}
         return Relearning(**values, **axes, chance=record["chance"], made=record["made"], **loss)
-
-    def save(self, folder: Path | str) -> None:
-        """Write to a result folder (see `skilloc.store`)."""
-        store.write(Path(folder), self.record(), {}, self.arrays())
-
-    @staticmethod
-    def load(folder: Path | str) -> "Relearning":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no result.
-            ValueError: if it was cut or altered, or is not of this kind.
-        """
-        result = store.read(Path(folder))
-        if result.spec.get("what") != "relearning":
-            raise ValueError(
-                f"`folder` {folder} holds a result of kind {result.spec.get('what')!r}, not of relearning; pass a "
-                "folder that `skilloc relearn` wrote"
-            )
-        return Relearning.of(result.spec, result.arrays)
 
 
 def over_seeds(parts: Sequence[Relearning]) -> Relearning:

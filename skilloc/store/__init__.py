@@ -27,6 +27,7 @@ from skilloc.store.folder import FORMAT, Result, is_complete, read, write
 from skilloc.store.labels import Labelled
 from skilloc.store.plain import canonical, key
 from skilloc.store.rows import table
+from skilloc.store.typed import from_parts, load, save, to_parts
 
 __all__ = [
     "FORMAT",
@@ -36,13 +37,17 @@ __all__ = [
     "check_manifest",
     "check_seal",
     "clear_leftovers",
+    "from_parts",
     "is_complete",
     "key",
+    "load",
     "placed",
     "read",
     "read_json",
+    "save",
     "sealed",
     "table",
+    "to_parts",
     "unsealed",
     "with_seal",
     "write",

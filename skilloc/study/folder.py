@@ -111,7 +111,7 @@ def _difference(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 def save_compared(folder: Path, compared: Compared) -> None:
     """Write the exact effects beside an estimate, and what the comparison says."""
-    compared.exact.save(folder / "exact")
+    store.save(compared.exact, folder / "exact")
     metrics = {name: asdict(found) for name, found in compared.calibration.items()}
     arrays = {"drawn": store.Labelled(compared.drawn, ("unit",), {})}
     store.write(folder / "calibration", {"what": "calibration", "made": dict(compared.estimate.made)}, metrics, arrays)
@@ -125,19 +125,19 @@ def load_study(folder: Path) -> Study:
         ValueError: if a part of it was cut or altered.
     """
     if (folder / "manifest.json").is_file():
-        return Study(Effects.load(folder), None)
+        return Study(store.load(Effects, folder), None)
     if not (folder / "effects").is_dir():
         begun = (folder / "request").is_dir()
         raise FileNotFoundError(
             f'"{folder}" {"holds an unfinished study" if begun else "holds no study"}; '
             + ("run its `skilloc effects` again to go on" if begun else "pass a folder that `skilloc effects` wrote")
         )
-    effects = Effects.load(folder / "effects")
+    effects = store.load(Effects, folder / "effects")
     if not (folder / "calibration").is_dir():
         return Study(effects, None)
     found = store.read(folder / "calibration")
     calibration = {name: _calibration(found.metrics[name]) for name in effects.subtasks}
-    estimate, exact = Effects.load(folder / "estimate"), Effects.load(folder / "exact")
+    estimate, exact = store.load(Effects, folder / "estimate"), store.load(Effects, folder / "exact")
     return Study(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration))
 
 

@@ -95,14 +95,14 @@ def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> N
         shutil.rmtree(folder / part, ignore_errors=True)
     if estimate is not None and exact is not None:
         _compare(folder, estimate, exact, drawn & exact.measured, work.settings)
-    replace(effects, made={**effects.made, **work.extra}).save(folder / "effects")
+    store.save(replace(effects, made={**effects.made, **work.extra}), folder / "effects")
     if complete:
         shutil.rmtree(items)
 
 
 def _estimate(work: Work, folder: Path) -> Effects:
     if (folder / "estimate").is_dir():
-        return Effects.load(folder / "estimate")
+        return store.load(Effects, folder / "estimate")
     settings = work.settings
     if settings.method == "integrated-gradients":
         found = integrated_gradients_effects(work.experiment, select=work.candidates)
@@ -111,7 +111,7 @@ def _estimate(work: Work, folder: Path) -> Effects:
             work.experiment, select=work.candidates, curvature=settings.curvature, seed=settings.seed
         )
     estimate = replace(found, made={**found.made, **work.extra})
-    estimate.save(folder / "estimate")
+    store.save(estimate, folder / "estimate")
     return estimate
 
 

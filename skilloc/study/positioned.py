@@ -38,7 +38,7 @@ def by_position(
     experiment = redraw(opened, effects)
     asked = {"effects": store.key(effects.made), "top": top, "names": list(names)}
     if folder.is_dir() and any(folder.iterdir()):
-        found = PositionEffects.load(folder)
+        found = store.load(PositionEffects, folder)
         if {name: found.made.get(name) for name in asked} != asked:
             raise ValueError(
                 f'"{folder}" holds effects by position of other units or another study; choose another folder for `out`'
@@ -50,5 +50,5 @@ def by_position(
         for name, own, mean in zip(effects.subtasks, tops, needed, strict=True)
     }
     found = replace(found, made={**found.made, **asked, "chosen": chosen})
-    found.save(folder)
+    store.save(found, folder)
     return found

@@ -197,7 +197,7 @@ def _save(
     save_model(smaller, folder / "model", tokenizer=opened.tokenizer)
     if opened.tokenizer is None:
         save_world(open_world(Path(opened.name).expanduser()).values(), folder / "model")
-    curve.save(folder / "curve")
+    store.save(curve, folder / "curve")
     at = int(np.flatnonzero(curve.kept == choice.keep)[0])
     mask = curve.masks[at]
     before, after = scored(experiment), scored(experiment, model=smaller)

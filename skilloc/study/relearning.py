@@ -61,7 +61,7 @@ def attack_models(
         models: dict[str, Model] = relearn_controls(original.model, opened.model, seeds=seeds)
         models |= {control: other.model for control, other in others.items()} | {name: opened.model}
         result = relearn_probe(models, trained, subtasks[attack], grid, seeds, kept=kept, out=out)
-        result.save(out / name)
+        store.save(result, out / name)
         found[name] = record(result)
         (out / f"{name}.json").write_text(json.dumps(found[name], indent=1) + "\n", encoding="utf-8")
         with plots.style():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skilloc import store
 from skilloc.effects import Effects
 from skilloc.models.language import Opened
 from skilloc.removal import Removal, removal_effects
@@ -56,7 +57,7 @@ def remove(
     sizes = sorted(set(sizes))
     experiment = redraw(opened, effects, subtasks=subtasks, reference=reference)
     if folder.is_dir() and any(folder.iterdir()):
-        found = Removal.load(folder)
+        found = store.load(Removal, folder)
         asked = {"draws": draws, "seed": seed, "reference": experiment.held.record()}
         there = {name: found.made.get(name) for name in asked}
         there["reference"] = {**(there["reference"] or {}), "name": reference_name(found.made)}
@@ -67,7 +68,7 @@ def remove(
             )
         return found
     removal = removal_effects(experiment, effects, sizes=sizes, draws=draws, seed=seed)
-    removal.save(folder)
+    store.save(removal, folder)
     return removal
 
 
