@@ -74,15 +74,15 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
         "not_learned": [one.spec["seed"] for one in networks if one not in learned],
         "criteria": {
             name: {
-                "bits": [mean_interval(bits[:, c, i])._asdict() for i in range(len(counts))],
+                "bits": [mean_interval(bits[:, c, i]).record() for i in range(len(counts))],
                 "by_seed": {
                     "bits": bits[:, c].tolist(),
                     "accuracy": accuracies[:, c].tolist(),
                     "fewest": fewest[name].tolist(),
                 },
-                "fewest": mean_interval(fewest[name])._asdict(),
+                "fewest": mean_interval(fewest[name]).record(),
                 # The same networks for all criteria, so that differences between these are known better than each.
-                "fewest - ablation": mean_interval(fewest[name] - fewest["ablation"])._asdict(),
+                "fewest - ablation": mean_interval(fewest[name] - fewest["ablation"]).record(),
             }
             for c, name in enumerate(CRITERIA)
         },

@@ -56,15 +56,15 @@ def measure(seeds: int, run: Run) -> dict[str, Any]:
 def _summary(circuits: list[dict[str, Any]]) -> dict[str, Any]:
     kept = np.array([one["faithfulness"] for one in circuits])
     return {
-        "size": mean_interval(np.array([one["size"] for one in circuits], dtype=float))._asdict(),
+        "size": mean_interval(np.array([one["size"] for one in circuits], dtype=float)).record(),
         "sizes_by": {
-            by: mean_interval(np.array([one["sizes"][by] for one in circuits], dtype=float))._asdict()
+            by: mean_interval(np.array([one["sizes"][by] for one in circuits], dtype=float)).record()
             for by in circuits[0]["sizes"]
         },
         "whole": sum(one["random_best"] > 0.999 for one in circuits),
-        "kept": mean_interval(kept)._asdict(),
+        "kept": mean_interval(kept).record(),
         "kept_least": float(kept.min()),
-        "random": mean_interval(np.array([one["random"] for one in circuits]))._asdict(),
+        "random": mean_interval(np.array([one["random"] for one in circuits])).record(),
         "random_best": float(max(one["random_best"] for one in circuits)),
     }
 
@@ -87,10 +87,10 @@ def _reuse(tops: list[dict[str, Any]]) -> dict[str, Any]:
             f"{part}: own": table[:, range(len(names)), range(len(names))].mean(axis=1),
         }
         found |= {
-            key: {**mean_interval(values)._asdict(), "seeds": values.round(4).tolist()} for key, values in pairs.items()
+            key: {**mean_interval(values).record(), "seeds": values.round(4).tolist()} for key, values in pairs.items()
         }
     difference = np.subtract(*(found[f"mass: of the composite, on units of {of}"]["seeds"] for of in ATOMS))
-    return {**found, "mass: own atoms minus other atom": mean_interval(difference)._asdict()}
+    return {**found, "mass: own atoms minus other atom": mean_interval(difference).record()}
 
 
 def draw(found: dict[str, Any]) -> Any:

@@ -58,7 +58,7 @@ def measure(scale: Arms, run: Run) -> dict[str, Any]:
             "settings": asdict(arm),
             "learned": count,
             "seeds": seeds,
-            "fraction": proportion_interval(count, seeds)._asdict(),
+            "fraction": proportion_interval(count, seeds).record(),
             "runs": runs,
         }
     return found

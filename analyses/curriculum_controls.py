@@ -80,7 +80,7 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
 
 def _ratios(both: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
     """Ratio of median examples: of all, and of the composite's, a third of all beside two atoms. None: infinite."""
-    ends = speed_up(both, alone)._asdict().items()
+    ends = speed_up(both, alone).record().items()
     shares = {"all": 1, "composite": 3}
     return {what: {end: n * value if np.isfinite(value) else None for end, value in ends} for what, n in shares.items()}
 

@@ -41,8 +41,8 @@ def measure(scale: tuple[int, ParityTraining], run: Run) -> dict[str, Any]:
         "subtask": subtask,
         "learned_below": LEARNED,
         "steps": training.steps,
-        "more_often_in_bfloat16": paired_difference(*(np.array(arm["happened"]) for arm in (rounded, exact)))._asdict(),
-        "times_as_many_in_float32": speed_up(rounded, exact)._asdict(),
+        "more_often_in_bfloat16": paired_difference(*(np.array(arm["happened"]) for arm in (rounded, exact))).record(),
+        "times_as_many_in_float32": speed_up(rounded, exact).record(),
         "arms": trained,
     }
 

@@ -91,7 +91,7 @@ def _lines(scale: Scale, records: list[dict[str, Any]]) -> dict[str, Any]:
             "seeds": [seed for seed, _ in known],
             "by_seed": {name: values.tolist() for name, values in several.items()},
             "mean": {
-                name: mean_interval(values)._asdict() if len(values) > 1 else None for name, values in several.items()
+                name: mean_interval(values).record() if len(values) > 1 else None for name, values in several.items()
             },
             "paper": PUBLISHED.get(width),
         }

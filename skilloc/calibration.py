@@ -5,28 +5,21 @@ speaks for all units, and the estimate's own top, which is measured in full. Eve
 of the units that it stands for: 1 where the whole group was measured, (units left) / (sampled units left) elsewhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from skilloc.effects import Effects
+from skilloc.intervals import Interval
 
 REPLICATES = 1000
 RECALLS = ((10, 20), (50, 100), (50, 200))
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of estimates and exact effects on `... unit`, along the last axis."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval, from resampling the units of the random sample."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,31 @@ class Calibration:
     relative_error: Interval
     recall: dict[str, Interval]
     missed_mass: dict[str, Interval]
+
+    def record(self) -> dict[str, Any]:
+        """Return a JSON form; `Calibration.from_record` reads it."""
+        found: dict[str, Any] = {"drawn": self.drawn, "measured": self.measured}
+        for name in _SINGLE:
+            found[name] = getattr(self, name).record()
+        for name in _SEVERAL:
+            found[name] = {key: one.record() for key, one in getattr(self, name).items()}
+        return found
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> "Calibration":
+        """Read what `record` wrote; what JSON could not hold is NaN."""
+        single: dict[str, Any] = {name: _interval_of(record[name]) for name in _SINGLE}
+        several: dict[str, Any] = {
+            name: {key: _interval_of(one) for key, one in record[name].items()} for name in _SEVERAL
+        }
+        return Calibration(record["drawn"], record["measured"], **single, **several)
+
+
+_SINGLE, _SEVERAL = ("pearson", "spearman", "relative_error"), ("recall", "missed_mass")
+
+
+def _interval_of(record: Mapping[str, Any]) -> Interval:
+    return Interval(*(np.nan if record[end] is None else record[end] for end in ("value", "low", "high")))
 
 
 def calibrate(

@@ -1,6 +1,7 @@
-"""Intervals over seeds: of proportions and their differences, of a mean, of the time to what may never happen."""
+"""The one type of a number with its interval; intervals over seeds: of proportions and their differences, of a mean, of
+the time to what may never happen."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,11 +12,28 @@ _Z95 = _T95[-1]
 
 
 class Interval(NamedTuple):
-    """A number with its 95 % interval."""
+    """A number, or an array of numbers of one kind, with a 95 % interval.
 
-    value: float
-    low: float
-    high: float
+    Numbers that cannot be told from noise have `value` NaN and, as interval, all that is possible. Where nobody asked
+    for `chance` or `reliability`, they are None.
+
+    Attributes:
+        value: the number or numbers.
+        low: lower ends.
+        high: upper ends.
+        chance: the same where there is no structure.
+        reliability: how much of the number is not noise, 0 to 1.
+    """
+
+    value: Any
+    low: Any
+    high: Any
+    chance: Any = None
+    reliability: Any = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the parts that are there as numbers or nested lists."""
+        return {name: np.asarray(part).tolist() for name, part in self._asdict().items() if part is not None}
 
 
 class Survival(NamedTuple):

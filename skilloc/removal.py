@@ -18,7 +18,7 @@ from skilloc import locality
 from skilloc.ablation import mask_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.locality import Scores
+from skilloc.intervals import Interval
 from skilloc.masks import Mask, drop_top, matched_random, top
 
 
@@ -122,7 +122,7 @@ class Interactions:
     """
 
     names: tuple[str, ...]
-    scores: Scores
+    scores: Interval
     unit: str = "nats"
 
 

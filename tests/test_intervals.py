@@ -3,7 +3,7 @@ from math import comb, exp, log, sqrt
 import numpy as np
 import pytest
 
-from skilloc.intervals import mean_interval, paired_difference, proportion_interval, survival, t_quantile
+from skilloc.intervals import Interval, mean_interval, paired_difference, proportion_interval, survival, t_quantile
 
 Z = 1.96
 
@@ -57,8 +57,8 @@ def test_the_paired_difference_has_its_known_values(counts: tuple[int, ...], low
     found = paired_difference(first, second)
     assert found.value == pytest.approx((counts[1] - counts[2]) / sum(counts))
     assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)
-    value, low, high = paired_difference(second, first)
-    assert (-value, -high, -low) == pytest.approx(found)
+    turned = paired_difference(second, first)
+    assert (-turned.value, -turned.high, -turned.low) == pytest.approx(found[:3])
 
 
 @pytest.mark.parametrize("rates", [(0.6, 0.2, 0.05, 0.15), (0.64, 0.16, 0.16, 0.04), (0.5, 0.05, 0.05, 0.4)])
@@ -96,7 +96,7 @@ def test_the_interval_of_a_mean_covers_at_its_nominal_rate() -> None:
 
 
 def test_one_seed_has_an_endless_interval() -> None:
-    assert mean_interval(np.array([2.0])) == (2.0, -np.inf, np.inf)
+    assert mean_interval(np.array([2.0])) == Interval(2.0, -np.inf, np.inf)
 
 
 def test_survival_is_what_one_works_out_by_hand() -> None:

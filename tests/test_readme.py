@@ -15,8 +15,8 @@ def test_the_example_runs(capsys):
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out.split("\n")
-    assert printed[0].startswith("python Score(value=")
-    assert printed[1].startswith("english Score(value=")
+    assert printed[0].startswith("python Interval(value=")
+    assert printed[1].startswith("english Interval(value=")
 
 
 def test_the_commands_come_first_and_the_files_are_there():

@@ -120,7 +120,7 @@ def test_an_unharmed_model_takes_no_steps_and_a_never_trained_one_is_slower(foun
         assert steps.tolist() == [0, 0, 0]
     steps, happened = steps_to_recover(found, best, NEVER, 0)
     assert (steps > steps_to_recover(found, best, "rescaled", 0)[0]).all() or not happened.any()
-    assert verdict(found, "untouched").removed.share == (0, 0, 0)
+    assert verdict(found, "untouched").removed.share[:3] == (0, 0, 0)
 
 
 def test_damage_is_measured_after_the_repair(found):

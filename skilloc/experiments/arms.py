@@ -98,7 +98,7 @@ def outcome(metrics: Sequence[Mapping[str, Any]], subtask: str) -> dict[str, Any
     )
     return {
         "learned": int(happened.sum()),
-        "fraction": proportion_interval(int(happened.sum()), len(bits))._asdict(),
+        "fraction": proportion_interval(int(happened.sum()), len(bits)).record(),
         "happened": happened.tolist(),
         "examples": examples.tolist(),
         "bits": [round(value, 5) for value in bits],

@@ -165,7 +165,7 @@ def over_seeds(
 
 
 def _interval(values: Sequence[Any]) -> dict[str, float]:
-    return mean_interval(np.array(values, dtype=np.float64))._asdict()
+    return mean_interval(np.array(values, dtype=np.float64)).record()
 
 
 def _scores(model: "nn.Module", batch: "Examples") -> dict[str, float]:

@@ -89,7 +89,7 @@ def measure_budget(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, 
             "reliability": agreement.value[place],
             # The score of the mean effects as they are, with the bias of their noise.
             "effective_number_plain": plain(effects.mean(name))["effective_number"],
-            **{part: found[part]._asdict() for part in ("effective_number", "gini", "hoyer", "mass")},
+            **{part: found[part].record() for part in ("effective_number", "gini", "hoyer", "mass")},
         }
     array = Labelled(effects.values, ("fold", "subtask", "unit"), {"subtask": effects.subtasks})
     return metrics, {"effects": array}

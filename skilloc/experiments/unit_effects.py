@@ -55,7 +55,7 @@ def locality_of(effects: Effects, subtasks: Collection[str]) -> dict[str, Any]:
             pairs["chance"].append(float(shared.chance[i, j]))
     kinds = {"atoms": "parity_", "composites": "composite_"}
     return {
-        "scores": {name: {s: _plain(found[name][s]._asdict()) for s in SCORES} for name in names},
+        "scores": {name: {s: _plain(found[name][s].record()) for s in SCORES} for name in names},
         **{
             kind: {s: _mean([found[name][s].value for name in names if name.startswith(start)]) for s in SCORES}
             for kind, start in kinds.items()
@@ -99,7 +99,7 @@ def over_seeds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _over(values: np.ndarray) -> dict[str, Any]:
     known = values[np.isfinite(values)]
     found = mean_interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
-    return {**_plain(found._asdict()), "networks": len(known)}
+    return {**_plain(found.record()), "networks": len(known)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -12,12 +12,9 @@ marks a unit that was not measured. Every score comes with a 95 % interval over 
 from .concentration import NAMES, chance, plain, scores, table
 from .entanglement import between, overlap, rank_correlation, reliability, selectivity, top_jaccard
 from .removal import Spread, interaction, removal_scores, spread
-from .uncertainty import Score, Scores
 
 __all__ = [
     "NAMES",
-    "Score",
-    "Scores",
     "Spread",
     "between",
     "chance",

@@ -10,9 +10,9 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.intervals import t_quantile
+from skilloc.intervals import Interval, t_quantile
 
-from .uncertainty import Replicates, Score, cross_fit, grouped, mean_of, measured, standard_error
+from .uncertainty import Replicates, cross_fit, grouped, mean_of, measured, standard_error
 
 NAMES = (
     "mass",
@@ -148,7 +148,7 @@ def _influence(replicates: Replicates) -> Float[np.ndarray, "fold statistic"]:
     return moved
 
 
-def scores(effects: Float[np.ndarray, "fold unit"], *, top: int = 10) -> dict[str, Score]:
+def scores(effects: Float[np.ndarray, "fold unit"], *, top: int = 10) -> dict[str, Interval]:
     """Scores of one subtask's true effects, without the bias of fold noise, with intervals and chance levels.
 
     The definitions are those of `plain`. Which units are positive, their order and their weights come from some folds,
@@ -196,12 +196,12 @@ def scores(effects: Float[np.ndarray, "fold unit"], *, top: int = 10) -> dict[st
     lows, highs = (_reported(bound.tolist(), n, scale) for bound in (low, high))
     values, levels = _reported(np.where(known, best, np.nan).tolist(), n, scale), chance(n, top=top)
     ends = {name: sorted((lows[name], highs[name])) for name in NAMES}  # locality and Hoyer fall as N rises
-    return {name: Score(values[name], ends[name][0], ends[name][1], levels[name]) for name in NAMES}
+    return {name: Interval(values[name], ends[name][0], ends[name][1], levels[name]) for name in NAMES}
 
 
 def table(
     effects: Float[np.ndarray, "fold subtask unit"], subtasks: Sequence[str], *, top: int = 10
-) -> dict[str, dict[str, Score]]:
+) -> dict[str, dict[str, Interval]]:
     """Return `scores` of every subtask, by its name.
 
     Raises:

@@ -11,11 +11,10 @@ from math import comb
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.intervals import t_quantile
+from skilloc.intervals import Interval, t_quantile
 
 from .uncertainty import (
     Replicates,
-    Scores,
     check_folds,
     cross_fit,
     grouped,
@@ -28,7 +27,7 @@ from .uncertainty import (
 
 def between(
     effects: Float[np.ndarray, "fold subtask unit"], *, top: int = 10, draws: int = 3, seed: int = 0
-) -> dict[str, Scores]:
+) -> dict[str, Interval]:
     """Return the subtask × subtask matrices `overlap`, `top_jaccard` and `rank_correlation`, by these names.
 
     Raises:
@@ -42,7 +41,7 @@ def between(
     }
 
 
-def selectivity(first: Float[np.ndarray, "fold unit"], second: Float[np.ndarray, "_ _"]) -> Scores:
+def selectivity(first: Float[np.ndarray, "fold unit"], second: Float[np.ndarray, "_ _"]) -> Interval:
     """Per unit, s = (a − b) / (a + b) of the positive parts a, b of its mean effects on two subtasks.
 
     +1 = only the first subtask needs the unit, −1 = only the second, 0 = both alike (chance). NaN where neither needs
@@ -65,10 +64,10 @@ def selectivity(first: Float[np.ndarray, "fold unit"], second: Float[np.ndarray,
         value = (a - b) / total
         change = mean_over_folds(2 * (b / total * first - a / total * second) / total)
     chance = np.where(np.isnan(value), np.nan, 0.0)
-    return Scores(value, np.clip(value + change.low, -1, 1), np.clip(value + change.high, -1, 1), chance)
+    return Interval(value, np.clip(value + change.low, -1, 1), np.clip(value + change.high, -1, 1), chance)
 
 
-def overlap(effects: Float[np.ndarray, "fold subtask unit"], *, draws: int = 3, seed: int = 0) -> Scores:
+def overlap(effects: Float[np.ndarray, "fold subtask unit"], *, draws: int = 3, seed: int = 0) -> Interval:
     """Weighted overlap (Ružička) of the positive parts, as a subtask × subtask matrix.
 
     With p_u = e_u⁺ / Σ e⁺ of one subtask and q_u of the other, Σ_u min(p_u, q_u) / Σ_u max(p_u, q_u). 0 = no unit in
@@ -102,7 +101,7 @@ def overlap(effects: Float[np.ndarray, "fold subtask unit"], *, draws: int = 3, 
         shuffled = [_ruzicka(rows[i], rows[j][:, generator.permutation(n)], pair)[0] for _ in range(draws)]
         numbers = (*_ruzicka(rows[i], rows[j], pair), float(np.mean(shuffled)))
         result[:, i, j] = result[:, j, i] = numbers
-    return Scores(result[0], result[1], result[2], result[3])
+    return Interval(result[0], result[1], result[2], result[3])
 
 
 def _positive_sums(
@@ -133,7 +132,7 @@ def _ruzicka(
     return value / (2 - value), low / (2 - low), high / (2 - high)
 
 
-def top_jaccard(effects: Float[np.ndarray, "fold subtask unit"], *, top: int = 10) -> Scores:
+def top_jaccard(effects: Float[np.ndarray, "fold subtask unit"], *, top: int = 10) -> Interval:
     """Jaccard index of the `top` units with the largest positive effects, as a subtask × subtask matrix.
 
     |A ∩ B| / |A ∪ B|, with A from some folds and B from as many others, summed over all disjoint pairs of fold sets
@@ -166,7 +165,7 @@ def _random_jaccard(n: int, k: int) -> float:
     return sum(comb(k, i) * comb(n - k, k - i) / comb(n, k) * i / (2 * k - i) for i in range(max(2 * k - n, 1), k + 1))
 
 
-def rank_correlation(effects: Float[np.ndarray, "fold subtask unit"]) -> Scores:
+def rank_correlation(effects: Float[np.ndarray, "fold subtask unit"]) -> Interval:
     """Spearman correlation of the signed effects across units, without noise, as a subtask × subtask matrix.
 
     r_ab / √(r_aa r_bb), where r_ab correlates the ranks (ties share their mean rank) of subtask a on some folds with
@@ -185,10 +184,10 @@ def rank_correlation(effects: Float[np.ndarray, "fold subtask unit"]) -> Scores:
     unreliable = ~(_reliability(own).low > 0)
     unknown = unreliable[:, None] | unreliable[None, :]
     low, high = np.where(unknown, -1.0, result.low), np.where(unknown, 1.0, result.high)
-    return Scores(np.where(unknown, np.nan, result.value), low, high, result.chance)
+    return Interval(np.where(unknown, np.nan, result.value), low, high, result.chance)
 
 
-def reliability(effects: Float[np.ndarray, "fold subtask unit"]) -> Scores:
+def reliability(effects: Float[np.ndarray, "fold subtask unit"]) -> Interval:
     """Spearman correlation of each subtask's effects with its own on other folds: about 0 = noise only, 1 = no noise.
 
     The sets compared hold (F − 1) // 2 of the F ≤ 8 groups of folds each.
@@ -199,7 +198,7 @@ def reliability(effects: Float[np.ndarray, "fold subtask unit"]) -> Scores:
     return _reliability(np.diagonal(_rank_agreement(effects), axis1=1, axis2=2))
 
 
-def _reliability(own: Float[np.ndarray, "replicate subtask"]) -> Scores:
+def _reliability(own: Float[np.ndarray, "replicate subtask"]) -> Interval:
     return _jackknifed(own, -1.0, 1.0, 0.0)
 
 
@@ -247,9 +246,9 @@ def _agreement(
     return np.stack(cross), np.stack(own)
 
 
-def _jackknifed(replicates: Float[np.ndarray, "replicate *shape"], low: float, high: float, chance: float) -> Scores:
-    """Interval from the replicates without one fold, cut to what is possible."""
+def _jackknifed(replicates: Float[np.ndarray, "replicate *shape"], low: float, high: float, chance: float) -> Interval:
+    """Scores from the replicates without one fold, cut to what is possible."""
     value = replicates[0]
     half = t_quantile(len(replicates) - 2) * standard_error(replicates[1:])
     ends = [np.clip(np.where(np.isnan(half), sign * np.inf, value + sign * half), low, high) for sign in (-1, 1)]
-    return Scores(np.clip(value, low, high), ends[0], ends[1], np.full_like(value, chance))
+    return Interval(np.clip(value, low, high), ends[0], ends[1], np.full_like(value, chance))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.intervals import t_quantile
+from skilloc.intervals import Interval, t_quantile
 
-from .uncertainty import Scores, check_folds, mean_over_folds, standard_error
+from .uncertainty import check_folds, mean_over_folds, standard_error
 
 
 class Spread(NamedTuple):
@@ -20,7 +20,7 @@ class Spread(NamedTuple):
 def removal_scores(
     removal: Float[np.ndarray, "fold source target"],
     random: Float[np.ndarray, "draw _ target"] | Float[np.ndarray, "draw _ source target"],
-) -> dict[str, Scores]:
+) -> dict[str, Interval]:
     """Scores of joint removal, each beside masks drawn at random.
 
     M_ab is the loss increase (nats) on `target` b when the top units of `source` a are held at their reference, R_ab
@@ -75,7 +75,7 @@ def interaction(
     joint: Float[np.ndarray, "fold *pair"],
     first: Float[np.ndarray, "..."],
     second: Float[np.ndarray, "..."],
-) -> Scores:
+) -> Interval:
     """Interaction e_ij − e_i − e_j of pairs of units (nats), with its interval over folds; chance 0.
 
     `joint` is the loss increase when both units are held at their reference, `first` and `second` when one is. > 0:
@@ -118,7 +118,7 @@ def _others(matrix: Float[np.ndarray, "fold source target"]) -> Float[np.ndarray
 
 def _excess(
     difference: Float[np.ndarray, "fold source target"], drawn: Float[np.ndarray, "draw source target"]
-) -> Scores:
+) -> Interval:
     """Mean over folds, with the variance of the mean over draws added and Welch's degrees of freedom."""
     mean = difference.mean(axis=0)
     parts = [values.var(axis=0, ddof=1) / len(values) for values in (difference, drawn)]
@@ -126,14 +126,14 @@ def _excess(
     with np.errstate(all="ignore"):
         welch = variance**2 / (parts[0] ** 2 / (len(difference) - 1) + parts[1] ** 2 / (len(drawn) - 1))
     half = t_quantile(np.where(variance > 0, welch, 1.0)) * np.sqrt(variance)
-    return Scores(mean, mean - half, mean + half, np.zeros_like(mean))
+    return Interval(mean, mean - half, mean + half, np.zeros_like(mean))
 
 
 def _ratio(
     numerator: Float[np.ndarray, "fold *shape"],
     denominator: Float[np.ndarray, "fold *shape"],
     chance: Float[np.ndarray, "*shape"],
-) -> Scores:
+) -> Interval:
     """Ratio of means over folds with Fieller's interval: all r for which N − r D is within noise of 0.
 
     A denominator within noise is taken to be positive: the interval then runs from the smallest such r to ∞ (for a
@@ -156,12 +156,12 @@ def _ratio(
         high = np.where(known, ends[1], np.inf)
         value = np.where(known | (vague & (d > 0)), n / d, np.where(vague, np.inf, np.nan))
     bounds = np.sort(np.stack([low * flip, high * flip]), axis=0)
-    return Scores(value * flip, bounds[0], bounds[1], chance)
+    return Interval(value * flip, bounds[0], bounds[1], chance)
 
 
 def _asymmetry(
     removal: Float[np.ndarray, "fold source target"], masks: Float[np.ndarray, "fold source target"]
-) -> Scores:
+) -> Interval:
     """‖M − Mᵀ‖ / ‖M + Mᵀ‖, with a jackknife interval made on its square."""
 
     def square(matrix: Float[np.ndarray, "fold source target"]) -> float:
@@ -184,4 +184,4 @@ def _asymmetry(
         ratio = full[0] / full[1] if known else np.nan
     low, high = (ratio - half[2], ratio + half[2]) if known else (0.0, np.inf)
     value, low, high = np.sqrt(np.maximum([ratio, low, high], 0))
-    return Scores(np.asarray(value), np.asarray(low), np.asarray(high), np.asarray(chance))
+    return Interval(np.asarray(value), np.asarray(low), np.asarray(high), np.asarray(chance))

@@ -13,34 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc.intervals import t_quantile
+from skilloc.intervals import Interval, t_quantile
 
 GROUPS = 8
 """More folds than this are averaged into this many groups: all subsets of 8 groups can be visited, and an interval
 from 8 is only a tenth wider than one from 16."""
 
 _FIT_SIZES = {3: (2, 1), 4: (3, 2, 1), 5: (3, 2, 1), 6: (4, 2, 1), 7: (5, 3, 1), 8: (6, 3, 1)}
-
-
-class Score(NamedTuple):
-    """One number with its 95 % interval over folds and its chance level.
-
-    A score that the folds cannot tell from noise has `value` NaN and, as interval, all that is possible.
-    """
-
-    value: float
-    low: float
-    high: float
-    chance: float
-
-
-class Scores(NamedTuple):
-    """Many numbers of one kind, with 95 % intervals over folds and chance levels, all of one shape."""
-
-    value: Float[np.ndarray, "*shape"]
-    low: Float[np.ndarray, "*shape"]
-    high: Float[np.ndarray, "*shape"]
-    chance: Float[np.ndarray, "*shape"]
 
 
 class Replicates(NamedTuple):
@@ -173,8 +152,8 @@ def standard_error(
     return spread(without) if unvalued is None else np.asarray(np.sqrt(spread(without) * spread(unvalued)))
 
 
-def mean_over_folds(values: Float[np.ndarray, "fold *shape"], *, chance: float = 0.0) -> Scores:
+def mean_over_folds(values: Float[np.ndarray, "fold *shape"], *, chance: float = 0.0) -> Interval:
     """Mean over folds ± t · standard error."""
     mean = values.mean(axis=0)
     half = t_quantile(len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
-    return Scores(mean, mean - half, mean + half, np.full_like(mean, chance))
+    return Interval(mean, mean - half, mean + half, np.full_like(mean, chance))

@@ -84,13 +84,13 @@ def _model(found: Relearning, best: Envelope, name: str) -> dict[str, Any]:
         "repair_steps": found.repair_steps[m].tolist(),
         "kept_before": dict(zip(found.subtasks, found.repair[m, 0].mean(axis=0).tolist(), strict=True)),
         "kept_after": dict(zip(found.subtasks, found.repair[m, 1].mean(axis=0).tolist(), strict=True)),
-        "damage": damage(found, name)._asdict(),
+        "damage": damage(found, name).record(),
         "sizes": [_curve(found, best, name, z) for z in range(len(found.sizes))],
     }
     if name not in (ORIGINAL, reference_of(found)):
         v = verdict(found, name, best=best)
         at = {"size": found.sizes[v.removed.size], "step": found.steps[v.removed.step], "why": v.removed.why}
-        about["information_removed"] = {**v.removed.share._asdict(), **at}
+        about["information_removed"] = {**v.removed.share.record(), **at}
         about["by_rate"] = by_rate(found, name).tolist()
     return about
 
@@ -103,14 +103,14 @@ def _curve(found: Relearning, best: Envelope, name: str, z: int) -> dict[str, An
     kept = found.kept[m][best.start[m, z], z, best.rate[m, z], best.stop[m, z]].mean(axis=1)  # step subtask
     return {
         "size": found.sizes[z],
-        "loss": {end: [getattr(at, end) for at in loss] for end in Interval._fields},
+        "loss": {end: [getattr(at, end) for at in loss] for end in ("value", "low", "high")},
         "start": [STARTS[start] for start in best.start[m, z]],
         "rate": [found.rates[r] for r in best.rate[m, z]],
         "stop": [found.steps[t] for t in best.stop[m, z]],
         "kept": {subtask: kept[:, s].tolist() for s, subtask in enumerate(found.subtasks)},
         "steps_to_recover": {"steps": steps.tolist(), "recovered": happened.tolist()},
         "not_recovered": {field: getattr(left, field).tolist() for field in left._fields},
-        "area": mean_interval(area(found, best, name, z))._asdict(),
+        "area": mean_interval(area(found, best, name, z)).record(),
     }
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from skilloc import store
-from skilloc.calibration import Calibration, Interval
+from skilloc.calibration import Calibration
 from skilloc.effects import Effects
 from skilloc.losses import cross_entropy
 from skilloc.study.settings import reference_name
@@ -112,7 +111,7 @@ def _difference(asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def save_compared(folder: Path, compared: Compared) -> None:
     """Write the exact effects beside an estimate, and what the comparison says."""
     store.save(compared.exact, folder / "exact")
-    metrics = {name: asdict(found) for name, found in compared.calibration.items()}
+    metrics = {name: found.record() for name, found in compared.calibration.items()}
     arrays = {"drawn": store.Labelled(compared.drawn, ("unit",), {})}
     store.write(folder / "calibration", {"what": "calibration", "made": dict(compared.estimate.made)}, metrics, arrays)
 
@@ -136,19 +135,6 @@ def load_study(folder: Path) -> Study:
     if not (folder / "calibration").is_dir():
         return Study(effects, None)
     found = store.read(folder / "calibration")
-    calibration = {name: _calibration(found.metrics[name]) for name in effects.subtasks}
+    calibration = {name: Calibration.from_record(found.metrics[name]) for name in effects.subtasks}
     estimate, exact = store.load(Effects, folder / "estimate"), store.load(Effects, folder / "exact")
     return Study(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration))
-
-
-def _calibration(record: Mapping[str, Any]) -> Calibration:
-    """Read what `asdict` made of a calibration; a number that JSON could not hold is NaN."""
-
-    def read(entry: Any) -> Any:
-        if not isinstance(entry, Mapping):
-            return entry
-        if set(entry) == {"value", "low", "high"}:
-            return Interval(**{end: float("nan") if value is None else value for end, value in entry.items()})
-        return {name: read(value) for name, value in entry.items()}
-
-    return Calibration(**{name: read(entry) for name, entry in record.items()})

@@ -110,7 +110,7 @@ def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss)
     return {
         "before": float(found[0].mean()),
         "after": float(found[1].mean()),
-        "change": {**change._asdict(), "value": float((found[1] - found[0]).mean())},
+        "change": {**change.record(), "value": float((found[1] - found[0]).mean())},
     }
 
 

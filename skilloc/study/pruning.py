@@ -215,7 +215,7 @@ def _save(
         "kept_for": list(choice.subtasks or curve.subtasks),
         "subtasks": {
             name: {
-                measure: {part: mean_interval(values[m, :, s])._asdict() for part, values in parts.items()}
+                measure: {part: mean_interval(values[m, :, s]).record() for part, values in parts.items()}
                 for m, measure in enumerate(("loss", "accuracy"))
                 if not np.isnan(before[m]).all()
             }
@@ -238,7 +238,7 @@ def _draw(folder: Path, curve: Curve, choice: Choice, unit: str) -> None:
         figure, axes = plots.figure(1, len(curve.subtasks), height=2.6, squeeze=False)
         for s, name in enumerate(curve.subtasks):
             both = np.stack([curve.losses[..., s], curve.random_losses[..., s].mean(axis=0)])
-            value, low, high = np.moveaxis(np.array([[mean_interval(one) for one in row] for row in both]), 2, 0)
+            value, low, high = np.moveaxis(np.array([[mean_interval(one)[:3] for one in row] for row in both]), 2, 0)
             plots.kept_curves(
                 axes[0, s], curve.kept, value, low, high, ["by effects", "random units, equal layers"],
                 controls=["random units, equal layers"],

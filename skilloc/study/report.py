@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from jaxtyping import Float
 from skilloc import locality
 from skilloc.effects import Effects
 from skilloc.intervals import t_quantile
-from skilloc.locality import Scores
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.positions import PositionEffects
 from skilloc.removal import Removal
@@ -68,7 +66,7 @@ def calibration_record(study: Study) -> Record | None:
     """Return how far the estimate of a study can be trusted; None where it was not compared with exact effects."""
     if study.compared is None:
         return None
-    return {name: asdict(found) for name, found in study.compared.calibration.items()}
+    return {name: found.record() for name, found in study.compared.calibration.items()}
 
 
 def _over_folds(values: Float[np.ndarray, "fold *axes"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,12 +87,12 @@ def locality_record(effects: Effects, *, top: int = 10) -> Record:
     record: Record = {
         **about(effects),
         "top": top,
-        "scores": {name: {score: found._asdict() for score, found in row.items()} for name, row in scores.items()},
-        "reliability": _lists(locality.reliability(effects.values)),
+        "scores": {name: {score: found.record() for score, found in row.items()} for name, row in scores.items()},
+        "reliability": locality.reliability(effects.values).record(),
         "between": {},
     }
     if len(effects.subtasks) > 1:
-        record["between"] = {name: _lists(found) for name, found in locality.between(effects.values, top=top).items()}
+        record["between"] = {name: found.record() for name, found in locality.between(effects.values, top=top).items()}
     return record
 
 
@@ -111,7 +109,7 @@ def removal_record(removal: Removal) -> Record:
         else:
             chance = removal.random_at(size).mean(axis=(0, 1))
             found = {"loss_increase": mean_over_folds(removal.at(size))._replace(chance=chance)}
-        sizes[str(size)] = {name: _lists(scores) for name, scores in found.items()}
+        sizes[str(size)] = {name: scores.record() for name, scores in found.items()}
     baseline = dict(zip(removal.subtasks, removal.baseline.mean(axis=0).tolist(), strict=True))
     reference = reference_name(removal.made)
     units = " and ".join(f"{kind}s" for kind in removal.made.get("effects", {}).get("only", [])) or "units"
@@ -251,7 +249,3 @@ def number(value: float, figures: int = 2) -> str:
     rounded = float(f"{value:.{figures - 1}e}")  # 0.999 has as many figures before the point as 1
     digits = max(0, figures - 1 - math.floor(math.log10(abs(rounded))))
     return f"{value:,.{min(digits, 5)}f}".replace("-", "−")
-
-
-def _lists(scores: Scores) -> Record:
-    return {name: np.asarray(values).tolist() for name, values in scores._asdict().items()}
