@@ -145,6 +145,8 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("skilloc")
     if name not in _HOME:
         raise AttributeError(f'skilloc has no "{name}"; it has {", ".join(__all__)}')
     home = _HOME[name]

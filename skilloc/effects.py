@@ -7,17 +7,22 @@ Effects are stored signed and per fold, never as a magnitude, so that every late
 that was not measured is NaN. Everything from here on is numpy.
 """
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from skilloc.intervals import t_quantile
 from skilloc.units import Units
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Effects:
     """Effects of units on subtasks, with what made them.
 
@@ -100,6 +105,73 @@ class Effects:
             exact=np.where(better, exact.exact, self.exact),
             made={**self.made, "overlay": dict(exact.made)},
             unit=self.unit,
+        )
+
+    def __repr__(self) -> str:
+        about = f"{int(self.measured.sum()):,} of {len(self.units):,} units on {', '.join(self.subtasks)}"
+        return f"Effects({about}; {len(self.values)} folds, in {self.unit})"
+
+    def _repr_html_(self) -> str:
+        """Return the units with the largest effects as a table, for notebooks."""
+        frame = self.to_frame()
+        largest = frame.reindex(frame["effect"].abs().sort_values(ascending=False, kind="stable").index)
+        shown: str = largest.groupby("subtask", sort=False).head(5).to_html(index=False, float_format="{:.4g}".format)
+        return f"<p>{html.escape(repr(self))}; the five largest of each:</p>{shown}"
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return a row per measured unit and subtask: subtask, unit, kind, layer, effect, low, high, exact.
+
+        `effect` is the mean over folds and `low` to `high` its 95 % interval (NaN below 2 folds), in the unit of the
+        loss.
+        """
+        import pandas
+
+        folds, measured = len(self.values), self.measured
+        mean = self.values.mean(axis=0)
+        half = np.full_like(mean, np.nan)
+        if folds > 1:
+            half = float(t_quantile(folds - 1)) * self.values.std(axis=0, ddof=1) / np.sqrt(folds)
+        parts = []
+        for s, subtask in enumerate(self.subtasks):
+            columns = {
+                "unit": np.array(self.units.names),
+                "kind": np.array(self.units.kinds),
+                "layer": self.units.layers,
+                "effect": mean[s],
+                "low": mean[s] - half[s],
+                "high": mean[s] + half[s],
+                "exact": self.exact,
+            }
+            parts.append(
+                pandas.DataFrame({"subtask": subtask, **{name: column[measured] for name, column in columns.items()}})
+            )
+        return pandas.concat(parts, ignore_index=True)
+
+    def to_xarray(self) -> Any:
+        """Return the effects as an xarray.Dataset of `effect` and `baseline`, with subtasks and units as labels.
+
+        Raises:
+            ModuleNotFoundError: if xarray is not installed.
+        """
+        try:
+            import xarray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "`to_xarray` needs the xarray package; pip install xarray", name="xarray"
+            ) from error
+        return xarray.Dataset(
+            {
+                "effect": (("fold", "subtask", "unit"), self.values),
+                "baseline": (("fold", "subtask"), self.baseline),
+                "exact": (("unit",), self.exact),
+            },
+            coords={
+                "subtask": list(self.subtasks),
+                "unit": list(self.units.names),
+                "kind": ("unit", list(self.units.kinds)),
+                "layer": ("unit", self.units.layers),
+            },
+            attrs={"loss unit": self.unit},
         )
 
     def metrics(self) -> dict[str, Any]:

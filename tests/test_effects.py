@@ -1,8 +1,11 @@
+import importlib.util
+
 import numpy as np
 import pytest
 
 from skilloc import store
 from skilloc.effects import Effects
+from skilloc.intervals import mean_interval
 from skilloc.units import Units, neurons
 
 UNITS = Units((neurons("blocks.0.mlp.hook_post", 3, 0),))
@@ -58,3 +61,33 @@ def test_names_and_shapes():
         Effects(np.ones((1, 2, 3)), np.ones((1, 2)), ("a",), UNITS, np.ones(3, bool))
     with pytest.raises(ValueError, match="name each subtask once"):
         Effects(np.ones((1, 2, 3)), np.ones((1, 2)), ("a", "a"), UNITS, np.ones(3, bool))
+
+
+def test_a_table_has_a_row_per_measured_unit_and_subtask():
+    effects = make([[[1, np.nan, 3], [4, np.nan, 6]], [[2, np.nan, 3], [4, np.nan, 8]]])
+    frame = effects.to_frame()
+    assert frame.columns.tolist() == ["subtask", "unit", "kind", "layer", "effect", "low", "high", "exact"]
+    assert frame[["subtask", "unit", "effect"]].to_numpy().tolist() == [
+        ["a", "L0N0", 1.5], ["a", "L0N2", 3.0], ["b", "L0N0", 4.0], ["b", "L0N2", 7.0]
+    ]  # fmt: skip
+    wanted = mean_interval(np.array([1.0, 2.0]))
+    assert frame.loc[0, ["low", "high"]].tolist() == pytest.approx([wanted.low, wanted.high])
+    assert make(np.ones((1, 2, 3))).to_frame()["low"].isna().all()
+
+
+def test_a_notebook_shows_the_largest_and_a_terminal_one_line():
+    effects = make([[[1, np.nan, 3], [4, np.nan, 6]]])
+    assert repr(effects) == "Effects(2 of 3 units on a, b; 1 folds, in nats)"
+    page = effects._repr_html_()
+    assert page.index("L0N2") < page.index("L0N0")
+    assert "L0N1" not in page
+
+
+def test_xarray_has_the_same_labels():
+    effects = make([[[1, np.nan, 3], [4, np.nan, 6]]])
+    if importlib.util.find_spec("xarray") is None:
+        with pytest.raises(ModuleNotFoundError, match="pip install xarray"):
+            effects.to_xarray()
+        return
+    found = effects.to_xarray()
+    assert float(found.effect.sel(subtask="b", unit="L0N2", fold=0)) == 6

@@ -67,3 +67,12 @@ def test_an_unknown_name_says_what_there_is():
 
 def test_submodules_can_still_be_imported():
     assert importlib.import_module("skilloc.units").Units is skilloc.Units
+
+
+def test_the_version_is_told(capsys):
+    from skilloc.cli import main
+
+    main(["--version"])
+    assert capsys.readouterr().out == f"skilloc {skilloc.__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "skilloc", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"skilloc {skilloc.__version__}\n"

@@ -28,7 +28,10 @@ COMMANDS = (
     "fetch",
     "sweep",
 )
-ABOUT = "Which parts of a network carry a skill, how local is it, and what happens when they are taken away?"
+ABOUT = """Which parts of a network carry a skill, how local is it, and what happens when they are taken away?
+
+`skilloc --version` says which one this is; `skilloc --tyro-print-completion bash` (zsh, tcsh) prints what completes its
+options in a shell."""
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -41,6 +44,11 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the arguments; those of the process if not given.
     """
+    if list(sys.argv[1:] if args is None else args) == ["--version"]:
+        import skilloc
+
+        print(f"skilloc {skilloc.__version__}")
+        return
     # The hub's client reports each of its attempts; what came of them is told by the one error at the end.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if "" not in sys.path:

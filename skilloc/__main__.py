@@ -1,0 +1,5 @@
+"""`python -m skilloc` is `skilloc`."""
+
+from skilloc.cli import main
+
+main()

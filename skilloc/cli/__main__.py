@@ -1,5 +1,0 @@
-"""`python -m skilloc.cli` is `skilloc`."""
-
-from skilloc.cli import main
-
-main()
