@@ -10,6 +10,8 @@ that was not measured is NaN. Everything from here on is numpy.
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -153,12 +155,9 @@ class Effects:
         Raises:
             ModuleNotFoundError: if xarray is not installed.
         """
-        try:
-            import xarray
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "`to_xarray` needs the xarray package; pip install xarray", name="xarray"
-            ) from error
+        if find_spec("xarray") is None:
+            raise ModuleNotFoundError("`to_xarray` needs the xarray package; pip install xarray", name="xarray")
+        xarray: Any = import_module("xarray")
         return xarray.Dataset(
             {
                 "effect": (("fold", "subtask", "unit"), self.values),
