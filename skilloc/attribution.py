@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
-from tqdm import tqdm
 
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.intervene.axes import at_positions, over_positions, per_unit
 from skilloc.losses import wide
 from skilloc.models.face import Edit
+from skilloc.progress import progress
 from skilloc.units import Bank
 
 PerUnit = dict[str, Tensor]
@@ -95,7 +95,7 @@ def integrated_gradients_effects(
 
     def estimate(block: slice) -> tuple[Tensor, Tensor]:
         found, gone = [], []
-        for bank in tqdm(experiment.units.banks, desc="integrating", disable=None, leave=False):
+        for bank in progress(experiment.units.banks, "integrating"):
             passes = [_Pass(experiment, block, [bank], shift=(k + 0.5) / steps) for k in range(steps)]
             found.append(torch.stack([_summed(one, one.slopes()) for one in passes]).mean(dim=0))
             gone.append(_Pass(experiment, block, [bank], shift=1.0).losses)

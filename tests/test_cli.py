@@ -508,7 +508,7 @@ def test_a_full_disk_is_one_line_without_the_systems_number(run, tmp_path, monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("skilloc.store.folder._write_file", full)
+    monkeypatch.setattr(os, "fsync", full)
     status, _, error = run(*effects_args(tmp_path / "out"))
     assert status == 2
     assert "No space left on device" in error

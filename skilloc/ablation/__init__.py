@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64
-from tqdm import tqdm
 
 from skilloc import store
 from skilloc.ablation.dense import Layers, LayersProber, lay_layers
@@ -30,6 +29,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.masks import Mask
 from skilloc.models.points import hooks_of_users
+from skilloc.progress import counter, progress
 
 UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 128
 """Of a transformer, and of a chain of linear maps, whose neurons take milliseconds each."""
@@ -170,14 +170,8 @@ def _run(
             store.write(resume / store.key(item.spec), item.spec, {}, arrays)
         return found
 
-    bar = tqdm(
-        total=sum(item.cost for item in items),
-        initial=sum(item.cost for item in items) - sum(item.cost for item in left),
-        desc="ablating",
-        disable=None,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining} {postfix}",
-    )
-    with bar:
+    total = sum(item.cost for item in items)
+    with counter(total, "ablating", initial=total - sum(item.cost for item in left)) as bar:
         for item, found in _spread(measure, left, workers):
             bar.update(item.cost)
             if found is not None:
@@ -230,9 +224,7 @@ def mask_effects(
     """
     check_masks(experiment, masks)
     base = experiment.baseline
-    found = [
-        experiment.folded.mean(experiment.losses(mask)) - base for mask in tqdm(masks, desc="removing", disable=None)
-    ]
+    found = [experiment.folded.mean(experiment.losses(mask)) - base for mask in progress(masks, "removing")]
     return np.stack(found), base
 
 

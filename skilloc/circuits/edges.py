@@ -33,7 +33,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
-from tqdm import tqdm
 
 from skilloc.ablation import one_thread
 from skilloc.circuits.graph import CLOSED_FORM
@@ -44,6 +43,7 @@ from skilloc.experiment import Experiment
 from skilloc.intervene import Reference
 from skilloc.intervene.gradients import read_gradients
 from skilloc.models.points import hooks_of_users
+from skilloc.progress import progress
 from skilloc.tasks import Folded
 from skilloc.units import Units
 
@@ -108,7 +108,7 @@ def edge_effects(
             clean = read_gradients(face, examples, banks, positions_of(nodes), experiment.metric, prepared)
             run = Run(experiment, examples, prepared, experiment.rows_of(block), nodes, clean, ends)
             found.append(shares[:, block] @ input_effects(run).cpu().numpy())
-            for source, targets, change in tqdm(changes(run), total=len(nodes), desc="edges", disable=None):
+            for source, targets, change in progress(changes(run), "edges", total=len(nodes)):
                 values[:, source, targets] += shares[:, block] @ change.cpu().numpy()
     axes = (folded.folds, len(folded.subtasks))
     return Edges(

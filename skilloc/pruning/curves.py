@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from tqdm import tqdm
 
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random
+from skilloc.progress import progress
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
 from skilloc.units import Units
@@ -102,7 +102,7 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = 5,
     baseline, folded = experiment.baseline, experiment.folded
     random = [[matched_random(mask, seed=seed * draws + d) for mask in masks] for d in range(draws)]
     every_mask = [*masks, *(mask for row in random for mask in row)]
-    found = [scored(experiment, mask) for mask in tqdm(every_mask, desc="pruning", disable=None)]
+    found = [scored(experiment, mask) for mask in progress(every_mask, "pruning")]
     values = np.stack(found).reshape(1 + draws, len(masks), 2, folded.folds, len(folded.subtasks))
     return Curve(
         losses=values[0, :, 0],

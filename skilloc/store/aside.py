@@ -174,7 +174,7 @@ def check_manifest(folder: Path, cure: str) -> None:
     try:
         entries = json.loads((folder / MANIFEST).read_bytes())["files"]
         wanted = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{folder}: {MANIFEST} is cut or altered; {cure}") from error
