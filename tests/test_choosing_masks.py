@@ -5,7 +5,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-
 from skilloc.experiments.choosing_masks import CRITERIA, MaskChoice
 
 SCRIPT = Path(__file__).parents[1] / "analyses" / "choosing_masks.py"

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from skilloc.experiments.circuit_hierarchy import CircuitHierarchy, measure_hierarchy
 
 ANALYSIS = Path(__file__).parents[1] / "analyses" / "circuit_hierarchy.py"

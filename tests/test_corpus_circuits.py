@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import networkx as nx
 import numpy as np
 import pytest
+from skilloc.experiments.corpus_circuits import CorpusCircuits, measure_circuits, slimmed
 
 from skilloc.circuits import graph as g
-from skilloc.experiments.corpus_circuits import CorpusCircuits, measure_circuits, slimmed
 from skilloc.models.language import EMBEDDED
 
 ANALYSIS = Path(__file__).parents[1] / "analyses" / "corpus_circuits.py"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skilloc.experiments.embedded_unlearning import LASSO, NAIVE, EmbeddedUnlearning, unlearn
 
 from skilloc import store
-from skilloc.experiments.embedded_unlearning import LASSO, NAIVE, EmbeddedUnlearning, unlearn
 from skilloc.relearning import CONTROLS, UNSEEN, Relearning
 
 ANALYSIS = Path(__file__).parents[1] / "analyses" / "embedded_unlearning.py"

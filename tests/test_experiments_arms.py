@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from skilloc import plots, store
 from skilloc.experiments.arms import Arm, median_times, outcome, parameters, run_arms, speed_up
 from skilloc.experiments.controls import control_arms, pair_arms
 from skilloc.experiments.parity import ParityTraining, world_of
 from skilloc.experiments.script import Run
 from skilloc.experiments.worlds import curriculum_network, halved_world, nonlocality_network
+
+from skilloc import plots, store
 from skilloc.intervals import survival
 from skilloc.models.mlp import MLP
 

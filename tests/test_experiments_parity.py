@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from skilloc import plots, store
 from skilloc.experiments.parity import EVALUATED, ParityTraining, network_of, train_parity, world_of
 from skilloc.experiments.script import analyse
+
+from skilloc import plots, store
 from skilloc.intervene import losses
 
 # Two atoms of 2 of 4 bits, and their composite: a second or less.

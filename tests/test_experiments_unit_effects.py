@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-from skilloc import plots, store
-from skilloc.effects import Effects
 from skilloc.experiments.parity import ParityTraining, network_of, train_parity, world_of
 from skilloc.experiments.script import Run
 from skilloc.experiments.unit_effects import EXAMPLES, effects_of, locality_of, over_seeds
 from skilloc.experiments.worlds import nonlocality_network
+
+from skilloc import plots, store
+from skilloc.effects import Effects
 from skilloc.intervene import losses
 from skilloc.plots.learning import examples_axis, interval_rows, learned_dots, ratio_dots, survival_curve
 from skilloc.plots.neurons import effect_image, effect_scatter, paired_dots

@@ -6,8 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-
-from skilloc import plots, store
 from skilloc.experiments.nonlocality import (
     KEPT,
     OTHER,
@@ -22,6 +20,8 @@ from skilloc.experiments.nonlocality import (
 )
 from skilloc.experiments.parity import network_of
 from skilloc.experiments.script import Run
+
+from skilloc import plots, store
 from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN
 
 ANALYSES = Path(__file__).parents[1] / "analyses"

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-
-from skilloc import plots
 from skilloc.experiments.parity import world_of
 from skilloc.experiments.penalties import PenaltyRuns, chosen, compare_penalty, over_seeds
+
+from skilloc import plots
 
 SMALL = PenaltyRuns(
     kept="composite_01", n=8, sets=((0, 1), (2, 3)), composites=((0, 1),), width=16, train_steps=400, steps=300,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from skilloc.experiments.token_budget import TokenBudget, measure_budget
+
 from skilloc.models.language import EMBEDDED
 
 ANALYSIS = Path(__file__).parents[1] / "analyses" / "token_budget.py"

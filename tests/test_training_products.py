@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from skilloc.experiments.parity import ParityTraining, train_parity
+from skilloc.experiments.worlds import curriculum_network, nonlocality_network, tiny_nonlocality_network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skilloc import plots
 from skilloc.cli.localize import Command
-from skilloc.experiments.parity import ParityTraining, train_parity
-from skilloc.experiments.worlds import curriculum_network, nonlocality_network, tiny_nonlocality_network
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, products, train

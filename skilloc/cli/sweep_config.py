@@ -70,7 +70,7 @@ def read_plan(config: Path, changes: Sequence[str] = ()) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{config} is not TOML: {error}") from None
     try:
-        return _plan(content, config.resolve().parent, changes)
+        return _plan(content, config.absolute().parent, changes)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{config}: {error}") from None
 
@@ -88,13 +88,13 @@ def _cell(content: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
             f"`cell`: {module} cannot be imported ({type(error).__name__}: {error}); put {module}.py beside the "
             "configuration, or install and mend it"
         ) from error
-    cells = {own: one for own, one in found.items() if inspect.isroutine(one) and settings_kind(one)}
-    if not cells:
+    functions = {own: one for own, one in found.items() if inspect.isroutine(one)}
+    _refuse_unknown([function], functions, f"function of {module}")
+    if settings_kind(functions[function]) is None:
         raise ValueError(
-            f"`cell`: no function of {module} has settings; annotate the first argument of {function} with a dataclass"
+            f"`cell`: {name} does not say what settings it has; annotate its first argument with a dataclass of them"
         )
-    _refuse_unknown([function], cells, "cell")
-    return cells[function]
+    return functions[function]
 
 
 def _plan(content: Mapping[str, Any], folder: Path, changes: Sequence[str]) -> Plan:

@@ -90,7 +90,8 @@ def home_of(name: str) -> str:
     module = sys.modules[name.partition(":")[0]]
     packaged = "." in module.__name__ or hasattr(module, "__path__")
     file = getattr(module, "__file__", None)
-    return "" if packaged or file is None else str(Path(file).resolve().parent)
+    # Links are kept: where they point to may differ between machines.
+    return "" if packaged or file is None else str(Path(file).absolute().parent)
 
 
 def stored_spec(name: str, spec: Any, threads: int) -> dict[str, Any]:
