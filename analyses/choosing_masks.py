@@ -37,10 +37,6 @@ from skilloc.store import Labelled
 from skilloc.units import Units
 
 LINE = 0.98
-ONCE = ("random", "weight norm", "attribution", "ablation")
-AGAIN = ("random", "ablation", "attribution, again", "ablation, again", "search")
-
-
 CRITERIA = (
     "random",
     "weight norm",
@@ -55,6 +51,8 @@ CRITERIA = (
 """Magnitudes of effects where not said otherwise; `again` is iterative, and signed: after every few dropped units, the
 effects of what is left are measured again. `search` swaps units of the best of these masks for dropped ones while that
 lowers the loss: how good a mask of the same size can be."""
+ONCE = ("random", "weight norm", "attribution", "ablation")
+AGAIN = ("random", "ablation", "attribution, again", "ablation, again", "search")
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,6 @@ SHOWN = {
     "of the other atom, on units of the composite": "other atom",
     "of its atoms, on random units": "its atoms,\nrandom units",
 }
-
-
 DRAW_SEED = 1_000_000
 """Added to the seed of the examples, so that they are none of those that training was watched on."""
 

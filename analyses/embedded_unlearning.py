@@ -28,17 +28,7 @@ from skilloc.masks import Mask, top
 from skilloc.models.language import Opened, encoder, open_model, separator
 from skilloc.models.makers import units_of
 from skilloc.pruning import prune
-from skilloc.relearning import (
-    NEVER,
-    ORIGINAL,
-    PLAIN,
-    RANDOM,
-    Grid,
-    Relearning,
-    over_seeds,
-    record,
-    relearn_probe,
-)
+from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, Grid, Relearning, over_seeds, record, relearn_probe
 from skilloc.relearning.controls import randomly_pruned, untrained
 from skilloc.store import Labelled
 from skilloc.tasks import Examples, Subtask
