@@ -13,19 +13,63 @@ Needs `skilloc fetch smollm2`, but for `quick`.
 """
 
 import json
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import networkx as nx
 import numpy as np
 from matplotlib.figure import Figure
 
+from _frame import Run, analyse
 from skilloc import plots
-from skilloc.circuits.graph import from_json
-from skilloc.experiments.corpus_circuits import CorpusCircuits
-from skilloc.experiments.script import Run, analyse
+from skilloc.circuits import graph as g
+from skilloc.circuits.trace import Tracing
+from skilloc.models.language import digest, open_model
 from skilloc.plots.style import CONTROL
+from skilloc.store import Labelled
+from skilloc.study.draws import subtasks_of
+from skilloc.study.measure import measure as measure_study
+from skilloc.study.settings import Settings
+from skilloc.study.tracing import Choice, circuits_record, trace_study
 
-CELL = "skilloc.experiments.corpus_circuits:measure_circuits"
+
+@dataclass(frozen=True)
+class CorpusCircuits:
+    """The spec of one cell: a model, how its effects are measured, and how circuits are traced from them."""
+
+    model: str = "embedded"
+    """any name that `open_model` knows"""
+    sources: tuple[str, ...] = ("python", "cpp", "english")
+    """where texts come from, one subtask each"""
+    method: str = "ablation"
+    """ablation measures every neuron and head; two-stage attributes all, with curvature, and measures the top"""
+    ranked: int = 40
+    """of an estimate: units per subtask that are measured, the largest"""
+    curvature: int = 8
+    """of an estimate: label draws for the curvature"""
+    sequences: int = 8
+    """examples per subtask, on either split"""
+    length: int = 96
+    """tokens per example"""
+    folds: int = 8
+    """disjoint parts of the examples"""
+    top: int = 40
+    """units of a circuit"""
+    sizes: tuple[int, ...] = (10, 160, 640)
+    """other numbers of units, for the curve of what circuits keep"""
+    draws: int = 3
+    """random circuits beside each"""
+    edges: int = 250
+    """edges of a circuit that the result keeps, the strongest"""
+    seed: int = 0
+    """of the examples and of the random circuits"""
+    device: str = "cpu"
+    """where the model runs"""
+
+
 SCALES = {
     "quick": [
         CorpusCircuits(
@@ -51,9 +95,86 @@ LOWEST = -1.0
 """Where the shares kept are cut off: of few random circuits, intervals are wide."""
 
 
+def measure_circuits(settings: CorpusCircuits) -> tuple[dict[str, Any], dict[str, Labelled]]:
+    """Measure the effects of all neurons and heads on some corpora, and trace the circuit of each.
+
+    Units are chosen on the selection split, everything about the circuits is measured on the report split. All other
+    units are held at their mean over other text and all positions.
+
+    Returns:
+        What the circuits say (`circuits_record`); each as node-link JSON, slimmed to what a drawing needs; the CPU
+        seconds of everything, of all threads. The effects on `fold subtask unit`, in nats.
+    """
+    spent = _Spent()
+    opened = open_model(settings.model, device=settings.device)
+    subtasks = subtasks_of(opened, {source: source for source in settings.sources}, length=settings.length)
+    estimated: dict[str, Any] = {"sample": 0, "top": settings.ranked} if settings.method == "two-stage" else {}
+    asked = Settings(
+        method=settings.method, reference="flat mean", sequences=settings.sequences, length=settings.length,
+        folds=settings.folds, split="selection", seed=settings.seed, curvature=settings.curvature, **estimated,
+    )  # fmt: skip
+    config = Tracing(sizes=settings.sizes, draws=settings.draws, seed=settings.seed)
+    cpu: dict[str, Any] = {"open": spent.since_last()}
+    with TemporaryDirectory() as aside:
+        effects = measure_study(opened, subtasks, asked, Path(aside) / "study").effects
+        cpu["effects"], cpu["circuits"] = spent.since_last(), {}
+        found: dict[str, Any] = {}
+        for name in effects.subtasks:
+            found |= trace_study(
+                opened, effects, Path(aside), Choice(settings.top), config, subtasks=[name], drawn_from=subtasks
+            )
+            cpu["circuits"][name] = spent.since_last()
+    metrics = {
+        "model": digest(opened.model),
+        "units": len(effects.units),
+        "exact": int(effects.exact.sum()),
+        "examples": dict(effects.made["tokens"]),
+        "loss": {name: effects.baseline[:, place].mean() for place, name in enumerate(effects.subtasks)},
+        "cpu_seconds": cpu,
+        **circuits_record(found, effects),
+        "graphs": {name: slimmed(graph, edges=settings.edges) for name, graph in found.items()},
+    }
+    return metrics, {"effects": Labelled(effects.values, ("fold", "subtask", "unit"), {"subtask": effects.subtasks})}
+
+
+class _Spent:
+    """CPU seconds of this process."""
+
+    def __init__(self) -> None:
+        self.last = time.process_time()
+
+    def since_last(self) -> float:
+        last, self.last = self.last, time.process_time()
+        return round(self.last - last, 1)
+
+
+def slimmed(graph: Any, *, edges: int) -> dict[str, Any]:
+    """Return what a drawing needs of a circuit, as node-link JSON: its strongest edges, three digits, no tokens.
+
+    Args:
+        graph: a circuit.
+        edges: number of edges to keep, those with the largest |effect| on its own subtask.
+    """
+    own = graph.graph[g.SUBTASK]
+    about = (g.VERSION, g.SUBTASK, g.REFERENCE, g.CHOSEN)
+    slim = nx.DiGraph(**{name: graph.graph[name] for name in about}, **{g.SUBTASKS: [own]})
+
+    def short(effects: dict[str, Any]) -> dict[str, Any]:
+        ends = effects.get(own, {}).items()
+        return {own: {end: None if value is None else float(f"{value:.3g}") for end, value in ends}}
+
+    for name, node in graph.nodes.items():
+        kept = {part: node[part] for part in (g.KIND, g.LAYER, g.COLUMN, g.POSITION)}
+        slim.add_node(name, **kept, **{g.EFFECT: short(node[g.EFFECT])})
+    flows = {ends: edge[g.EFFECT][own]["value"] or 0.0 for ends, edge in graph.edges.items()}
+    for ends in sorted(flows, key=lambda ends: -abs(flows[ends]))[:edges]:
+        slim.add_edge(*ends, **{g.EFFECT: short(graph.edges[ends][g.EFFECT])})
+    return dict(json.loads(g.to_json(slim)))
+
+
 def measure(models: list[CorpusCircuits], run: Run) -> dict[str, Any]:
     """Trace the circuits of all models."""
-    results = run(CELL, [asdict(spec) for spec in models])
+    results = run(measure_circuits, models)
     return {
         "models": [{"settings": asdict(spec), **result.metrics} for spec, result in zip(models, results, strict=True)]
     }
@@ -65,7 +186,7 @@ def draw(found: dict[str, Any]) -> Any:
     figure = Figure(figsize=(11.5, 4.1 * len(models)), layout="constrained")
     for part, model in zip(figure.subfigures(len(models), 1, squeeze=False, hspace=0.03)[:, 0], models, strict=True):
         names = model["settings"]["sources"]
-        diagram = plots.joint_diagram({name: from_json(json.dumps(model["graphs"][name])) for name in names})
+        diagram = plots.joint_diagram({name: g.from_json(json.dumps(model["graphs"][name])) for name in names})
         *axes, curve = part.subplots(1, len(names) + 1, width_ratios=[1] * len(names) + [0.75])
         for ax, name in zip(axes, names, strict=True):
             plots.circuit_diagram(ax, diagram, subtask=name, most_edges=EDGES)

@@ -14,16 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from _frame import Run, analyse
+from _parity import LEARNED, ParityTraining, train_parity
+from _worlds import curriculum_network
 from skilloc import plots
-from skilloc.experiments.arms import LEARNED
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import curriculum_network
 from skilloc.intervals import proportion_interval, survival
 from skilloc.plots.learning import examples_axis, survival_curve
 from skilloc.plots.style import CONTROL
 
-CELL = "skilloc.experiments.parity:train_parity"
 SMALL = ParityTraining(steps=5000, stop_on=("composite_012",))
 LARGE = curriculum_network()
 ROUNDED = replace(LARGE, products="bfloat16")
@@ -49,7 +47,7 @@ def measure(scale: Arms, run: Run) -> dict[str, Any]:
     """Train every seed of both arms; losses in bits."""
     seeds, arms = scale
     composite = next(name for name in SMALL.stop_on + LARGE.stop_on if name in _names(arms["curriculum"]))
-    results = run(CELL, [asdict(replace(arm, seed=seed)) for seed in range(seeds) for arm in arms.values()])
+    results = run(train_parity, [replace(arm, seed=seed) for seed in range(seeds) for arm in arms.values()])
     found: dict[str, Any] = {"composite": composite, "learned_below": LEARNED, "arms": {}}
     for place, (name, arm) in enumerate(arms.items()):
         runs = [_run(result.metrics, composite) for result in results[place :: len(arms)]]

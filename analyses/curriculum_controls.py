@@ -10,18 +10,17 @@ Minutes on two cores: a few seconds for `--scale quick`, 20 for `cpu` (9-bit com
 composites of 24 and 32 bits, width 128); `paper` takes its world of 64 bits, for a cluster.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from _arms import Arm, run_arms, speed_up
+from _frame import Run, analyse
+from _parity import LEARNED, ParityTraining
+from _worlds import curriculum_network
 from skilloc import plots
-from skilloc.experiments.arms import LEARNED, Arm, run_arms, speed_up
-from skilloc.experiments.controls import control_arms, pair_arms
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import curriculum_network
 from skilloc.plots.learning import examples_axis, learned_dots, ratio_dots, survival_curve
 from skilloc.plots.style import CONTROL
 
@@ -61,6 +60,97 @@ SCALES = {
     "cpu": Scale(20, 3, 3, SMALL, {"lr": 1e-3, "steps": 10_000}, PAIRS, (24, 32)),
     "paper": Scale(40, 4, 4, LARGE, {"lr": 3e-4}, replace(LARGE, width=256, steps=1_000_000), (48, 64)),
 }
+
+
+def control_arms(base: ParityTraining, *, k: int, atoms: int) -> dict[str, Arm]:
+    """Return the arms of one world: a composite of all its atoms, each of k bits, and what it is trained beside.
+
+    - "all atoms": its atoms;
+    - "straddling", "outside": its atoms, and a parity of as many bits that is no composite of them (`halved_world`);
+      both the composite and that parity are asked about;
+    - "all but one", "one": some of its atoms;
+    - "other atoms": atoms of other bits, as many, while its own are never trained;
+    - "alone": nothing, and as many examples per step in all as with its atoms.
+
+    Args:
+        base: n, the network, and how it is trained; sets, composites, and what is trained are replaced.
+        k: bits per atom.
+        atoms: number of atoms.
+    """
+    bits = [tuple(range(k * i, k * (i + 1))) for i in range(2 * atoms)]
+    single = [f"parity_{i}" for i in range(atoms)]
+    code, other = tuple(range(atoms)), tuple(range(atoms, 2 * atoms))
+    plain = replace(base, sets=tuple(bits[:atoms]), composites=(code,))
+    name = _name(code)
+    arms = {"all atoms": _arm(plain, (*single, name), name)}
+    sets, parts = halved_world(k, atoms)
+    for parity in ("straddling", "outside"):
+        codes = [parts[part] for part in (*(f"atom_{i}" for i in range(atoms)), "composite", parity)]
+        world = replace(base, sets=sets, composites=tuple(code for code in codes if len(code) > 1))
+        arms[parity] = _arm(world, map(_name, codes), _name(codes[-2]), _name(codes[-1]))
+    arms["all but one"] = _arm(plain, (*single[:-1], name), name)
+    arms["one"] = _arm(plain, (single[0], name), name)
+    far = replace(base, sets=tuple(bits), composites=(other,))
+    arms["other atoms"] = _arm(far, (*single, _name(other)), _name(other))
+    arms["alone"] = _arm(replace(plain, each=base.each * (atoms + 1)), (name,), name)
+    return arms
+
+
+def pair_arms(base: ParityTraining, *, n: int) -> dict[str, Arm]:
+    """Return "both", a composite of two atoms of 3 of n bits beside its atoms, and "alone", as many examples per step.
+
+    Args:
+        base: the network, and how it is trained; the world and what is trained are replaced.
+        n: number of task bits.
+    """
+    world = replace(base, n=n, sets=((0, 1, 2), (3, 4, 5)), composites=((0, 1),))
+    name = _name((0, 1))
+    return {
+        "both": _arm(world, ("parity_0", "parity_1", name), name),
+        "alone": _arm(replace(world, each=3 * base.each), (name,), name),
+    }
+
+
+def _arm(training: ParityTraining, trained: Iterable[str], *asked: str) -> Arm:
+    return Arm(replace(training, trained=tuple(trained), stop_on=asked), asked)
+
+
+def _name(code: tuple[int, ...]) -> str:
+    return f"parity_{code[0]}" if len(code) == 1 else f"composite_{''.join(map(str, code))}"
+
+
+def halved_world(k: int, atoms: int) -> tuple[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]]:
+    """Return index sets of half atoms, and which of them make the parities that controls compare.
+
+    Atom i has the bits ki to ki + k - 1, cut into halves of k // 2 and of the rest. A parity of as many bits as the
+    composite of all atoms then need not be a composite of atoms: `straddling` takes the second half of each atom and
+    fresh bits, `outside` has no bit in common with them.
+
+    Args:
+        k: bits per atom.
+        atoms: number of atoms.
+
+    Returns:
+        The index sets, and sets of their numbers: "atom_0", "atom_1", ..., "composite", "straddling", "outside".
+
+    Raises:
+        ValueError: if `k` is below 2, which has no halves.
+    """
+    if k < 2:
+        raise ValueError(f"`k` is {k}; use atoms of at least 2 bits, which have halves")
+    half = k // 2
+    halves = [part for i in range(atoms) for part in _cut(range(k * i, k * (i + 1)), half)]
+    fresh, outside = k * atoms, (k + half) * atoms
+    sets = (*halves, tuple(range(fresh, outside)), tuple(range(outside, outside + k * atoms)))
+    parts: dict[str, tuple[int, ...]] = {f"atom_{i}": (2 * i, 2 * i + 1) for i in range(atoms)}
+    parts["composite"] = tuple(range(2 * atoms))
+    parts["straddling"] = (*range(1, 2 * atoms, 2), 2 * atoms)
+    parts["outside"] = (2 * atoms + 1,)
+    return sets, parts
+
+
+def _cut(bits: range, half: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(bits[:half]), tuple(bits[half:])
 
 
 def measure(scale: Scale, run: Run) -> dict[str, Any]:

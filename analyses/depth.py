@@ -13,10 +13,10 @@ parameters). `paper` takes all steps and 40 seeds, for a cluster.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from skilloc.experiments.arms import LEARNED, Arm, note_of, run_arms
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import curriculum_network
+from _arms import Arm, note_of, run_arms
+from _frame import Run, analyse
+from _parity import LEARNED, ParityTraining
+from _worlds import curriculum_network
 from skilloc.plots.learning import learning_of_arms
 
 

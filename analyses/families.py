@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from _families import FAMILIES, make
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from _families import FAMILIES, make
+from _frame import Run, analyse
 from skilloc.ablation import ablation_effects, routes_of
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
-from skilloc.experiments.script import Run, analyse
 from skilloc.intervene import losses
 from skilloc.intervene.axes import by_unit
 from skilloc.lasso import LocalizeConfig, localize

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skilloc.experiments.arms import LEARNED, Arm, note_of, run_arms, speed_up
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import curriculum_network
+from _arms import Arm, note_of, run_arms, speed_up
+from _frame import Run, analyse
+from _parity import LEARNED, ParityTraining
+from _worlds import curriculum_network
 from skilloc.intervals import paired_difference
 from skilloc.plots.learning import learning_of_arms
 

@@ -13,23 +13,51 @@ bfloat16, retraining with 1,000 examples a step instead of 5,000) 30, or 15 if t
 (same `--runs`); `paper` takes width 256 and all 99 sparsities, for a GPU.
 """
 
-from dataclasses import asdict, replace
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from _frame import Run, analyse
+from _nonlocality import (
+    KEPT,
+    OTHER,
+    PAPER,
+    QUICK,
+    VARIANTS,
+    Nonlocality,
+    count_at,
+    curves,
+    line_of,
+    magnitudes,
+    measure_nonlocality,
+)
+from _parity import LEARNED, ParityTraining, open_network, train_parity, with_weights
+from _worlds import nonlocality_network, tiny_nonlocality_network
 from skilloc import plots, store
-from skilloc.experiments.arms import LEARNED
-from skilloc.experiments.nonlocality import KEPT, OTHER, PAPER, QUICK, VARIANTS, Nonlocality, curves, line_of
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.parity_unlearning import Attacked
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import nonlocality_network, tiny_nonlocality_network
-from skilloc.relearning import PLAIN, RANDOM, Relearning, over_seeds, record
+from skilloc.masks import Mask
+from skilloc.models.makers import units_of
+from skilloc.models.mlp import MLP
+from skilloc.pruning import masks_of, prune
+from skilloc.relearning import (
+    NEVER,
+    ORIGINAL,
+    PLAIN,
+    RANDOM,
+    UNSEEN,
+    Grid,
+    Relearning,
+    over_seeds,
+    record,
+    relearn_probe,
+)
+from skilloc.relearning.controls import randomly_pruned, untrained
+from skilloc.store import Labelled
+from skilloc.tasks import Subtask
 
-TRAIN = "skilloc.experiments.parity:train_parity"
-MEASURE = "skilloc.experiments.nonlocality:measure_nonlocality"
-ATTACK = "skilloc.experiments.parity_unlearning:attack_pruned"
 CANDIDATES = ("naive pruning", "group lasso")
 SHOWN = (*CANDIDATES, RANDOM, PLAIN)
 SEEN = (*(f"parity_{i}" for i in range(6)), "composite_012")
@@ -40,6 +68,34 @@ DRAWN = 0.3
 """Weights of larger magnitude are drawn, as in the paper."""
 
 
+@dataclass(frozen=True)
+class Attacked:
+    """The spec of one cell: pruned networks and their controls under one attack."""
+
+    network: str
+    """key of the network among the results, from `train_parity`"""
+    unseen: str
+    """key of one that was never trained on the other composite; empty for none"""
+    plain: str
+    """key of its `plain finetuning`, from `measure_nonlocality`"""
+    lasso: str
+    """key of its `group lasso`"""
+    naive_sparsity: float
+    """share of units dropped from the network as trained"""
+    lasso_sparsity: float
+    """share of units dropped after group lasso"""
+    examples: int = 2000
+    """held-out examples per subtask and split"""
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    """of Adam"""
+    budgets: tuple[int, ...] = (16, 64, 250, 1000)
+    """steps of the attack"""
+    each: int = 1000
+    """examples per step"""
+    repair: int = 500
+    """steps of repair on the kept composite, at most"""
+
+
 class Scale(NamedTuple):
     """Networks, one per seed, of which the first five that learn are taken; and how they are pruned and attacked."""
 
@@ -48,7 +104,7 @@ class Scale(NamedTuple):
     attack: Attacked
 
 
-FULL = Attacked("", "", "", "", "", 0.0, 0.0, rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
+FULL = Attacked("", "", "", "", 0.0, 0.0, rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
 SCALES = {
     "quick": Scale(
         [tiny_nonlocality_network(seed) for seed in range(3)],
@@ -56,30 +112,78 @@ SCALES = {
         replace(FULL, examples=200, rates=(1e-3, 1e-2), budgets=(4, 30), each=50, repair=30),
     ),
     "cpu": Scale(
-        [replace(nonlocality_network(64, seed), products="bfloat16") for seed in range(7)], Nonlocality("", ""), FULL
+        [replace(nonlocality_network(64, seed), products="bfloat16") for seed in range(7)], Nonlocality(""), FULL
     ),
     "paper": Scale([nonlocality_network(256, seed) for seed in range(5)], PAPER, replace(FULL, each=5000)),
 }
 
 
+def attack_pruned(settings: Attacked, results: Path) -> tuple[dict[str, Any], dict[str, Labelled]]:
+    """Retrain pruned networks and all controls on the other composite, over a grid of rates.
+
+    Args:
+        settings: which networks, how they are pruned, and the attack.
+        results: folder that holds the networks.
+
+    Returns:
+        The record and the arrays of a `Relearning` with one seed; see `relearning.over_seeds`.
+    """
+    original, world, seed = open_network(results, settings.network)
+    naive = prune(original, _dropped(original, settings.naive_sparsity, world, settings.examples, seed))
+    localized = _finetuned(original, results / settings.lasso)
+    pruned = prune(localized, _dropped(localized, settings.lasso_sparsity, world, settings.examples, seed))
+    models: dict[str, Any] = {
+        ORIGINAL: original,
+        NEVER: untrained(naive, seed=seed),
+        RANDOM: randomly_pruned(original, naive, seed=seed),
+        PLAIN: _finetuned(original, results / settings.plain),
+        CANDIDATES[0]: naive,
+        CANDIDATES[1]: pruned,
+    }
+    if settings.unseen:
+        models[UNSEEN] = open_network(results, settings.unseen)[0]
+    found = relearn_probe(models, [world[OTHER]], world[OTHER], _grid(settings), (seed,), kept=[world[KEPT]])
+    relearning, arrays = store.to_parts(found)
+    return {"relearning": relearning, "units": {n: len(units_of(m)) for n, m in models.items()}}, arrays
+
+
+def _grid(settings: Attacked) -> Grid:
+    return Grid(
+        rates=settings.rates,
+        budgets=settings.budgets,
+        each=settings.each,
+        held_out=settings.examples,
+        repair=settings.repair,
+    )
+
+
+def _dropped(model: MLP, sparsity: float, world: Mapping[str, Subtask], examples: int, seed: int) -> Mask:
+    units = units_of(model)
+    return masks_of(units, magnitudes(model, world, examples, seed), [count_at(len(units), sparsity)])[0]
+
+
+def _finetuned(original: MLP, folder: Path) -> MLP:
+    """Return what finetuning made of a network, from its result."""
+    return with_weights(copy.deepcopy(original), store.read(folder).arrays, "model.")
+
+
 def measure(scale: Scale, run: Run) -> dict[str, Any]:
     """Train, finetune, prune, retrain; then attack what the lines chose."""
-    trained = run(TRAIN, [asdict(training) for training in scale.networks])
+    trained = run(train_parity, scale.networks)
     chosen = [i for i, one in enumerate(trained) if max(one.metrics["bits"][name] for name in (KEPT, OTHER)) < LEARNED]
     networks, trainings = [trained[i] for i in chosen[:SEEDS]], [scale.networks[i] for i in chosen[:SEEDS]]
     if not networks:
         raise ValueError("no network learned both composites; train for longer, or take more seeds")
-    unseen = run(TRAIN, [asdict(replace(training, trained=SEEN, watched=(OTHER,))) for training in trainings])
+    unseen = run(train_parity, [replace(training, trained=SEEN, watched=(OTHER,)) for training in trainings])
     cells = {}
     for variant in VARIANTS:
-        base = replace(scale.pruning, networks=str(run.folder), variant=variant)
-        cells[variant] = run(MEASURE, [asdict(replace(base, network=store.key(one.spec))) for one in networks])
+        base = replace(scale.pruning, variant=variant)
+        cells[variant] = run(measure_nonlocality, [replace(base, network=store.key(one.spec)) for one in networks])
     shown = {v: [curves(cell.arrays["accuracies"].values) for cell in cells[v]] for v in VARIANTS}
     lines = {v: [line_of(scale.pruning.sparsities, one) or 0.0 for one in shown[v]] for v in PRUNED}
     attacks = [
         replace(
             scale.attack,
-            networks=str(run.folder),
             network=store.key(networks[i].spec),
             unseen=store.key(unseen[i].spec),
             plain=store.key(cells["plain finetuning"][i].spec),
@@ -89,8 +193,8 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
         )
         for i in range(len(networks))
     ]
-    found = run(ATTACK, [asdict(attack) for attack in attacks])
-    parts = [Relearning.of(one.metrics["relearning"], one.arrays) for one in found]
+    found = run(attack_pruned, attacks)
+    parts = [store.from_parts(Relearning, one.metrics["relearning"], one.arrays) for one in found]
     return {
         "sparsities": list(scale.pruning.sparsities),
         "seeds": [training.seed for training in trainings],

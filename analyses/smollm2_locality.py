@@ -10,18 +10,15 @@ Minutes on two cores: `--scale quick` under one (the embedded model, few tokens)
 Stopped, the same command goes on. Needs `skilloc fetch smollm2`, but for `quick`.
 """
 
-import argparse
-import json
-import os
 import resource
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skilloc import plots
+from _frame import Run, analyse
+from skilloc import plots, store
 from skilloc.models.language import open_model
 from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure as measure_study
@@ -37,8 +34,6 @@ from skilloc.study.report import (
 )
 from skilloc.study.settings import Settings
 
-NAME = "smollm2_locality"
-ROOT = Path(__file__).parents[1]
 CORPORA = {"python": "python", "cpp": "cpp", "english": "english"}
 
 
@@ -62,8 +57,9 @@ SCALES = {
 }
 
 
-def measure(scale: Scale, folder: Path) -> dict[str, Any]:
+def measure(scale: Scale, run: Run) -> dict[str, Any]:
     """Measure the study and its removal into a folder, and return what the figure shows."""
+    folder = run.folder / store.key(asdict(scale))
     wall, cpu = time.time(), time.process_time()
     opened = open_model(scale.model)
     settings = Settings(
@@ -76,7 +72,7 @@ def measure(scale: Scale, folder: Path) -> dict[str, Any]:
         top=scale.top,
     )
     subtasks = subtasks_of(opened, CORPORA, length=scale.length)
-    study = measure_study(opened, subtasks, settings, folder, workers=len(os.sched_getaffinity(0)))
+    study = measure_study(opened, subtasks, settings, folder, workers=max(1, run.workers))
     effects = study.effects
     measured = {"wall_minutes": (time.time() - wall) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
     removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=(scale.removed,), draws=scale.draws)
@@ -84,8 +80,8 @@ def measure(scale: Scale, folder: Path) -> dict[str, Any]:
     compared = study.compared
     assert compared is not None
     known = np.flatnonzero(compared.exact.measured)
-    return {
-        "scale": asdict(scale),
+    found = {
+        "scale": asdict(scale),  # what its name stands for
         "cost": {**measured, "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20},
         "exact_units": len(known),
         "made": dict(effects.made),
@@ -101,42 +97,32 @@ def measure(scale: Scale, folder: Path) -> dict[str, Any]:
             "drawn": compared.drawn[known].tolist(),
         },
     }
+    return dict(plain(found))
 
 
-def draw(record: dict[str, Any], stem: Path) -> None:
-    """Draw the figure from the record alone."""
-    names = record["locality"]["subtasks"]
-    scale = record["scale"]
-    with plots.style():
-        figure, axes = plots.figure(2, 3, height=5.2, width=plots.WIDE * 1.3)
-        _scores(axes[0, 0], record["locality"], names)
-        curves = {name: np.array(values, dtype=float) for name, values in record["curves"].items()}
-        plots.sorted_curves(
-            axes[0, 1],
-            curves["ranks"],
-            curves["value"],
-            curves["low"],
-            curves["high"],
-            names,
-            noise=np.array(record["noise"]),
-        )
-        axes[0, 1].set_title("sorted effects")
-        size = str(scale["removed"])
-        found = record["removal"]["sizes"][size]["loss_increase"]
-        value, low, high, chance = (np.array(found[end], dtype=float) for end in ("value", "low", "high", "chance"))
-        plots.removal_matrix(axes[0, 2], value, low, high, chance, names)
-        axes[0, 2].set_title(f"top {size} neurons removed")
-        for s, name in enumerate(names):
-            _calibration(axes[1, s], record, name, s)
-        exact = record["exact_units"]
-        figure.supxlabel(
-            f"{scale['model']}, {record['locality']['measured']:,} neurons, zero reference; {scale['sequences']} x "
-            f"{scale['length']} held-out tokens per corpus in {record['locality']['folds']} folds; "
-            f"attribution with curvature, {exact} neurons exactly. Bars and bands: 95 % over folds.",
-            fontsize=7,
-        )
-        for kind in ("svg", "png"):
-            figure.savefig(stem.with_suffix(f".{kind}"), metadata={"Date": None} if kind == "svg" else None)
+def draw(found: dict[str, Any]) -> Any:
+    """Scores, sorted effects and joint removal; below, estimates against exact effects."""
+    names, scale = found["locality"]["subtasks"], found["scale"]
+    figure, axes = plots.figure(2, 3, height=5.2, width=plots.WIDE * 1.3)
+    _scores(axes[0, 0], found["locality"], names)
+    curves = {name: np.array(values, dtype=float) for name, values in found["curves"].items()}
+    value, low, high = (curves[end] for end in ("value", "low", "high"))
+    plots.sorted_curves(axes[0, 1], curves["ranks"], value, low, high, names, noise=np.array(found["noise"]))
+    axes[0, 1].set_title("sorted effects")
+    size = str(scale["removed"])
+    removed = found["removal"]["sizes"][size]["loss_increase"]
+    value, low, high, chance = (np.array(removed[end], dtype=float) for end in ("value", "low", "high", "chance"))
+    plots.removal_matrix(axes[0, 2], value, low, high, chance, names)
+    axes[0, 2].set_title(f"top {size} neurons removed")
+    for s, name in enumerate(names):
+        _calibration(axes[1, s], found, name, s)
+    figure.supxlabel(
+        f"{scale['model']}, {found['locality']['measured']:,} neurons, zero reference; {scale['sequences']} x "
+        f"{scale['length']} held-out tokens per corpus in {found['locality']['folds']} folds; "
+        f"attribution with curvature, {found['exact_units']} neurons exactly. Bars and bands: 95 % over folds.",
+        fontsize=7,
+    )
+    return figure
 
 
 def _scores(ax: Any, record: dict[str, Any], names: list[str]) -> None:
@@ -164,21 +150,5 @@ def _calibration(ax: Any, record: dict[str, Any], name: str, position: int) -> N
     ax.set_title(name)
 
 
-def main() -> None:
-    """Measure, unless only drawing is asked for, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=list(SCALES), default="cpu")
-    parser.add_argument("--out", type=Path, default=ROOT / "figures", help="folder of the figure")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / NAME, help="folder of the measurements")
-    parser.add_argument("--draw", action="store_true", help="draw the record that is there")
-    options = parser.parse_args()
-    stem = options.out / NAME
-    if not options.draw:
-        record = plain(measure(SCALES[options.scale], options.runs / options.scale))
-        options.out.mkdir(parents=True, exist_ok=True)
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    draw(json.loads(stem.with_suffix(".json").read_text()), stem)
-
-
 if __name__ == "__main__":
-    main()
+    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=draw)

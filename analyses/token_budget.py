@@ -9,40 +9,114 @@ Minutes: about 11 on two busy cores (`--scale cpu --workers 2`), half a minute f
 a larger model, on a GPU. `skilloc sweep run analyses/token_budget.toml` runs the same cells into the same folder.
 """
 
-import argparse
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import nn
 
-from skilloc import plots, store
+from _frame import Run, analyse
+from skilloc import plots
+from skilloc.attribution import attribution_effects
 from skilloc.cli.sweep_config import read_plan
+from skilloc.experiment import Experiment
+from skilloc.locality import plain, reliability, scores
+from skilloc.models.language import digest, open_model
 from skilloc.plots.style import CONTROL
-from skilloc.sweep import sweep
+from skilloc.store import Labelled
+from skilloc.study.draws import subtasks_of
+from skilloc.tasks import Subtask
 
 CONFIG = Path(__file__).with_suffix(".toml")
-FIGURES = Path(__file__).parents[1] / "figures"
-CHANGES: dict[str, tuple[str, ...]] = {
+SCALES: dict[str, tuple[str, ...]] = {
     "quick": ("length=16", "curvature=0", "sources=['python']"),
     "cpu": (),
     "paper": ("model=smollm2", "length=256", "curvature=8", "device=cuda"),
 }
 
 
-def measure(out: Path, scale: str, workers: int, gpus: list[str]) -> dict[str, Any]:
-    """Run what is left of the cells, and collect them."""
-    plan = read_plan(CONFIG, CHANGES[scale])
-    report = sweep(plan.cell, plan.specs, out=out, workers=workers, gpus=gpus, threads=plan.threads)
-    for failure in report.failed:
-        raise RuntimeError(f"{failure.error}; run the same command again")
-    records = [store.read(report.out / key) for key in report.keys]
-    return {
-        "scale": scale,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-        "records": [{"spec": record.spec, "metrics": record.metrics} for record in records],
+@dataclass(frozen=True)
+class TokenBudget:
+    """The spec of one cell."""
+
+    sequences: int = 64
+    """examples per subtask; every number of tokens is `sequences * length`"""
+    length: int = 96
+    """tokens per example"""
+    seed: int = 0
+    """which examples are drawn"""
+    model: str = "embedded"
+    """any name that `open_model` knows"""
+    sources: tuple[str, ...] = ("python", "cpp", "english")
+    """where texts come from, one subtask each; all are drawn from the report split"""
+    kinds: tuple[str, ...] = ("neuron",)
+    """kinds of unit: neuron, head"""
+    folds: int = 8
+    """disjoint parts of the examples"""
+    curvature: int = 8
+    """label draws for the curvature of the attribution; 0 leaves it out"""
+    device: str = "cpu"
+    """where the model runs; cuda is the worker's own GPU"""
+
+    def __post_init__(self) -> None:
+        for name, least in (("sequences", 1), ("length", 1), ("folds", 3), ("curvature", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
+        if self.folds > self.sequences:
+            raise ValueError(
+                f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"
+            )
+
+
+def measure_budget(settings: TokenBudget) -> tuple[dict[str, Any], dict[str, Labelled]]:
+    """Attribute a model's loss to its units on some text, and score how local that is.
+
+    Returns:
+        Tokens per subtask; per subtask the loss in nats per token, the effective number of units, Gini and Hoyer scores
+        with their intervals, and the reliability of the effects; and the effects on `fold subtask unit`, in nats.
+    """
+    model, subtasks = _prepared(settings.model, settings.device, settings.sources, settings.length)
+    experiment = Experiment(
+        model, subtasks, kinds=settings.kinds, folds=settings.folds, count=settings.sequences, seed=settings.seed
+    )
+    effects = attribution_effects(experiment, curvature=settings.curvature, seed=settings.seed)
+    agreement = reliability(effects.values)
+    # The spec names the model and the texts; these digests say what they were.
+    metrics: dict[str, Any] = {
+        "tokens": settings.sequences * settings.length,
+        "model": digest(model),
+        "units": len(effects.units),
+        "subtasks": {},
     }
+    for place, name in enumerate(effects.subtasks):
+        found = scores(effects.values[:, place])
+        metrics["subtasks"][name] = {
+            "examples": experiment.examples[name].digest,
+            "loss": effects.baseline[:, place].mean(),
+            "reliability": agreement.value[place],
+            # The score of the mean effects as they are, with the bias of their noise.
+            "effective_number_plain": plain(effects.mean(name))["effective_number"],
+            **{part: found[part].record() for part in ("effective_number", "gini", "hoyer", "mass")},
+        }
+    array = Labelled(effects.values, ("fold", "subtask", "unit"), {"subtask": effects.subtasks})
+    return metrics, {"effects": array}
+
+
+@lru_cache(maxsize=1)
+def _prepared(name: str, device: str, sources: tuple[str, ...], length: int) -> tuple[nn.Module, Mapping[str, Subtask]]:
+    """Open a model and read the texts, once per worker: that takes longer than most cells."""
+    opened = open_model(name, device=device)
+    return opened.model, subtasks_of(opened, {source: source for source in sources}, length=length)
+
+
+def measure(changes: tuple[str, ...], run: Run) -> dict[str, Any]:
+    """Run what is left of the cells of the configuration, and collect them."""
+    plan = read_plan(CONFIG, changes)
+    results = run(plan.cell, plan.specs)
+    return {"records": [{"spec": result.spec, "metrics": result.metrics} for result in results]}
 
 
 def _values(records: list[dict[str, Any]], subtask: str, *path: str) -> np.ndarray:
@@ -90,26 +164,5 @@ def draw(found: dict[str, Any]) -> Any:
     return figure
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure into figures/token_budget.json, and draw from that alone."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=CHANGES, default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="worker processes")
-    parser.add_argument("--gpus", nargs="*", default=[], help="CUDA devices, one worker each")
-    parser.add_argument("--runs", type=Path, default=Path("runs/token_budget"), help="folder of the cells")
-    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the picture")
-    parser.add_argument("--draw-only", action="store_true", help="draw from the JSON that is there")
-    chosen = parser.parse_args(arguments)
-    record = chosen.figures / "token_budget.json"
-    if not chosen.draw_only:
-        found = measure(chosen.runs, chosen.scale, chosen.workers, chosen.gpus)
-        chosen.figures.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(found, indent=1) + "\n")
-    with plots.style():
-        figure = draw(json.loads(record.read_text()))
-        for ending in ("png", "svg"):
-            figure.savefig(record.with_suffix(f".{ending}"))
-
-
 if __name__ == "__main__":
-    main()
+    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=draw)

@@ -33,10 +33,10 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")  # the tokenizer's threads; the 
 import numpy as np
 import torch
 import transformers
-from _code import bare
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from _code import bare
 from skilloc.models.language import EMBEDDED, open_model
 from skilloc.models.makers import save_model
 from skilloc.tasks import Examples

@@ -9,21 +9,33 @@ Minutes on two cores: under one for `--scale quick` (24 bits, 3 networks), 20 fo
 products in bfloat16; 2.5 to 3.3 core-minutes a seed); `paper` trains in float32, and twice as long.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from _frame import Run, analyse
+from _parity import LEARNED, ParityTraining, network_of, train_parity, training_of, world_of
+from _worlds import nonlocality_network
 from skilloc import plots
-from skilloc.experiments.arms import CELL, LEARNED
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.unit_effects import EXAMPLES, SCORES, effects_of, locality_of, over_seeds
-from skilloc.experiments.worlds import nonlocality_network
+from skilloc.ablation import ablation_effects
+from skilloc.effects import Effects
+from skilloc.experiment import Experiment
+from skilloc.intervals import Interval, mean_interval
+from skilloc.locality import chance, overlap, table
 from skilloc.plots.learning import interval_rows
 from skilloc.plots.neurons import bands, effect_image, effect_scatter, paired_dots
+from skilloc.store import Result
 from skilloc.study.report import noise_of
 
+EXAMPLES = 2000
+"""Per subtask, of the report split, in `FOLDS` folds."""
+
+FOLDS = 8
+
+SCORES = ("effective_number", "gini", "hoyer", "locality")
+PAIRS = ("two atoms", "composite and own atom", "composite and other atom", "two composites")
 FAMILIES = (("#7fb2de", "#0b4f8a"), ("#f2a878", "#b3420a"))  # light for atoms, dark for the composite of them
 LARGE = nonlocality_network(64, 0)
 SCALES: dict[str, list[ParityTraining]] = {
@@ -37,7 +49,7 @@ def measure(networks: list[ParityTraining], run: Run) -> dict[str, Any]:
     """Train the networks, ablate their neurons, and score; the first that learned all subtasks is the one shown."""
     records: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}
-    for result in run(CELL, [asdict(network) for network in networks]):
+    for result in run(train_parity, networks):
         effects = effects_of(result)
         learned = [name for name, bits in result.metrics["bits"].items() if bits < LEARNED]
         found = {"learned": locality_of(effects, learned), "all": locality_of(effects, effects.subtasks)}
@@ -62,6 +74,99 @@ def measure(networks: list[ParityTraining], run: Run) -> dict[str, Any]:
         # A composite that is not learned is no skill yet: its effects are about what little there is.
         "over_seeds": {which: over_seeds([one[which] for one in records]) for which in ("learned", "all")},
     }
+
+
+def effects_of(result: Result) -> Effects:
+    """Measure what a trained network loses without each neuron, exactly, at the zero reference.
+
+    Args:
+        result: of the cell `train_parity`.
+    """
+    model, training = network_of(result), training_of(result.spec)
+    return ablation_effects(Experiment(model, world_of(training), folds=FOLDS, count=EXAMPLES, seed=training.seed))
+
+
+def locality_of(effects: Effects, subtasks: Collection[str]) -> dict[str, Any]:
+    """Return scores of subtasks, and the overlap of the units that pairs of them need. JSON only.
+
+    Args:
+        effects: of one network.
+        subtasks: those that count, for instance those that the network has learned.
+
+    Returns:
+        "scores": by subtask, by score, its value, and interval over folds. "atoms" and "composites": by score, the mean
+        over these subtasks. "chance": by score. "overlap": by kind of pair, its mean, and "chance", the mean for
+        shuffled units. None stands for what cannot be told from noise; means are over the rest.
+    """
+    names = [name for name in effects.subtasks if name in subtasks]
+    values = effects.values[:, [effects.subtasks.index(name) for name in names]]
+    found = table(values, names) if names else {}
+    pairs: dict[str, list[float]] = {kind: [] for kind in (*PAIRS, "chance")}
+    if len(names) > 1:
+        shared = overlap(values)
+        for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
+            pairs[_pair(names[i], names[j])].append(float(shared.value[i, j]))
+            pairs["chance"].append(float(shared.chance[i, j]))
+    kinds = {"atoms": "parity_", "composites": "composite_"}
+    return {
+        "scores": {name: {s: _plain(found[name][s].record()) for s in SCORES} for name in names},
+        **{
+            kind: {s: _mean([found[name][s].value for name in names if name.startswith(start)]) for s in SCORES}
+            for kind, start in kinds.items()
+        },
+        "chance": {s: chance(len(effects.units))[s] for s in SCORES},
+        "overlap": {kind: _mean(values) for kind, values in pairs.items()},
+    }
+
+
+def _pair(first: str, second: str) -> str:
+    composites = [name for name in (first, second) if name.startswith("composite_")]
+    if len(composites) != 1:
+        return PAIRS[0] if not composites else PAIRS[3]
+    atom = (first if composites[0] == second else second).removeprefix("parity_")
+    return PAIRS[1] if atom in composites[0].removeprefix("composite_") else PAIRS[2]
+
+
+def over_seeds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return means over networks with intervals: of `locality_of`'s numbers, and of composites minus atoms in pairs.
+
+    Args:
+        records: what `locality_of` returned for each network.
+
+    Returns:
+        By score, and for "overlap" by kind of pair: value, low, high, and the number of networks that are in the mean.
+        None where there is no such network, or for the interval only one.
+    """
+    summary: dict[str, Any] = {}
+    for score in SCORES:
+        atoms, composites = (
+            np.array([_number(one[kind][score]) for one in records]) for kind in ("atoms", "composites")
+        )
+        several = {"atoms": atoms, "composites": composites, "composites - atoms": composites - atoms}
+        summary[score] = {name: _over(values) for name, values in several.items()}
+        summary[score]["chance"] = records[0]["chance"][score]
+    kinds = (*PAIRS, "chance")
+    summary["overlap"] = {kind: _over(np.array([_number(one["overlap"][kind]) for one in records])) for kind in kinds}
+    return summary
+
+
+def _over(values: np.ndarray) -> dict[str, Any]:
+    known = values[np.isfinite(values)]
+    found = mean_interval(known) if len(known) else Interval(np.nan, np.nan, np.nan)
+    return {**_plain(found.record()), "networks": len(known)}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
 
 
 def draw(found: dict[str, Any]) -> Any:

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from _frame import Run, analyse
+from _nonlocality import PAPER, QUICK, Nonlocality, curves, line_of, measure_nonlocality
+from _parity import ParityTraining, train_parity
+from _worlds import nonlocality_network, tiny_nonlocality_network
 from skilloc import plots, store
-from skilloc.experiments.nonlocality import PAPER, QUICK, Nonlocality, curves, line_of
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run, analyse
-from skilloc.experiments.worlds import nonlocality_network, tiny_nonlocality_network
 from skilloc.intervals import mean_interval
 
-TRAIN, MEASURE = "skilloc.experiments.parity:train_parity", "skilloc.experiments.nonlocality:measure_nonlocality"
 VARIANTS = ("as trained", "random units", "never trained")
 PUBLISHED = {64: (0.48, 0.65), 128: (0.74, 0.61), 256: (0.88, 0.80), 512: (0.94, 0.74), 1024: (0.97, 0.74)}
 """Mean over seeds of the line, and of the accuracy of 345 after retraining there (paper.md 4, read off the plot)."""
@@ -40,7 +39,7 @@ SCALES = {
     "quick": Scale({16: [tiny_nonlocality_network(seed) for seed in range(2)]}, QUICK),
     "cpu": Scale(
         {w: [replace(nonlocality_network(w, s), products="bfloat16") for s in range(5)] for w in (32, 64, 128)},
-        Nonlocality("", ""),
+        Nonlocality(""),
     ),
     "paper": Scale({w: [nonlocality_network(w, s) for s in range(5)] for w in (32, 64, 128, 256, 512, 1024)}, PAPER),
 }
@@ -50,10 +49,10 @@ def measure(scale: Scale, run: Run) -> dict[str, Any]:
     """Train, prune and retrain, all widths and seeds."""
     records = []
     for width, trainings in scale.widths.items():
-        networks = run(TRAIN, [asdict(training) for training in trainings])
+        networks = run(train_parity, trainings)
         for variant in VARIANTS:
-            base = replace(scale.pruning, networks=str(run.folder), variant=variant)
-            cells = run(MEASURE, [asdict(replace(base, network=store.key(one.spec))) for one in networks])
+            base = replace(scale.pruning, variant=variant)
+            cells = run(measure_nonlocality, [replace(base, network=store.key(one.spec)) for one in networks])
             for network, cell in zip(networks, cells, strict=True):
                 records.append(
                     {

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
 from torch import Tensor
 
 from skilloc.models.language import digest
@@ -20,6 +21,10 @@ from skilloc.models.language import digest
 # The same examples in every run, so that `make test` is about the code and not about luck; `make test-long` draws anew.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
+
+# Types and shapes are checked as those of the package. The folder is on the path, as for a script that is run.
+ANALYSES = Path(__file__).parents[1] / "analyses"
+install_import_hook([path.stem for path in ANALYSES.glob("*.py")], "typechecking.checked")
 
 VOCABULARY, CONTEXT = 61, 64
 _TEXTS = ["def add(a, b):\n    return a + b\n", "the cat sat on the mat", "void f(int x) { return; }", "ünïcödé ☃"]

@@ -1,30 +1,19 @@
-import importlib.util
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from answered import Answered
 
-from skilloc.experiments.choosing_masks import CRITERIA, MaskChoice
-
-SCRIPT = Path(__file__).parents[1] / "analyses" / "choosing_masks.py"
-
-
-@pytest.fixture(scope="module")
-def analysis():
-    spec = importlib.util.spec_from_file_location("choosing_masks", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import choosing_masks
+from _frame import Run
+from choosing_masks import CRITERIA, MaskChoice
 
 
 @pytest.fixture(scope="module")
-def found(analysis, tmp_path_factory):
-    from skilloc.experiments.script import Run
-
-    quick = analysis.SCALES["quick"]
-    scale = analysis.Scale(quick.networks[:2], replace(quick.choice, swaps=8))
+def found(tmp_path_factory):
+    quick = choosing_masks.SCALES["quick"]
+    scale = choosing_masks.Scale(quick.networks[:2], replace(quick.choice, swaps=8))
     run = Run(tmp_path_factory.mktemp("runs"))
     cells = []
 
@@ -33,8 +22,7 @@ def found(analysis, tmp_path_factory):
         cells.extend(results)
         return results
 
-    remember.folder = run.folder
-    return analysis.measure(scale, remember), cells
+    return choosing_masks.measure(scale, Answered(answer=remember)), cells
 
 
 def test_masks_are_chosen_on_one_split_and_the_search_is_best_there(found):
@@ -55,13 +43,13 @@ def test_masks_are_chosen_on_one_split_and_the_search_is_best_there(found):
     assert record["criteria"]["ablation"]["fewest"]["value"] <= record["criteria"]["random"]["fewest"]["value"]
 
 
-def test_the_fewest_neurons(analysis):
+def test_the_fewest_neurons():
     accuracies = np.array([[1.0, 0.99, 0.5, 0.99], [1.0, 1.0, 1.0, 1.0], [0.9, 1.0, 1.0, 1.0]])
-    assert analysis._fewest([40, 30, 20, 10], accuracies).tolist() == [30, 10, 40]
+    assert choosing_masks._fewest([40, 30, 20, 10], accuracies).tolist() == [30, 10, 40]
 
 
-def test_it_is_drawn_from_its_record(analysis, found, tmp_path):
-    figure = analysis.draw(found[0])
+def test_it_is_drawn_from_its_record(found, tmp_path):
+    figure = choosing_masks.draw(found[0])
     figure.savefig(tmp_path / "figure.png")
     plt.close(figure)
     assert len(figure.axes) == 3
@@ -69,5 +57,5 @@ def test_it_is_drawn_from_its_record(analysis, found, tmp_path):
 
 def test_a_choice_that_cannot_be():
     with pytest.raises(ValueError, match="at least 1"):
-        MaskChoice("", "", every=0)
-    assert asdict(MaskChoice("", ""))["subtask"] == "composite_012"
+        MaskChoice("", every=0)
+    assert asdict(MaskChoice(""))["subtask"] == "composite_012"

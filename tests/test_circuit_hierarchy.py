@@ -1,17 +1,16 @@
 """Circuits of atoms and of their composite, in a world that a small network learns in a second."""
 
 import json
-import runpy
-from dataclasses import asdict, replace
-from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from answered import Answered
 
-from skilloc.experiments.circuit_hierarchy import CircuitHierarchy, measure_hierarchy
+import circuit_hierarchy
+from circuit_hierarchy import CircuitHierarchy, measure_hierarchy
+from skilloc import store
 
-ANALYSIS = Path(__file__).parents[1] / "analyses" / "circuit_hierarchy.py"
 EASY = CircuitHierarchy(
     n=6, sets=((0,), (1,), (2,), (3,)), each=50, width=14, steps=800, evaluate_every=100, lr=1e-2, examples=200,
     tops=(4, 16), draws=3, folds=4,
@@ -20,7 +19,7 @@ EASY = CircuitHierarchy(
 
 @pytest.fixture(scope="module")
 def cells():
-    return [measure_hierarchy(asdict(replace(EASY, seed=seed))) for seed in range(2)]
+    return [measure_hierarchy(replace(EASY, seed=seed)) for seed in range(2)]
 
 
 def test_a_cell_keeps_what_it_says(cells):
@@ -43,19 +42,18 @@ def test_a_cell_keeps_what_it_says(cells):
 
 
 def test_the_same_spec_gives_the_same_numbers():
-    spec = asdict(replace(EASY, width=6, steps=200, tops=(2,)))
+    spec = replace(EASY, width=6, steps=200, tops=(2,))
     (first, arrays), (again, others) = (measure_hierarchy(spec) for _ in range(2))
     assert json.dumps(again) == json.dumps(first)
     np.testing.assert_array_equal(others["effects_report"].values, arrays["effects_report"].values)
 
 
 def test_the_figure_and_its_record(cells, tmp_path):
-    analysis = runpy.run_path(str(ANALYSIS))
-    results = [SimpleNamespace(metrics=metrics) for metrics, _ in cells]
-    found = json.loads(json.dumps(analysis["measure"](2, lambda cell, specs: results)))
+    run = Answered(answer=lambda cell, specs: [store.Result({}, *cell) for cell in cells])
+    found = json.loads(json.dumps(circuit_hierarchy.measure(2, run)))
     assert found["learned"] == found["seeds"] == 2
     table = np.array([metrics["tops"]["16"]["mass"] for metrics, _ in cells])
     one = found["reuse"]["16"]["mass: of the composite, on units of its atoms"]
     assert one["value"] == pytest.approx(table[:, :3, 4].mean())
-    analysis["draw"](found).savefig(tmp_path / "a.png")
+    circuit_hierarchy.draw(found).savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -1,26 +1,15 @@
 import csv
-import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-CELLS = Path(__file__).parent / "cells"
-if str(CELLS) not in sys.path:
-    sys.path.insert(0, str(CELLS))
-
-from sweep_experiments import EXPERIMENTS  # noqa: E402
-
-from skilloc import experiments, store  # noqa: E402
-from skilloc.cli import main, sweep_config  # noqa: E402
-from skilloc.cli.sweep_config import read_plan  # noqa: E402
-from skilloc.sweep.cells import load  # noqa: E402
-
-SHIPPED = experiments.EXPERIMENTS
+from skilloc import store
+from skilloc.cli import main, sweep_config
+from skilloc.cli.sweep_config import read_plan
 
 CONFIG = """
-experiment = "curve"
+cell = "sweep_cells:curve"
 [settings]
 steps = 3
 model.depth = 2
@@ -33,10 +22,7 @@ model.kind = ["a", "b"]
 """
 
 
-@pytest.fixture(autouse=True)
-def _test_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_config, "EXPERIMENTS", EXPERIMENTS)
-    monkeypatch.setattr(experiments, "EXPERIMENTS", EXPERIMENTS)
+CURVE = 'cell = "sweep_cells:curve"\n'
 
 
 @pytest.fixture
@@ -52,7 +38,7 @@ def _read(folder: Path, text: str, *changes: str) -> sweep_config.Plan:
 
 def test_a_plan_has_every_cell_with_all_its_settings(config: Path) -> None:
     plan = read_plan(config)
-    assert (plan.experiment, plan.cell, plan.threads) == ("curve", "sweep_experiments:curve", 1)
+    assert (plan.cell, plan.threads) == ("sweep_cells:curve", 1)
     assert len(plan.specs) == 2 * 2 * 2
     assert plan.specs[0] == {
         "steps": 3, "width": 8, "rate": 1.0, "seed": 0, "labels": ["x"], "model": {"depth": 2, "kind": "a"}
@@ -61,12 +47,12 @@ def test_a_plan_has_every_cell_with_all_its_settings(config: Path) -> None:
 
 
 def test_an_integer_for_a_float_is_the_same_cell(tmp_path: Path) -> None:
-    both = _read(tmp_path, 'experiment = "curve"\n[grid.product]\nrate = [1, 1.0]')
+    both = _read(tmp_path, 'cell = "sweep_cells:curve"\n[grid.product]\nrate = [1, 1.0]')
     assert len(both.specs) == 1
 
 
 def test_listed_cells(tmp_path: Path) -> None:
-    plan = _read(tmp_path, 'experiment = "curve"\n[[grid.list]]\nwidth = 1\n[[grid.list]]\nwidth = 2\nseed = 5')
+    plan = _read(tmp_path, 'cell = "sweep_cells:curve"\n[[grid.list]]\nwidth = 1\n[[grid.list]]\nwidth = 2\nseed = 5')
     assert [(spec["width"], spec["seed"]) for spec in plan.specs] == [(1, 0), (2, 5)]
 
 
@@ -81,25 +67,31 @@ def test_changes_go_over_the_file_in_every_cell(config: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "cure"),
     [
-        ("experiment =", "is not TOML"),
-        ("", "one of curve, odd"),
-        ('experiment = "curv"', 'unknown experiment "curv"; did you mean "curve"'),
-        ('experiment = "os:system"', "use one of curve, odd"),
-        ('experiment = "curve"\nsetings = {}', 'did you mean "settings"'),
-        ('experiment = "curve"\nthreads = "two"', "use a number"),
-        ('experiment = "curve"\n[settings]\nwidht = 3', 'unknown setting "widht"; did you mean "width"'),
-        ('experiment = "curve"\n[settings]\nmodel.dept = 3', 'did you mean "model.depth"'),
-        ('experiment = "curve"\n[grid.product]\nseeds = [1]', 'did you mean "seed"'),
-        ('experiment = "curve"\n[grid.prod]\nseed = [1]', 'did you mean "product"'),
-        ('experiment = "curve"\n[grid.list]\nseed = 1', r"write \[\[grid.list\]\]"),
-        ('experiment = "curve"\n[grid.product]\nseed = 1', "pass a list of values"),
-        ('experiment = "curve"\n[grid.zip]\nseed = [1]\nwidth = [1, 2]', "give each as many values"),
-        ('experiment = "curve"\n[settings]\nseed = 1\n[grid.product]\nseed = [1, 2]', "keep it in one of them"),
-        ('experiment = "curve"\n[settings]\nwidth = "8"', '`width`: Input should be a valid integer but is "8"'),
-        ('experiment = "curve"\n[settings]\nwidth = true', "`width`: Input should be a valid integer but is true"),
-        ('experiment = "curve"\n[settings]\nrate = nan', "use a finite number"),
-        ('experiment = "curve"\n[settings]\nwidth = 0', "`width` is 0; use at least 1"),
-        ('experiment = "curve"\n[settings]\nwidth = 1979-05-27', "`spec.width` is of type date"),
+        ("cell =", "is not TOML"),
+        ("", 'write cell = "MODULE:FUNCTION"'),
+        ('cell = "sweep_cells"', 'write cell = "MODULE:FUNCTION"'),
+        ('cell = "sweep_cells:curv"', 'unknown function of sweep_cells "curv"; did you mean "curve"'),
+        ('cell = "sweep_cells:square"', "square does not say what settings it has; annotate its first argument"),
+        ('cell = "sweep_cels:curve"', "put sweep_cels.py beside the configuration"),
+        ('cell = "os:system"', "annotate its first argument with a dataclass"),
+        (CURVE + "setings = {}", 'did you mean "settings"'),
+        (CURVE + 'threads = "two"', "use a number"),
+        (CURVE + "[settings]\nwidht = 3", 'unknown setting "widht"; did you mean "width"'),
+        (CURVE + "[settings]\nmodel.dept = 3", 'did you mean "model.depth"'),
+        (CURVE + "[grid.product]\nseeds = [1]", 'did you mean "seed"'),
+        (CURVE + "[grid.prod]\nseed = [1]", 'did you mean "product"'),
+        (CURVE + "[grid.list]\nseed = 1", r"write \[\[grid.list\]\]"),
+        (CURVE + "[grid.product]\nseed = 1", "pass a list of values"),
+        (CURVE + "[grid.zip]\nseed = [1]\nwidth = [1, 2]", "give each as many values"),
+        (CURVE + "[settings]\nseed = 1\n[grid.product]\nseed = [1, 2]", "keep it in one of them"),
+        (CURVE + '[settings]\nwidth = "8"', '`width`: Input should be a valid integer but is "8"'),
+        (
+            CURVE + "[settings]\nwidth = true",
+            "`width`: Input should be a valid integer but is true",
+        ),
+        (CURVE + "[settings]\nrate = nan", "use a finite number"),
+        (CURVE + "[settings]\nwidth = 0", "`width` is 0; use at least 1"),
+        (CURVE + "[settings]\nwidth = 1979-05-27", "`spec.width` is of type date"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_by_its_cure(tmp_path: Path, text: str, cure: str) -> None:
@@ -118,7 +110,7 @@ def test_changes_that_make_no_sense_are_refused(config: Path) -> None:
 
 def test_nothing_in_a_configuration_is_executed(tmp_path: Path) -> None:
     trap = f"__import__('pathlib').Path({str(tmp_path / 'trap')!r}).touch()"
-    plan = _read(tmp_path, f'experiment = "curve"\n[settings]\nmodel.kind = "{trap}"', f"labels=[{trap!r}]")
+    plan = _read(tmp_path, f'cell = "sweep_cells:curve"\n[settings]\nmodel.kind = "{trap}"', f"labels=[{trap!r}]")
     assert plan.specs[0]["model"]["kind"] == trap
     assert not (tmp_path / "trap").exists()
 
@@ -128,7 +120,7 @@ def test_dry_run_run_status_and_table(config: Path, tmp_path: Path, capsys: pyte
     run = ["sweep", "run", str(config), "--out", str(out)]
     main([*run, "--dry-run"])
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "curve: labels=x model.depth=2 steps=3"
+    assert shown[0] == "sweep_cells:curve: labels=x model.depth=2 steps=3"
     assert len(shown) == 1 + 8 + 1
     assert shown[1].startswith("left ")
     assert shown[1].endswith(" model.kind=a rate=1.0 seed=0 width=8")
@@ -162,7 +154,7 @@ def test_dry_run_run_status_and_table(config: Path, tmp_path: Path, capsys: pyte
 
 
 def test_failures_are_shown_and_the_exit_status_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "odd.toml").write_text('experiment = "odd"\n[grid.product]\nx = [0, 1, 2]')
+    (tmp_path / "odd.toml").write_text('cell = "sweep_cells:odd"\n[grid.product]\nx = [0, 1, 2]')
     with pytest.raises(SystemExit) as ended:
         main(["sweep", "run", str(tmp_path / "odd.toml"), "--out", str(tmp_path / "out")])
     assert ended.value.code == 1
@@ -173,7 +165,7 @@ def test_failures_are_shown_and_the_exit_status_says_so(tmp_path: Path, capsys: 
 
 
 def test_an_error_of_the_user_is_a_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "own.toml").write_text('experiment = "curve"\n[settings]\nwidht = 3')
+    (tmp_path / "own.toml").write_text('cell = "sweep_cells:curve"\n[settings]\nwidht = 3')
     for arguments in (
         ["run", str(tmp_path / "own.toml")],
         ["run", str(tmp_path / "absent.toml")],
@@ -186,27 +178,41 @@ def test_an_error_of_the_user_is_a_line_and_status_2(tmp_path: Path, capsys: pyt
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_list_names_every_experiment_with_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["sweep", "list"])
-    shown = capsys.readouterr().out
-    assert "curve: area under a curve" in shown
-    assert "    model.depth = 1" in shown
+OWN = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Rectangle:
+    width: int = 1
+    height: float = 2.0
+
+def area(settings: "Rectangle"):
+    return {"area": settings.width * settings.height}
+"""
 
 
-def test_help_and_list_import_neither_torch_nor_dask_nor_pandas() -> None:
-    code = (
-        "import sys; sys.argv = ['skilloc', 'sweep', 'list']\nfrom skilloc.cli import main\nmain()\n"
-        "print([m for m in ('torch', 'dask', 'pandas', 'transformers') if m in sys.modules])"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "token-budget" in shown
-    assert shown.splitlines()[-1] == "[]"
+def test_a_module_beside_the_configuration_is_found_by_workers_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_rectangle.py").write_text(OWN)
+    (tmp_path / "own.toml").write_text('cell = "own_rectangle:area"\n[grid.product]\nwidth = [1, 2, 3]')
+    out = tmp_path / "out"
+    main(["sweep", "run", str(tmp_path / "own.toml"), "--out", str(out), "--set", "width=1"])
+    assert "1 cells: 1 done" in capsys.readouterr().out
+    main(["sweep", "run", str(tmp_path / "own.toml"), "--out", str(out), "--workers", "1"])
+    assert "3 cells: 2 done, 1 cached, 0 failed" in capsys.readouterr().out
+    assert sorted(store.table(out)["metrics.area"]) == [2, 4, 6]
+    assert not any(str(tmp_path) in path.read_text() for path in out.glob("*/*.json"))
 
 
-def test_every_experiment_of_the_package_is_sound() -> None:
-    for name, experiment in SHIPPED.items():
-        assert callable(load(experiment.cell)), name
-        assert experiment.settings.__dataclass_params__.frozen
-        names = {field.name for field in dataclasses.fields(experiment.settings)}
-        assert not names & {"cell", "threads"}, "these are the sweep's own"
-        assert store.key(dataclasses.asdict(experiment.settings()))
+def test_a_module_that_cannot_be_imported_is_named_with_its_error(tmp_path: Path) -> None:
+    (tmp_path / "own_broken.py").write_text("1 / 0")
+    with pytest.raises(ValueError, match=r"own_broken cannot be imported \(ZeroDivisionError.*mend it"):
+        _read(tmp_path, 'cell = "own_broken:area"')
+
+
+def test_another_module_of_the_same_name_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "sweep_cells.py").write_text(OWN)
+    with pytest.raises(ValueError, match=r"sweep_cells.* was imported from .*cells/sweep_cells.py before"):
+        _read(tmp_path, 'cell = "sweep_cells:area"')

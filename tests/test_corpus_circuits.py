@@ -1,21 +1,19 @@
 """Circuits of two small corpora in the embedded model, and the figure of the analysis."""
 
 import json
-import runpy
 import sysconfig
-from dataclasses import asdict
-from pathlib import Path
-from types import SimpleNamespace
 
 import networkx as nx
 import numpy as np
 import pytest
+from answered import Answered
 
+import corpus_circuits
+from corpus_circuits import CorpusCircuits, measure_circuits, slimmed
+from skilloc import store
 from skilloc.circuits import graph as g
-from skilloc.experiments.corpus_circuits import CorpusCircuits, measure_circuits, slimmed
 from skilloc.models.language import EMBEDDED
 
-ANALYSIS = Path(__file__).parents[1] / "analyses" / "corpus_circuits.py"
 STDLIB = sysconfig.get_path("stdlib")
 SMALL = CorpusCircuits(
     sources=(f"{STDLIB}/asyncio/*.py", f"{STDLIB}/email/*.py"), method="two-stage", ranked=2, curvature=0, sequences=3,
@@ -27,7 +25,7 @@ SMALL = CorpusCircuits(
 def cell():
     if not (EMBEDDED / "config.json").exists():
         pytest.skip("train it: python analyses/train_embedded.py")
-    return measure_circuits(asdict(SMALL))
+    return measure_circuits(SMALL)
 
 
 def test_a_cell_keeps_what_it_says(cell):
@@ -66,10 +64,9 @@ def test_a_slim_circuit_has_its_strongest_edges_and_its_own_effects_only():
 
 
 def test_the_figure_is_drawn_from_the_record_alone(cell, tmp_path):
-    analysis = runpy.run_path(str(ANALYSIS))
-    results = [SimpleNamespace(metrics=cell[0])]
-    found = json.loads(json.dumps(analysis["measure"]([SMALL], lambda cell, specs: results), sort_keys=True))
-    figure = analysis["draw"](found)
+    run = Answered(answer=lambda measured, specs: [store.Result({}, *cell)])
+    found = json.loads(json.dumps(corpus_circuits.measure([SMALL], run), sort_keys=True))
+    figure = corpus_circuits.draw(found)
     figure.savefig(tmp_path / "a.png")
     (part,) = figure.subfigs
     assert len(part.axes) == 3

@@ -2,19 +2,17 @@
 
 import json
 import random
-import runpy
 import warnings
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from answered import Answered
 
+import embedded_unlearning
+from embedded_unlearning import LASSO, NAIVE, EmbeddedUnlearning, unlearn
 from skilloc import store
-from skilloc.experiments.embedded_unlearning import LASSO, NAIVE, EmbeddedUnlearning, unlearn
 from skilloc.relearning import CONTROLS, UNSEEN, Relearning
-
-ANALYSIS = Path(__file__).parents[1] / "analyses" / "embedded_unlearning.py"
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +44,12 @@ def arm(saved, tmp_path_factory) -> EmbeddedUnlearning:
 def cells(arm):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the ends of so short a grid
-        return [unlearn({**asdict(arm), "seed": seed}) for seed in range(2)]
+        return [unlearn(replace(arm, seed=seed)) for seed in range(2)]
 
 
 def test_a_cell_prunes_in_two_ways_and_attacks_beside_controls(cells, arm):
     for metrics, arrays in cells:
-        found = Relearning.of(json.loads(json.dumps(metrics["relearning"])), arrays)
+        found = store.from_parts(Relearning, json.loads(json.dumps(metrics["relearning"])), arrays)
         assert set(found.models) == {*CONTROLS, LASSO, NAIVE} - {UNSEEN}
         assert found.subtasks == arm.kept
         units = metrics["units"]
@@ -66,16 +64,15 @@ def test_a_cell_prunes_in_two_ways_and_attacks_beside_controls(cells, arm):
 
 
 def test_the_picture_is_drawn_from_the_record_alone(cells, arm, tmp_path):
-    script = runpy.run_path(str(ANALYSIS))
     results = []
     for seed, (metrics, arrays) in enumerate(cells):
         store.write(tmp_path / str(seed), {"seed": seed}, metrics, arrays)
         results.append(store.read(tmp_path / str(seed)))
-    record = script["measure"]((2, (arm,)), lambda cell, specs: results[: len(list(specs))])
-    record = json.loads(json.dumps(record))
+    run = Answered(answer=lambda cell, specs: results[: len(specs)])
+    record = json.loads(json.dumps(embedded_unlearning.measure((2, (arm,)), run)))
     assert record["arms"][0]["probe"]["seeds"] == [0, 1]
     assert set(record["arms"][0]["probe"]["verdicts"]) == {LASSO, NAIVE}
-    script["draw"](record).savefig(tmp_path / "picture.png")
+    embedded_unlearning.draw(record).savefig(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 

@@ -35,6 +35,12 @@ def test_the_house_keeps_its_rules(rule):
     assert not broken, "\n".join(broken)
 
 
+def test_nothing_in_the_package_knows_an_analysis():
+    names = "|".join(path.stem for path in (ROOT / "analyses").glob("*.py"))
+    broken = [f"{place}: {line}" for place, line in lines("") if re.match(rf"\s*(from|import) ({names})\b", line)]
+    assert not broken, "\n".join(broken)
+
+
 @pytest.mark.parametrize(
     ("rule", "line"),
     [

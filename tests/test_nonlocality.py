@@ -1,14 +1,14 @@
-import runpy
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from skilloc import plots, store
-from skilloc.experiments.nonlocality import (
+import pruning_nonlocality
+import width_and_seed
+from _frame import Run
+from _nonlocality import (
     KEPT,
     OTHER,
     VARIANTS,
@@ -18,31 +18,24 @@ from skilloc.experiments.nonlocality import (
     line_of,
     magnitudes,
     measure_nonlocality,
-    open_network,
 )
-from skilloc.experiments.parity import network_of
-from skilloc.experiments.script import Run
+from _parity import network_of, open_network
+from skilloc import plots, store
 from skilloc.relearning import NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN
 
-ANALYSES = Path(__file__).parents[1] / "analyses"
 SPARSITIES = (0.0, 0.5, 0.9)
 
 
-class Remembering:
+@dataclass(frozen=True)
+class Remembering(Run):
     """Runs cells, and remembers their results."""
 
-    def __init__(self, folder):
-        self.run, self.folder, self.results = Run(folder), folder, []
+    results: list[store.Result] = field(default_factory=list)
 
     def __call__(self, cell, specs):
-        results = self.run(cell, specs)
-        self.results += results
+        results = super().__call__(cell, specs)
+        self.results.extend(results)
         return results
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    return {name: runpy.run_path(str(ANALYSES / f"{name}.py")) for name in ("pruning_nonlocality", "width_and_seed")}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +44,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scale(scripts):
-    quick = scripts["pruning_nonlocality"]["SCALES"]["quick"]
+def scale():
+    quick = pruning_nonlocality.SCALES["quick"]
     return quick._replace(
         networks=[replace(network, steps=60) for network in quick.networks[:2]],
         pruning=replace(quick.pruning, sparsities=SPARSITIES, steps=5, finetuning=10, examples=200),
@@ -61,16 +54,16 @@ def scale(scripts):
 
 
 @pytest.fixture(scope="module")
-def nonlocality(scripts, scale, run):
-    measure = scripts["pruning_nonlocality"]["measure"]
-    measure.__globals__["LEARNED"] = 2.0  # bits, more than any network here
-    return measure(scale, run)
+def nonlocality(scale, run):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning_nonlocality, "LEARNED", 2.0)  # bits, more than any network here
+        return pruning_nonlocality.measure(scale, run)
 
 
 @pytest.fixture(scope="module")
-def widths(scripts, scale, run, nonlocality):
-    quick = scripts["width_and_seed"]["SCALES"]["quick"]
-    return scripts["width_and_seed"]["measure"](quick._replace(widths={16: scale.networks}, pruning=scale.pruning), run)
+def widths(scale, run, nonlocality):
+    quick = width_and_seed.SCALES["quick"]
+    return width_and_seed.measure(quick._replace(widths={16: scale.networks}, pruning=scale.pruning), run)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +117,7 @@ def test_only_the_attacked_composite_is_trained(cells):
 
 
 def test_scores_are_magnitudes_of_effects_on_the_selection_split(run, network):
-    model, world, seed = open_network(str(run.folder), network)
+    model, world, seed = open_network(run.folder, network)
     found = magnitudes(model, world, 50, seed)
     batch = world[KEPT].draw(50, split="selection", seed=seed)
 
@@ -165,18 +158,18 @@ def test_the_probe_has_all_controls(nonlocality, run):
         assert units[NEVER] == units[RANDOM] == units["naive pruning"]
         assert units[ORIGINAL] == units[UNSEEN] == units[PLAIN] == 32
     assert str(run.folder) not in str(nonlocality)
+    assert not any(str(run.folder) in str(result.spec) for result in run.results)
 
 
-def test_networks_that_did_not_learn_are_left_out(scripts, scale, run, nonlocality, monkeypatch):
+def test_networks_that_did_not_learn_are_left_out(scale, run, nonlocality, monkeypatch):
     assert (nonlocality["seeds"], nonlocality["left_out"]) == ([0, 1], [])
-    measure = scripts["pruning_nonlocality"]["measure"]
     worst = [max(one.metrics["bits"][name] for name in (KEPT, OTHER)) for one in run.results[:2]]
-    monkeypatch.setitem(measure.__globals__, "LEARNED", sum(worst) / 2)
-    found = measure(scale, run)
+    monkeypatch.setattr(pruning_nonlocality, "LEARNED", sum(worst) / 2)
+    found = pruning_nonlocality.measure(scale, run)
     assert (found["seeds"], found["left_out"]) == (([0], [1]) if worst[0] < worst[1] else ([1], [0]))
-    monkeypatch.setitem(measure.__globals__, "LEARNED", 0.0)
+    monkeypatch.setattr(pruning_nonlocality, "LEARNED", 0.0)
     with pytest.raises(ValueError, match="take more seeds"):
-        measure(scale, run)
+        pruning_nonlocality.measure(scale, run)
 
 
 def test_the_line_is_chosen_on_the_selection_split(nonlocality):
@@ -201,7 +194,7 @@ def test_curves_are_of_each_composite_under_its_own_retraining_on_the_report_spl
         assert shown["kept" if name == KEPT else "other"] == wanted
 
 
-def test_widths_have_a_line_per_seed_or_none(scripts, scale, widths):
+def test_widths_have_a_line_per_seed_or_none(scale, widths):
     assert {(r["width"], r["seed"], r["variant"]) for r in widths["records"]} == {
         (16, seed, variant) for seed in (0, 1) for variant in ("as trained", "random units", "never trained")
     }
@@ -220,25 +213,23 @@ def test_widths_have_a_line_per_seed_or_none(scripts, scale, widths):
         for seed in (0, 1, 2)
         for variant, level in (("as trained", 0.8), ("random units", 0.7), ("never trained", 0.55))
     ]
-    found = scripts["width_and_seed"]["_lines"](scripts["width_and_seed"]["Scale"]({16: []}, scale.pruning), records)[
-        "16"
-    ]
+    found = width_and_seed._lines(width_and_seed.Scale({16: []}, scale.pruning), records)["16"]
     assert found["seeds"] == [1, 2]
     assert found["by_seed"]["sparsity"] == [0.5, 0.5]
     assert found["mean"]["as trained - never trained"]["value"] == pytest.approx(0.25)
 
 
-def test_both_are_drawn_from_their_records(scripts, nonlocality, widths, tmp_path):
+def test_both_are_drawn_from_their_records(nonlocality, widths, tmp_path):
     with plots.style():
-        for name, record, panels in (("pruning_nonlocality", nonlocality, 6), ("width_and_seed", widths, 2)):
-            figure = scripts[name]["draw"](record)
-            figure.savefig(tmp_path / f"{name}.png")
+        for analysis, record, panels in ((pruning_nonlocality, nonlocality, 6), (width_and_seed, widths, 2)):
+            figure = analysis.draw(record)
+            figure.savefig(tmp_path / f"{analysis.__name__}.png")
             plt.close(figure)
             assert len(figure.axes) >= panels
 
 
-def test_an_unknown_variant_is_refused(scale):
+def test_an_unknown_variant_is_refused(run):
     with pytest.raises(ValueError, match="use one of as trained, random units"):
-        Nonlocality("", "", variant="pruned")
-    with pytest.raises(TypeError):
-        measure_nonlocality({"variants": "as trained"})
+        Nonlocality("", variant="pruned")
+    with pytest.raises(RuntimeError, match="variants"):
+        run(measure_nonlocality, [{"network": "", "variants": "as trained"}])

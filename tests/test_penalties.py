@@ -1,30 +1,20 @@
 """The comparison of penalties: a small cell, what is chosen of it, and the figure of a small record."""
 
-import importlib.util
 import json
-import sys
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from answered import Answered
 
-from skilloc import plots
-from skilloc.experiments.parity import world_of
-from skilloc.experiments.penalties import PenaltyRuns, chosen, compare_penalty, over_seeds
+import penalties
+from _parity import ParityTraining, world_of
+from penalties import PenaltyRuns, chosen, compare_penalty, over_seeds
+from skilloc import plots, store
 
 SMALL = PenaltyRuns(
     kept="composite_01", n=8, sets=((0, 1), (2, 3)), composites=((0, 1),), width=16, train_steps=400, steps=300,
     each=100, wanted=(0.1,),
 )  # fmt: skip
-
-
-def script():
-    path = Path(__file__).parents[1] / "analyses" / "penalties.py"
-    found = importlib.util.spec_from_file_location("penalties", path)
-    module = importlib.util.module_from_spec(found)
-    sys.modules["penalties"] = module  # dataclasses look their module up
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +25,7 @@ def cells():
         "proximal": SMALL,
         "plain": replace(SMALL, wanted=(0.0,)),
     }
-    return {name: compare_penalty(json.loads(json.dumps(asdict(way))))[0] for name, way in ways.items()}
+    return {name: compare_penalty(way)[0] for name, way in ways.items()}
 
 
 def test_the_strength_is_steered_and_thresholds_count(cells):
@@ -49,7 +39,8 @@ def test_the_strength_is_steered_and_thresholds_count(cells):
     (plain,) = cells["plain"]["runs"]
     assert (plain["live"], plain["strength"]) == (32, 0)
     assert plain["loss"] < 0.01
-    assert set(plain["report"]) == set(world_of(asdict(SMALL))) == set(cells["plain"]["before"])
+    world = world_of(ParityTraining(n=SMALL.n, sets=SMALL.sets, composites=SMALL.composites))
+    assert set(plain["report"]) == set(world) == set(cells["plain"]["before"])
     assert cells["plain"]["before"]["parity_0"]["accuracy"] > 0.95
 
 
@@ -79,30 +70,29 @@ def test_means_over_seeds_by_hand():
     assert "fewer" not in over_seeds(runs, "kept")
 
 
-def test_the_figure_shows_every_way_and_the_control(monkeypatch):
-    module = script()
-
+def test_the_figure_shows_every_way_and_the_control():
     def several(cell, specs):
-        assert cell == "skilloc.experiments.penalties:compare_penalty"
+        assert cell is compare_penalty
         results = []
         for spec in specs:
-            live = {"subgradient": 30, "proximal": 20}[spec["solver"]] + spec["seed"]
+            live = {"subgradient": 30, "proximal": 20}[spec.solver] + spec.seed
             runs = [
                 {**run(live, 0.1 if wanted else 0.01, threshold, wanted), "report": {"composite_012": {
                     "loss": 0.1, "accuracy": 1.0}, "parity_0": {"loss": 1.0, "accuracy": 0.5}}}
-                for wanted in spec["wanted"]
-                for threshold in spec["thresholds"]
+                for wanted in spec.wanted
+                for threshold in spec.thresholds
             ]  # fmt: skip
-            results.append(type("Result", (), {"metrics": {"runs": runs}}))
+            results.append(store.Result({}, {"runs": runs}, {}))
         return results
 
-    found = json.loads(json.dumps(module.measure(replace(module.SCALES["quick"], wanted=(0.1, 0.05)), several)))
+    scale = replace(penalties.SCALES["quick"], wanted=(0.1, 0.05))
+    found = json.loads(json.dumps(penalties.measure(scale, Answered(answer=several))))
     arms = found["wanted"]["0.1"]
-    assert list(arms) == [name for name in module.ARMS if name != module.PLAIN]
+    assert list(arms) == [name for name in penalties.ARMS if name != penalties.PLAIN]
     assert arms["proximal"]["fewer"]["value"] == 10
     assert not any(found["wanted"]["0.05"]["proximal"]["equal"])  # its loss came out at 0.1
     with plots.style():
-        figure = module.draw(found)
+        figure = penalties.draw(found)
     words = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "20.5\n[10.0, 10.0]" in words
     assert "20.5*\n[10.0, 10.0]" in words

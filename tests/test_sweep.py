@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sweep_cells
+
+from skilloc import store
+from skilloc.sweep import grid, seed_of, status, sweep
+from skilloc.sweep import progress as progress_module
 
 CELLS = Path(__file__).parent / "cells"
-if str(CELLS) not in sys.path:
-    sys.path.insert(0, str(CELLS))
-
-import sweep_cells  # noqa: E402
-
-from skilloc import store  # noqa: E402
-from skilloc.sweep import grid, seed_of, status, sweep  # noqa: E402
-from skilloc.sweep import progress as progress_module  # noqa: E402
 
 
 def test_a_grid_takes_all_combinations_last_axis_fastest() -> None:
@@ -87,6 +84,28 @@ def test_two_functions_share_a_folder_without_mixing(tmp_path: Path) -> None:
     sweep(sweep_cells.square, [{"x": 2}], out=tmp_path)
     report = sweep(sweep_cells.fails_on_odd, [{"x": 2}], out=tmp_path)
     assert store.read(tmp_path / report.done[0]).metrics == {"x": 2}
+
+
+def test_a_cell_may_take_its_settings_as_a_dataclass(tmp_path: Path) -> None:
+    deep = sweep_cells.Curve(width=2, labels=("x", "y"), model=sweep_cells.Model(depth=3))
+    report = sweep(sweep_cells.curve, [deep, {"width": 4}], out=tmp_path)
+    first, second = (store.read(tmp_path / key) for key in report.keys)
+    assert first.spec == {
+        "cell": "sweep_cells:curve", "threads": 1, "width": 2, "rate": 0.1, "steps": 10, "seed": 0,
+        "labels": ["x", "y"], "model": {"depth": 3, "kind": "a"},
+    }  # fmt: skip
+    assert [first.metrics["area"], second.metrics["area"]] == [2, 4]
+    with pytest.raises(TypeError, match="pass a mapping or a dataclass"):
+        sweep(sweep_cells.curve, [sweep_cells.Curve], out=tmp_path)
+
+
+def test_cells_read_the_results_of_others_and_moving_the_folder_repeats_nothing(tmp_path: Path) -> None:
+    curves = sweep(sweep_cells.curve, [sweep_cells.Curve(width=width) for width in (1, 2)], out=tmp_path / "here")
+    both = [sweep_cells.Sum(curves.keys)]
+    (key,) = sweep(sweep_cells.area, both, out=tmp_path / "here").done
+    assert store.read(tmp_path / "here" / key).metrics == {"area": 3}
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert sweep(sweep_cells.area, both, out=tmp_path / "there").cached == (key,)
 
 
 def test_the_number_of_threads_is_part_of_the_spec(tmp_path: Path) -> None:

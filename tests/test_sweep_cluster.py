@@ -14,18 +14,14 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+import sweep_cells
+
+from skilloc import store
+from skilloc.sweep import grid, status, sweep
+from skilloc.sweep.cells import load, stored_spec
+from skilloc.sweep.engine import local_client, run_cells
 
 CELLS = Path(__file__).parent / "cells"
-if str(CELLS) not in sys.path:
-    sys.path.insert(0, str(CELLS))
-
-import sweep_cells  # noqa: E402
-
-from skilloc import store  # noqa: E402
-from skilloc.sweep import grid, status, sweep  # noqa: E402
-from skilloc.sweep.cells import stored_spec  # noqa: E402
-from skilloc.sweep.engine import local_client, run_cells  # noqa: E402
-
 DASK = [sys.executable, "-m", "dask"]
 
 
@@ -102,6 +98,13 @@ def test_the_engine_does_not_change_the_results(tmp_path: Path, scheduler_file: 
     assert len(set(tables[0]["metrics.loss"])) == 24
     for table in tables[1:]:
         assert table.equals(tables[0])
+
+
+def test_workers_elsewhere_find_a_module_that_lies_beside_a_script(tmp_path: Path, scheduler_file: Path) -> None:
+    (tmp_path / "own_cells.py").write_text("def double(spec):\n    return {'double': 2 * spec['x']}\n")
+    double = load("own_cells:double", str(tmp_path))
+    report = sweep(double, [{"x": 2}], out=tmp_path / "out", scheduler=scheduler_file)
+    assert store.read(report.out / report.done[0]).metrics == {"double": 4}
 
 
 def test_what_workers_find_set(tmp_path: Path) -> None:
@@ -279,7 +282,7 @@ def test_results_that_are_not_to_be_seen_here_are_failures(
     monkeypatch.setattr(ledger, "VISIBLE_WITHIN", 0.1)
     run = engine.run_cell
     # A worker on a machine of its own, with a folder of the same name.
-    monkeypatch.setattr(engine, "run_cell", lambda text, out: run(text, f"{out}-elsewhere"))
+    monkeypatch.setattr(engine, "run_cell", lambda text, out, home: run(text, f"{out}-elsewhere", home))
     report = sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", scheduler=scheduler_file)
     assert "put `out` on a file system that all workers share" in report.failed[0].error
 

@@ -1,24 +1,25 @@
 import json
-import runpy
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from skilloc.experiments.token_budget import TokenBudget, measure_budget
+import token_budget
+from _frame import analyse
 from skilloc.models.language import EMBEDDED
+from token_budget import TokenBudget, measure_budget
 
-ANALYSIS = Path(__file__).parents[1] / "analyses" / "token_budget.py"
-SOURCES = [f"{sysconfig.get_path('stdlib')}/asyncio/*.py"]
+SOURCES = (f"{sysconfig.get_path('stdlib')}/asyncio/*.py",)
+SMALL = TokenBudget(sequences=8, sources=SOURCES, length=16, curvature=0, folds=4)
 
 
 @pytest.fixture(scope="module")
 def cells() -> dict[int, tuple[dict, dict]]:
     if not (EMBEDDED / "config.json").exists():
         pytest.skip("train it: python analyses/train_embedded.py")
-    base = {"sources": [SOURCES[0]], "length": 16, "curvature": 0, "folds": 4}
-    return {n: measure_budget({**base, "sequences": n}) for n in (8, 64)}
+    return {n: measure_budget(replace(SMALL, sequences=n)) for n in (8, 64)}
 
 
 def test_a_cell_measures_what_its_spec_says(cells: dict[int, tuple[dict, dict]]) -> None:
@@ -33,11 +34,10 @@ def test_a_cell_measures_what_its_spec_says(cells: dict[int, tuple[dict, dict]])
 
 
 def test_the_same_spec_gives_the_same_numbers_and_another_seed_others(cells: dict[int, tuple[dict, dict]]) -> None:
-    base = {"sources": [SOURCES[0]], "length": 16, "curvature": 0, "folds": 4, "sequences": 8}
-    again, arrays = measure_budget(base)
+    again, arrays = measure_budget(SMALL)
     assert json.dumps(again) == json.dumps(cells[8][0])
     assert np.array_equal(arrays["effects"].values, cells[8][1]["effects"].values)
-    other, _ = measure_budget({**base, "seed": 1})
+    other, _ = measure_budget(replace(SMALL, seed=1))
     assert other["subtasks"][SOURCES[0]]["examples"] != again["subtasks"][SOURCES[0]]["examples"]
 
 
@@ -68,6 +68,8 @@ def test_the_picture_is_drawn_from_the_record_alone(tmp_path: Path) -> None:
         for tokens in (100, 100, 200)
     ]
     (tmp_path / "token_budget.json").write_text(json.dumps({"scale": "quick", "records": records}))
-    runpy.run_path(str(ANALYSIS))["main"](["--draw-only", "--figures", str(tmp_path)])
+    measure, draw = token_budget.measure, token_budget.draw
+    given = ["--draw-only", "--figures", str(tmp_path)]
+    analyse(token_budget.__file__, "", scales={"cpu": ()}, measure=measure, draw=draw, arguments=given)
     assert (tmp_path / "token_budget.png").stat().st_size > 10_000
     assert ">tokens per corpus<" in (tmp_path / "token_budget.svg").read_text()

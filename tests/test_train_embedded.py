@@ -1,24 +1,16 @@
 import ast
 import json
 import math
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
 
+import embedded_losses
+import train_embedded
+from _code import bare, bare_cpp, bare_python
 from skilloc import training
 from skilloc.models.language import EMBEDDED
-from skilloc.tasks.text import BUILTIN, builtin_documents
-
-ANALYSES = Path(__file__).parents[1] / "analyses"
-
-
-def loaded(name):
-    """An analysis as a module; its neighbours are found beside it, as when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ANALYSES))
-        return runpy.run_path(str(ANALYSES / f"{name}.py"))
+from skilloc.tasks.text import BUILTIN, Document, builtin_documents
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +19,13 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("embedded")
     short = [document for document in builtin_documents("python") if len(document.text) < 8000]
     corpora = {name: short[number::3] for number, name in enumerate(BUILTIN)}
-    for name, arguments in (
-        ("train_embedded", ["--out", made / "model", "--runs", made / "runs"]),
-        ("embedded_losses", ["--model", made / "model"]),
-    ):
-        main = loaded(name)["main"]
-        main.__globals__["builtin_documents"] = corpora.__getitem__
-        main(["--scale", "quick", *map(str, arguments)])
+    with pytest.MonkeyPatch.context() as patch:
+        for analysis, arguments in (
+            (train_embedded, ["--out", made / "model", "--runs", made / "runs"]),
+            (embedded_losses, ["--model", made / "model"]),
+        ):
+            patch.setattr(analysis, "builtin_documents", corpora.__getitem__)
+            analysis.main(["--scale", "quick", *map(str, arguments)])
     return made / "model"
 
 
@@ -66,21 +58,16 @@ def test_the_card_holds_the_numbers_that_json_holds(folder):
     assert looks[-1]["python"] < math.log(2048)  # it has learnt something
 
 
-@pytest.fixture(scope="module")
-def module():
-    return loaded("train_embedded")
-
-
 @pytest.mark.long
-def test_a_stopped_training_goes_on_to_the_same_weights(module, tmp_path, monkeypatch):
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     from transformers import AutoTokenizer
 
     tokens = torch.arange(800) ** 2 % 97
     streams = {name: {"train": tokens, "selection": tokens} for name in BUILTIN}
-    scale, rows = module["Scale"](4, (1, 1, 1), None, 2), dict.fromkeys(BUILTIN, 1)
+    scale, rows = train_embedded.Scale(4, (1, 1, 1), None, 2), dict.fromkeys(BUILTIN, 1)
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
-    whole, halves, again = (module["build"](tokenizer, 0) for _ in range(3))
-    module["train"](whole, streams, scale, rows, 0, tmp_path / "whole")
+    whole, halves, again = (train_embedded.build(tokenizer, 0) for _ in range(3))
+    train_embedded.train(whole, streams, scale, rows, 0, tmp_path / "whole")
     real, done = training.take_step, 0
 
     def stop(*arguments):
@@ -93,19 +80,19 @@ def test_a_stopped_training_goes_on_to_the_same_weights(module, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(training, "take_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            module["train"](halves, streams, scale, rows, 0, tmp_path / "halves")
-    history, _ = module["train"](again, streams, scale, rows, 0, tmp_path / "halves")
+            train_embedded.train(halves, streams, scale, rows, 0, tmp_path / "halves")
+    history, _ = train_embedded.train(again, streams, scale, rows, 0, tmp_path / "halves")
     assert history.of("step").tolist() == [0, 2, 4]
     for left, right in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)
 
 
-def test_a_sibling_reads_as_many_rows_without_a_corpus(module):
-    scale = module["SCALES"]["cpu"]
-    assert module["rows_of"](scale, None) == {"python": 6, "cpp": 4, "english": 6}
-    assert module["rows_of"](scale, "english") == {"python": 10, "cpp": 6}
-    assert module["rows_of"](scale, "cpp") == {"python": 8, "english": 8}
-    assert module["rows_of"](scale, "python") == {"cpp": 6, "english": 10}
+def test_a_sibling_reads_as_many_rows_without_a_corpus():
+    scale = train_embedded.SCALES["cpu"]
+    assert train_embedded.rows_of(scale, None) == {"python": 6, "cpp": 4, "english": 6}
+    assert train_embedded.rows_of(scale, "english") == {"python": 10, "cpp": 6}
+    assert train_embedded.rows_of(scale, "cpp") == {"python": 8, "english": 8}
+    assert train_embedded.rows_of(scale, "python") == {"cpp": 6, "english": 10}
 
 
 PYTHON = '''"""A module."""
@@ -128,8 +115,7 @@ def g(a):
 
 
 def test_code_without_english_is_the_same_code():
-    code = runpy.run_path(str(ANALYSES / "_code.py"))
-    found = code["bare_python"](PYTHON)
+    found = bare_python(PYTHON)
     for gone in ("module", "what it does", "the system", "ünï", "Only this", "lines", "here"):
         assert gone not in found
     for kept in ('x = "# no comment"', '"""kept""" + a', "pass"):
@@ -139,23 +125,22 @@ def test_code_without_english_is_the_same_code():
     assert names["g"]("!") == "kept!"
     assert names["Ünïcode"]().f() is None
     cpp = '/* Licence\n text */\nint f(int /*n*/) { return "/* no */ // no"[0]; } // said\n'
-    assert code["bare_cpp"](cpp) == 'int f(int ) { return "/* no */ // no"[0]; }\n'
-    assert code["bare"](code["Document"]("def (", "python:x")) is None
+    assert bare_cpp(cpp) == 'int f(int ) { return "/* no */ // no"[0]; }\n'
+    assert bare(Document("def (", "python:x")) is None
 
 
 @pytest.mark.slow
 def test_every_module_of_the_standard_library_stays_python():
-    code = runpy.run_path(str(ANALYSES / "_code.py"))
     documents = builtin_documents("python")[::40]
-    found = [code["bare"](document) for document in documents]
+    found = [bare(document) for document in documents]
     assert sum(one is not None for one in found) > 0.9 * len(documents)
     for one in found:
         ast.parse("" if one is None else one.text)
 
 
-def test_each_pass_reads_every_window_once(module):
+def test_each_pass_reads_every_window_once():
     tokens = torch.arange(256 * 11 + 1)
-    passes = [module["windows"](tokens, 10 * turn, 10, 0, 0) for turn in range(2)]
+    passes = [train_embedded.windows(tokens, 10 * turn, 10, 0, 0) for turn in range(2)]
     for rows in passes:
         starts = rows[:, 0].sort().values
         assert rows.shape == (10, 257)
@@ -165,23 +150,21 @@ def test_each_pass_reads_every_window_once(module):
 
 
 def test_bigram_losses_are_those_of_a_loop():
-    module = runpy.run_path(str(ANALYSES / "embedded_losses.py"))
     train, report = torch.tensor([0, 1, 1, 2, 0, 1]), torch.tensor([2, 0, 1, 2, 2])
     pairs = list(zip(train.tolist(), train.tolist()[1:], strict=False))
     expected = 0.0
     for first, second in zip(report.tolist(), report.tolist()[1:], strict=False):
         seen = sum(pair[0] == first for pair in pairs)
         expected -= math.log((pairs.count((first, second)) + 0.5) / (seen + 0.5 * 3))
-    counts = module["count"](report, 3)
-    assert module["bigram_nats"](counts, module["count"](train, 3), 0.5) == pytest.approx(expected)
+    counts = embedded_losses.count(report, 3)
+    assert embedded_losses.bigram_nats(counts, embedded_losses.count(train, 3), 0.5) == pytest.approx(expected)
 
 
 def test_the_card_of_the_embedded_model_is_made_from_its_record():
     """Which is from before the type of products was recorded."""
-    folder = ANALYSES.parent / "skilloc" / "assets" / "embedded"
-    facts = json.loads((folder / "card.json").read_text())
+    facts = json.loads((EMBEDDED / "card.json").read_text())
     assert "products" not in facts["made"]["scale"]
-    card = runpy.run_path(str(ANALYSES / "embedded_losses.py"))["card"]
-    assert card(facts["made"], facts["losses"]) == (folder / "README.md").read_text()
+    card = embedded_losses.card
+    assert card(facts["made"], facts["losses"]) == (EMBEDDED / "README.md").read_text()
     facts["made"]["scale"]["products"] = "float32"
     assert "computed in float32" in card(facts["made"], facts["losses"]).replace("\n", " ")

@@ -1,19 +1,17 @@
 """The type of matrix products is a recorded setting, float32 unless asked for; a measurement only advises."""
 
-import json
 import re
-import runpy
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skilloc import plots
+from _parity import ParityTraining, train_parity, training_of
+from _worlds import curriculum_network, nonlocality_network, tiny_nonlocality_network
 from skilloc.cli.localize import Command
-from skilloc.experiments.parity import ParityTraining, train_parity
-from skilloc.experiments.worlds import curriculum_network, nonlocality_network, tiny_nonlocality_network
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, products, train
@@ -58,13 +56,12 @@ def specs(value):
     return [one for part in [*parts, *getattr(value, "__dict__", {}).values()] for one in specs(part)]
 
 
-def test_float32_unless_asked_for(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "analyses")  # as for a script that is run
+def test_float32_unless_asked_for():
     made = (TINY, curriculum_network(), nonlocality_network(64, 0), tiny_nonlocality_network(0))
     assert {one.products for one in (TrainConfig(1), *made)} == {"float32"}
     assert Command("embedded", (), Path()).products == "float32"
     for path in (ROOT / "analyses").glob("*.py"):
-        for name, scale in runpy.run_path(str(path)).get("SCALES", {}).items():
+        for name, scale in getattr(import_module(path.stem), "SCALES", {}).items():
             asked = name == "cpu" and path.stem in ROUNDED
             found = {one.products for one in specs(scale)}
             assert found <= {"bfloat16" if asked else "float32"}, f"{path.stem} {name}"
@@ -73,18 +70,11 @@ def test_float32_unless_asked_for(monkeypatch):
 
 def test_a_record_from_before_is_read_as_what_it_was():
     old = {name: value for name, value in asdict(TINY).items() if name != "products"}
+    old |= {"cell": "skilloc.experiments.parity:train_parity", "threads": 1}
     for bf16, kind in ((True, "bfloat16"), (False, "float32")):
-        wanted = train_parity(asdict(replace(TINY, products=kind)))[0]
-        assert train_parity({**old, "bf16": bf16})[0] == wanted
-    assert train_parity(asdict(TINY))[0] != train_parity(asdict(replace(TINY, products="bfloat16")))[0]
-
-
-@pytest.mark.parametrize("name", [*ROUNDED, "precision"])
-def test_figures_are_drawn_from_the_records_that_are_there(name, tmp_path):
-    draw = runpy.run_path(str(ROOT / "analyses" / f"{name}.py"))["draw"]
-    with plots.style():
-        draw(json.loads((ROOT / "figures" / f"{name}.json").read_text())).savefig(tmp_path / "drawn.svg")
-    assert "bf16" not in (tmp_path / "drawn.svg").read_text()
+        wanted = train_parity(replace(TINY, products=kind))[0]
+        assert train_parity(training_of({**old, "bf16": bf16}))[0] == wanted
+    assert train_parity(TINY)[0] != train_parity(replace(TINY, products="bfloat16"))[0]
 
 
 @pytest.mark.parametrize(("float32", "bfloat16", "faster"), [(1.0, 4.0, "float32"), (3.0, 1.0, "bfloat16")])

@@ -26,7 +26,7 @@ class Run:
     """
 
     config: Annotated[Positional[Path], arg(metavar="CONFIG.toml")]
-    """names an experiment, fixed settings and a grid; see docs/sweeps.md"""
+    """names a cell function, fixed settings and a grid; see docs/sweeps.md"""
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE"), UseAppendAction] = ()
     """a setting that goes over the file's, for every cell"""
     out: Path | None = None
@@ -42,7 +42,7 @@ class Run:
     tls: Annotated[tuple[Path, Path, Path] | None, arg(metavar="CA CERT KEY")] = None
     """files for a scheduler that uses TLS"""
     dry_run: bool = False
-    """print the cells and which are there already, and run nothing"""
+    """print the cells with all their settings, and which are there already; run nothing"""
 
     def run(self) -> None:
         """Run, print what became of the cells."""
@@ -112,21 +112,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class List:
-    """List the experiments that a configuration can name, with their settings and defaults."""
-
-    def run(self) -> None:
-        """Print them."""
-        from skilloc.cli.sweep_config import defaults
-        from skilloc.experiments import EXPERIMENTS
-
-        for name, experiment in EXPERIMENTS.items():
-            print(f"{name}: {experiment.about}")
-            for setting, default in defaults(experiment.settings).items():
-                print(f"    {setting} = {_text(default)}")
-
-
-@dataclass(frozen=True)
 class Command:
     """Run a grid of cells, each once: in this process, on workers of this machine, or on a Dask cluster."""
 
@@ -134,7 +119,6 @@ class Command:
         Annotated[Run, subcommand("run")]
         | Annotated[Status, subcommand("status")]
         | Annotated[Table, subcommand("table")]
-        | Annotated[List, subcommand("list")]
     )
 
     def run(self) -> None:
@@ -146,7 +130,7 @@ def _print_plan(plan: "Plan", states: Mapping[str, str]) -> None:
     """Print one line per cell, with what differs between cells."""
     specs = [_flat(spec) for spec in plan.specs]
     varied = {name for name in specs[0] if len({_text(spec[name]) for spec in specs}) > 1}
-    print(f"{plan.experiment}: {_pairs(specs[0], specs[0].keys() - varied)}")
+    print(f"{plan.cell}: {_pairs(specs[0], specs[0].keys() - varied)}")
     for spec, (key, state) in zip(specs, states.items(), strict=True):
         print(f"{state:7} {key} {_pairs(spec, varied)}")
     there = sum(state == "cached" for state in states.values())

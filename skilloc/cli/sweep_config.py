@@ -1,6 +1,6 @@
-"""A sweep's configuration: a TOML file that names an experiment, fixed settings, and a grid.
+"""A sweep's configuration: a TOML file that names a cell function, fixed settings, and a grid.
 
-    experiment = "token-budget"
+    cell = "token_budget:measure_budget"
     threads = 1
 
     [settings]
@@ -10,27 +10,29 @@
     sequences = [8, 16, 32]
     seed = [0, 1, 2]
 
-A configuration is data. It can name what the package lists under `EXPERIMENTS` and nothing else, so reading or running
-one executes no code of its own.
+The function lies in a module beside the file, or in a package that is installed. Its first argument is annotated with
+a dataclass, which says what settings there are. Nothing else of the file is code.
 """
 
 import dataclasses
 import difflib
+import inspect
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from skilloc import store
-from skilloc.experiments import EXPERIMENTS
 from skilloc.sweep import grid
+from skilloc.sweep.cells import module_at, name_of
 from skilloc.sweep.grid import put
+from skilloc.sweep.settings import settings_kind
 
-_TOP = ("experiment", "threads", "settings", "grid")
+_TOP = ("cell", "threads", "settings", "grid")
 _GRID = ("product", "zip", "list")
 
 
@@ -39,13 +41,11 @@ class Plan:
     """A configuration that was read and checked.
 
     Attributes:
-        experiment: its name.
-        cell: import path of the cell function.
+        cell: import path `module:function` of the cell function, which has been imported.
         specs: one per cell, complete, without doubles.
         threads: number of threads per cell; 0 for the machine's cores divided by the workers.
     """
 
-    experiment: str
     cell: str
     specs: tuple[dict[str, Any], ...]
     threads: int
@@ -70,33 +70,42 @@ def read_plan(config: Path, changes: Sequence[str] = ()) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{config} is not TOML: {error}") from None
     try:
-        return _plan(content, changes)
+        return _plan(content, config.absolute().parent, changes)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{config}: {error}") from None
 
 
-def defaults(settings: type[Any], prefix: str = "") -> dict[str, Any]:
-    """Return the default of each setting by its dotted name; nested dataclasses are entered."""
-    names: dict[str, Any] = {}
-    for field in dataclasses.fields(settings):
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-            names |= defaults(field.type, f"{prefix}{field.name}.")
-        else:
-            made = field.default_factory() if callable(field.default_factory) else "(no default)"
-            names[prefix + field.name] = made if field.default is dataclasses.MISSING else field.default
-    return names
+def _cell(content: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
+    """Import the function that a configuration in a folder names."""
+    name = content.get("cell")
+    if not isinstance(name, str) or not all(name.partition(":")):
+        raise ValueError(f'`cell` is {name!r}; write cell = "MODULE:FUNCTION" for the function whose settings follow')
+    module, _, function = name.partition(":")
+    try:
+        found = vars(module_at(module, str(folder)))
+    except Exception as error:  # whatever the module raises
+        raise ValueError(
+            f"`cell`: {module} cannot be imported ({type(error).__name__}: {error}); put {module}.py beside the "
+            "configuration, or install and mend it"
+        ) from error
+    functions = {own: one for own, one in found.items() if inspect.isroutine(one)}
+    _refuse_unknown([function], functions, f"function of {module}")
+    if settings_kind(functions[function]) is None:
+        raise ValueError(
+            f"`cell`: {name} does not say what settings it has; annotate its first argument with a dataclass of them"
+        )
+    return functions[function]
 
 
-def _plan(content: Mapping[str, Any], changes: Sequence[str]) -> Plan:
+def _plan(content: Mapping[str, Any], folder: Path, changes: Sequence[str]) -> Plan:
     _refuse_unknown(content, _TOP, "key")
-    name = content.get("experiment")
-    if not isinstance(name, str):
-        raise ValueError(f'no experiment is named; write experiment = "NAME" with one of {", ".join(EXPERIMENTS)}')
-    _refuse_unknown([name], EXPERIMENTS, "experiment")
+    cell = _cell(content, folder)
+    settings = settings_kind(cell)
+    assert settings is not None
     threads = content.get("threads", 1)
     if not isinstance(threads, int) or isinstance(threads, bool):
         raise ValueError(f"`threads` is {threads!r}; use a number")
-    known = defaults(EXPERIMENTS[name].settings)
+    known = _names(settings)
     fixed = _section(content, "settings", known)
     axes = content.get("grid", {})
     if not isinstance(axes, dict):
@@ -121,9 +130,20 @@ def _plan(content: Mapping[str, Any], changes: Sequence[str]) -> Plan:
     for spec in specs:
         for setting, value in overrides.items():
             put(spec, setting, value)
-        complete = _checked(EXPERIMENTS[name].settings, spec)
+        complete = _checked(settings, spec)
         checked[store.key(complete)] = complete
-    return Plan(name, EXPERIMENTS[name].cell, tuple(checked.values()), threads)
+    return Plan(name_of(cell), tuple(checked.values()), threads)
+
+
+def _names(settings: type[Any], prefix: str = "") -> list[str]:
+    """Return the names of all settings; nested dataclasses are entered, with dots."""
+    names: list[str] = []
+    kinds = get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        kind = kinds[field.name]
+        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        names += _names(kind, f"{prefix}{field.name}.") if nested else [prefix + field.name]
+    return names
 
 
 def _section(content: Mapping[str, Any], name: str, known: Iterable[str]) -> dict[str, Any]:

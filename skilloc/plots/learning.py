@@ -129,7 +129,8 @@ def learning_of_arms(
 
     Args:
         names: of the arms.
-        outcomes: one per arm, as of `experiments.arms.outcome`.
+        outcomes: one per arm: `fraction` with its interval, `bits` at the end and a `curve` per run, `survival` with
+            its `end`.
         what: the subtask that is learned.
         learned_below: loss in bits from which it counts as learned.
         note: what was measured, below the axes.

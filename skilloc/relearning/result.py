@@ -15,14 +15,6 @@ STARTS = ("as it is", "repaired")
 
 AXES = ("models", "sizes", "rates", "steps", "subtasks")
 
-DIMS = {
-    "selection": ("model", "start", "size", "rate", "step", "seed"),
-    "report": ("model", "start", "size", "rate", "step", "seed", "fold"),
-    "kept": ("model", "start", "size", "rate", "step", "seed", "subtask"),
-    "repair": ("model", "stage", "seed", "subtask"),
-    "repair_steps": ("model", "seed"),
-}
-
 
 @dataclass(frozen=True)
 class Relearning:
@@ -49,6 +41,9 @@ class Relearning:
     """
 
     WHAT: ClassVar[str] = "relearning"
+    LABELS: ClassVar[Mapping[str, str]] = {"start": "STARTS", "stage": "STAGES"}
+    STARTS: ClassVar[tuple[str, ...]] = STARTS
+    STAGES: ClassVar[tuple[str, ...]] = ("before", "after")
 
     selection: Float[np.ndarray, "model start size rate step seed"]
     report: Float[np.ndarray, "model start size rate step seed fold"]
@@ -79,28 +74,8 @@ class Relearning:
             raise ValueError(f'unknown model "{model}"; attacked were {", ".join(self.models)}')
         return self.models.index(model)
 
-    def record(self) -> dict[str, Any]:
-        """Return all but the arrays. JSON only."""
-        axes = {name: list(getattr(self, name)) for name in AXES}
-        loss = {"chance": self.chance, "chances": list(self.chances), "unit": self.unit}
-        return {"what": "relearning", **axes, **loss, "made": dict(self.made)}
 
-    def arrays(self) -> dict[str, store.Labelled]:
-        """Return the arrays with the names of their axes."""
-        labels = {"model": list(self.models), "subtask": list(self.subtasks)}
-        labels |= {"stage": ["before", "after"], "start": list(STARTS)}
-        return {
-            name: store.Labelled(getattr(self, name), dims, {dim: labels[dim] for dim in dims if dim in labels})
-            for name, dims in DIMS.items()
-        }
-
-    @staticmethod
-    def of(record: Mapping[str, Any], arrays: Mapping[str, store.Labelled]) -> "Relearning":
-        """Put together what `record` and `arrays` returned."""
-        axes: dict[str, Any] = {name: tuple(record[name]) for name in AXES}
-        values: dict[str, Any] = {name: arrays[name].values for name in DIMS}
-        loss: dict[str, Any] = {"unit": record.get("unit", NATS), "chances": tuple(record.get("chances", ()))}
-        return Relearning(**values, **axes, chance=record["chance"], made=record["made"], **loss)
+DIMS = store.axes_of(Relearning)
 
 
 def over_seeds(parts: Sequence[Relearning]) -> Relearning:

@@ -27,12 +27,13 @@ from skilloc.store.folder import FORMAT, Result, is_complete, read, write
 from skilloc.store.labels import Labelled
 from skilloc.store.plain import canonical, key
 from skilloc.store.rows import table
-from skilloc.store.typed import from_parts, load, save, to_parts
+from skilloc.store.typed import axes_of, from_parts, load, save, to_parts
 
 __all__ = [
     "FORMAT",
     "Labelled",
     "Result",
+    "axes_of",
     "canonical",
     "check_manifest",
     "check_seal",

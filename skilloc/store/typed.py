@@ -128,6 +128,12 @@ def from_parts(kind: type[R], spec: Mapping[str, Any], arrays: Mapping[str, Labe
         raise ValueError(f"{called} lacks a part ({error}); make it again") from error
 
 
+def axes_of(kind: type) -> dict[str, tuple[str, ...]]:
+    """Return the names of the axes of each array of a class of results."""
+    named = {name: _dims(hint) for name, hint in _fields(kind).items()}
+    return {name: dims for name, dims in named.items() if dims is not None}
+
+
 def _what(kind: type) -> str:
     if not dataclasses.is_dataclass(kind) or not hasattr(kind, WHAT):
         raise TypeError(f"`result` is a {kind.__name__}, which does not say what it is; pass a result of a measurement")

@@ -1,17 +1,20 @@
 """One cell: its name, its spec as stored, and its run in whatever process it lands in."""
 
 import contextlib
+import dataclasses
 import importlib
-import importlib.util
+import inspect
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from skilloc import store
+from skilloc.sweep.settings import settings_kind, settings_of
 
 Outcome = Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, store.Labelled]]
 """What a cell function returns: metrics, or metrics and arrays."""
@@ -22,7 +25,7 @@ OWN = ("cell", "threads")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def name_of(cell: str | Callable[[dict[str, Any]], Outcome]) -> str:
+def name_of(cell: str | Callable[..., Outcome]) -> str:
     """Return the import path `module:function` of a cell function; one given as a string is not imported.
 
     Raises:
@@ -47,32 +50,81 @@ def name_of(cell: str | Callable[[dict[str, Any]], Outcome]) -> str:
     return name
 
 
-def load(name: str) -> Any:
-    """Return the function at an import path `module:function`."""
+def load(name: str, home: str = "") -> Any:
+    """Return the function at an import path `module:function`; arguments and errors as of `module_at`.
+
+    Raises:
+        AttributeError: if the module has no such function.
+    """
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    return getattr(module_at(module, home), function)
 
 
-def stored_spec(name: str, spec: Mapping[str, Any], threads: int) -> dict[str, Any]:
+def module_at(name: str, home: str = "") -> ModuleType:
+    """Import a module.
+
+    Args:
+        name: of the module.
+        home: a folder in which modules are looked for too, as beside a script that is run; empty for none.
+
+    Raises:
+        ImportError: if there is no such module, or `home` has it but another of that name was imported before.
+    """
+    if home and home not in sys.path:
+        sys.path.insert(0, home)
+    found = importlib.import_module(name)
+    own, file = Path(home, f"{name}.py"), getattr(found, "__file__", None)
+    if home and own.is_file() and (file is None or not own.samefile(file)):
+        raise ImportError(
+            f"`{name}` was imported from {file} before, not from {own}; give it another name, or start new workers"
+        )
+    return found
+
+
+def home_of(name: str) -> str:
+    """Return the folder of a cell function's module, so that workers find it; empty if it is a part of a package.
+
+    Args:
+        name: import path of the function, whose module has been imported.
+    """
+    module = sys.modules[name.partition(":")[0]]
+    packaged = "." in module.__name__ or hasattr(module, "__path__")
+    file = getattr(module, "__file__", None)
+    # Links are kept: where they point to may differ between machines.
+    return "" if packaged or file is None else str(Path(file).absolute().parent)
+
+
+def stored_spec(name: str, spec: Any, threads: int) -> dict[str, Any]:
     """Return the spec as it is hashed and stored: with the cell's name and its number of threads.
 
     Both belong to the question: another function answers another one, and sums depend on the number of threads.
 
+    Args:
+        name: import path of the cell function.
+        spec: a mapping, or a dataclass of settings.
+        threads: number of threads.
+
     Raises:
+        TypeError: if the spec is neither.
         ValueError: if the spec uses one of these keys itself.
     """
+    if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
+        spec = dataclasses.asdict(spec)
+    if not isinstance(spec, Mapping):
+        raise TypeError(f"`specs` has {spec!r}; pass a mapping or a dataclass of settings for each cell")
     for own in OWN:
         if own in spec:
             raise ValueError(f"the spec has the key `{own}`, which the sweep sets itself; use another key")
     return {"cell": name, "threads": threads, **spec}
 
 
-def run_cell(text: str, out: str) -> tuple[str, str, str]:
+def run_cell(text: str, out: str, home: str) -> tuple[str, str, str]:
     """Run one cell and write its result; only strings go in and come out, so that any engine can carry it.
 
     Args:
         text: the stored spec as JSON.
         out: the folder that holds the results.
+        home: as `home_of` the cell function.
 
     Returns:
         "done" or "failed"; the error; the traceback.
@@ -85,10 +137,10 @@ def run_cell(text: str, out: str) -> tuple[str, str, str]:
     # A cell that calls sys.exit must not end the worker.
     try:
         with _threads(stored["threads"]):
-            cell = load(stored["cell"])
+            cell = load(stored["cell"], home)
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(stored["threads"])
-            outcome = cell({name: value for name, value in stored.items() if name not in OWN})
+            outcome = _called(cell, {name: value for name, value in stored.items() if name not in OWN}, Path(out))
         metrics, arrays = outcome if isinstance(outcome, tuple) else (outcome, {})
         if not isinstance(metrics, Mapping) or not isinstance(arrays, Mapping):
             raise TypeError(
@@ -99,6 +151,13 @@ def run_cell(text: str, out: str) -> tuple[str, str, str]:
     except (Exception, SystemExit) as error:
         return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
     return "done", "", ""
+
+
+def _called(cell: Callable[..., Any], spec: dict[str, Any], out: Path) -> Any:
+    """Call a cell function with what it asks for: its settings or the plain spec, and the folder of the results."""
+    kind = settings_kind(cell)
+    more = {"results": out} if "results" in inspect.signature(cell).parameters else {}
+    return cell(spec if kind is None else settings_of(kind, spec), **more)
 
 
 @contextlib.contextmanager

@@ -130,7 +130,13 @@ def _address(scheduler: str | Path) -> str:
 
 
 def run_cells(
-    client: Client, cells: Mapping[str, str], out: Path, heard: Heard, check_stopped: Callable[[], None] = lambda: None
+    client: Client,
+    cells: Mapping[str, str],
+    out: Path,
+    heard: Heard,
+    check_stopped: Callable[[], None] = lambda: None,
+    *,
+    home: str = "",
 ) -> None:
     """Run cells on the workers of a client, never more at once than there are workers.
 
@@ -140,6 +146,7 @@ def run_cells(
         out: the folder that holds the results; workers must see it under the same path.
         heard: called as each cell ends, with key, outcome, error and traceback.
         check_stopped: called every second or so; what it raises ends the run.
+        home: as `home_of` the cell function.
 
     Raises:
         ConnectionError: if the scheduler is lost.
@@ -161,7 +168,7 @@ def run_cells(
         # is queued on a worker is blamed when it dies.
         while left and len(running) < _slots(client):
             key, text = left.popleft()
-            future = client.submit(run_cell, text, str(out), key=f"cell-{key}-{mark}", pure=False)
+            future = client.submit(run_cell, text, str(out), home, key=f"cell-{key}-{mark}", pure=False)
             running[future] = key
             future.add_done_callback(ended.put)
         # A bounded wait, since workers may join meanwhile.

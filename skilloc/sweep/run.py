@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from skilloc import store
-from skilloc.sweep.cells import Outcome, load, name_of, run_cell, stored_spec
+from skilloc.sweep.cells import Outcome, home_of, load, name_of, run_cell, stored_spec
 from skilloc.sweep.ledger import Ledger, Report
 from skilloc.sweep.progress import Progress
 
 
 def sweep(
-    cell: str | Callable[[dict[str, Any]], Outcome],
-    specs: Iterable[Mapping[str, Any]],
+    cell: str | Callable[..., Outcome],
+    specs: Iterable[Any],
     *,
     out: str | Path,
     workers: int = 0,
@@ -30,11 +30,14 @@ def sweep(
 
     The result of a spec lies in `out/KEY`, where KEY is `store.key` of the spec with `cell` and `threads` added. A
     cell function takes a spec and returns metrics, or metrics and arrays; it draws all its randomness from the spec.
+    If its first argument is annotated with a dataclass, it is given that. If it has an argument `results`, it is given
+    the folder of the results there, in which it reads those of other cells by their keys: no spec needs a path.
     A cell that fails is noted in `out/failed` and tried again by the next run; the others go on.
 
     Args:
-        cell: the cell function, or its import path `module:function`. Workers import it.
-        specs: one per cell, for instance from `grid`; equal ones are run once.
+        cell: the cell function, or its import path `module:function`. Workers import it: what is no package must lie
+            where they see it under the same path.
+        specs: one per cell, mappings, for instance from `grid`, or dataclasses of settings; equal ones are run once.
         out: the folder for the results; workers elsewhere must see it under the same path.
         workers: number of worker processes on this machine; 0 runs in this process.
         gpus: CUDA devices of this machine, one worker each, instead of `workers`.
@@ -57,7 +60,7 @@ def sweep(
     ledger, name = _ledger(cell, specs, out, threads), name_of(cell)
     left = ledger.look_up()
     if left:
-        _check_there(name)
+        home = _home(name)
         with _kept(ledger) as check_stopped, Progress(len(ledger.specs), ledger.counts(), shown=progress) as bar:
 
             def heard(key: str, word: str, error: str, traceback: str) -> None:
@@ -66,7 +69,7 @@ def sweep(
 
             if scheduler is None and not workers:
                 for key, text in left.items():
-                    heard(key, *run_cell(text, str(ledger.out)))
+                    heard(key, *run_cell(text, str(ledger.out), home))
             else:
                 # Late: a call with everything cached, and one in this process, need no engine.
                 from skilloc.sweep import engine
@@ -76,14 +79,14 @@ def sweep(
                     if scheduler is None
                     else engine.outside_client(scheduler, tls=tls)
                 ) as client:
-                    engine.run_cells(client, left, ledger.out, heard, check_stopped)
+                    engine.run_cells(client, left, ledger.out, heard, check_stopped, home=home)
         ledger.check_visible()
     return ledger.report()
 
 
 def preview(
-    cell: str | Callable[[dict[str, Any]], Outcome],
-    specs: Iterable[Mapping[str, Any]],
+    cell: str | Callable[..., Outcome],
+    specs: Iterable[Any],
     *,
     out: str | Path,
     workers: int = 0,
@@ -99,9 +102,7 @@ def preview(
     return _ledger(cell, specs, out, _threads(threads, len(gpus) or workers, scheduler)).states()
 
 
-def _ledger(
-    cell: str | Callable[[dict[str, Any]], Outcome], specs: Iterable[Mapping[str, Any]], out: str | Path, threads: int
-) -> Ledger:
+def _ledger(cell: str | Callable[..., Outcome], specs: Iterable[Any], out: str | Path, threads: int) -> Ledger:
     name = name_of(cell)
     return Ledger(Path(out).resolve(), [stored_spec(name, spec, threads) for spec in specs])
 
@@ -137,10 +138,11 @@ def _kept(ledger: Ledger) -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, before)
 
 
-def _check_there(name: str) -> None:
-    """Import the cell function here first, so that a wrong name is one error and not one per cell."""
+def _home(name: str) -> str:
+    """Import the cell function here first, so that a wrong name is one error and not one per cell; return its home."""
     try:
         load(name)
+        return home_of(name)
     except (ImportError, AttributeError) as error:
         raise TypeError(f"`cell`: no function at {name!r} ({error}); pass its import path 'module:function'") from error
 

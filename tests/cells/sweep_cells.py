@@ -4,15 +4,62 @@ import os
 import signal
 import time
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skilloc import store
 from skilloc.store import Labelled
 from skilloc.sweep import seed_of
 
 Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Model:
+    depth: int = 1
+    kind: str = "a"
+
+
+@dataclass(frozen=True)
+class Curve:
+    width: int = 4
+    rate: float = 0.1
+    steps: int = 10
+    seed: int = 0
+    labels: tuple[str, ...] = ("x",)
+    model: Model = field(default_factory=Model)
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"`width` is {self.width}; use at least 1")
+
+
+@dataclass(frozen=True)
+class Odd:
+    x: int = 0
+
+
+@dataclass(frozen=True)
+class Sum:
+    of: tuple[str, ...]
+
+
+def curve(settings: Curve) -> Spec:
+    assert isinstance(settings.model, Model)
+    assert isinstance(settings.labels, tuple)
+    return {"area": settings.width * settings.rate * settings.steps + settings.seed / 2}
+
+
+def odd(settings: Odd) -> Spec:
+    return fails_on_odd({"x": settings.x})
+
+
+def area(settings: Sum, results: Path) -> Spec:
+    """Add up what other cells found."""
+    return {"area": sum(store.read(results / key).metrics["area"] for key in settings.of)}
 
 
 def square(spec: Spec) -> Spec:

@@ -1,6 +1,5 @@
 import json
 import math
-import runpy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+import curriculum
+from _frame import analyse
+from _parity import EVALUATED, ParityTraining, network_of, train_parity, world_of
 from skilloc import plots, store
-from skilloc.experiments.parity import EVALUATED, ParityTraining, network_of, train_parity, world_of
-from skilloc.experiments.script import analyse
 from skilloc.intervene import losses
 
 # Two atoms of 2 of 4 bits, and their composite: a second or less.
@@ -25,13 +25,11 @@ TINY = ParityTraining(
     evaluate_every=50,
     stop_on=("composite_01",),
 )
-CELL = "skilloc.experiments.parity:train_parity"
-ANALYSIS = Path(__file__).parents[1] / "analyses" / "curriculum.py"
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[dict, dict]:
-    return train_parity(asdict(TINY))
+    return train_parity(TINY)
 
 
 def test_a_cell_learns_its_world_and_stops(trained: tuple[dict, dict]) -> None:
@@ -47,27 +45,25 @@ def test_a_cell_learns_its_world_and_stops(trained: tuple[dict, dict]) -> None:
 
 
 def test_the_same_spec_gives_the_same_numbers_and_another_seed_others(trained: tuple[dict, dict]) -> None:
-    again, weights = train_parity(asdict(TINY))
+    again, weights = train_parity(TINY)
     assert json.dumps(again) == json.dumps(trained[0])
     assert all(np.array_equal(array.values, trained[1][name].values) for name, array in weights.items())
-    other, _ = train_parity(asdict(replace(TINY, seed=1, steps=50)))
+    other, _ = train_parity(replace(TINY, seed=1, steps=50))
     assert other["history"]["composite_01"][0] != again["history"]["composite_01"][0]
 
 
 def test_the_network_comes_back_from_its_stored_result(trained: tuple[dict, dict], tmp_path: Path) -> None:
     metrics, weights = trained
-    store.write(tmp_path / "cell", {"cell": CELL, "threads": 1, **asdict(TINY)}, metrics, weights)
+    store.write(tmp_path / "cell", {"cell": "_parity:train_parity", "threads": 1, **asdict(TINY)}, metrics, weights)
     result = store.read(tmp_path / "cell")
     model = network_of(result)
-    for name, subtask in world_of(result.spec).items():
+    for name, subtask in world_of(TINY).items():
         loss = float(losses(model, subtask.draw(EVALUATED, split="report", seed=0)).mean())
         assert loss / math.log(2) == pytest.approx(metrics["bits"][name], rel=1e-5)
 
 
 def test_only_what_is_trained_or_watched_is_evaluated_and_only_the_trained_is_trained() -> None:
-    metrics, _ = train_parity(
-        asdict(replace(TINY, trained=("parity_0",), watched=("parity_1",), stop_on=("parity_0",)))
-    )
+    metrics, _ = train_parity(replace(TINY, trained=("parity_0",), watched=("parity_1",), stop_on=("parity_0",)))
     assert set(metrics["bits"]) == {"parity_0", "parity_1"}
     assert metrics["history"]["examples"][-1] == TINY.each * metrics["steps"]
     assert metrics["bits"]["parity_0"] < 0.1 < 0.5 < metrics["bits"]["parity_1"]
@@ -82,8 +78,8 @@ def test_settings_that_make_no_sense_are_refused(name: str) -> None:
 def _analysis(tmp_path: Path, *arguments: str, measured: list[int]) -> None:
     def measure(steps, run):
         measured.append(steps)
-        specs = [asdict(replace(TINY, steps=steps, seed=seed)) for seed in range(2)]
-        return {"bits": [result.metrics["bits"]["composite_01"] for result in run(CELL, specs)]}
+        specs = [replace(TINY, steps=steps, seed=seed) for seed in range(2)]
+        return {"bits": [result.metrics["bits"]["composite_01"] for result in run(train_parity, specs)]}
 
     def draw(found):
         figure, axes = plots.figure()
@@ -125,7 +121,7 @@ def test_the_cpu_scale_lands_beside_the_scripts_and_cells_are_not_run_twice(tmp_
 
 def test_a_failed_cell_ends_an_analysis_with_what_to_do(tmp_path: Path) -> None:
     def measure(scale, run):
-        run(CELL, [asdict(replace(TINY, trained=("parity_7",), steps=1))])
+        run(train_parity, [replace(TINY, trained=("parity_7",), steps=1)])
         return {}
 
     given = ["--scale", "cpu", "--workers", "0", "--runs", str(tmp_path / "runs")]
@@ -134,18 +130,11 @@ def test_a_failed_cell_ends_an_analysis_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_curriculum_is_measured_and_drawn(tmp_path: Path) -> None:
-    script = runpy.run_path(str(ANALYSIS))
     tiny = replace(TINY, n=9, sets=((0,), (1,), (2, 3)), composites=((0, 1, 2),), stop_on=("composite_012",), steps=400)
     arms = {"curriculum": tiny, "composite alone": replace(tiny, trained=tiny.stop_on, steps=1)}
     given = ["--scale", "quick", "--workers", "0", "--runs", str(tmp_path)]
-    analyse(
-        str(ANALYSIS),
-        "",
-        scales={"quick": (2, arms)},
-        measure=script["measure"],
-        draw=script["draw"],
-        arguments=given,
-    )
+    measure, draw = curriculum.measure, curriculum.draw
+    analyse(curriculum.__file__, "", scales={"quick": (2, arms)}, measure=measure, draw=draw, arguments=given)
     found = json.loads((tmp_path / "quick" / "curriculum.json").read_text())
     assert found["arms"]["curriculum"]["learned"] == 2
     assert found["arms"]["composite alone"]["learned"] == 0

@@ -31,14 +31,18 @@ class Run:
     workers: int = 0
     gpus: tuple[str, ...] = ()
 
-    def __call__(self, cell: str, specs: Iterable[Mapping[str, Any]]) -> list[store.Result]:
-        """Run what is left of some cells of a cell function, given by import path, and return all of their results.
+    def __call__(self, cell: str | Callable[..., Any], specs: Iterable[Any]) -> list[store.Result]:
+        """Run what is left of some cells of a cell function, and return all of their results.
+
+        Args:
+            cell: the function, or its import path `module:function`.
+            specs: one per cell, dataclasses of settings or mappings.
 
         Raises:
             RuntimeError: if a cell failed; the others are kept.
         """
         specs = list(specs)
-        if any(spec.get("products") == "bfloat16" for spec in specs):
+        if any(getattr(spec, "products", None) == "bfloat16" for spec in specs):
             tqdm.write(product_advice(), file=sys.stderr)
         report = sweep(cell, specs, out=self.folder, workers=0 if self.gpus else self.workers, gpus=self.gpus)
         for failure in report.failed:

@@ -1,21 +1,23 @@
 import json
-import runpy
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+import curriculum
+import curriculum_controls
+import depth
+import precision
+from _arms import Arm, median_times, outcome, parameters, run_arms, speed_up
+from _frame import Run
+from _parity import ParityTraining, world_of
+from _worlds import curriculum_network, nonlocality_network
+from curriculum_controls import control_arms, halved_world, pair_arms
 from skilloc import plots, store
-from skilloc.experiments.arms import Arm, median_times, outcome, parameters, run_arms, speed_up
-from skilloc.experiments.controls import control_arms, pair_arms
-from skilloc.experiments.parity import ParityTraining, world_of
-from skilloc.experiments.script import Run
-from skilloc.experiments.worlds import curriculum_network, halved_world, nonlocality_network
 from skilloc.intervals import survival
 from skilloc.models.mlp import MLP
-
-ANALYSES = Path(__file__).parents[1] / "analyses"
 
 
 def metrics(losses: list[float], bits: float) -> dict:
@@ -29,7 +31,7 @@ def outcomes(times: list[float], happened: list[bool]) -> dict:
 
 
 def bits_of(training: ParityTraining, name: str) -> set[int]:
-    return {bit for atom in world_of(asdict(training))[name].made["code"] for bit in training.sets[atom]}
+    return {bit for atom in world_of(training)[name].made["code"] for bit in training.sets[atom]}
 
 
 def test_an_outcome_says_who_learned_and_when() -> None:
@@ -119,10 +121,9 @@ def test_the_papers_networks_have_the_papers_sizes() -> None:
 
 
 def test_depth_3_shares_its_cells_with_the_curriculum() -> None:
-    curriculum = runpy.run_path(str(ANALYSES / "curriculum.py"))["SCALES"]["cpu"][1]["curriculum"]
-    depth = runpy.run_path(str(ANALYSES / "depth.py"))["SCALES"]["cpu"].deep
-    assert store.key(asdict(depth)) == store.key(asdict(curriculum))
-    assert curriculum == replace(curriculum_network(), products="bfloat16")
+    shared = curriculum.SCALES["cpu"][1]["curriculum"]
+    assert store.key(asdict(depth.SCALES["cpu"].deep)) == store.key(asdict(shared))
+    assert shared == replace(curriculum_network(), products="bfloat16")
 
 
 @pytest.mark.parametrize(("k", "atoms"), [(2, 3), (3, 3), (4, 4)])
@@ -182,19 +183,17 @@ def test_equal_arms_are_refused(tmp_path: Path) -> None:
 
 
 def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
-    script = runpy.run_path(str(ANALYSES / "depth.py"))
     tiny = replace(ParityTraining(), n=9, each=40, width=16, steps=10, evaluate_every=5, stop_on=("composite_012",))
-    found = _drawn(script, script["Scale"](tiny, 2, 1, 31), tmp_path)
+    found = _drawn(depth, depth.Scale(tiny, 2, 1, 31), tmp_path)
     assert [arm["parameters"] for arm in found["arms"].values()] == [514, 242, 467]
     assert [arm["seeds"] for arm in found["arms"].values()] == [2, 1, 1]
     assert "0 of 2" in (tmp_path / "drawn.svg").read_text()
 
 
 def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
-    script = runpy.run_path(str(ANALYSES / "precision.py"))
     easy = {"n": 3, "sets": ((0,), (1,), (2,)), "composites": ((0, 1, 2),), "lr": 1e-2}
     tiny = ParityTraining(**easy, each=50, width=32, steps=600, evaluate_every=20, stop_on=("composite_012",))
-    found = _drawn(script, (3, tiny), tmp_path)
+    found = _drawn(precision, (3, tiny), tmp_path)
     assert [arm["settings"]["products"] for arm in found["arms"].values()] == ["bfloat16", "float32"]
     assert list(found["arms"]) == ["bfloat16", "float32"]
     assert [arm["subtasks"]["composite_012"]["learned"] for arm in found["arms"].values()] == [3, 3]
@@ -208,17 +207,16 @@ def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
 
 
 def test_precision_shares_its_cells_with_the_curriculum() -> None:
-    seeds, training = runpy.run_path(str(ANALYSES / "precision.py"))["SCALES"]["cpu"]
-    curriculum = runpy.run_path(str(ANALYSES / "curriculum.py"))["SCALES"]["cpu"]
-    assert seeds == curriculum[0] == 40
-    assert replace(training, products="bfloat16") == curriculum[1]["curriculum"]
+    seeds, training = precision.SCALES["cpu"]
+    wanted, arms = curriculum.SCALES["cpu"]
+    assert seeds == wanted == 40
+    assert replace(training, products="bfloat16") == arms["curriculum"]
 
 
 def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
-    script = runpy.run_path(str(ANALYSES / "curriculum_controls.py"))
-    quick = script["SCALES"]["quick"]
+    quick = curriculum_controls.SCALES["quick"]
     base = replace(quick.base, steps=2, evaluate_every=1)
-    found = _drawn(script, replace(quick, seeds=2, base=base, sizes=(6, 7)), tmp_path)
+    found = _drawn(curriculum_controls, replace(quick, seeds=2, base=base, sizes=(6, 7)), tmp_path)
     assert list(found["arms"]["low"]) == ["all atoms", "straddling", "alone"]
     assert {arm["settings"]["lr"] for arm in found["arms"]["low"].values()} == {1e-2}
     assert set(found["pairs"]) == {"6 both", "6 alone", "7 both", "7 alone"}
@@ -229,9 +227,9 @@ def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
     assert f"{ratios['all']['value']:.1f} ×" in picture
 
 
-def _drawn(script: dict, scale: object, folder: Path) -> dict:
+def _drawn(script: ModuleType, scale: object, folder: Path) -> dict:
     """Measure in this process and draw from what JSON keeps of the record."""
-    found = json.loads(json.dumps(script["measure"](scale, Run(folder / "runs"))))
+    found = json.loads(json.dumps(script.measure(scale, Run(folder / "runs"))))
     with plots.style():
-        script["draw"](found).savefig(folder / "drawn.svg")
+        script.draw(found).savefig(folder / "drawn.svg")
     return found

@@ -8,14 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from skilloc.experiments.parity import ParityTraining
-from skilloc.experiments.script import Run
+from _frame import Run
+from _parity import LEARNED, ParityTraining, train_parity
 from skilloc.intervals import Interval, proportion_interval, survival
-
-CELL = "skilloc.experiments.parity:train_parity"
-
-LEARNED = 0.1
-"""Bits, on held-out examples: a network that is below it at the end has learned a subtask [Michaud et al. 2025]."""
 
 DRAWS = 2000
 """Bootstrap samples."""
@@ -36,7 +31,7 @@ def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
     """Train every arm on every seed.
 
     Args:
-        run: as `script.analyse` gives it to `measure`.
+        run: as `_frame.analyse` gives it to `measure`.
         arms: by name.
         seeds: number of seeds, from 0.
 
@@ -47,7 +42,7 @@ def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
         ValueError: if two arms have the same training, which is run only once.
     """
     # Seed by seed, so that a sweep that is stopped has something of every arm.
-    results = run(CELL, [asdict(replace(arm.training, seed=seed)) for seed in range(seeds) for arm in arms.values()])
+    results = run(train_parity, [replace(arm.training, seed=seed) for seed in range(seeds) for arm in arms.values()])
     if len(results) != seeds * len(arms):
         raise ValueError(f"`arms` {list(arms)} has the same training twice; leave one of the two out")
     found = {}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from skilloc.experiments.parity import ParityTraining
+from _parity import ParityTraining
 
 _CURRICULUM = ParityTraining(
     n=64,
@@ -46,37 +46,3 @@ def tiny_nonlocality_network(seed: int) -> ParityTraining:
     """Return a network that trains in a second, with the same subtasks by name: six atoms of one bit."""
     sets = tuple((bit,) for bit in range(6))
     return replace(nonlocality_network(16, seed), n=9, sets=sets, each=100, steps=400, lr=5e-3)
-
-
-def halved_world(k: int, atoms: int) -> tuple[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]]:
-    """Return index sets of half atoms, and which of them make the parities that controls compare.
-
-    Atom i has the bits ki to ki + k - 1, cut into halves of k // 2 and of the rest. A parity of as many bits as the
-    composite of all atoms then need not be a composite of atoms: `straddling` takes the second half of each atom and
-    fresh bits, `outside` has no bit in common with them.
-
-    Args:
-        k: bits per atom.
-        atoms: number of atoms.
-
-    Returns:
-        The index sets, and sets of their numbers: "atom_0", "atom_1", ..., "composite", "straddling", "outside".
-
-    Raises:
-        ValueError: if `k` is below 2, which has no halves.
-    """
-    if k < 2:
-        raise ValueError(f"`k` is {k}; use atoms of at least 2 bits, which have halves")
-    half = k // 2
-    halves = [part for i in range(atoms) for part in _cut(range(k * i, k * (i + 1)), half)]
-    fresh, outside = k * atoms, (k + half) * atoms
-    sets = (*halves, tuple(range(fresh, outside)), tuple(range(outside, outside + k * atoms)))
-    parts: dict[str, tuple[int, ...]] = {f"atom_{i}": (2 * i, 2 * i + 1) for i in range(atoms)}
-    parts["composite"] = tuple(range(2 * atoms))
-    parts["straddling"] = (*range(1, 2 * atoms, 2), 2 * atoms)
-    parts["outside"] = (2 * atoms + 1,)
-    return sets, parts
-
-
-def _cut(bits: range, half: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(bits[:half]), tuple(bits[half:])

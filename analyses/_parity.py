@@ -3,14 +3,22 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from skilloc.experiments.specs import settings_of
+import torch
 
-if TYPE_CHECKING:
-    from skilloc.models.mlp import MLP
-    from skilloc.store import Labelled, Result
-    from skilloc.tasks import Subtask
+from skilloc import store
+from skilloc.intervene import losses
+from skilloc.models.mlp import MLP
+from skilloc.store import Labelled
+from skilloc.sweep.settings import settings_of
+from skilloc.tasks import Subtask
+from skilloc.tasks.parity import parity_stream, parity_subtasks
+from skilloc.training import TrainConfig, train
+
+LEARNED = 0.1
+"""Bits, on held-out examples: a network that is below it at the end has learned a subtask [Michaud et al. 2025]."""
 
 EVALUATED = 2000
 """Held-out examples per subtask."""
@@ -61,24 +69,14 @@ class ParityTraining:
             raise ValueError(f'unknown `products` "{self.products}"; use float32 or bfloat16')
 
 
-def train_parity(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelled]]":
+def train_parity(settings: ParityTraining) -> tuple[dict[str, Any], dict[str, Labelled]]:
     """Train a network in a parity world.
-
-    Args:
-        spec: the fields of `ParityTraining`.
 
     Returns:
         The history (losses in nats on the selection split), the losses at the end in bits on the report split, and the
         number of steps; and the weights, by parameter name.
     """
-    # Late: `skilloc sweep list` reads this file, and must not wait for torch.
-    from skilloc.intervene import losses
-    from skilloc.store import Labelled
-    from skilloc.tasks.parity import parity_stream
-    from skilloc.training import TrainConfig, train
-
-    settings = _settings(spec)
-    world = world_of(spec)
+    world = world_of(settings)
     trained = [world[name] for name in settings.trained or world]
     watched = [*trained, *(world[name] for name in settings.watched)]
     model = _network(settings)
@@ -102,37 +100,52 @@ def train_parity(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, La
         "bits": {name: float(losses(model, batch).mean()) / math.log(2) for name, batch in held_out.items()},
         "history": history.record(),
     }
-    weights = {
-        name: Labelled(value.detach().numpy(), tuple(f"axis_{i}" for i in range(value.ndim)))
-        for name, value in model.state_dict().items()
-    }
-    return metrics, weights
+    return metrics, weights_of(model)
 
 
-def world_of(spec: Mapping[str, Any]) -> "dict[str, Subtask]":
-    """Return all subtasks of the world of a spec."""
-    from skilloc.tasks.parity import parity_subtasks
-
-    return parity_subtasks(spec["n"], atoms=spec["sets"], composites=spec["composites"])
+def world_of(settings: ParityTraining) -> dict[str, Subtask]:
+    """Return all subtasks of the world that a network is trained in."""
+    return parity_subtasks(settings.n, atoms=settings.sets, composites=settings.composites)
 
 
-def network_of(result: "Result") -> "MLP":
-    """Return the network that a cell trained, from its stored result."""
-    import torch
-
-    model = _network(_settings(result.spec))
-    model.load_state_dict({name: torch.from_numpy(array.values) for name, array in result.arrays.items()})
-    return model
-
-
-def _settings(spec: Mapping[str, Any]) -> ParityTraining:
-    """Return what a spec says; a stored one also has what the sweep added, and an old one `bf16` for `products`."""
+def training_of(spec: Mapping[str, Any]) -> ParityTraining:
+    """Return what a stored spec says; it also has what the sweep added, and an old one `bf16` for `products`."""
     names = {field.name for field in fields(ParityTraining)}
     old = {"products": "bfloat16" if spec["bf16"] else "float32"} if "bf16" in spec else {}
     return settings_of(ParityTraining, {**{name: value for name, value in spec.items() if name in names}, **old})
 
 
-def _network(settings: ParityTraining) -> "MLP":
-    from skilloc.models.mlp import MLP
+def network_of(result: store.Result) -> MLP:
+    """Return the network that a cell trained, from its stored result."""
+    return with_weights(_network(training_of(result.spec)), result.arrays)
 
+
+def open_network(results: Path, key: str) -> tuple[MLP, dict[str, Subtask], int]:
+    """Return a network that `train_parity` trained, its world, and its seed.
+
+    Args:
+        results: folder of a sweep.
+        key: of the network's result there.
+    """
+    trained = store.read(results / key)
+    training = training_of(trained.spec)
+    return network_of(trained), world_of(training), training.seed
+
+
+def weights_of(model: MLP, prefix: str = "") -> dict[str, Labelled]:
+    """Return the weights of a network, to be stored."""
+    return {
+        f"{prefix}{name}": Labelled(value.detach().numpy(), tuple(f"axis_{i}" for i in range(value.ndim)))
+        for name, value in model.state_dict().items()
+    }
+
+
+def with_weights(model: MLP, arrays: Mapping[str, Labelled], prefix: str = "") -> MLP:
+    """Return a network with the weights that are stored, of all arrays those whose names begin with a prefix."""
+    stored = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+    model.load_state_dict({name: torch.from_numpy(array.values) for name, array in stored.items()})
+    return model
+
+
+def _network(settings: ParityTraining) -> MLP:
     return MLP(len(settings.sets) + settings.n, 2, settings.width, settings.depth, seed=settings.seed)

@@ -3,18 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.experiments.specs import settings_of
-
-if TYPE_CHECKING:
-    from skilloc.masks import Mask
-    from skilloc.models.mlp import MLP
-    from skilloc.store import Labelled
-    from skilloc.tasks import Examples, Subtask
+from _parity import open_network, weights_of
+from skilloc.ablation import ablation_effects
+from skilloc.experiment import Experiment
+from skilloc.intervene import losses
+from skilloc.lasso import LocalizeConfig, localize
+from skilloc.masks import Mask
+from skilloc.models.makers import units_of
+from skilloc.models.mlp import MLP
+from skilloc.pruning import masks_of, prune, recover
+from skilloc.relearning.controls import untrained
+from skilloc.store import Labelled
+from skilloc.tasks import Examples, Subtask
+from skilloc.tasks.stream import stream
+from skilloc.training import TrainConfig
 
 KEPT, OTHER = "composite_012", "composite_345"
 """Units are kept for the first; the question is what becomes of the second."""
@@ -28,10 +35,8 @@ LINE = 0.98
 class Nonlocality:
     """The spec of one cell: a trained network, what is done to it before pruning, and how it is retrained."""
 
-    networks: str
-    """folder of a sweep"""
     network: str
-    """key of a network in it, from `train_parity`"""
+    """key of a network among the results, from `train_parity`"""
     variant: str = "as trained"
     """as trained; random units: dropped in random order; never trained: fresh weights in the shapes of `as trained`;
     plain finetuning on the kept composite; group lasso: the same with the penalty"""
@@ -58,12 +63,12 @@ class Nonlocality:
             raise ValueError(f'unknown `variant` "{self.variant}"; use one of {", ".join(VARIANTS)}')
 
 
-QUICK = Nonlocality("", "", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, each=100, finetuning=100, finetuning_each=100)
-PAPER = Nonlocality("", "", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), each=5000)
+QUICK = Nonlocality("", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, each=100, finetuning=100, finetuning_each=100)
+PAPER = Nonlocality("", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), each=5000)
 """How networks are pruned and retrained in seconds, and in the paper."""
 
 
-def measure_nonlocality(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[str, Labelled]]":
+def measure_nonlocality(settings: Nonlocality, results: Path) -> tuple[dict[str, Any], dict[str, Labelled]]:
     """Prune a network by the effects of its neurons on one composite, to every sparsity, and retrain what is left.
 
     As in the paper [Michaud et al. 2025, figures 3 and 10]: a neuron's score is the magnitude of its effect at the zero
@@ -71,19 +76,15 @@ def measure_nonlocality(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[
     from both.
 
     Args:
-        spec: the fields of `Nonlocality`.
+        settings: which network, and what is done to it.
+        results: folder that holds the network.
 
     Returns:
         Losses in nats before pruning; numbers of live units; and on `attack sparsity step batch`, where the attack is
         retraining on the kept or on the other composite and the steps are 0 and the last, accuracies and losses. And
         the weights of the variant before pruning.
     """
-    # Late: `skilloc sweep list` reads this file, and must not wait for torch.
-    from skilloc.intervene import losses
-    from skilloc.store import Labelled
-
-    settings = settings_of(Nonlocality, spec)
-    original, world, seed = open_network(settings.networks, settings.network)
+    original, world, seed = open_network(results, settings.network)
     model, live = _variant(settings, original, world, seed)
     masks = _masks(settings, model, world, seed)
     batches = _batches(world, settings.examples, seed)
@@ -93,7 +94,7 @@ def measure_nonlocality(spec: Mapping[str, Any]) -> "tuple[dict[str, Any], dict[
     arrays = {
         "accuracies": Labelled(np.stack([accuracies for _, accuracies in found]), dims, axes),
         "losses": Labelled(np.stack([nats for nats, _ in found]), dims, axes),
-        **_weights(model),
+        **weights_of(model, "model."),
     }
     metrics = {
         "seed": seed,
@@ -138,21 +139,13 @@ def line_of(sparsities: Sequence[float], shown: Mapping[str, Any]) -> float | No
 
 def _recovered(
     settings: Nonlocality,
-    model: "MLP",
-    masks: "list[Mask]",
-    target: "Subtask",
-    batches: "Mapping[str, Examples]",
+    model: MLP,
+    masks: list[Mask],
+    target: Subtask,
+    batches: Mapping[str, Examples],
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Retrain at every sparsity; return losses and accuracies on `sparsity step batch`."""
-    from skilloc.experiment import Experiment
-    from skilloc.masks import Mask
-    from skilloc.models.makers import units_of
-    from skilloc.pruning import prune, recover
-    from skilloc.relearning.controls import untrained
-    from skilloc.tasks.stream import stream
-    from skilloc.training import TrainConfig
-
     config = TrainConfig(steps=settings.steps, lr=settings.lr, eps=1e-8)
     # A stream of its own: pretraining had `seed`, and finetuning 100 + `seed`.
     sample = stream([target], settings.each, seed=200 + seed)
@@ -170,23 +163,10 @@ def _recovered(
     return joined[0], joined[1]
 
 
-def open_network(networks: str, key: str) -> "tuple[MLP, dict[str, Subtask], int]":
-    """Return a network that `train_parity` trained, its world, and its seed."""
-    from skilloc import store
-    from skilloc.experiments.parity import network_of, world_of
-
-    trained = store.read(Path(networks) / key)
-    return network_of(trained), world_of(trained.spec), int(trained.spec["seed"])
-
-
 def _variant(
-    settings: Nonlocality, original: "MLP", world: "Mapping[str, Subtask]", seed: int
-) -> "tuple[MLP, dict[str, int]]":
+    settings: Nonlocality, original: MLP, world: Mapping[str, Subtask], seed: int
+) -> tuple[MLP, dict[str, int]]:
     """Return the network that is pruned, and its live units by layer."""
-    from skilloc.lasso import LocalizeConfig, localize
-    from skilloc.models.makers import units_of
-    from skilloc.training import TrainConfig
-
     units = units_of(original)
     everything = dict(zip(units.hooks, units.widths, strict=True))
     if settings.variant in ("as trained", "random units", "never trained"):
@@ -198,13 +178,10 @@ def _variant(
         each=settings.finetuning_each,
     )
     model, history = localize(original, [world[KEPT]], config, seed=100 + seed)
-    return cast("MLP", model), {hook: int(history.of(f"live.{hook}")[-1]) for hook in units.hooks}
+    return cast(MLP, model), {hook: int(history.of(f"live.{hook}")[-1]) for hook in units.hooks}
 
 
-def _masks(settings: Nonlocality, model: "MLP", world: "Mapping[str, Subtask]", seed: int) -> "list[Mask]":
-    from skilloc.models.makers import units_of
-    from skilloc.pruning import masks_of
-
+def _masks(settings: Nonlocality, model: MLP, world: Mapping[str, Subtask], seed: int) -> list[Mask]:
     units = units_of(model)
     if settings.variant == "random units":
         scores = np.random.default_rng(seed).permutation(len(units)).astype(np.float64)
@@ -218,27 +195,15 @@ def count_at(units: int, sparsity: float) -> int:
     return units - int(units * sparsity + 1e-9)
 
 
-def magnitudes(model: "MLP", world: "Mapping[str, Subtask]", examples: int, seed: int) -> np.ndarray:
+def magnitudes(model: MLP, world: Mapping[str, Subtask], examples: int, seed: int) -> np.ndarray:
     """Return the magnitudes of the neurons' effects on the kept composite, on the selection split."""
-    from skilloc.ablation import ablation_effects
-    from skilloc.experiment import Experiment
-
     batch = world[KEPT].draw(examples, split="selection", seed=seed)
     effects: np.ndarray = ablation_effects(Experiment(model, {KEPT: batch}, folds=1)).mean(KEPT)
     return np.asarray(np.abs(effects))
 
 
-def _batches(world: "Mapping[str, Subtask]", examples: int, seed: int) -> "dict[str, Examples]":
+def _batches(world: Mapping[str, Subtask], examples: int, seed: int) -> dict[str, Examples]:
     """What is measured: the kept composite, to choose the line by; and both, to state numbers on."""
     # The selection batch is not the one that units were scored on.
     chosen = world[KEPT].draw(examples, split="selection", seed=500 + seed)
     return {"selection": chosen, **{name: world[name].draw(examples, seed=seed) for name in (KEPT, OTHER)}}
-
-
-def _weights(model: "MLP") -> "dict[str, Labelled]":
-    from skilloc.store import Labelled
-
-    return {
-        f"model.{name}": Labelled(value.detach().numpy(), tuple(f"axis_{i}" for i in range(value.ndim)))
-        for name, value in model.state_dict().items()
-    }

@@ -1,5 +1,4 @@
 import json
-import runpy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -7,19 +6,18 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+import unit_effects
+from _frame import Run
+from _parity import ParityTraining, network_of, train_parity, world_of
+from _worlds import nonlocality_network
 from skilloc import plots, store
 from skilloc.effects import Effects
-from skilloc.experiments.parity import ParityTraining, network_of, train_parity, world_of
-from skilloc.experiments.script import Run
-from skilloc.experiments.unit_effects import EXAMPLES, effects_of, locality_of, over_seeds
-from skilloc.experiments.worlds import nonlocality_network
 from skilloc.intervene import losses
 from skilloc.plots.learning import examples_axis, interval_rows, learned_dots, ratio_dots, survival_curve
 from skilloc.plots.neurons import effect_image, effect_scatter, paired_dots
 from skilloc.units import Units, neurons
+from unit_effects import EXAMPLES, effects_of, locality_of, over_seeds
 
-ANALYSIS = Path(__file__).parents[1] / "analyses" / "unit_effects.py"
-CELL = "skilloc.experiments.parity:train_parity"
 TINY = ParityTraining(
     n=6,
     sets=((0,), (1,), (2,), (3,), (4,), (5,)),
@@ -35,8 +33,8 @@ NAMES = ("parity_0", "parity_1", "parity_2", "parity_3", "composite_01", "compos
 
 @pytest.fixture
 def result(tmp_path: Path) -> store.Result:
-    spec = {"cell": CELL, "threads": 1, **asdict(TINY)}
-    store.write(tmp_path / "cell", spec, *train_parity(asdict(TINY)))
+    spec = {"cell": "_parity:train_parity", "threads": 1, **asdict(TINY)}
+    store.write(tmp_path / "cell", spec, *train_parity(TINY))
     return store.read(tmp_path / "cell")
 
 
@@ -62,12 +60,12 @@ PLANTED = {
 
 def test_effects_are_signed_losses_on_held_out_examples_without_each_neuron(result: store.Result) -> None:
     effects = effects_of(result)
-    assert effects.subtasks == tuple(world_of(result.spec))
+    assert effects.subtasks == tuple(world_of(TINY))
     assert effects.values.shape == (8, 8, 24)
     assert effects.exact.all()
     # By hand: neuron 3 of the first layer without its outgoing weights, on the report split.
     model = network_of(result)
-    batch = world_of(result.spec)["composite_012"].draw(EXAMPLES, split="report", seed=0)
+    batch = world_of(TINY)["composite_012"].draw(EXAMPLES, split="report", seed=0)
     before = float(losses(model, batch).mean())
     model.layers[1].weight.data[:, 3] = 0
     assert effects.mean("composite_012")[3] == pytest.approx(float(losses(model, batch).mean()) - before, abs=1e-5)
@@ -116,19 +114,18 @@ def test_the_papers_networks_are_the_papers() -> None:
     network = nonlocality_network(256, 3)
     assert (network.n, network.width, network.depth, network.seed) == (18, 256, 3, 3)
     assert (network.each, network.steps, network.lr) == (2000, 20_000, 1e-3)
-    assert list(world_of(asdict(network))) == [*(f"parity_{i}" for i in range(6)), "composite_012", "composite_345"]
+    assert list(world_of(network)) == [*(f"parity_{i}" for i in range(6)), "composite_012", "composite_345"]
 
 
 def test_the_analysis_is_measured_and_drawn(tmp_path: Path) -> None:
-    script = runpy.run_path(str(ANALYSIS))
     # Unequal training, so that the first network has learned and the second has not.
     networks = [replace(TINY, seed=0), replace(TINY, seed=1, steps=1)]
-    found = json.loads(json.dumps(script["measure"](networks, Run(tmp_path)), allow_nan=False))
+    found = json.loads(json.dumps(unit_effects.measure(networks, Run(tmp_path)), allow_nan=False))
     assert found["networks"][1]["learned"]["composites"]["gini"] is None
     assert found["over_seeds"]["learned"]["gini"]["atoms"]["networks"] == 1
     assert np.array(found["shown"]["values"]).shape == (8, 24)
     with plots.style():
-        script["draw"](found).savefig(tmp_path / "drawn.svg")
+        unit_effects.draw(found).savefig(tmp_path / "drawn.svg")
     bits = found["networks"][0]["bits"]["composite_345"]
     assert f"composite 345: {bits:.2f} bits" in (tmp_path / "drawn.svg").read_text()
 
