@@ -42,17 +42,18 @@ def nll(logits, targets):
     return each.sum(dim=1) / (targets != IGNORE).sum(dim=1)
 
 
-def oracle(model, batches, units, reference, folds):
-    """One `run_with_hooks` per unit and subtask; the definition, and nothing clever."""
-    values = np.zeros((folds, len(batches), len(units)))
+def oracle(model, batches, units, reference, folds, some=None):
+    """One `run_with_hooks` per unit and subtask; the definition, and nothing clever. NaN but for `some` units."""
+    values = np.full((folds, len(batches), len(units)), np.nan)
+    some = np.arange(len(units)) if some is None else some
     start = 0
     for s, batch in enumerate(batches.values()):
         here = slice(start, start + len(batch))
         start += len(batch)
         with torch.no_grad():
             base = nll(model(batch.inputs), batch.targets)
-        for u in range(len(units)):
-            hook, position = units.locate(u)
+        for u in some:
+            hook, position = units.locate(int(u))
 
             def held(value, hook, position=position, name=hook, here=here):
                 value = value.clone()
@@ -77,9 +78,11 @@ def test_sweep_equals_the_loop_over_units(any_model, batches, kind):
         "given": lambda: as_reference(np.linspace(-1, 1, len(units)), units),
     }[kind]()
     effects = ablation_effects(Experiment(any_model, batches, units=units, reference=reference, folds=2))
-    wanted = oracle(any_model, batches, units, reference, folds=2)
+    # Zero has a loop over all units; what another reference changes is the same for a third of them.
+    some = np.arange(len(units))[:: 1 if kind == "zero" else 3]
+    wanted = oracle(any_model, batches, units, reference, folds=2, some=some)[..., some]
     assert np.abs(wanted).max() > 0.01
-    np.testing.assert_allclose(effects.values, wanted, atol=1e-5)
+    np.testing.assert_allclose(effects.values[..., some], wanted, atol=1e-5)
 
 
 def test_ablation_equals_weight_surgery(any_model, batches):

@@ -11,6 +11,9 @@ import circuit_hierarchy
 from circuit_hierarchy import CircuitHierarchy, measure_hierarchy
 from skilloc import store
 
+
+pytestmark = pytest.mark.long
+
 EASY = CircuitHierarchy(
     n=6, sets=((0,), (1,), (2,), (3,)), each=50, width=14, steps=800, evaluate_every=100, lr=1e-2, examples=200,
     tops=(4, 16), draws=3, folds=4,

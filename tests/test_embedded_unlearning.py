@@ -15,6 +15,9 @@ from skilloc import store
 from skilloc.relearning import CONTROLS, UNSEEN, Relearning
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def arm(saved, tmp_path_factory) -> EmbeddedUnlearning:
     folder = tmp_path_factory.mktemp("texts")
