@@ -18,12 +18,12 @@ T = TypeVar("T")
 class Counter(Protocol):
     """What counts finished items."""
 
-    def update(self, count: float = 1) -> object:
+    def update(self, count: int | float = 1) -> object:
         """Add some."""
 
 
 def progress(
-    items: Iterable[T], what: str, *, total: float | None = None, initial: float = 0, shown: bool = True
+    items: Iterable[T], what: str, *, total: int | float | None = None, initial: int | float = 0, shown: bool = True
 ) -> Iterator[T]:
     """Yield the items, and show how far they are.
 
@@ -42,7 +42,9 @@ def progress(
             bar.update()
 
 
-def counter(total: float, what: str, *, initial: float = 0, shown: bool = True) -> AbstractContextManager[Counter]:
+def counter(
+    total: int | float, what: str, *, initial: int | float = 0, shown: bool = True
+) -> AbstractContextManager[Counter]:
     """Give a counter of finished items, for work that is no loop."""
     if shown and not sys.stderr.isatty():
         return Lines(total, what, initial=initial)
@@ -59,7 +61,7 @@ class Lines:
         initial: number of items that were done before.
     """
 
-    def __init__(self, total: float, what: str, *, initial: float = 0) -> None:
+    def __init__(self, total: int | float, what: str, *, initial: int | float = 0) -> None:
         self.total, self.what, self.initial, self.done = total, what, initial, initial
         self.began = self.last = time.monotonic()
 
@@ -72,7 +74,7 @@ class Lines:
         if self.last > self.began:  # there were lines, so that the reader waits for the end
             self._line()
 
-    def update(self, count: float = 1) -> None:
+    def update(self, count: int | float = 1) -> None:
         """Add some finished items."""
         self.done += count
         if time.monotonic() - self.last >= EVERY:

@@ -11,7 +11,6 @@ import circuit_hierarchy
 from circuit_hierarchy import CircuitHierarchy, measure_hierarchy
 from skilloc import store
 
-
 pytestmark = pytest.mark.long
 
 EASY = CircuitHierarchy(

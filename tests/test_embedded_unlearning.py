@@ -14,7 +14,6 @@ from embedded_unlearning import LASSO, NAIVE, EmbeddedUnlearning, unlearn
 from skilloc import store
 from skilloc.relearning import CONTROLS, UNSEEN, Relearning
 
-
 pytestmark = pytest.mark.long
 
 
