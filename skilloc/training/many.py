@@ -24,7 +24,8 @@ from skilloc.training.settings import Rule, Sample, TrainConfig, check
 from skilloc.training.step import check_finite, rows_of
 
 WIDTH = 400
-"""Neurons of the widest layer of a stack, together: more would leave too few examples per block of activations."""
+"""Neurons of the widest layer of a stack, together, where a step's examples do not fit into one block of activations:
+more would leave too few of them per block."""
 
 Seen = TypeVar("Seen")
 
@@ -74,7 +75,7 @@ def retrain(
                 if not go_on:
                     raise
             yield i, seen.found
-    for stack in _stacks(left):
+    for stack in _stacks(left, sample, config) if left else []:
         found = _together([model.eval() for _, model in stack], sample, config, look, loss, go_on)
         yield from zip([i for i, _ in stack], found, strict=True)
 
@@ -94,8 +95,11 @@ def _chain(model: nn.Module) -> Chain:
     return chain
 
 
-def _stacks(models: Sequence[tuple[int, nn.Module]]) -> list[list[tuple[int, nn.Module]]]:
+def _stacks(
+    models: Sequence[tuple[int, nn.Module]], sample: Sample, config: TrainConfig
+) -> list[list[tuple[int, nn.Module]]]:
     """Return models of the same depth, inputs and outputs that are neighbours in size, as many as fit into a stack."""
+    first = sample(0)
 
     def shape(model: nn.Module) -> tuple[int, int, int]:
         linears = _chain(model).linears
@@ -106,10 +110,11 @@ def _stacks(models: Sequence[tuple[int, nn.Module]]) -> list[list[tuple[int, nn.
 
     stacks: list[list[tuple[int, nn.Module]]] = []
     for _, alike in groupby(sorted(models, key=lambda one: (shape(one[1]), width(one[1]))), lambda one: shape(one[1])):
-        total = WIDTH
+        stacks.append([])
+        total = 0
         for place, model in alike:
             total += width(model)
-            if total > WIDTH:
+            if stacks[-1] and total > WIDTH and rows_of(first, total, config.products) < len(first):
                 stacks.append([])
                 total = width(model)
             stacks[-1].append((place, model))
@@ -127,7 +132,7 @@ def _together(
     """Train some networks as a stack; return what was seen of each."""
     targets_of = loss.targets
     assert targets_of is not None
-    stack = _Stack([_chain(model) for model in models])
+    stack = Stack([_chain(model) for model in models])
     gradients = Gradients(stack.layers, products=config.products)
     stack.weights.grad = gradients.slope
     widest = max(len(layer.bias) for layer in stack.layers)
@@ -154,7 +159,7 @@ def _together(
     return found
 
 
-class _Stack:
+class Stack:
     """The weights of some networks as one vector.
 
     Attributes:
