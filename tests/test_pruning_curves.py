@@ -12,10 +12,9 @@ from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.intervene import flat_mean_reference
 from skilloc.masks import Mask
-from skilloc.models.makers import face_of, units_of
+from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.pruning import Curve, effects_again, masks_of, prune, pruning_curve, recover, remaining
-from skilloc.pruning.stack import Stack
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig
@@ -178,8 +177,8 @@ def plain_losses(model, mask, stream, steps, config, batch):
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize(("activation", "depth"), [("relu", 2), ("relu", 3), ("relu", 4), ("gelu", 3)])
 def test_recovery_is_that_of_a_plain_loop(monkeypatch, optimiser, activation, depth):
-    monkeypatch.setattr("skilloc.pruning.stack.CACHED", 70 * 40)  # blocks of some rows, with a rest
-    monkeypatch.setattr("skilloc.pruning.recovery.WIDTH", 40)  # several stacks
+    monkeypatch.setattr("skilloc.training.step.CACHED", 70 * 40)  # blocks of some rows, with a rest
+    monkeypatch.setattr("skilloc.training.many.WIDTH", 40)  # several stacks
     model = MLP(10, 2, 20, depth, activation=activation)
     units = units_of(model)
     order = np.random.default_rng(0).permutation(len(units))
@@ -196,24 +195,6 @@ def test_recovery_is_that_of_a_plain_loop(monkeypatch, optimiser, activation, de
             assert found.losses[i, j].mean() == pytest.approx(loss, abs=2e-5)
             assert found.accuracies[i, j].mean() == pytest.approx(right, abs=0.01)
     assert (found.losses[:, 2] != found.losses[:, 0]).any()
-
-
-def test_gradients_of_a_stack_are_those_of_each_network(monkeypatch):
-    monkeypatch.setattr("skilloc.pruning.stack.CACHED", 40)
-    networks = [MLP(5, 3, widths, 3, seed=seed) for seed, widths in enumerate([(4, 7), (1, 2), (6, 1)])]
-    copies = [MLP(5, 3, net.cfg.widths, 3, seed=seed) for seed, net in enumerate(networks)]
-    generator = torch.Generator().manual_seed(0)
-    inputs, targets = torch.randn(11, 5, generator=generator), torch.randint(3, (11,), generator=generator)
-    stack = Stack([face_of(net).chain for net in networks])
-    losses = stack.gradients(inputs, targets)
-    with torch.no_grad():
-        stack.weights -= 0.5 * stack.weights.grad
-    for net, single, loss in zip(networks, copies, losses, strict=True):
-        wanted = functional.cross_entropy(single(inputs), targets)
-        wanted.backward()
-        assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-        for mine, theirs in zip(net.parameters(), single.parameters(), strict=True):
-            torch.testing.assert_close(mine.detach(), theirs.detach() - 0.5 * theirs.grad, atol=1e-6, rtol=1e-5)
 
 
 def test_recovery_says_what_is_wrong(network):

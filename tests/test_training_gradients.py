@@ -11,7 +11,8 @@ from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
-from skilloc.training.gradients import Gradients, by_hand
+from skilloc.training.gradients import Gradients, Layer, by_hand
+from skilloc.training.many import Stack
 
 
 def parts(d_out=2, width=(32, 24), n=250, **settings):
@@ -29,9 +30,15 @@ def autograd(model, examples, products="float32"):
     model = copy.deepcopy(model)
     with torch.autocast("cpu", torch.bfloat16, enabled=products == "bfloat16"):
         logits = model(examples.inputs)
-    loss = functional.cross_entropy(logits.float(), examples.targets)
+    loss = functional.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), examples.targets)
     loss.backward()
     return loss.item(), [p.grad for p in model.parameters()]
+
+
+def gradients_of(model, products="float32"):
+    """The backward pass of one network, and its gradients in the order of its parameters."""
+    gradients = Gradients([Layer([m.weight], m.bias) for m in face_of(model).chain.linears], products=products)
+    return gradients, [part for layer in gradients.slopes for part in (layer.weights[0], layer.bias)]
 
 
 @pytest.mark.parametrize("d_out", [2, 5])
@@ -41,11 +48,39 @@ def test_those_of_autograd(d_out, width, rows):
     model, examples = parts(d_out, width)
     assert takes(model, examples)
     loss, wanted = autograd(model, examples)
-    gradients = Gradients(face_of(model).chain, rows, products="float32")
+    gradients, found = gradients_of(model)
     for _ in range(2):  # the second time over used memory
-        assert gradients(examples.inputs, examples.targets) == pytest.approx(loss, rel=1e-6)
-        for p, theirs in zip(model.parameters(), wanted, strict=True):
-            assert (p.grad - theirs).norm() <= 1e-6 * theirs.norm()
+        assert gradients(examples.inputs, examples.targets, rows=rows).item() == pytest.approx(loss, rel=1e-6)
+        for own, theirs in zip(found, wanted, strict=True):
+            assert (own - theirs).norm() <= 1e-6 * theirs.norm()
+
+
+WIDTHS = [[(4, 7), (1, 2), (6, 1)], [(40,), (2,)], [(9, 3, 5), (3, 9, 3)], [(5, 5)], [(32, 24)] * 3]
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("d_out", [2, 5])
+@pytest.mark.parametrize("rows", [9, 70, 250])
+def test_those_of_autograd_for_many_networks(widths, d_out, rows):
+    models = [MLP(13, d_out, width, len(width) + 1, seed=seed) for seed, width in enumerate(widths)]
+    _, examples = parts(d_out)
+    exact = replace(examples, inputs=examples.inputs.double())
+    wanted = [autograd(copy.deepcopy(model).double(), exact) for model in models]
+    stack = Stack([face_of(model).chain for model in models])
+    gradients = Gradients(stack.layers, products="float32")
+    for _ in range(2):
+        losses = gradients(examples.inputs, examples.targets, rows=rows)
+        assert losses.tolist() == pytest.approx([loss for loss, _ in wanted], rel=1e-6)
+    with torch.no_grad():
+        stack.weights.copy_(gradients.slope)  # so that the networks hold their gradients
+    stack.part()
+    with torch.no_grad():
+        stack.weights.zero_()  # and in memory of their own
+    for model, (_, theirs) in zip(models, wanted, strict=True):
+        assert all(own.is_contiguous() for own in model.parameters())
+        found, exactly = (torch.cat([p.flatten() for p in many]) for many in (model.parameters(), theirs))
+        # Of all weights at once: in a bias of few neurons, sums cancel to less than the rounding of their terms.
+        assert (found - exactly).norm() <= 1e-6 * exactly.norm()
 
 
 @pytest.mark.parametrize("d_out", [2, 5])
@@ -53,13 +88,13 @@ def test_those_of_autograd_to_the_rounding_of_bfloat16(d_out):
     model, examples = parts(d_out)
     loss, wanted = autograd(model, examples, products="bfloat16")
     _, exact = autograd(model, examples)
-    gradients = Gradients(face_of(model).chain, 250, products="bfloat16")
-    assert gradients(examples.inputs, examples.targets) == pytest.approx(loss, rel=1e-3)
-    for p, theirs, truth in zip(model.parameters(), wanted, exact, strict=True):
-        assert (p.grad - theirs).norm() <= 0.01 * theirs.norm()
+    gradients, found = gradients_of(model, products="bfloat16")
+    assert gradients(examples.inputs, examples.targets, rows=250).item() == pytest.approx(loss, rel=1e-3)
+    for own, theirs, truth in zip(found, wanted, exact, strict=True):
+        assert (own - theirs).norm() <= 0.01 * theirs.norm()
         # No further from the truth than autograd is, apart from chance.
-        assert (p.grad - truth).norm() <= 1.5 * (theirs - truth).norm() + 1e-4
-        assert p.grad.dtype == torch.float32
+        assert (own - truth).norm() <= 1.5 * (theirs - truth).norm() + 1e-4
+        assert own.dtype == torch.float32
 
 
 def frozen(model):

@@ -1,7 +1,6 @@
-"""One repair, and one run of the attack, with losses on held-out examples all along."""
+"""One repair, and the attack on some models at one rate, with losses on held-out examples all along."""
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,8 @@ from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.stream import stream
-from skilloc.training import Rule, Sample, TrainConfig, train
+from skilloc.training import Sample, TrainConfig, train
+from skilloc.training.many import retrain
 
 EPS = 1e-8
 """Of Adam. With the larger one of the paper's training, the small gradients of a pruned network would not count."""
@@ -132,8 +132,7 @@ def repair(
         mask: held at zero, if given.
     """
     own, loss = _trainable(model), grid.metric
-    heard = _Heard()
-    rules: list[Rule] = [heard] if mask is None else [keep(own, mask), heard]
+    rules = [] if mask is None else [keep(own, mask)]
     before = np.array([_mean(own, batch, loss) for batch in held_out.kept.values()])
     short = any(not _mean(own, held_out.kept_selection[name], loss) < target for name, target in targets.items())
     steps = 0
@@ -148,18 +147,18 @@ def repair(
         sample = _on(own, stream(kept, grid.each, seed=seed))
         try:
             evaluate = held_out.kept_selection
-            train(own, sample, config, evaluate=evaluate, loss=loss, rules=rules, seed=seed, progress=False)
+            history = train(own, sample, config, evaluate=evaluate, loss=loss, rules=rules, seed=seed, progress=False)
         except FloatingPointError as error:
             raise ValueError(
                 f"`repair_rate` {grid.repair_rate} makes training diverge ({error}); use a smaller one"
             ) from error
-        steps = int(heard.rows[-1]["step"])
+        steps = int(history.of("step")[-1])
     after = np.array([_mean(own, batch, loss) for batch in held_out.kept.values()])
     return Repaired(own, steps, before, after)
 
 
-def attack_once(
-    model: nn.Module,
+def attack_all(
+    models: Sequence[nn.Module],
     attack: Sequence[Subtask],
     held_out: HeldOut,
     grid: Grid,
@@ -168,58 +167,34 @@ def attack_once(
     size: int | None,
     seed: int,
     mask: Mask | None = None,
-) -> Run:
-    """Train a copy of a model on the attacked subtasks, once, and measure it at every budget.
+) -> Iterator[tuple[int, Run]]:
+    """Train a copy of each model on the attacked subtasks, and measure it at every budget; yield what is done.
 
     Args:
-        model: it is left as it was.
+        models: they are left as they were.
         attack: what is trained.
         held_out: what is measured.
         grid: the settings.
         rate: of Adam.
         size: number of different training examples per subtask; None = fresh ones at every step.
-        seed: of the examples, and of what the model draws (dropout).
+        seed: of the examples, and of what a model draws (dropout).
         mask: held at zero, if given.
     """
-    own, heard = _trainable(model), _Heard()
-    folds = {f"fold_{i}": batch for i, batch in enumerate(held_out.folds)}
-    kept = {f"kept_{name}": batch for name, batch in held_out.kept.items()}
     config = TrainConfig(steps=grid.budgets[-1], lr=rate, eps=EPS, evaluate_at=grid.budgets)
-    rules: list[Rule] = [heard] if mask is None else [keep(own, mask), heard]
-    evaluate = {"selection": held_out.selection, **folds, **kept}
-    sample = _on(own, stream(attack, grid.each, seed=seed, examples=size))
-    # A rate that diverges is not the attacker's best; what was heard before stands.
-    with contextlib.suppress(FloatingPointError):
-        train(own, sample, config, evaluate=evaluate, loss=grid.metric, rules=rules, seed=seed, progress=False)
-    rows = {int(row["step"]): row for row in heard.rows}
+    rules = None if mask is None else lambda model: [keep(model, mask)]
+    sample = _on(models[0], stream(attack, grid.each, seed=seed, examples=size))
+    batches = [held_out.selection, *held_out.folds, *held_out.kept.values()]
 
-    def columns(names: Sequence[str]) -> Float64[np.ndarray, "step column"]:
-        nothing = dict.fromkeys(names, np.nan)
-        return np.array([[rows.get(step, nothing)[name] for name in names] for step in grid.steps], dtype=np.float64)
+    def look(model: nn.Module) -> list[float]:
+        return [_mean(model, batch, grid.metric) for batch in batches]
 
-    return Run(columns(["selection"])[:, 0], columns(list(folds)), columns(list(kept)))
-
-
-class _Heard:
-    """Keeps the rows of a history, also of a run that fails."""
-
-    def __init__(self) -> None:
-        self.rows: list[Mapping[str, float]] = []
-
-    def after_step(self, optimiser: torch.optim.Optimizer) -> None:
-        """Change nothing."""
-
-    def after_evaluation(self, row: Mapping[str, float]) -> Mapping[str, float]:
-        """Keep the row."""
-        self.rows.append(dict(row))
-        return {}
-
-    def state(self) -> Mapping[str, float]:
-        """Return nothing: these runs write no checkpoints."""
-        return {}
-
-    def restore(self, state: Mapping[str, float]) -> None:
-        """Put back nothing."""
+    # A rate that diverges is not the attacker's best; what was seen before stands.
+    copies = map(_trainable, models)
+    for i, seen in retrain(copies, sample, config, look, loss=grid.metric, rules=rules, seed=seed, go_on=True):
+        table = np.full((len(grid.steps), len(batches)), np.nan)
+        table[: len(seen)] = seen
+        selection, report, kept = np.split(table, [1, 1 + len(held_out.folds)], axis=1)
+        yield i, Run(selection[:, 0], report, kept)
 
 
 def _trainable(model: nn.Module) -> nn.Module:

@@ -12,7 +12,6 @@ Rules act on the weights after each optimiser step: they hold a mask, or take a 
 (dropout) comes from the run's seed and the step, so that a run that was stopped and goes on is the same run.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +42,7 @@ from skilloc.training.settings import (
     check,
     check_loss,
 )
-from skilloc.training.step import Goal, descent_of, goal_of, take_step
+from skilloc.training.step import Goal, check_finite, descent_of, goal_of, take_step
 
 __all__ = ["Group", "History", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
@@ -114,7 +113,7 @@ def train(
             seen += count
             for rule in rules:
                 rule.after_step(optimiser)
-            _check_finite(found, step, config)
+            check_finite(found, step, config)
             if step == 0:
                 rows[0].update(found)
                 _hear(rules, rows[0])
@@ -174,12 +173,3 @@ def _prepared(face: Face, evaluate: Mapping[str, Examples], goal: Goal) -> Watch
 def _evaluated(face: Face, watched: Watched, loss: Loss) -> dict[str, float]:
     face.module.eval()
     return {name: float(losses_of(face, batch, loss, known).mean()) for name, (batch, known) in watched.items()}
-
-
-def _check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> None:
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} is {value} at step {step} with `lr` {config.lr}; use a smaller `lr`, and look for NaN in the "
-                "data"
-            )

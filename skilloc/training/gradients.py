@@ -1,4 +1,4 @@
-"""The gradients of a chain of linear maps and ReLUs by hand, over the same memory at every step.
+"""The gradients of chains of linear maps and ReLUs by hand, over the same memory at every step.
 
 With layers p_i = h_{i-1} W_i^T + b_i and h_i = max(p_i, 0), logits z, and N scored examples,
 
@@ -9,7 +9,14 @@ With layers p_i = h_{i-1} W_i^T + b_i and h_i = max(p_i, 0), logits z, and N sco
 It is what autograd computes, product by product and, with products in bfloat16, rounding by rounding. But autograd
 takes new memory for every tensor and gives it back, and more time can go into that than into the arithmetic. Here, the
 activations of a block of examples stay in memory, and so in a core's cache; and only what is needed is written.
+
+Several networks on the same examples are one whose maps read parts of the layer before: what is elementwise goes over
+all of them at once, and the first maps, which read the same, are one matrix. Nothing is padded.
 """
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skilloc.losses import nll_error
-from skilloc.models.face import Chain, Face
+from skilloc.models.face import Face
 from skilloc.tasks import IGNORE, Examples
 from skilloc.training.settings import Products
 
@@ -47,79 +54,149 @@ def by_hand(face: Face, examples: Examples, targets: Tensor | None) -> bool:
     return plain and not bool((targets == IGNORE).any())
 
 
-class Gradients:
-    """Computes the gradients of one network; it holds the memory for them and for the activations of a block.
+class Layer(NamedTuple):
+    """A layer of one network, or of several side by side.
 
     Attributes:
-        chain: the network.
-        rows: examples per block.
+        weights: its linear maps. If there are several, each reads its own part of what the layer before gives.
+        bias: what is added to what all maps give, one after the other.
+    """
+
+    weights: Sequence[Float[Tensor, "_ _"]]
+    bias: Float[Tensor, " d_out"]
+
+
+def cut(vector: Float[Tensor, " weight"], like: Sequence[Layer]) -> list[Layer]:
+    """Return views of a vector in the shapes of some layers: of each layer the maps, and then the bias."""
+    parts = iter(torch.split(vector, [part.numel() for layer in like for part in (*layer.weights, layer.bias)]))
+    return [Layer([_laid(next(parts), *w.shape) for w in layer.weights], next(parts)) for layer in like]
+
+
+def _laid(part: Float[Tensor, " weight"], d_out: int, d_in: int) -> Float[Tensor, "d_out d_in"]:
+    # Sums of products are faster with the longer side in one piece.
+    return part.view(d_in, d_out).T if d_out > d_in else part.view(d_out, d_in)
+
+
+class Gradients:
+    """Computes the gradients of one network, or of several on the same examples; it holds the memory for all of it.
+
+    Attributes:
+        layers: the weights, `d_out d_in`.
+        slopes: the gradients of the mean losses, in the same shapes.
+        slope: the same as one vector, as by `cut`.
         products: type of the matrix products; their sums over blocks are in float32.
     """
 
-    def __init__(self, chain: Chain, rows: int, *, products: Products) -> None:
-        self.chain, self.rows, self.products = chain, rows, products
-        self._weights, self._biases = [m.weight for m in chain.linears], [m.bias for m in chain.linears]
-        kind = getattr(torch, products)
-        # Products with the longer side first are faster, so those of hidden layers are on `d_in d_out`.
-        shapes = [(w.shape[1], w.shape[0]) for w in self._weights[:-1]] + [tuple(self._weights[-1].shape)]
-        self._sums = [torch.empty(shape) for shape in shapes]
-        self._parts = [torch.empty(shape, dtype=kind) for shape in shapes]
-        self._bias_sums = [torch.empty_like(b) for b in self._biases]
-        self._bias_parts = [torch.empty_like(b, dtype=kind) for b in self._biases]
-        self._post = [torch.empty(rows, weight.shape[1], dtype=kind) for weight in self._weights]
-        # Gradients of a layer can go where the activations of the next layer were: those have been used by then.
-        self._back = [
-            after if after.shape == own.shape else torch.empty_like(own)
-            for own, after in zip(self._post[1:-1], self._post[2:], strict=True)
-        ] + [torch.empty_like(self._post[-1])]
-        self._kind = kind
+    def __init__(self, layers: Sequence[Layer], *, products: Products) -> None:
+        self.layers, self.products = list(layers), products
+        self.slope = torch.zeros(sum(part.numel() for layer in layers for part in (*layer.weights, layer.bias)))
+        self.slopes = cut(self.slope, layers)
+        self._kind = getattr(torch, products)
+        self._rounded = [[torch.empty_like(part, dtype=self._kind) for part in layer.weights] for layer in self.slopes]
+        self._room: _Room | None = None
 
     @torch.no_grad()
-    def __call__(self, inputs: Float[Tensor, "example d_in"], targets: Int[Tensor, "example"]) -> float:
-        """Put the gradients of the mean loss into `grad` of the parameters; return that loss, in nats."""
-        for total in [*self._sums, *self._bias_sums]:
-            total.zero_()
-        weights, biases = [w.to(self._kind) for w in self._weights], [b.to(self._kind) for b in self._biases]
-        loss = torch.zeros(())
-        for first in range(0, len(inputs), self.rows):
-            rows = slice(first, first + self.rows)
-            post = self._forward(inputs[rows], weights, biases)
-            logits = torch.addmm(biases[-1][:, None], weights[-1], post[-1].T).float()
-            right, error = nll_error(logits, targets[None, rows])
-            loss -= right.sum()
-            self._backward(error.div_(len(inputs)).to(self._kind), post, weights)
-        for total, weight in zip(self._sums[:-1], self._weights[:-1], strict=True):
-            weight.grad = total.T.contiguous()
-        self._weights[-1].grad = self._sums[-1]
-        for total, bias in zip(self._bias_sums, self._biases, strict=True):
-            bias.grad = total
-        return float(loss) / len(inputs)
+    def __call__(
+        self, inputs: Float[Tensor, "example d_in"], targets: Int[Tensor, "example"], *, rows: int
+    ) -> Float[Tensor, " network"]:
+        """Put the gradients into `slope`, and return each network's mean loss, in nats.
 
-    def _forward(
-        self, inputs: Float[Tensor, "example d_in"], weights: list[Tensor], biases: list[Tensor]
-    ) -> list[Float[Tensor, "example _"]]:
-        """Return the inputs and the activations of all hidden layers."""
-        post = [self._post[0][: len(inputs)].copy_(inputs) if self.products == "bfloat16" else inputs]
-        for i, memory in enumerate(self._post[1:]):
-            post.append(torch.addmm(biases[i], post[-1], weights[i].T, out=memory[: len(inputs)]).relu_())
-        return post
+        Args:
+            inputs: what all networks read.
+            targets: the right classes.
+            rows: examples per block.
+        """
+        self.slope.zero_()
+        if self._room is None or self._room.rows != rows:
+            self._room = _Room(self.layers, rows, self.products)
+        layers = [Layer([w.to(self._kind) for w in weights], bias.to(self._kind)) for weights, bias in self.layers]
+        networks = len(layers[-1].weights)
+        total = torch.zeros(networks)
+        for first in range(0, len(inputs), rows):
+            wanted = targets[first : first + rows]
+            post, back = self._room.spaces(inputs[first : first + rows].T)
+            self._forward(layers, post)
+            logits = post[-1].whole.float().view(networks, -1, len(wanted))
+            right, error = nll_error(logits, wanted.expand(networks, 1, -1))
+            total -= right.sum((1, 2))
+            torch.div(error.view(-1, len(wanted)), len(inputs), out=post[-1].whole)
+            self._backward(layers, post, [*back, post[-1]])
+        return total / len(inputs)
 
-    def _backward(
-        self, error: Float[Tensor, "d_out example"], post: list[Float[Tensor, "example _"]], weights: list[Tensor]
-    ) -> None:
-        """Add the gradients of a block, from those with respect to its logits."""
-        n = error.shape[1]
-        self._add(len(post) - 1, error, post[-1], error.sum(1))
-        back = torch.mm(error.T, weights[-1], out=self._back[-1][:n])
-        for i in range(len(post) - 2, -1, -1):
-            torch.ops.aten.threshold_backward.grad_input(back, post[i + 1], 0, grad_input=back)
-            self._add(i, post[i].T, back, torch.sum(back, 0, out=self._bias_parts[i]))
+    def _forward(self, layers: Sequence[Layer], post: Sequence["_Space"]) -> None:
+        for i, (weights, bias) in enumerate(layers):
+            after = post[i + 1]
+            after.whole.copy_(bias[:, None])
+            for weight, into, before in zip(weights, after.given, post[i].read, strict=True):
+                into.addmm_(weight, before)
+            if i < len(layers) - 1:
+                after.whole.relu_()
+
+    def _backward(self, layers: Sequence[Layer], post: Sequence["_Space"], back: Sequence["_Space"]) -> None:
+        """Add the gradients of a block, from those with respect to its logits, which are the last of `back`."""
+        for i in range(len(layers) - 1, -1, -1):
+            error = back[i]
+            self.slopes[i].bias.add_(error.whole.sum(1))
+            for j, (own, before) in enumerate(zip(error.given, post[i].read, strict=True)):
+                self._add(i, j, own, before)
             if i:
-                back = torch.mm(back, weights[i], out=self._back[i - 1][:n])
+                for weight, own, into in zip(layers[i].weights, error.given, back[i - 1].read, strict=True):
+                    torch.mm(weight.T, own, out=into)
+                whole = back[i - 1].whole
+                torch.ops.aten.threshold_backward.grad_input(whole, post[i].whole, 0, grad_input=whole)
 
-    def _add(self, i: int, left: Float[Tensor, "a example"], right: Float[Tensor, "example b"], bias: Tensor) -> None:
+    def _add(self, layer: int, place: int, error: Tensor, before: Tensor) -> None:
+        slope = self.slopes[layer].weights[place]
         if self.products == "bfloat16":
-            self._sums[i] += torch.mm(left, right, out=self._parts[i])
+            slope += torch.mm(error, before.T, out=self._rounded[layer][place])
         else:
-            self._sums[i].addmm_(left, right)
-        self._bias_sums[i] += bias
+            slope.addmm_(error, before.T)
+
+
+class _Space(NamedTuple):
+    """Memory for what a layer gives, or for gradients with respect to it, on `neuron example`.
+
+    Attributes:
+        whole: of all networks.
+        given: the part of each of the layer's maps.
+        read: the part that each of the next layer's maps reads.
+    """
+
+    whole: Tensor
+    given: Sequence[Tensor]
+    read: Sequence[Tensor]
+
+
+class _Room:
+    """The spaces for blocks of examples. To cut memory takes longer than small products do, so it is done once."""
+
+    def __init__(self, layers: Sequence[Layer], rows: int, products: Products) -> None:
+        self.rows, self._rounds = rows, products == "bfloat16"
+        kind = getattr(torch, products)
+        self._given = [[len(weight) for weight in layer.weights] for layer in layers]
+        self._read = [*([weight.shape[1] for weight in layer.weights] for layer in layers), []]
+        widths = [sum(self._read[0]), *map(sum, self._given)]
+        # Products of many rows in bfloat16 are faster with all neurons of an example in one piece.
+        self._inputs, *self._post = [
+            torch.empty(rows, width, dtype=kind).T if self._rounds else torch.empty(width, rows) for width in widths
+        ]
+        # Gradients of a layer can go where the activations of the next hidden one were: those have been used by then.
+        hidden = self._post[:-1]
+        self._back = [b if a.shape == b.shape else torch.empty_like(a) for a, b in pairwise(hidden)]
+        self._back += [torch.empty_like(part) for part in hidden[-1:]]
+        self._cuts: dict[int, tuple[list[_Space], list[_Space]]] = {}
+
+    def spaces(self, inputs: Float[Tensor, "d_in example"]) -> tuple[list[_Space], list[_Space]]:
+        """Return those of the inputs and what each layer gives, and those of gradients but for the last layer's."""
+        n = inputs.shape[1]
+        if n not in self._cuts:
+            self._cuts[n] = self._cut(self._post, n), self._cut(self._back, n)
+        post, back = self._cuts[n]
+        block = self._inputs[:, :n].copy_(inputs) if self._rounds else inputs
+        return [_Space(block, (), (block,)), *post], back
+
+    def _cut(self, memory: Sequence[Tensor], n: int) -> list[_Space]:
+        return [
+            _Space(part[:, :n], torch.split(part[:, :n], given), torch.split(part[:, :n], read) if read else ())
+            for part, given, read in zip(memory, self._given, self._read[1:], strict=False)
+        ]

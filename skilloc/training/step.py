@@ -1,5 +1,6 @@
 """One optimiser step."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,9 +11,9 @@ from skilloc.losses import Loss, nll_sum
 from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples, blocks_of
-from skilloc.training.gradients import Gradients, by_hand
+from skilloc.training.gradients import Gradients, Layer, by_hand
 from skilloc.training.randomness import drawing
-from skilloc.training.settings import Products, Term
+from skilloc.training.settings import Products, Term, TrainConfig
 
 CACHED, CACHED_BF16 = 2**18, 5 * 2**18
 """Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
@@ -56,6 +57,20 @@ def take_step(
     return found, len(examples)
 
 
+def check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> None:
+    """Refuse to go on after a step whose loss or terms are not finite.
+
+    Raises:
+        FloatingPointError: if so.
+    """
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} at step {step} with `lr` {config.lr}; use a smaller `lr`, and look for NaN in the "
+                "data"
+            )
+
+
 def goal_of(face: Face, loss: Loss, *, seed: int) -> Goal:
     """Return what is descended, with a copy of the model as it is now where the loss must know that."""
     if loss.prepare is None:
@@ -78,29 +93,36 @@ def descent_of(face: Face, goal: Goal, *, products: Products) -> Descent:
     def descent(examples: Examples, step: int) -> float:
         nonlocal memory
         targets = None if goal.loss.targets is None else goal.loss.targets(examples)
-        most = CACHED_BF16 if products == "bfloat16" else CACHED
         if face.chain is None or targets is None or not by_hand(face, examples, targets):
-            blocks = [slice(0, len(examples))] if whole else _blocks(examples, face.widest, most)
+            blocks = [slice(0, len(examples))] if whole else _blocks(examples, face.widest, products)
             with drawing(devices, goal.seed, step):
                 return _autograd(face, goal, examples, blocks, products)
-        rows = _rows(examples, face.widest, most)
-        if memory is None or memory.rows != rows:
-            memory = Gradients(face.chain, rows, products=products)
-        return memory(examples.first, targets)
+        if memory is None:
+            memory = Gradients([Layer([m.weight], m.bias) for m in face.chain.linears], products=products)
+        loss = memory(examples.first, targets, rows=rows_of(examples, face.widest, products))
+        for m, slope in zip(face.chain.linears, memory.slopes, strict=True):
+            m.weight.grad, m.bias.grad = slope.weights[0].contiguous(), slope.bias
+        return float(loss)
 
     return descent
 
 
-def _rows(examples: Examples, widest: int, most: int) -> int:
-    """Return the number of rows of a block, of which all are about equally large."""
-    rows = len(examples.first)
+def rows_of(examples: Examples, widest: int, products: Products) -> int:
+    """Return the number of rows of a block, of which all are about equally large.
+
+    Args:
+        examples: those of a step.
+        widest: entries of the widest activation per position, of all networks that are run together.
+        products: type of the matrix products.
+    """
+    rows, most = len(examples.first), CACHED_BF16 if products == "bfloat16" else CACHED
     return -(-rows // -(-rows // max(1, most // (widest * examples.targets[0].numel()))))
 
 
-def _blocks(examples: Examples, widest: int, most: int) -> list[slice]:
+def _blocks(examples: Examples, widest: int, products: Products) -> list[slice]:
     if examples.owner is not None:
-        return blocks_of(examples, widest, most)
-    rows = _rows(examples, widest, most)
+        return blocks_of(examples, widest, CACHED_BF16 if products == "bfloat16" else CACHED)
+    rows = rows_of(examples, widest, products)
     return [slice(first, first + rows) for first in range(0, len(examples), rows)]
 
 
