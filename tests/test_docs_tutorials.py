@@ -1,4 +1,4 @@
-"""The blocks of the tutorials run as they stand, and print what the pages say: the same words, and numbers near those."""
+"""The blocks of the tutorials run as they stand, and print what the pages say: the same words, and numbers near."""
 
 import re
 import shutil
