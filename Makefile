@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.installed-docs
 
-.PHONY: demo test test-fast test-long test-processors check bench clean
+.PHONY: demo test test-fast test-long test-processors check docs bench clean
 
 demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/skilloc demo --out runs/demo
@@ -30,6 +31,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Warnings are errors. What only the pages need is installed when they are first made.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -W -q docs docs/_build/html
+
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="--import-mode=importlib -s" -m "not long" tests/benchmarks
 
@@ -40,5 +45,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $(DOCS_STAMP)
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs docs/_build docs/api

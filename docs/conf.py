@@ -1,0 +1,141 @@
+"""Sphinx: pages in Markdown, and the public names of skilloc, by noun."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import skilloc
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project, author = "skilloc", "the skilloc authors"
+copyright = "2026, the skilloc authors"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+autosummary_generate = False
+exclude_patterns = ["_build"]
+html_theme, html_title = "furo", "skilloc"
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # attributes as a list: a dataclass has each of them once
+napoleon_use_rtype = napoleon_attr_annotations = False  # signatures have the types
+default_role = "code"
+python_maximum_signature_line_length = 100
+
+DOCS = Path(__file__).parent
+SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
+"""What starts an indented part of a docstring that is no formula."""
+
+NOUNS: dict[str, tuple[str, ...]] = {
+    "Subtasks": (
+        "Subtask", "Examples", "IGNORE", "subtasks_of", "documents", "text_subtask", "parity_subtasks", "parity_stream",
+        "stream", "open_world", "save_world",
+    ),
+    "Models": (
+        "open_model", "encoder", "separator", "MLP", "open_mlp", "save_mlp", "describe", "At", "save_model", "Units",
+        "units_of",
+    ),
+    "Experiments": (
+        "Experiment", "Loss", "custom", "losses", "Reference", "zero_reference", "mean_reference", "resample_reference",
+    ),
+    "Effects": (
+        "Effects", "ablation_effects", "attribution_effects", "integrated_gradients_effects", "Calibration",
+        "calibrate", "PositionEffects", "position_effects",
+    ),
+    "Scores": ("locality",),
+    "Masks": (
+        "Mask", "top", "top_of_any", "drop_top", "sample", "matched_random", "hold", "mask_effects", "Removal",
+        "removal_effects", "pair_interactions",
+    ),
+    "Pruned models": (
+        "prune", "remaining", "keep", "pruning_curve", "Curve", "effects_again", "recover", "Recovery",
+    ),
+    "Trained models": ("train", "TrainConfig", "History", "localize", "LocalizeConfig", "group_norms"),
+    "Verdicts": ("relearn_probe", "Grid", "relearn_controls", "Relearning", "verdicts"),
+    "Circuits": ("trace_circuit", "Tracing", "faithfulness", "edge_effects", "consensus", "attribution_circuit"),
+    "Studies": ("measure", "Settings", "store"),
+    "Pictures and pages": ("plots", "circuit_page", "report_page", "top_examples"),
+}  # fmt: skip
+"""Every public name once, under the noun that it makes or works on."""
+
+
+def slug(noun: str) -> str:
+    """Return the name of a noun's page."""
+    return noun.lower().replace(" ", "_")
+
+
+def directive(name: str) -> str:
+    """Return what documents a public name: followed to its home, by `skilloc` itself."""
+    found = getattr(skilloc, name)
+    if inspect.ismodule(found):
+        everything = "\n   :imported-members:" if hasattr(found, "__all__") else ""
+        title = f"skilloc.{name}"
+        return f"{title}\n{'-' * len(title)}\n\n.. automodule:: skilloc.{name}\n   :members:{everything}\n"
+    if inspect.isclass(found):
+        return f".. autoclass:: skilloc.{name}\n   :members:\n"
+    if callable(found):
+        return f".. autofunction:: skilloc.{name}\n"
+    return f".. py:data:: skilloc.{name}\n   :value: {found!r}\n"
+
+
+def write_api(_: "Sphinx") -> None:
+    """Write a page per noun, and the table of all."""
+    folder = DOCS / "api"
+    folder.mkdir(exist_ok=True)
+    table = ["The public names", "================", "", "All that ``import skilloc as sk`` gives, by noun.", ""]
+    for noun, names in NOUNS.items():
+        lines = [noun, "=" * len(noun), "", *map(directive, names)]
+        (folder / f"{slug(noun)}.rst").write_text("\n".join(lines), encoding="utf-8")
+        table += [f":doc:`{slug(noun)}`", "", ".. autosummary::", "", *(f"   skilloc.{name}" for name in names), ""]
+    table += [".. toctree::", "   :hidden:", "", *(f"   {slug(noun)}" for noun in NOUNS), ""]
+    (folder / "index.rst").write_text("\n".join(table), encoding="utf-8")
+
+
+def to_public(app: "Sphinx", env: Any, node: Any, contents: Any) -> Any:
+    """Let what annotations name by its home lead to its public name."""
+    home, _, name = node.get("reftarget", "").rpartition(".")
+    if skilloc._HOME.get(name) != home:
+        return None
+    node["reftarget"] = f"skilloc.{name}"
+    return env.get_domain("py").resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], node["reftarget"], node, contents
+    )
+
+
+def as_rest(_: "Sphinx", what: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:
+    """Let the mathematics of docstrings stand as written: formulas in blocks, bars as bars."""
+    if what in ("attribute", "property"):
+        lines.insert(0, "\\ ")  # an empty text, or napoleon takes what stands before the first colon for a type
+    found: list[str] = []
+    section = formula = False
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line.strip() and not line.startswith(" "):
+            section, formula = SECTION.fullmatch(line) is not None, False
+        elif line.startswith("    ") and not before.strip() and not section and not formula:
+            found += ["::", ""]
+            formula = True
+        found.append(line if formula else line.replace("|", r"\|"))
+    lines[:] = found
+
+
+def skips_alias(*about: Any) -> bool | None:
+    """Leave the fields of named tuples to their signature and the list of attributes."""
+    return True if str(about[3].__doc__).startswith("Alias for field number") else None
+
+
+def as_code(*about: Any) -> tuple[str, str | None] | None:
+    """Write a default that is made anew for each object as code, without which no signature can be read."""
+    signature, returns = about[-2:]
+    return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
+def setup(app: "Sphinx") -> None:
+    """Join in where the pages are found, read and linked."""
+    app.connect("builder-inited", write_api)
+    app.connect("autodoc-process-docstring", as_rest, priority=100)  # before napoleon
+    app.connect("autodoc-skip-member", skips_alias)
+    app.connect("autodoc-process-signature", as_code)
+    app.connect("missing-reference", to_public)
