@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ class Counter(Protocol):
 
 
 def progress(
-    items: Iterable[T], what: str, *, total: int | float | None = None, initial: int | float = 0, shown: bool = True
+    items: Iterable[T], what: str, *, total: int | None = None, initial: int = 0, shown: bool = True
 ) -> Iterator[T]:
     """Yield the items, and show how far they are.
 
@@ -34,9 +34,8 @@ def progress(
         initial: number of items that were done before.
         shown: whether to show anything.
     """
-    if total is None:
-        total = initial + len(items)  # type: ignore[arg-type]  # what has no length comes with its total
-    with counter(total, what, initial=initial, shown=shown) as bar:
+    whole = initial + len(cast(Sized, items)) if total is None else total
+    with counter(whole, what, initial=initial, shown=shown) as bar:
         for item in items:
             yield item
             bar.update()

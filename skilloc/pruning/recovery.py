@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int
 from torch import nn
-from tqdm import tqdm
 
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
+from skilloc.progress import counter
 from skilloc.pruning.scored import scored
 from skilloc.pruning.scoring import check_prunable, loss_of_whole
 from skilloc.pruning.smaller import prune
@@ -70,7 +70,7 @@ def recover(experiment: Experiment, masks: Sequence[Mask], sample: Sample, confi
     check_prunable(experiment)
     found = np.empty((len(masks), len(at), 2, folded.folds, len(folded.subtasks)))
     models = (_pruned(experiment, mask) for mask in masks)
-    with tqdm(total=len(masks), desc="recovering", disable=None) as bar:
+    with counter(len(masks), "recovering") as bar:
         for i, seen in retrain(
             models, sample, config, lambda model: scored(experiment, model=model), loss=loss_of_whole(experiment)
         ):

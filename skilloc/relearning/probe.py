@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from skilloc.masks import Mask
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
+from skilloc.progress import counter
 from skilloc.relearning.attack import chances_of, hold_out, targets_of
 from skilloc.relearning.curves import warnings_of
 from skilloc.relearning.result import DIMS, STARTS, Relearning
@@ -66,7 +66,7 @@ def relearn_probe(
     shape |= {"seed": len(seeds), "fold": grid.folds, "subtask": len(kept), "stage": 2, "start": len(STARTS)}
     arrays: dict[str, Any] = {name: np.full([shape[dim] for dim in dims], np.nan) for name, dims in DIMS.items()}
     total = len(of) * len(seeds) * len(STARTS) * len(grid.sizes) * len(grid.rates)
-    with tqdm(total=total, desc="relearning", disable=None) as bar:
+    with counter(total, "relearning") as bar:
         for s, seed in enumerate(seeds):
             original = of[ORIGINAL][s]
             targets = targets_of(original, held_out, chances, grid.metric)

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from skilloc import progress as shown
 from skilloc.intervene import check_model, losses_of, prepared_for
 from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.models.face import Face
@@ -77,7 +77,7 @@ def train(
         checkpoint_every: least number of steps between checkpoints, which are written after an evaluation.
         data: what names the examples of `sample` (seed, subtasks); checkpoints of other data are refused. JSON only.
         seed: of what the model draws while it is trained (dropout); examples have their own.
-        progress: whether to show the progress on stderr, where that is a terminal.
+        progress: whether to show the progress on stderr.
 
     Raises:
         ValueError: if a setting is out of range, the loss has no gradient, the model cannot take the examples, or
@@ -103,9 +103,8 @@ def train(
     descent = descent_of(face, goal, products=config.products)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
-        hidden = None if progress else True
         left = range(start, config.steps)
-        for step in tqdm(left, desc="training", initial=start, total=config.steps, disable=hidden):
+        for step in shown.progress(left, "training", initial=start, shown=progress):
             if step == 0:
                 rows.append({"step": 0.0, "examples": 0.0, **_evaluated(face, watched, loss)})
             set_rates(optimiser, step, config)
