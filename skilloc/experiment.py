@@ -8,6 +8,7 @@ and on the device of the model; the values that ablated units are held at; where
 know of the untouched model.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -77,7 +78,7 @@ class Experiment:
     reference: str | Reference | Float[np.ndarray, " unit"] = "zero"
     loss: Loss | str | Callable[[Tensor, Examples], Tensor] = cross_entropy
     folds: int = 8
-    at: str | Bool[Tensor, "row pos"] = ALL
+    at: str | Bool[Tensor, "row pos"] | Bool[np.ndarray, "row pos"] = ALL
     count: int = 256
     seed: int = 0
     split: Split = "report"
@@ -103,6 +104,13 @@ class Experiment:
             )
         if self.split not in get_args(Split):
             raise ValueError(f'unknown split "{self.split}"; use one of {", ".join(get_args(Split))}')
+        if isinstance(self.at, np.ndarray):
+            object.__setattr__(self, "at", torch.as_tensor(self.at))
+        if not isinstance(self.reference, str | Reference | np.ndarray):
+            raise TypeError(
+                f"`reference` is a {type(self.reference).__name__}; use one of {', '.join(REFERENCES)}, an array with "
+                "one value per unit, or a Reference"
+            )
         if not set(self.units.banks) <= set(self.face.banks()):
             own = units_of(self.model, kinds=tuple(dict.fromkeys(self.units.kinds)))
             raise ValueError(
@@ -209,12 +217,14 @@ class Experiment:
             if self.at.shape != shape or self.at.dtype != torch.bool:
                 raise ValueError(
                     f"`at` is {self.at.dtype} of shape {tuple(self.at.shape)}, but the examples have {tuple(shape)}; "
-                    "pass True or False for every row and position"
+                    "pass True or False (torch.bool) for every row and position"
                 )
+            if not bool(self.at.any()):
+                raise ValueError("`at` is False everywhere, so that no unit would be held anywhere; choose positions")
             return self.at.to(self.device)
         if self.at == SCORED:
             return examples.scored
-        found = examples.at.get(self.at)
+        found = examples.at.get(str(self.at))
         if found is None and self.at == "last":
             mask = examples.mask
             found = torch.full((shape[0],), shape[1] - 1, device=self.device)
@@ -276,6 +286,9 @@ class Experiment:
         """Return what names this measurement: the same record means the same numbers. JSON only."""
         self.check_unchanged()
         found = record(self.model, self.folded, self.units, self.held, self.metric)
+        if "hooks" in found or not self.metric.ready:
+            # Names do not say what a hook holds or a loss's helpers do; what they make of the untouched model does.
+            found["behaviour"] = hashlib.sha256(self.losses().tobytes()).hexdigest()[:16]
         if self.where is not None:
             found["at"] = (
                 self.at
@@ -328,5 +341,6 @@ def check_losses(losses: Float64[np.ndarray, "fold subtask"], subtasks: tuple[st
     """
     for s in np.flatnonzero(~np.isfinite(losses).all(axis=0)):
         raise ValueError(
-            f'`model` has loss {losses[:, s].mean()} on subtask "{subtasks[s]}"; look for NaN or infinite weights'
+            f'`model` has loss {losses[:, s].mean()} on subtask "{subtasks[s]}"; look for NaN or infinite weights, or '
+            "for what your loss makes of ordinary logits"
         )

@@ -136,6 +136,11 @@ class Loss:
         """Return what names the loss. JSON only."""
         return {"name": self.name, "unit": self.unit, "identity": self.identity}
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is one of this module's own, whose name says all that it does."""
+        return READY.get(self.name) == self
+
 
 def wide(device: torch.device) -> torch.dtype:
     """Return the type that sums are taken in: float64, or float32 on a device that has no other (MPS)."""

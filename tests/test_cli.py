@@ -298,7 +298,7 @@ def test_the_mean_reference_comes_from_other_text_than_the_measured(run, tmp_pat
 
 def test_killed_and_started_again_it_ends_the_same_and_repeats_nothing(home, done, tmp_path, monkeypatch):
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "skilloc.cli", *map(str, effects_args(out))]
+    command = [sys.executable, "-m", "skilloc", *map(str, effects_args(out))]
     process = subprocess.Popen(command, cwd=home, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while len(list((out / "items").glob("*/manifest.json")) if (out / "items").is_dir() else []) < 2:

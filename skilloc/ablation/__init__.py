@@ -209,7 +209,7 @@ def _recall(resume: Path, item: Item) -> np.ndarray | None:
 
 
 def mask_effects(
-    experiment: Experiment, masks: Sequence[Mask]
+    experiment: Experiment, masks: Sequence[Mask] | Mask
 ) -> tuple[Float64[np.ndarray, "mask fold subtask"], Float64[np.ndarray, "fold subtask"]]:
     """Measure what removing many units together does.
 
@@ -222,6 +222,7 @@ def mask_effects(
     Raises:
         ValueError: if a mask is not about the experiment's units, or the loss is not finite.
     """
+    masks = [masks] if isinstance(masks, Mask) else masks
     check_masks(experiment, masks)
     base = experiment.baseline
     found = [experiment.folded.mean(experiment.losses(mask)) - base for mask in progress(masks, "removing")]

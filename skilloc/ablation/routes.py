@@ -83,7 +83,9 @@ def lay_trunk(experiment: Experiment) -> Trunk:
         residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
         piece = _piece(experiment)
         if not _same(experiment.face.run(piece), suffix.run(piece)[0], None):
-            raise UnknownLayoutError("its modules alone compute something else than the bridge")
+            padded = experiment.folded.examples.mask is not None
+            why = "padded examples need the mask that only its own pass makes"
+            raise UnknownLayoutError(why if padded else "its modules alone compute something else than the bridge")
     except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         said = str(error).partition("\n")[0]
         _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)

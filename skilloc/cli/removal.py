@@ -21,8 +21,8 @@ class Command:
     """the model that DIR is about"""
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """a folder that `skilloc effects` wrote"""
-    n: tuple[int, ...] = (10, 30, 100)
-    """numbers of units to remove"""
+    n: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="")] = ()
+    """numbers of units to remove (default: 10, 30 and 100, as far as there are more)"""
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
     """kinds of unit to remove: neuron, head, or another that DIR has"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None

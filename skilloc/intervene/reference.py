@@ -191,7 +191,7 @@ def resample_reference(model: nn.Module, examples: Mapping[str, Examples], units
         seed: which draw.
 
     Raises:
-        ValueError: if there is only one row, or the sequences have different lengths.
+        ValueError: if there is only one row, or the sequences have different lengths, also without their padding.
     """
     lengths = {name: own.positions for name, own in examples.items()}
     if len(set(lengths.values())) > 1:
@@ -200,6 +200,11 @@ def resample_reference(model: nn.Module, examples: Mapping[str, Examples], units
         )
     whole = fold(examples, 1).examples
     count = len(whole.first)
+    if whole.mask is not None and not bool((whole.mask == whole.mask[:1]).all()):
+        raise ValueError(
+            "`examples` are padded to one length but differ without the padding; resampling would take what a unit "
+            'does on padding: use the reference "mean" or "paired", or prompts of one length'
+        )
     if count < 2:
         raise ValueError("`examples` hold 1 row; resampling needs another one to take activations from")
     step = np.random.default_rng(seed).integers(1, count, size=count)
@@ -230,11 +235,15 @@ def given_reference(units: Units, values: Float[np.ndarray, "unit"]) -> Referenc
     """Hold each unit at a value of its own, at all its places; for a head, all of d_head at that value.
 
     Raises:
-        ValueError: if there is not one value per unit.
+        ValueError: if there is not one finite value per unit.
     """
     if values.shape != (len(units),):
         raise ValueError(
             f"`reference` has shape {values.shape} but `units` has length {len(units)}; pass one value per unit"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"`reference` has {int((~np.isfinite(values)).sum())} values that are not finite; pass one number per unit"
         )
     parts = units.split(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)))
     found = {}

@@ -1,6 +1,6 @@
 """Localize: finetune with a group-sparsity penalty, so that few units carry the kept subtasks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from skilloc.intervene import losses_of, prepared_for
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
 from skilloc.models.makers import face_of, units_of
-from skilloc.tasks import Examples, Subtask
+from skilloc.tasks import Examples, Subtask, as_subtasks
 from skilloc.tasks.stream import stream
 from skilloc.training import History, train
 from skilloc.training.settings import check_loss
@@ -19,11 +19,11 @@ from skilloc.training.step import goal_of
 
 def localize(
     model: nn.Module,
-    subtasks: Iterable[Subtask],
+    subtasks: Mapping[str, Subtask] | Iterable[Subtask],
     config: LocalizeConfig,
     *,
     seed: int,
-    watched: Iterable[Subtask] = (),
+    watched: Mapping[str, Subtask] | Iterable[Subtask] = (),
     checkpoints: Path | None = None,
     checkpoint_every: int = 5000,
 ) -> tuple[nn.Module, History]:
@@ -54,7 +54,7 @@ def localize(
             examples, or `checkpoints` holds another run.
         FloatingPointError: if the loss is not finite, with the step.
     """
-    kept, others = list(subtasks), list(watched)
+    kept, others = as_subtasks(subtasks, "subtasks"), as_subtasks(watched, "watched")
     names = [subtask.name for subtask in (*kept, *others)]
     if len(set(names)) < len(names):
         raise ValueError(f"`subtasks` and `watched` have a name twice: {', '.join(names)}; give each its own name")

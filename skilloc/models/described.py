@@ -139,7 +139,7 @@ def _widths(
 
             return counted
 
-        with torch.no_grad(), _attached(module, units, {name: count(name) for name in missing}):
+        with _evaluating(module), torch.no_grad(), _attached(module, units, {name: count(name) for name in missing}):
             _run(module, example)
     return {name: found[name] for name in units}
 
@@ -174,6 +174,18 @@ def described_face(model: Described) -> Face:
         cut=(lambda left: _cut(model, left)) if known else None,
         fresh=(lambda seed: _fresh(model, seed)) if model.make_fresh or _restartable(model.inner) else None,
     )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Run in evaluation mode, in which nothing of a module changes, and leave it in the mode that it was in."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
 
 
 def _run(module: nn.Module, inputs: Inputs) -> Tensor:
@@ -212,7 +224,16 @@ def _before(function: Edit) -> Any:
 
 def _check(model: Described, examples: Examples) -> None:
     targets, name = examples.targets, type(model.inner).__name__
-    with torch.no_grad():
+    calls = dict.fromkeys(model.units, 0)
+
+    def counted(place: str) -> Edit:
+        def count(value: Tensor) -> Tensor:
+            calls[place] += 1
+            return value
+
+        return count
+
+    with torch.no_grad(), _attached(model.inner, model.units, {place: counted(place) for place in calls}):
         try:
             logits = _run(model, examples.part(slice(0, 1)).inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -220,6 +241,12 @@ def _check(model: Described, examples: Examples) -> None:
             raise ValueError(
                 f"`model` is a {name} that cannot take these examples ({first}); pass inputs of its kind"
             ) from error
+    for place, count in calls.items():
+        if count != 1:
+            raise ValueError(
+                f'`units` names "{place}", the submodule "{model.units[place].path}", which runs {count} times in a '
+                "pass; name a place that runs once, such as a module of its own for each use"
+            )
     scored = targets[targets >= 0]
     if logits.shape[1:-1] != targets.shape[1:] or int(scored.max()) >= logits.shape[-1]:
         raise ValueError(

@@ -13,7 +13,7 @@ from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
 from skilloc.models.mlp import MLP, mlp_face
 from skilloc.models.saved import Shape
-from skilloc.units import ALONE, KINDS, Units
+from skilloc.units import ALONE, KINDS, RESIDUAL, Units
 
 
 def face_of(model: nn.Module) -> Face:
@@ -61,6 +61,11 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
             + (f'ask for kinds=("{there[0]}",)' if there else "use a model with units")
         )
     chosen = tuple(bank for bank in banks if bank.kind in wanted)
+    if RESIDUAL in wanted and getattr(getattr(model, "cfg", None), "use_attn_result", False):
+        raise ValueError(
+            "`model` has use_attn_result on, which goes past a place where residual dimensions are held; switch it off "
+            "first: model.set_use_attn_result(False)"
+        )
     if not chosen:
         raise ValueError(f"`kinds` is {tuple(wanted)}, which names no unit of this {face.architecture}; name one kind")
     return Units(chosen)

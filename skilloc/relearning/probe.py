@@ -17,7 +17,7 @@ from skilloc.relearning.curves import warnings_of
 from skilloc.relearning.result import DIMS, STARTS, Relearning
 from skilloc.relearning.runs import Asked, Question, about, do, runs_of
 from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
-from skilloc.tasks import Subtask
+from skilloc.tasks import Subtask, as_subtasks
 
 
 def relearn_probe(
@@ -56,6 +56,7 @@ def relearn_probe(
     grid, masks = grid or Grid(), masks or {}
     check_attack(grid, kept=out is not None)
     check_models(models, seeds)
+    attack, kept = as_subtasks(attack, "attack"), as_subtasks(kept, "kept")
     _check_subtasks(attack, report, kept, models, masks)
     of = {name: [model] * len(seeds) if isinstance(model, nn.Module) else model for name, model in models.items()}
     first = of[ORIGINAL][0]

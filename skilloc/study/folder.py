@@ -24,6 +24,7 @@ ASKED = {
     "reference": "of another reference",
     "loss": "with another loss",
     "hooks": "with other hooks on the model",
+    "behaviour": "with hooks, or a loss, that compute something else",
 }
 """The parts of a request, in the order in which a difference is looked for, and how it is told."""
 

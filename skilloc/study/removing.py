@@ -14,6 +14,9 @@ from skilloc.study.draws import redraw
 from skilloc.study.settings import reference_name
 from skilloc.tasks import Subtask
 
+SIZES = (10, 30, 100)
+"""Numbers of units to remove where none are given."""
+
 
 def remove(
     opened: Opened,
@@ -21,7 +24,7 @@ def remove(
     folder: Path,
     *,
     subtasks: Mapping[str, Subtask] | None = None,
-    sizes: Sequence[int] = (10, 30, 100),
+    sizes: Sequence[int] = (),
     kinds: Sequence[str] = (),
     reference: str | None = None,
     draws: int = 5,
@@ -34,7 +37,7 @@ def remove(
         effects: effects that a study measured.
         folder: where the result is kept.
         subtasks: what the examples are drawn from; read again from the sources in the record if not given.
-        sizes: numbers of units to remove.
+        sizes: numbers of units to remove; those of `SIZES` that are below the number of measured units if not given.
         kinds: remove only units of these kinds; all if not given. Where heads are few and matter most, masks of any
             kind remove most heads, the random ones too.
         reference: another reference than that of the effects.
@@ -48,7 +51,8 @@ def remove(
     if kinds:
         effects = _only(effects, kinds)
     measured = int(effects.measured.sum())
-    if not sizes or min(sizes) < 1 or max(sizes) > measured:
+    sizes = sizes or [size for size in SIZES if size < measured] or [1]
+    if min(sizes) < 1 or max(sizes) > measured:
         raise ValueError(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
     if len(effects.values) < 3:
         raise ValueError(f"the effects have {len(effects.values)} fold(s), and an interval needs 3; measure more folds")

@@ -2,7 +2,7 @@
 
 from skilloc.tasks.examples import IGNORE, MASK, TOKENS, Examples, Inputs, joined
 from skilloc.tasks.folds import Folded, blocks_of, fold
-from skilloc.tasks.subtask import Split, Subtask
+from skilloc.tasks.subtask import Split, Subtask, as_subtasks
 
 __all__ = [
     "IGNORE",
@@ -13,6 +13,7 @@ __all__ = [
     "Inputs",
     "Split",
     "Subtask",
+    "as_subtasks",
     "blocks_of",
     "fold",
     "joined",

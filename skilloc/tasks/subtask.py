@@ -1,6 +1,6 @@
 """What a subtask is: a named distribution of examples, with disjoint splits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,3 +44,23 @@ class Subtask:
         if split not in get_args(Split):
             raise ValueError(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
         return self.sample(n, split, seed)
+
+
+def as_subtasks(subtasks: Mapping[str, Subtask] | Iterable[Subtask], called: str) -> list[Subtask]:
+    """Return subtasks that were given one after the other, or by name, as a list.
+
+    Args:
+        subtasks: the subtasks.
+        called: how messages call them.
+
+    Raises:
+        TypeError: if something else is among them.
+    """
+    found = list(subtasks.values() if isinstance(subtasks, Mapping) else subtasks)
+    for one in found:
+        if not isinstance(one, Subtask):
+            raise TypeError(
+                f"`{called}` has a {type(one).__name__}; pass subtasks, from which examples can be drawn, as "
+                "parity_subtasks and subtasks_of make them"
+            )
+    return found

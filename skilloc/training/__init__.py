@@ -95,6 +95,7 @@ def train(
     optimiser = optimiser_of(model.named_parameters(), config)
     spec = {
         **_spec(model, config, evaluate, loss, seed),
+        **({"behaviour": _evaluated(face, watched, loss)} if checkpoints and not _named(model, loss) else {}),
         "data": dict(data or {}),
         "terms": list(terms),
         "rules": [type(rule).__name__ for rule in rules],
@@ -145,6 +146,11 @@ def _spec(
         "seed": seed,
         **({"hooks": list(hooks)} if hooks else {}),
     }
+
+
+def _named(model: nn.Module, loss: Loss) -> bool:
+    """Whether names alone say what a model computes and its loss measures."""
+    return loss.ready and not hooks_of_users(model)
 
 
 def _is_due(step: int, config: TrainConfig) -> bool:

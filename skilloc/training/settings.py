@@ -104,6 +104,11 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
     Raises:
         ValueError: if so.
     """
+    for name, batch in evaluate.items():
+        if not isinstance(batch, Examples):
+            raise TypeError(
+                f'`evaluate` has a {type(batch).__name__} as "{name}"; pass examples, such as subtask.draw(256)'
+            )
     if config.steps < 1 or config.evaluate_every < 1:
         raise ValueError(
             f"`steps` is {config.steps} and `evaluate_every` {config.evaluate_every}; use at least 1 of each"
