@@ -21,9 +21,9 @@ PROCESSORS: dict[str, dict[str, str]] = {
 }
 """What torch takes for the processor, by environment variables: as in `make test-processors`."""
 SAMPLE = (
-    "test_lasso_finetuning", "test_training", "test_training_gradients", "test_training_products",
-    "test_pruning", "test_pruning_curves", "test_relearning", "test_circuit_hierarchy", "test_nonlocality",
-    "test_penalties", "test_experiments_unit_effects",
+    "test_lasso_finetuning", "test_training", "test_training_gradients", "test_training_many",
+    "test_training_products", "test_pruning", "test_pruning_curves", "test_relearning", "test_relearning_runs",
+    "test_circuit_hierarchy", "test_nonlocality", "test_penalties", "test_experiments_unit_effects",
 )  # fmt: skip
 """Tests that train, and so follow the path that rounding takes."""
 

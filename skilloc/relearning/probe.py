@@ -15,7 +15,7 @@ from skilloc.progress import counter
 from skilloc.relearning.attack import chances_of, hold_out, targets_of
 from skilloc.relearning.curves import warnings_of
 from skilloc.relearning.result import DIMS, STARTS, Relearning
-from skilloc.relearning.runs import Asked, Question, about, do, runs_of
+from skilloc.relearning.runs import Asked, Question, do_runs, runs_of, shared_by_runs
 from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
 from skilloc.tasks import Subtask, as_subtasks
 
@@ -71,17 +71,17 @@ def relearn_probe(
         for s, seed in enumerate(seeds):
             original = of[ORIGINAL][s]
             targets = targets_of(original, held_out, chances, grid.metric)
-            depends = about(question, original, seed)
+            shared = shared_by_runs(question, original, seed)
             together: list[Asked] = []
             for m, (name, listed) in enumerate(of.items()):
                 mask = masks.get(name)
-                runs = runs_of(listed[s], mask, question, targets, depends, _at(arrays, m, s))
+                runs = runs_of(listed[s], mask, question, targets, shared, _at(arrays, m, s))
                 # Of larger models, no more copies are held than of one.
                 if mask is None and face_of(listed[s]).chain is not None:
                     together += runs
                 else:
-                    do(runs, question, bar, mask=mask)
-            do(together, question, bar)
+                    do_runs(runs, question, bar, mask=mask)
+            do_runs(together, question, bar)
     made = _made(of, report, question, seeds)
     axes: dict[str, Any] = {
         "sizes": grid.sizes,

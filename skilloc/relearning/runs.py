@@ -57,8 +57,8 @@ class Asked(NamedTuple):
     at: tuple[list[int], int, int]
 
 
-def about(question: Question, original: nn.Module, seed: int) -> dict[str, Any]:
-    """Return what a run depends on besides its own model, start, rate and size. JSON only."""
+def shared_by_runs(question: Question, original: nn.Module, seed: int) -> dict[str, Any]:
+    """Return what all runs with one seed depend on, besides their own model, start, rate and size. JSON only."""
     trained = {"attack": question.attack, "kept": question.kept}
     grid = question.grid.record()
     return {
@@ -86,7 +86,7 @@ def runs_of(
     mask: Mask | None,
     question: Question,
     targets: Mapping[str, float],
-    about: Mapping[str, Any],
+    shared: Mapping[str, Any],
     into: Mapping[str, np.ndarray],
 ) -> list[Asked]:
     """Repair a model, or read what came of it, and return the runs of the attack on it.
@@ -96,10 +96,10 @@ def runs_of(
         mask: held at zero all along, if given.
         question: what is asked.
         targets: where the repair ends; see `attack.targets_of`.
-        about: see `about`.
+        shared: see `shared_by_runs`.
         into: the entries of the result that are about this model and seed.
     """
-    about = {**about, "model": digest(model), "mask": None if mask is None else _bits(mask)}
+    about = {**shared, "model": digest(model), "mask": None if mask is None else _bits(mask)}
 
     @cache
     def repaired() -> Repaired:
@@ -124,8 +124,8 @@ def runs_of(
     return runs
 
 
-def do(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> None:
-    """Put the losses of some runs with one seed in their places, of those that are not kept after doing them.
+def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> None:
+    """Put the losses of some runs in their places; those that are not kept yet are done first.
 
     Args:
         runs: with the same seed.

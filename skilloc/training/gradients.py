@@ -92,7 +92,8 @@ class Gradients:
         self.slope = torch.zeros(sum(part.numel() for layer in layers for part in (*layer.weights, layer.bias)))
         self.slopes = cut(self.slope, layers)
         self._kind = getattr(torch, products)
-        self._rounded = [[torch.empty_like(part, dtype=self._kind) for part in layer.weights] for layer in self.slopes]
+        rounded = self.slopes if products == "bfloat16" else []
+        self._rounded = [[torch.empty_like(part, dtype=self._kind) for part in layer.weights] for layer in rounded]
         self._room: _Room | None = None
 
     @torch.no_grad()
@@ -121,7 +122,7 @@ class Gradients:
             total -= right.sum((1, 2))
             torch.div(error.view(-1, len(wanted)), len(inputs), out=post[-1].whole)
             self._backward(layers, post, [*back, post[-1]])
-        return total / len(inputs)
+        return total.double() / len(inputs)
 
     def _forward(self, layers: Sequence[Layer], post: Sequence["_Space"]) -> None:
         for i, (weights, bias) in enumerate(layers):
@@ -175,15 +176,18 @@ class _Room:
         kind = getattr(torch, products)
         self._given = [[len(weight) for weight in layer.weights] for layer in layers]
         self._read = [*([weight.shape[1] for weight in layer.weights] for layer in layers), []]
-        widths = [sum(self._read[0]), *map(sum, self._given)]
-        # Products of many rows in bfloat16 are faster with all neurons of an example in one piece.
-        self._inputs, *self._post = [
-            torch.empty(rows, width, dtype=kind).T if self._rounds else torch.empty(width, rows) for width in widths
-        ]
+        d_in, *hidden, d_out = sum(self._read[0]), *map(sum, self._given)
+        # Of one network, the neurons of an example lie in one piece, for the rounding of autograd and for speed in
+        # bfloat16; of several, the examples of a neuron do, and so each network's part.
+        one = len(layers[-1].weights) == 1
+        self._inputs, *post = (
+            torch.empty(rows, width, dtype=kind).T if one else torch.empty(width, rows, dtype=kind)
+            for width in (d_in, *hidden)
+        )
+        self._post = [*post, torch.empty(d_out, rows, dtype=kind)]
         # Gradients of a layer can go where the activations of the next hidden one were: those have been used by then.
-        hidden = self._post[:-1]
-        self._back = [b if a.shape == b.shape else torch.empty_like(a) for a, b in pairwise(hidden)]
-        self._back += [torch.empty_like(part) for part in hidden[-1:]]
+        self._back = [b if a.shape == b.shape else torch.empty_like(a) for a, b in pairwise(post)]
+        self._back += [torch.empty_like(part) for part in post[-1:]]
         self._cuts: dict[int, tuple[list[_Space], list[_Space]]] = {}
 
     def spaces(self, inputs: Float[Tensor, "d_in example"]) -> tuple[list[_Space], list[_Space]]:

@@ -59,7 +59,7 @@ def retrain(
     """
     check(config, {}, {})
     config = replace(config, evaluate_at=tuple(sorted({*config.evaluate_at, config.steps})))
-    # These look at single weights, or at all of one model's.
+    # Rules, groups, clipping and Muon look at single weights, or at all of one model's.
     single = rules is not None or bool(config.groups) or config.clip is not None or config.optimiser == "muon"
     left: list[tuple[int, nn.Module]] = []
     for i, model in enumerate(models):
@@ -114,7 +114,7 @@ def _stacks(
         total = 0
         for place, model in alike:
             total += width(model)
-            if stacks[-1] and total > WIDTH and rows_of(first, total, config.products) < len(first):
+            if stacks[-1] and total > WIDTH and rows_of(first, total, config.products) < len(first.first):
                 stacks.append([])
                 total = width(model)
             stacks[-1].append((place, model))
