@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -20,7 +19,8 @@ def family_table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], columns: S
         columns: what was tried, in this order.
     """
     table = np.full((len(rows), len(columns)), np.nan)
-    figure, axes = plt.subplots(figsize=(1.2 + 0.62 * len(columns), 1.6 + 0.19 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.2 + 0.62 * len(columns), 1.6 + 0.19 * len(rows)), layout="constrained")
+    axes = figure.subplots()
     for y, row in enumerate(rows.values()):
         for x, what in enumerate(columns):
             cell = row.get(what)
