@@ -384,6 +384,9 @@ def test_a_folder_is_compared_with_its_manifest(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match=r"manifest\.json is cut or altered"):
         store.check_manifest(folder, "copy it again")
+    for of_others in ("{}", '{"name": "an app"}', "[1, 2]"):
+        (folder / "manifest.json").write_text(of_others)
+        store.check_manifest(folder, "copy it again")
     (folder / "manifest.json").unlink()
     store.check_manifest(folder, "copy it again")
 

@@ -150,19 +150,14 @@ def check_seal(text: str, called: str) -> str:
     return body
 
 
-def write_manifest(folder: Path, **about: Any) -> None:
-    """Write the manifest of a folder whose files are all there.
-
-    Args:
-        folder: the folder, still aside.
-        about: what else the manifest says.
-    """
+def write_manifest(folder: Path) -> None:
+    """Write the manifest of a folder, still aside, whose files are all there."""
     entries = {
         path.name: {"bytes": path.stat().st_size, "sha256": digest_of_file(path)}
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
-    (folder / MANIFEST).write_text(json.dumps({**about, "files": entries}, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps({"files": entries}, indent=1) + "\n")
 
 
 def check_manifest(folder: Path, cure: str) -> None:
@@ -172,7 +167,10 @@ def check_manifest(folder: Path, cure: str) -> None:
         ValueError: if a file is missing, cut or altered.
     """
     try:
-        entries = json.loads((folder / MANIFEST).read_bytes())["files"]
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if "files" not in manifest:  # a file of this name that somebody else's program wrote
+            return
+        entries = manifest["files"]
         wanted = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
     except (FileNotFoundError, NotADirectoryError):
         return
@@ -198,7 +196,8 @@ def clear_leftovers(root: Path, *, name: str | None = None, older_than: float = 
         How many were removed.
     """
     removed = 0
-    for path in Path(root).glob(f".{glob.escape(name) if name else '*'}.*.aside" if name else ".*.aside"):
+    pattern = ".*.aside" if name is None else f".{glob.escape(name)}.*.aside"
+    for path in Path(root).glob(pattern):
         # Someone else may have removed it first, or own it: either way it is not ours to insist on.
         with contextlib.suppress(OSError):
             if _ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
