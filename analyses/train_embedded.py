@@ -22,11 +22,11 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")  # the tokenizer's threads; the budget is one core
 
@@ -234,12 +234,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the reading; not 0: a sibling")
     parser.add_argument("--out", type=Path, help="folder of the model; replaced when training has ended")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of checkpoints")
+    parser.add_argument(
+        "--products", choices=get_args(Products), help="type of the matrix products, if not the scale's"
+    )
     chosen = parser.parse_args(arguments)
     sibling = chosen.without is not None or chosen.seed != 0
     if chosen.out is None and (chosen.scale == "quick" or sibling):
         parser.error("a toy or a sibling needs a folder of its own; name it with --out")
     torch.set_num_threads(1)
     scale, out = SCALES[chosen.scale], chosen.out or EMBEDDED
+    scale = replace(scale, products=chosen.products or scale.products)
     corpora = read(scale, chosen.without)
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "tokenizer.json")) if sibling else train_tokenizer(corpora)
     wrapped = transformers.PreTrainedTokenizerFast(
@@ -254,7 +258,8 @@ def main(arguments: list[str] | None = None) -> None:
     made: dict[str, Any] = {
         "command": f"python analyses/train_embedded.py --scale {chosen.scale}"
         + (f" --without {chosen.without}" if chosen.without else "")
-        + (f" --seed {chosen.seed}" if chosen.seed else ""),
+        + (f" --seed {chosen.seed}" if chosen.seed else "")
+        + (f" --products {chosen.products}" if chosen.products else ""),
         "without": chosen.without,
         "seed": chosen.seed,
         "english_bytes": {name: english_in(parts["train"]) for name, parts in corpora.items() if name != "english"},

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from skilloc import training
@@ -14,7 +15,7 @@ from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import Group, TrainConfig, train
-from skilloc.training.optimisers import rate_factor
+from skilloc.training.optimisers import Muon, rate_factor
 
 SUBTASKS = parity_subtasks(6, atoms=2, k=2)
 STEPS = 12
@@ -113,3 +114,19 @@ def test_what_cannot_be(settings: dict[str, Any], cure: str, monkeypatch: Any) -
 def test_a_penalty_wants_one_optimiser() -> None:
     with pytest.raises(ValueError, match="one strength for all weights"):
         LocalizeConfig(training=MIXED)
+
+
+def test_muon_in_float32_is_torchs_with_finer_rounding() -> None:
+    moved = []
+    for kind in (Muon, torch.optim.Muon):
+        draws = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((24, 64), (64, 24))]
+        before = [weight.detach().clone() for weight in weights]
+        optimiser = kind(weights, lr=0.02, momentum=0.9, weight_decay=0.1)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape, generator=draws)
+            optimiser.step()
+        moved.append(torch.cat([(weight - old).flatten() for weight, old in zip(weights, before, strict=True)]))
+    assert (moved[0] - moved[1]).norm() < 0.02 * moved[1].norm()
+    assert (moved[0] - moved[1]).norm() > 0  # torch's products are in bfloat16
