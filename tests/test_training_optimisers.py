@@ -47,7 +47,7 @@ def test_groups_clipping_and_schedule_are_those_of_torch() -> None:
     matrices = [layer.weight for layer in plain.layers]
     rest = [weight for weight in plain.parameters() if all(weight is not other for other in matrices)]
     both = [
-        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95),
+        Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95),
         torch.optim.AdamW(rest, lr=0.01, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.0),
     ]
     stream = parity_stream(SUBTASKS.values(), 20, seed=0)
