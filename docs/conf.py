@@ -31,7 +31,8 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "Subtasks": (
-        "Subtask", "Examples", "IGNORE", "subtasks_of", "documents", "text_subtask", "parity_subtasks", "parity_stream",
+        "Subtask", "Examples", "IGNORE", "subtasks_of", "prompts", "choices", "Asked", "documents", "text_subtask",
+        "parity_subtasks", "parity_stream",
         "stream", "open_world", "save_world",
     ),
     "Models": (

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from skilloc import store as store
     from skilloc.ablation import ablation_effects as ablation_effects
     from skilloc.ablation import mask_effects as mask_effects
+    from skilloc.asked import Asked as Asked
     from skilloc.attribution import attribution_effects as attribution_effects
     from skilloc.attribution import integrated_gradients_effects as integrated_gradients_effects
     from skilloc.calibration import Calibration as Calibration
@@ -80,6 +81,8 @@ if TYPE_CHECKING:
     from skilloc.tasks import Subtask as Subtask
     from skilloc.tasks.parity import parity_stream as parity_stream
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
+    from skilloc.tasks.prompts import choices as choices
+    from skilloc.tasks.prompts import prompts as prompts
     from skilloc.tasks.stream import stream as stream
     from skilloc.tasks.text import documents as documents
     from skilloc.tasks.text import text_subtask as text_subtask
@@ -131,6 +134,8 @@ _HOMES = {
     "skilloc.study.measure": ("measure",),
     "skilloc.study.settings": ("Settings",),
     "skilloc.tasks": ("IGNORE", "Examples", "Subtask"),
+    "skilloc.asked": ("Asked",),
+    "skilloc.tasks.prompts": ("choices", "prompts"),
     "skilloc.tasks.parity": ("parity_stream", "parity_subtasks"),
     "skilloc.tasks.stream": ("stream",),
     "skilloc.tasks.text": ("documents", "text_subtask"),
