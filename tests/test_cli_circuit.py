@@ -24,7 +24,7 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("home")
     model = MLP(6, 2, 12, 3, seed=0)
     watched = {name: subtask.draw(100, split="selection") for name, subtask in WORLD.items()}
-    train(model, parity_stream(WORLD.values(), 50, seed=0), TrainConfig(steps=500, lr=1e-2), evaluate=watched)
+    train(model, parity_stream(WORLD.values(), 50, seed=0), TrainConfig(steps=500, rate=1e-2), evaluate=watched)
     save_mlp(model, home / "network")
     save_world(WORLD.values(), home / "network")
     for reference in ("mean", "zero"):

@@ -28,7 +28,7 @@ def home(tmp_path_factory, saved) -> Path:
     world = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])
     network = MLP(10, 2, 16, 3)
     evaluate = {name: subtask.draw(100, split="selection") for name, subtask in world.items()}
-    config = TrainConfig(500, lr=1e-2)
+    config = TrainConfig(500, rate=1e-2)
     train(network, parity_stream(world.values(), 100, seed=0), config, evaluate=evaluate, progress=False)
     save_mlp(network, home / "mlp")
     save_world(world.values(), home / "mlp")

@@ -66,13 +66,13 @@ def again(model: nn.Module) -> np.ndarray:
 
 def trained(model: nn.Module) -> list[np.ndarray]:
     draw = sk.parity_stream(SUBTASKS.values(), 32, seed=0)
-    history = sk.train(model, draw, sk.TrainConfig(steps=20, lr=1e-2), evaluate=GIVEN)
+    history = sk.train(model, draw, sk.TrainConfig(steps=20, rate=1e-2), evaluate=GIVEN)
     return [history.of(name) for name in GIVEN]
 
 
 def localized(model: nn.Module) -> list[np.ndarray]:
-    training = sk.TrainConfig(steps=20, lr=1e-2, evaluate_every=20)
-    config = sk.LocalizeConfig(training=training, strength=3e-3, each=32, held_out=64)
+    training = sk.TrainConfig(steps=20, rate=1e-2, evaluate_every=20)
+    config = sk.LocalizeConfig(training=training, strength=3e-3, examples=32, held_out=64)
     narrow, history = sk.localize(model, [SUBTASKS["parity_0"]], config, seed=0)
     return [sk.group_norms(narrow, sk.units_of(narrow)), history.of("parity_0")]
 
@@ -89,13 +89,13 @@ def kept(model: nn.Module) -> list[np.ndarray]:
 
 def recovered(model: nn.Module) -> list[np.ndarray]:
     draw = sk.parity_stream(SUBTASKS.values(), 32, seed=0)
-    found = sk.recover(experiment(model), [mask(model), mask(model, 0.8)], draw, sk.TrainConfig(steps=10, lr=1e-2))
+    found = sk.recover(experiment(model), [mask(model), mask(model, 0.8)], draw, sk.TrainConfig(steps=10, rate=1e-2))
     return [found.losses, found.accuracies]
 
 
 def probed(model: nn.Module) -> np.ndarray:
     smaller = sk.prune(model, mask(model))
-    grid = sk.Grid(rates=(1e-2,), budgets=(1, 4), each=16, held_out=64, folds=4, repair=0)
+    grid = sk.Grid(rates=(1e-2,), budgets=(1, 4), examples=16, held_out=64, folds=4, repair=0)
     models = {**sk.relearn_controls(model, smaller, seeds=(0, 1)), "pruned": smaller}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a grid as small as this

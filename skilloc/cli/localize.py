@@ -51,7 +51,7 @@ class Command:
     """adam, adamw or sgd (with momentum 0.9)"""
     products: Annotated[str, arg(metavar="TYPE")] = "float32"
     """type of the matrix products of training: float32 or bfloat16; recorded, as it changes the numbers"""
-    each: int = 16
+    examples: int = 16
     """training examples per kept subtask and step"""
     length: int = 96
     """tokens per example"""
@@ -84,14 +84,14 @@ class Command:
         chosen: dict[str, Any] = {"penalty": self.penalty, "solver": self.solver}
         optimiser: dict[str, Any] = {"optimiser": self.optimiser, "products": self.products}
         config = LocalizeConfig(
-            training=TrainConfig(steps=self.steps, lr=self.rate, evaluate_every=self.evaluate_every, **optimiser),
+            training=TrainConfig(steps=self.steps, rate=self.rate, evaluate_every=self.evaluate_every, **optimiser),
             strength=self.strength,
             wanted_live=self.live,
             wanted_loss=self.wanted_loss,
             loss=loss_of(self.loss),
             threshold=self.threshold,
             kinds=self.units,
-            each=self.each,
+            examples=self.examples,
             held_out=self.held_out,
             **chosen,
         )

@@ -63,7 +63,7 @@ def localize(
     finetuned = face_of(model).copy()
     rule = Lasso(finetuned, units_of(finetuned, kinds=config.kinds), config, [subtask.name for subtask in kept])
     device = next(finetuned.parameters()).device
-    examples = stream(kept, config.each, seed=seed)
+    examples = stream(kept, config.examples, seed=seed)
     held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed).to(device) for s in (*kept, *others)}
     penalised = config.solver == "subgradient" and config.strength > 0
     history = train(
