@@ -36,6 +36,11 @@ class LocalizeConfig:
             what a description declares.
         examples: training examples per subtask and step.
         held_out: examples of the selection split per subtask.
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.LocalizeConfig(sk.TrainConfig(steps=400), strength=1e-3).penalty
+        'lasso'
     """
 
     training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=10_000))

@@ -43,6 +43,11 @@ def parity_subtasks(
 
     Raises:
         ValueError: if index sets overlap or do not fit into n bits, or a composite names no or unknown atoms.
+
+    Example:
+        >>> import skilloc as sk
+        >>> list(sk.parity_subtasks(4, atoms=2, k=2))
+        ['parity_0', 'parity_1']
     """
     sets = _index_sets(n, atoms, k)
     codes: list[tuple[int, ...]] = [(i,) for i in range(len(sets))]

@@ -79,6 +79,11 @@ class TrainConfig:
         decay: what the rate does after that: "none", or "linear" or "cosine" to 0 where the steps end.
         clip: scale all gradients down together where their norm is above this; None for never.
         groups: weights with an optimiser, a rate and a decay of their own; the others have those above.
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.TrainConfig(steps=100, rate=1e-2).optimiser
+        'adam'
     """
 
     steps: int
