@@ -152,7 +152,7 @@ def test_refusals(network, tmp_path, capsys):
         (["--keep", "parity_0", "--optimiser", "lion"], "use adam, adamw or sgd"),
         (["--keep", "parity_0", "--units", "head"], "of kind neuron"),
         (["--keep", "parity_0", "--strength", "-1"], "0 for plain finetuning"),
-        (["--keep", "parity_0", "--live", "4", "--wanted-loss", "0.1"], "give one"),
+        (["--keep", "parity_0", "--count", "4", "--wanted-loss", "0.1"], "give one"),
         (["--keep", "parity_0", "--loss", "0.1"], "write --wanted-loss 0.1"),
         (["--keep", "parity_0", "--loss", "error"], "no gradient"),
         (["--keep", "parity_0", "--steps", "0"], "at least 1"),

@@ -66,7 +66,7 @@ def test_an_unknown_name_says_what_there_is():
 
 
 def test_submodules_can_still_be_imported():
-    assert importlib.import_module("skilloc.units").Units is skilloc.Units
+    assert importlib.import_module("skilloc.masks").Mask is skilloc.Mask
 
 
 def test_the_version_is_told(capsys):
