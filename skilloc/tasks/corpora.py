@@ -102,9 +102,7 @@ def documents(source: str) -> Documents:
     found.skipped, found.sampled = len(read.rows) - len(found), read.sampled
     if not found:
         if field in read.fields:
-            raise ValueError(
-                f'"{place}" holds no text in its {len(read.rows)} rows; pass more documents, or another field'
-            )
+            raise ValueError(f'"{place}" holds no text in its {len(read.rows)} rows; pass more documents')
         have = ", ".join(name for name in read.fields if name) or "none"
         raise ValueError(
             f'none of the {len(read.rows)} rows of "{place}" has text in `field` "{field}"; their fields are {have}: '
