@@ -128,9 +128,9 @@ def matched_random(mask: Mask, *, seed: int, disjoint: bool = True) -> Mask:
 def disjoint_draws(mask: Mask) -> bool:
     """Whether random masks of equal size in every bank can leave out the mask's own units and still be random.
 
-    In a bank of w units of which c are dropped, (w - c choose c) sets are disjoint (of the kept units, where more than half
-    are dropped). With fewer than `CHOICES` in all banks together, draws would repeat themselves and their spread would
-    say nothing.
+    In a bank of w units of which c are dropped, (w - c choose c) sets are disjoint (of the kept units, where more than
+    half are dropped). With fewer than `CHOICES` in all banks together, draws would repeat themselves and their spread
+    would say nothing.
     """
     choices = 1
     for part in map(mask.units.span, mask.units.hooks):

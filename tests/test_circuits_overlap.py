@@ -27,8 +27,9 @@ def test_chance_is_that_of_random_circuits_with_as_many_units_on_every_hook():
     a, b = mask(*range(15), 40, 41), mask(*range(10, 20), *range(45, 55))
     jaccard, shared = [], []
     for seed in range(1500):
-        one, other = ~matched_random(~a, seed=seed, disjoint=False), ~matched_random(
-            ~b, seed=seed + 10_000, disjoint=False
+        one, other = (
+            ~matched_random(~a, seed=seed, disjoint=False),
+            ~matched_random(~b, seed=seed + 10_000, disjoint=False),
         )
         jaccard.append((one.keep & other.keep).sum() / (one.keep | other.keep).sum())
         shared.append((one.keep & other.keep).sum() / 17)

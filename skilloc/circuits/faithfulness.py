@@ -8,8 +8,8 @@ L(none) the floor,
 
 [faithfulness as in Marks et al. 2403.19647; completeness is one minus the faithfulness of the rest]. Both are 1 for
 all units and 0 for none, and neither is bound to that range. Beside each circuit stand random ones with as many units
-on every hook, and none of its own where that can be (`disjoint_draws`). Shares are ratios of means over folds, their intervals a jackknife over folds; those of random circuits
-are over the draws.
+on every hook, and none of its own where that can be (`disjoint_draws`). Shares are ratios of means over folds, their
+intervals a jackknife over folds; those of random circuits are over the draws.
 """
 
 from collections.abc import Sequence
