@@ -9,7 +9,13 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Asked:
-    """Which fields of a row say what, and how a prompt is put."""
+    """Which fields of a row say what, and how a prompt is put.
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.Asked(prompt="question", template="Q: {prompt} A:").put("who?")
+        'Q: who? A:'
+    """
 
     prompt: str | None = None
     """field of the prompt or question; rows are then prompts with answers, and not running text"""

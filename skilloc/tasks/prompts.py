@@ -33,11 +33,6 @@ def prompts(
 ) -> dict[str, Subtask]:  # fmt: skip
     """Make subtasks of rows that have a prompt and an answer: one, or one per group.
 
-    >>> rows = [{"prompt": f"{a} plus one is", "answer": str(a + 1)} for a in range(30)]
-    >>> made = prompts(rows, lambda texts: [list(text.encode()) for text in texts])
-    >>> made["prompts"].draw(3).at["last"]
-    tensor([12, 12, 12])
-
     Args:
         source: where the rows come from.
         encode: token ids of each text, without special tokens.
@@ -48,6 +43,13 @@ def prompts(
 
     Raises:
         ValueError: if no row has a prompt and an answer, or every group is smaller than `least`.
+
+    Example:
+        >>> import skilloc as sk
+        >>> rows = [{"prompt": f"{a:02} plus one is", "answer": str(a + 1)} for a in range(30)]
+        >>> made = sk.prompts(rows, lambda texts: [list(text.encode()) for text in texts])
+        >>> made["prompts"].draw(3).at["last"]
+        tensor([13, 13, 13])
     """
     items, skipped = _items(source, asked)
     groups: dict[str, list[Item]] = {}
@@ -78,10 +80,12 @@ def choices(
 ) -> dict[str, Subtask]:  # fmt: skip
     """Make subtasks of multiple choice; `prompts` with the fields of lm-eval's local files (ARC, MMLU, WMDP).
 
-    >>> rows = [{"question": f"{a}+1?", "choices": [str(a), str(a + 1)], "answer": 1} for a in range(30)]
-    >>> made = choices(rows, lambda texts: [list(text.encode()) for text in texts])
-    >>> made["choices"].draw(3).owner
-    tensor([0, 0, 1, 1, 2, 2])
+    Example:
+        >>> import skilloc as sk
+        >>> rows = [{"question": f"{a}+1?", "choices": [str(a), str(a + 10)], "answer": 1} for a in range(30)]
+        >>> made = sk.choices(rows, lambda texts: [list(text.encode()) for text in texts])
+        >>> made["choices"].draw(3).owner
+        tensor([0, 0, 1, 1, 2, 2])
     """
     if asked.choices is None:
         raise ValueError("`asked` names no field of `choices`; pass Asked(prompt=..., choices=...), or call prompts")
