@@ -1,8 +1,7 @@
 """Whether a model can do a behaviour, before anything is measured of how it does it."""
 
 import math
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from skilloc.experiment import Experiment
 from skilloc.intervals import t_quantile
@@ -10,7 +9,8 @@ from skilloc.losses import RIGHT, WRONG, logit_difference, mistake
 from skilloc.tasks import Examples
 
 
-class Ability(NamedTuple):
+@dataclass(frozen=True)
+class Ability:
     """How often a model is right.
 
     Attributes:

@@ -9,7 +9,7 @@ from skilloc.able import ability, check_able
 from skilloc.experiment import Experiment
 from skilloc.models.language import open_model
 from skilloc.tasks import IGNORE, Examples
-from skilloc.tasks.behaviours import MAKERS, _Words, behaviours
+from skilloc.tasks.behaviours import _MANY, MAKERS, _Words, behaviours
 
 SPLITS = ("train", "selection", "report")
 

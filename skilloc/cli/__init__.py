@@ -25,6 +25,7 @@ COMMANDS = (
     "show",
     "report",
     "check",
+    "evaluate",
     "fetch",
     "sweep",
 )
