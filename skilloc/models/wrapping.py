@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from skilloc.models.checkpoints import quiet
+from skilloc.models.reading import quiet
 
 
 def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
