@@ -1,4 +1,4 @@
-"""The demo: everything that skilloc says about the embedded model and three built-in corpora, in a minute and a half.
+"""The demo: everything that skilloc says about the embedded model and three built-in corpora, in one to two minutes.
 
 Effects of all neurons and heads, exact where that is cheap and else estimated, with the estimate's calibration (or all
 of them exact, in several minutes); how local each skill is; how entangled they are; joint removal beside random
@@ -53,14 +53,14 @@ class Plan:
 
 
 QUICK = Plan(
-    Settings(sequences=24, length=32, method="two-stage", exact=("head", LAST), sample=32, top=10),
+    Settings(sequences=16, length=32, method="two-stage", exact=("head", LAST), sample=32, top=10),
     sizes=(10, 100),
     draws=2,
-    circuit=Choice(16, by="estimates, of which the largest were measured"),
+    circuit=Choice(10, by="estimates, of which the largest were measured"),
     tracing=Tracing(sizes=(), draws=2, adds=False),
 )
 """Exact where that is cheap: all heads, the last layer, the top of the estimate and a random sample that calibrates it.
-2,304 tokens in all; many short examples tell more than few long ones, because documents differ."""
+1,536 tokens in all; many short examples tell more than few long ones, because documents differ."""
 
 FULL = Plan(
     Settings(sequences=24, length=32),

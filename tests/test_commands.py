@@ -12,8 +12,9 @@ from skilloc.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ALONE = re.compile(r"^(?: {4}|\| `)?(skilloc (?:%s)\b.*)$" % "|".join(COMMANDS), flags=re.MULTILINE)
-IN_TEXT = re.compile(r"`(skilloc (?:%s) [^`]+)`" % "|".join(COMMANDS))
+NAMES = "|".join(COMMANDS)
+ALONE = re.compile(rf"^(?: {{4}}|\| `)?(skilloc (?:{NAMES})\b.*)$", flags=re.MULTILINE)
+IN_TEXT = re.compile(rf"`(skilloc (?:{NAMES}) [^`]+)`")
 NO_COMMAND = re.compile(r"\.\.\.|…")
 MAKE = re.compile(r"^(?: {4})?make ([a-z-]+)", flags=re.MULTILINE)
 

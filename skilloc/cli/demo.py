@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 @dataclass(frozen=True)
 class Command:
-    """Measure the embedded model on three corpora; write tables, pictures, circuits and a report. A minute and a half.
+    """Measure the embedded model on three corpora; write tables, pictures, circuits and a report. One to two minutes.
 
     Exact are the effects of all heads, of the last layer, of the largest estimates and of a random sample; the others
     are estimated from gradients, and how far that can be trusted is said.

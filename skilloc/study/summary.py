@@ -143,7 +143,7 @@ def _trusted(record: Record) -> str:
     first = next(iter(found.values()))
     rows = {name: [found[s][name] for s in found] for name in ("pearson", "spearman", "relative_error")}
     rows |= {
-        f"top {k.replace(' in ', ' found in estimated top ')}": [found[s]["recall"][k] for s in found]
+        f"top {k.replace(' in ', ' found in estimated top ')}": [found[s]["recall"].get(k) for s in found]
         for k in first["recall"]
     }
     for name, scores in rows.items():
