@@ -100,7 +100,7 @@ def run_demo(
     subtasks = subtasks_of(opened, {name: name for name in BUILTIN}, length=settings.length)
     if settings.estimates:
         report("estimating the effect of every unit from gradients")
-        first = measure(opened, subtasks, settings, folder, workers=workers, seconds=0)
+        first = measure(opened, subtasks, settings, folder, workers=workers, seconds=0.0)
         _first_numbers(first.effects, report)
         report("measuring exactly: heads, the last layer, the largest estimates, and a random sample")
     else:
