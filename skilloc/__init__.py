@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from skilloc.models.mlp import MLP as MLP
     from skilloc.models.mlp import open_mlp as open_mlp
     from skilloc.models.mlp import save_mlp as save_mlp
-    from skilloc.pages import circuit_page as circuit_page
-    from skilloc.pages import report_page as report_page
-    from skilloc.pages import top_examples as top_examples
     from skilloc.positions import PositionEffects as PositionEffects
     from skilloc.positions import position_effects as position_effects
     from skilloc.pruning import Curve as Curve
@@ -72,6 +69,9 @@ if TYPE_CHECKING:
     from skilloc.removal import Removal as Removal
     from skilloc.removal import pair_interactions as pair_interactions
     from skilloc.removal import removal_effects as removal_effects
+    from skilloc.report import circuit_page as circuit_page
+    from skilloc.report import report_page as report_page
+    from skilloc.report import top_examples as top_examples
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.study.measure import measure as measure
     from skilloc.study.settings import Settings as Settings
@@ -114,7 +114,7 @@ _HOMES = {
     "skilloc.models.mlp": ("MLP", "open_mlp", "save_mlp"),
     "skilloc.models.described": ("At", "describe"),
     "skilloc.models.makers": ("save_model", "units_of"),
-    "skilloc.pages": ("circuit_page", "report_page", "top_examples"),
+    "skilloc.report": ("circuit_page", "report_page", "top_examples"),
     "skilloc.relearning": ("Grid", "Relearning", "relearn_controls", "relearn_probe", "verdicts"),
     "skilloc.pruning": (
         "Curve",

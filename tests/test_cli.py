@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skilloc.cli.tables import scored
+from skilloc.study.report import number
 
 from skilloc import demo, store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
-from skilloc.cli.tables import scored
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.models.language import open_model
 from skilloc.study import draws
 from skilloc.study.draws import experiment_of, redraw, subtasks_of
-from skilloc.study.report import number
 from skilloc.study.settings import Settings
 from skilloc.tasks.text import Document
 

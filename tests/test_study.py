@@ -5,15 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-from skilloc import store
-from skilloc.cli import tables
-from skilloc.effects import Effects
-from skilloc.losses import cross_entropy, logit_difference
 from skilloc.pages import report_page
-from skilloc.removal import Removal
-from skilloc.study import pictures
-from skilloc.study.folder import Study, claim
 from skilloc.study.report import (
     about,
     locality_record,
@@ -24,8 +16,16 @@ from skilloc.study.report import (
     spread_record,
     top_units,
 )
-from skilloc.study.settings import Settings
 from skilloc.study.summary import compared, summarise
+
+from skilloc import store
+from skilloc.cli import tables
+from skilloc.effects import Effects
+from skilloc.losses import cross_entropy, logit_difference
+from skilloc.removal import Removal
+from skilloc.study import pictures
+from skilloc.study.folder import Study, claim
+from skilloc.study.settings import Settings
 from skilloc.units import Units, heads, neurons
 
 NAMES = ("python", "cpp", "english")

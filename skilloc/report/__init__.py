@@ -1,11 +1,13 @@
-"""Self-contained HTML: the interactive circuit, and the report of everything that was measured in a folder.
+"""The report: each kind of result as sections, made once, and three renderers: terminal, Markdown, HTML.
 
-A page is one file. It needs no server, makes no request, and can be read without script.
+`section` says what a section is; `effects`, `locality`, `removal`, `positions`, `calibration`, `relearning`, `pruning`,
+`circuits` and `comparison` make those of their results; `findings` puts together what a folder holds, and `page` writes
+it as one self-contained HTML file, which needs no server, makes no request, and can be read without script.
 """
 
-from skilloc.pages.circuit import circuit_page
-from skilloc.pages.document import write
-from skilloc.pages.examples import top_examples
-from skilloc.pages.report import report_page
+from skilloc.report.document import write
+from skilloc.report.examples import top_examples
+from skilloc.report.page import report_page, write_report
+from skilloc.report.panel import circuit_page
 
-__all__ = ["circuit_page", "report_page", "top_examples", "write"]
+__all__ = ["circuit_page", "report_page", "top_examples", "write", "write_report"]

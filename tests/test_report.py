@@ -11,14 +11,14 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
+from skilloc.report import circuit_page, report_page, write
+from skilloc.report.panel import circuit_data
+from skilloc.report.document import embedded, escape
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
 from skilloc.cli import main
 from skilloc.effects import Effects
-from skilloc.pages import circuit_page, report_page, write
-from skilloc.pages.circuit import circuit_data
-from skilloc.pages.document import embedded, escape
 from skilloc.relearning import Relearning, summary
 from skilloc.removal import Removal
 from skilloc.units import Units, heads, neurons
@@ -156,7 +156,7 @@ def test_it_is_readable_without_script():
 def test_the_same_circuit_is_the_same_page_in_another_process(tmp_path):
     circuit_graph.save(circuit(), tmp_path / "circuit.json")
     code = (
-        "import sys; from skilloc.circuits.graph import load; from skilloc.pages import circuit_page;"
+        "import sys; from skilloc.circuits.graph import load; from skilloc.report import circuit_page;"
         "sys.stdout.buffer.write(circuit_page({'python': load(sys.argv[1])}, when='noon').encode())"
     )
     other = subprocess.run(
