@@ -1,5 +1,5 @@
-"""The one type of a number with its interval, and how both are written; intervals over seeds: of proportions and their differences, of a mean, of
-the time to what may never happen."""
+"""The one type of a number with its interval, and how both are written; intervals over seeds: of proportions and their
+differences, of a mean, of the time to what may never happen."""
 
 import math
 from typing import Any, NamedTuple

@@ -11,9 +11,6 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from skilloc.report import circuit_page, report_page, write
-from skilloc.report.panel import circuit_data
-from skilloc.report.document import embedded, escape
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
@@ -21,6 +18,9 @@ from skilloc.cli import main
 from skilloc.effects import Effects
 from skilloc.relearning import Relearning, summary
 from skilloc.removal import Removal
+from skilloc.report import circuit_page, report_page, write
+from skilloc.report.document import embedded, escape
+from skilloc.report.panel import circuit_data
 from skilloc.units import Units, heads, neurons
 
 HOSTILE = '</script><script>window.hacked=1</script><!--<img src="http://x.example/a.png" onerror=alert(1)>&amp; \u2028'
@@ -150,7 +150,7 @@ def test_it_is_readable_without_script():
     for name in graph:
         assert outside.count(name) >= 3  # in the picture, the table of units and that of edges
     assert "<noscript>" in outside
-    assert "0.9 [0.8, 1]" in outside
+    assert "0.900 [0.800, 1]" in outside
 
 
 def test_the_same_circuit_is_the_same_page_in_another_process(tmp_path):
@@ -212,7 +212,7 @@ def test_a_report_tells_everything_that_was_measured(folder):
     texts = " ".join(text for _, text in found.texts)
     for words in (
         "What the units of toy do", "44 of 44 units", "L0N1 1.0", "effective number of units", "more local than chance",
-        "overlap of effects", "without the top 8", "Circuits", "abc123", "9.9", "sha256",
+        "overlap of effects", "top 8 units removed", "Circuits", "abc123", "9.9", "sha256",
     ):  # fmt: skip
         assert words in texts, words
     pictures = [attributes["alt"] for tag, attributes in found.elements if tag == "img"]

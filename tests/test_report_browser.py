@@ -14,6 +14,7 @@ import time
 import networkx as nx
 import numpy as np
 import pytest
+
 from skilloc.report import circuit_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from skilloc.report import top_examples
 from torch import nn
 
 from skilloc.experiment import Experiment
 from skilloc.models.described import At, describe
 from skilloc.models.mlp import MLP
+from skilloc.report import top_examples
 from skilloc.tasks import IGNORE, Examples
 
 

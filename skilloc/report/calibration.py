@@ -42,6 +42,6 @@ def calibration_words(found: dict[str, Calibration]) -> str:
     values = sorted(one.pearson.value for one in found.values())
     span = number(values[0]) if len(values) == 1 else f"{number(values[0])} to {number(values[-1])}"
     return (
-        "Effects estimated from gradients (attribution, one forward and a few backward passes) and exact ones of random "
-        f"units have a Pearson correlation of {span}."
+        "Effects estimated from gradients (attribution, one forward and a few backward passes) and exact ones of "
+        f"random units have a Pearson correlation of {span}."
     )

@@ -87,7 +87,7 @@ class CircuitsFound:
 
 
 def circuits_found(circuits: Mapping[str, nx.DiGraph], effects: Effects | None, *, n: int = 10) -> CircuitsFound:
-    """Return what circuits say, each with its n strongest units and edges; what they share, if effects name the units."""
+    """Return what circuits say, with the n strongest units and edges of each, and what they share of all units."""
     shared = None
     if effects is not None and len(circuits) > 1 and _fits(circuits, effects):
         shared = overlap({name: mask_of(graph, effects) for name, graph in circuits.items()})

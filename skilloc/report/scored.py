@@ -65,15 +65,10 @@ def references_of(found: Sequence[Locality]) -> References | None:
     kinds = {(one.about.model, one.about.subtasks, one.about.units, one.about.measured) for one in found}
     if len(found) < 2 or len(kinds) > 1 or len(set(references)) < len(references):
         return None
-    moved = {
-        subtask: {
-            name: Spread(
-                *(float(part) for part in locality.spread(np.array([one.scores[subtask][name].value for one in found])))
-            )
-            for name in scores
-        }
-        for subtask, scores in found[0].scores.items()
-    }
+    moved: dict[str, dict[str, Spread]] = {}
+    for subtask, scores in found[0].scores.items():
+        values = {name: np.array([one.scores[subtask][name].value for one in found]) for name in scores}
+        moved[subtask] = {name: Spread(*locality.spread(own)) for name, own in values.items()}
     return References(references, moved)
 
 

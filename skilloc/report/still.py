@@ -13,7 +13,7 @@ LETTER, LINE = 6.0, 11.0
 
 
 def still(diagram: Diagram, subtask: str, *, title: str, most: int) -> str:
-    """Return a circuit as an SVG element with so many edges: effects on a subtask, red where needed, blue where harmful."""
+    """Return a circuit as an SVG with so many edges: effects on one subtask, red where needed, blue where harmful."""
     row = diagram.subtasks.index(subtask)
     places = place(diagram)
     left, right = places[:, 0].min(), places[:, 0].max()
