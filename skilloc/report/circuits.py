@@ -19,9 +19,6 @@ from skilloc.study.tracing import mask_of
 SHARE, MOST = 0.8, 60
 """The edges that matter: the fewest whose |effect| adds up to this share of that of all, and at most so many."""
 
-SEVERAL = 4
-"""With more subtasks, the tables have the effects on the circuit's own only."""
-
 
 class Kept(NamedTuple):
     """What circuits of one size keep: shares of the skill, with 95 % intervals; NaN where they were not measured."""
@@ -180,8 +177,13 @@ def circuit_words(found: CircuitFound) -> str:
     return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
 
 
-def circuits_section(found: CircuitsFound) -> Section:
-    """Return what circuits say: sentences, what they keep by size, their strongest units and edges, what they share."""
+def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
+    """Return what circuits say: sentences, what they keep by size, their strongest units and edges, what they share.
+
+    Args:
+        found: the circuits.
+        every: whether the tables have the effects on all subtasks, or on each circuit's own only.
+    """
     sentences, tables = [circuit_words(one) for one in found.subtasks.values()], []
     for name, one in found.subtasks.items():
         if one.edges:
@@ -195,7 +197,9 @@ def circuits_section(found: CircuitsFound) -> Section:
             columns = ("units", "kept", "kept by random units", "lost without", "lost without random units")
             caption = f"{name}: share of the skill kept by the circuit alone, and lost without it (* = its own size)"
             tables.append(Table(caption, columns, tuple(rows)))
-        tables += [_strongest(name, one, "unit"), *([_strongest(name, one, "edge")] if one.edges else [])]
+        subtasks = one.subtasks if every else (one.subtask,)
+        tables.append(_strongest(name, one, "unit", subtasks))
+        tables += [_strongest(name, one, "edge", subtasks)] if one.edges else []
     if found.overlap is not None:
         tables.append(_shared(found.overlap))
     return Section("Circuits", tuple(sentences), tuple(tables))
@@ -205,11 +209,10 @@ def _carried(one: CircuitFound) -> str:
     return f"{SHARE:.0%}".replace("%", " %") if one.few < MOST else "the largest part"
 
 
-def _strongest(name: str, found: CircuitFound, what: str) -> Table:
+def _strongest(name: str, found: CircuitFound, what: str, subtasks: tuple[str, ...]) -> Table:
     entries: Sequence[Strong] = found.strongest_units
     if what == "edge":
         entries = found.strongest_edges[: max(found.few, 1)]
-    subtasks = found.subtasks if len(found.subtasks) <= SEVERAL else (found.subtask,)
     adds = any(one.adds is not None for one in entries)
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     rows = []

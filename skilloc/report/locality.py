@@ -97,13 +97,10 @@ def between_words(found: Locality) -> str:
 def references_section(found: References) -> Section:
     """Return how far the scores move between references."""
     names = tuple(found.scores)
-    rows: list[tuple[Cell, ...]] = [
-        (
-            LABELS.get(score, score.replace("_", " ")).partition(" (")[0],
-            *(found.scores[name][score].range for name in names),
-        )
-        for score in found.scores[names[0]]
-    ]
+    rows = []
+    for score in found.scores[names[0]]:
+        cells: list[Cell] = [float(found.scores[name][score].range) for name in names]
+        rows.append((LABELS.get(score, score.replace("_", " ")).partition(" (")[0], *cells))
     caption = f"largest minus smallest score over the references {', '.join(found.references)}"
     moved = max(float(found.scores[name]["locality"].range) for name in names)
     sentence = f"Between these references, locality moves by {number(moved)} at most."

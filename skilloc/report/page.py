@@ -39,7 +39,7 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED)
     sections = [] if found is None else sections_of(found, told)
     if circuits:
-        sections.append(circuits_section(told))
+        sections.append(circuits_section(told, every=True))
     sections = explained(sections)
     parts = [body_of(section) for section in (sections[:-1] if circuits else sections)]
     parts += [panel(sections[-1], circuits)] if circuits else []

@@ -67,7 +67,7 @@ def circuit_page(
         ValueError: if there are no circuits, or one has no nodes.
     """
     data = circuit_data(circuits, examples)
-    (section,) = explained([circuits_section(circuits_found(circuits, None, n=LISTED))])
+    (section,) = explained([circuits_section(circuits_found(circuits, None, n=LISTED), every=True)])
     body = f"<header><h1>{escape(title)}</h1></header>\n<main>{panel(section, circuits)}</main>"
     return document(title, body, data=data, when=when)
 

@@ -135,8 +135,8 @@ def by_rank(effects: Effects) -> Any:
         rest = np.setdiff1d(np.arange(len(effects.subtasks)), shown)
         ax.plot(curves.ranks, curves.value[rest].T, color=plots.CONTROL, lw=0.5, alpha=0.6, zorder=0)
     names = [effects.subtasks[s] for s in shown]
-    ends = (part[shown] for part in (curves.value, curves.low, curves.high))
-    plots.sorted_curves(ax, curves.ranks, *ends, names, noise=noise[shown], unit=effects.unit)
+    value, low, high = (part[shown] for part in (curves.value, curves.low, curves.high))
+    plots.sorted_curves(ax, curves.ranks, value, low, high, names, noise=noise[shown], unit=effects.unit)
     more = len(effects.subtasks) - len(shown)
     ax.set_title("sorted effects" + (f" (grey: {more} more subtasks)" if more else ""))
     return figure
@@ -149,9 +149,9 @@ def scores(found: Locality) -> Any:
         return _scores_by_subtask(found)
     figure, axes = plots.figure(1, 2, height=0.5 + 0.42 * len(SHARES) * max(1.0, len(subtasks) / 4))
     for ax, names, log in ((axes[0], SHARES, False), (axes[1], COUNTS, True)):
-        table = _table(found, names)
+        value, low, high, chance = _table(found, names)
         labels = [SHORT.get(name, name).format(top=found.top) for name in names]
-        plots.score_dots(ax, labels, *table[:3], table[3][:, 0], subtasks, log=log)
+        plots.score_dots(ax, labels, value, low, high, chance[:, 0], subtasks, log=log)
     plots.subtask_legend(axes[1], subtasks, control="chance")
     axes[0].set_title("how local each skill is")
     return figure

@@ -45,7 +45,7 @@ WORDS: dict[str, str] = {
     "relative error": "size of the error over the size of the exact effects: 1 = no better than guessing 0",
     "missed": "share of the positive effects that lies in units outside the estimate's own top",
     "position": "a place in the row of tokens",
-    "attack": "all that is tried to get a removed skill back: retraining at several rates, for several numbers of steps",
+    "attack": "all that is tried to get a removed skill back: retraining at several rates, for a few or many steps",
     "damage": "what the kept subtasks have lost, as a share of what the original model knows of them",
     "information removed": "1 = the attack helps the model no more than a network that never knew; 0 = as the original",
     "area": "what the attack leaves of the lost skill, averaged over its steps",
