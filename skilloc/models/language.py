@@ -154,6 +154,15 @@ def separator(tokenizer: Any) -> int | None:
     return None if found is None else int(found)
 
 
+def first_token(tokenizer: Any) -> int | None:
+    """Return the token that the tokenizer puts before every text, or None if it puts none.
+
+    Models that were trained so (Gemma, Llama) have seen no text without it, and are another model where it is missing.
+    """
+    special, plain = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
+    return int(special[0]) if special != plain and special[0] != plain[0] else None
+
+
 def context_length(model: nn.Module) -> int:
     """Return the longest sequence, in tokens, that the model was made for."""
     config: Any = model.cfg
