@@ -30,7 +30,7 @@ SCALES: dict[str, Arms] = {
     # Composite alone: as many examples per step in all, so four times as many of the composite.
     "quick": (
         8,
-        {"curriculum": SMALL, "composite alone": replace(SMALL, trained=SMALL.stop_on, each=1000, steps=3000)},
+        {"curriculum": SMALL, "composite alone": replace(SMALL, trained=SMALL.stop_on, examples=1000, steps=3000)},
     ),
     "cpu": (40, {"curriculum": ROUNDED, "composite alone": replace(ROUNDED, trained=LARGE.stop_on)}),
     "paper": (

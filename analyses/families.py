@@ -251,8 +251,8 @@ def _subtask(name: str, seed: int) -> Subtask:
 
 
 def _localize(model: nn.Module) -> Found:
-    training = TrainConfig(steps=4, lr=1e-3, evaluate_every=4)
-    config = LocalizeConfig(training=training, each=4, held_out=4, strength=1e-3, kinds=(_cuttable(model),))
+    training = TrainConfig(steps=4, rate=1e-3, evaluate_every=4)
+    config = LocalizeConfig(training=training, examples=4, held_out=4, strength=1e-3, kinds=(_cuttable(model),))
     _, history = localize(model, [_subtask("random", 0)], config, seed=0)
     return {"loss": float(history.of("random")[-1])}
 
@@ -260,7 +260,7 @@ def _localize(model: nn.Module) -> Found:
 def _relearn(model: nn.Module) -> Found:
     smaller = prune(model, _without_one(model))
     controls = relearn_controls(model, smaller, seeds=(0, 1))
-    grid = Grid(rates=(1e-3,), budgets=(1, 2), each=4, held_out=8, folds=2, repair=0)
+    grid = Grid(rates=(1e-3,), budgets=(1, 2), examples=4, held_out=8, folds=2, repair=0)
     found = relearn_probe({**controls, "pruned": smaller}, [_subtask("random", 0)], _subtask("random", 0), grid, (0, 1))
     return {"finite": bool(np.isfinite(found.report).all())}
 

@@ -39,7 +39,7 @@ PAIRS = ("two atoms", "composite and own atom", "composite and other atom", "two
 FAMILIES = (("#7fb2de", "#0b4f8a"), ("#f2a878", "#b3420a"))  # light for atoms, dark for the composite of them
 LARGE = nonlocality_network(64, 0)
 SCALES: dict[str, list[ParityTraining]] = {
-    "quick": [replace(LARGE, n=24, each=250, steps=2000, lr=5e-3, seed=seed) for seed in range(3)],
+    "quick": [replace(LARGE, n=24, examples=250, steps=2000, rate=5e-3, seed=seed) for seed in range(3)],
     "cpu": [replace(nonlocality_network(64, seed), products="bfloat16") for seed in range(12)],
     "paper": [replace(nonlocality_network(64, seed), steps=40_000) for seed in range(20)],
 }

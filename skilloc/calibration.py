@@ -91,6 +91,16 @@ def calibrate(
 
     Raises:
         ValueError: if the two do not fit each other, or fewer than 8 units were drawn.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> estimate, exact = sk.attribution_effects(experiment), sk.ablation_effects(experiment)
+        >>> drawn = sk.masks.sample(experiment.units, 12, seed=0)
+        >>> list(sk.calibrate(estimate, exact, drawn=drawn))
+        ['parity_0', 'parity_1']
     """
     about, other = ((e.subtasks, e.units, e.made.get("tokens"), e.unit) for e in (estimate, exact))
     if about != other:

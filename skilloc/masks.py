@@ -23,6 +23,13 @@ class Mask:
 
     Raises:
         ValueError: if `keep` does not lie on the unit axis.
+
+    Example:
+        >>> import numpy as np
+        >>> import skilloc as sk
+        >>> units = sk.units_of(sk.MLP(6, 2, width=8, depth=3))
+        >>> sk.Mask(units, np.arange(16) < 10).dropped
+        6
     """
 
     units: Units

@@ -80,6 +80,15 @@ def removal_effects(
     Raises:
         ValueError: if the effects were measured on other tokens or units, in fewer than 2 folds, or on fewer units than
             `sizes` asks for.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> removal = sk.removal_effects(experiment, sk.ablation_effects(experiment), sizes=[4])
+        >>> removal.values.shape  # size fold removed measured
+        (1, 8, 2, 2)
     """
     order = _order(experiment, effects)
     folds = len(effects.values)

@@ -48,7 +48,7 @@ def scale():
     quick = pruning_nonlocality.SCALES["quick"]
     return quick._replace(
         networks=[replace(network, steps=60) for network in quick.networks[:2]],
-        pruning=replace(quick.pruning, sparsities=SPARSITIES, steps=5, finetuning=10, examples=200),
+        pruning=replace(quick.pruning, sparsities=SPARSITIES, steps=5, finetuning=10, held_out=200),
         attack=replace(quick.attack, rates=(1e-2,), budgets=(4,), repair=5),
     )
 

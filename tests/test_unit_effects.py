@@ -22,10 +22,10 @@ TINY = ParityTraining(
     n=6,
     sets=((0,), (1,), (2,), (3,), (4,), (5,)),
     composites=((0, 1, 2), (3, 4, 5)),
-    each=50,
+    examples=50,
     width=12,
     steps=200,
-    lr=1e-2,
+    rate=1e-2,
     evaluate_every=100,
 )
 NAMES = ("parity_0", "parity_1", "parity_2", "parity_3", "composite_01", "composite_23")
@@ -113,7 +113,7 @@ def test_over_seeds_pairs_networks_and_leaves_out_what_is_missing() -> None:
 def test_the_papers_networks_are_the_papers() -> None:
     network = nonlocality_network(256, 3)
     assert (network.n, network.width, network.depth, network.seed) == (18, 256, 3, 3)
-    assert (network.each, network.steps, network.lr) == (2000, 20_000, 1e-3)
+    assert (network.examples, network.steps, network.rate) == (2000, 20_000, 1e-3)
     assert list(world_of(network)) == [*(f"parity_{i}" for i in range(6)), "composite_012", "composite_345"]
 
 

@@ -68,6 +68,17 @@ def trace_circuit(
     Raises:
         ValueError: if the arguments do not belong together, the circuit is empty, or edges are asked for under a loss
             that has no gradient.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment.on("selection"))
+        >>> circuit = sk.Mask(experiment.units, sk.masks.top(effects.mean("parity_0"), 3))
+        >>> graph = sk.trace_circuit(experiment, circuit, subtask="parity_0")
+        >>> graph.graph["subtask"]
+        'parity_0'
     """
     if not circuit.keep.any():
         raise ValueError("`circuit` keeps no unit; choose at least one")

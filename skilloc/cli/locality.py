@@ -16,7 +16,7 @@ class Command:
 
     folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
     """folders that `skilloc effects` wrote"""
-    top: int = 10
+    count: int = 10
     """number of units that count as a subtask's top"""
     json: bool = False
     """print JSON only"""
@@ -33,7 +33,7 @@ class Command:
         from skilloc.study.folder import load_study
 
         studies = [load_study(folder).effects for folder in self.folders]
-        results = [locality_of(effects, top=self.top) for effects in studies]
+        results = [locality_of(effects, top=self.count) for effects in studies]
         spread = references_of(results)
         if self.json:
             told = [{"folder": str(folder), **as_json(one)} for folder, one in zip(self.folders, results, strict=True)]

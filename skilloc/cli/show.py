@@ -13,7 +13,7 @@ class Command:
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """a folder that `skilloc effects` wrote"""
-    top: int = 10
+    count: int = 10
     """number of units that count as a subtask's top"""
     json: bool = False
     """print JSON only"""
@@ -24,7 +24,7 @@ class Command:
         from skilloc.report.findings import read_findings, sections_of
         from skilloc.report.pictures import save_pictures
 
-        found = read_findings(self.folder, top=self.top)
+        found = read_findings(self.folder, top=self.count)
         sections = sections_of(found)
         pictures = save_pictures(
             [picture for section in sections for picture in section.pictures], self.folder / "pictures"

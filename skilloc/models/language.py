@@ -72,6 +72,12 @@ def open_model(
         ConnectionError: if the hub is needed and cannot be reached.
         ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
             wrap, its tokenizer does not belong to it, or the device does not exist.
+
+    Example:
+        >>> import skilloc as sk
+        >>> opened = sk.open_model("embedded")
+        >>> opened.name, len(sk.units_of(opened.model))
+        ('embedded', 2072)
     """
     if isinstance(name, nn.Module):
         if device_map is not None:

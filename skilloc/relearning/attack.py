@@ -139,12 +139,12 @@ def repair(
     if short and grid.repair:
         config = TrainConfig(
             steps=grid.repair,
-            lr=grid.repair_rate,
+            rate=grid.repair_rate,
             eps=EPS,
             evaluate_every=max(1, grid.repair // LOOKS),
             until=dict(targets),
         )
-        sample = _on(own, stream(kept, grid.each, seed=seed))
+        sample = _on(own, stream(kept, grid.examples, seed=seed))
         try:
             evaluate = held_out.kept_selection
             history = train(own, sample, config, evaluate=evaluate, loss=loss, rules=rules, seed=seed, progress=False)
@@ -180,9 +180,9 @@ def attack_all(
         seed: of the examples, and of what a model draws (dropout).
         mask: held at zero, if given.
     """
-    config = TrainConfig(steps=grid.budgets[-1], lr=rate, eps=EPS, evaluate_at=grid.budgets)
+    config = TrainConfig(steps=grid.budgets[-1], rate=rate, eps=EPS, evaluate_at=grid.budgets)
     rules = None if mask is None else lambda model: [keep(model, mask)]
-    sample = _on(models[0], stream(attack, grid.each, seed=seed, examples=size))
+    sample = _on(models[0], stream(attack, grid.examples, seed=seed, pool=size))
     batches = [held_out.selection, *held_out.folds, *held_out.kept.values()]
 
     def look(model: nn.Module) -> list[float]:

@@ -39,6 +39,13 @@ def subtasks_of(
         ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
             not of the world.
         FileNotFoundError: if a file is not there, also `world.json` for a model without a tokenizer.
+
+    Example:
+        >>> import skilloc as sk
+        >>> opened = sk.open_model("embedded")
+        >>> subtasks = sk.subtasks_of(opened, {"code": "python"}, length=32)
+        >>> subtasks["code"].draw(4).inputs.shape
+        torch.Size([4, 32])
     """
     if not sources:
         raise ValueError("`sources` is empty; name at least one subtask")

@@ -40,7 +40,7 @@ def networks():
 
 def plain():
     for network in networks():
-        sample = stream([ATOM], GRID.each, seed=0)
+        sample = stream([ATOM], GRID.examples, seed=0)
         adam = torch.optim.Adam(network.parameters(), lr=RATE)
         for step in range(STEPS):
             examples = sample(step)
