@@ -14,7 +14,7 @@ from skilloc.circuits.faithfulness import faithfulness, minimality, sizes_up_to
 from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.masks import Mask, top
+from skilloc.masks import DRAWS, Mask, top
 
 NOTHING = 1e-6
 """Edges below this in every fold and subtask, in the loss's unit, are left out: float32 losses do not show them."""
@@ -37,7 +37,7 @@ class Tracing:
     """
 
     sizes: tuple[int, ...] | None = None
-    draws: int = 5
+    draws: int = DRAWS
     seed: int = 0
     paths: str | None = None
     edges: int = 5000

@@ -43,7 +43,7 @@ class Command:
     """of several DIR: the share of them that a unit must be in"""
     sizes: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 1, 2, 4, ...)")] = ()
     """other numbers of units, for the curve of what circuits keep"""
-    draws: int = 5
+    draws: int = 20
     """number of random circuits beside each size"""
     edges: int = 5000
     """number of edges to keep, the largest"""

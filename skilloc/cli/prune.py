@@ -42,7 +42,7 @@ class Command:
     """other numbers of units to keep, for the curve"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
     """what dropped units are held at: zero, or flat mean, which goes into biases (default: as in DIR)"""
-    draws: int = 5
+    draws: int = 20
     """number of random masks beside each"""
     seed: int = 0
     """of the random masks"""

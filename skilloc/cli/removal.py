@@ -25,7 +25,7 @@ class Command:
     """kinds of unit to remove: neuron, head, or another that DIR has"""
     reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what removed units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
-    draws: int = 5
+    draws: int = 20
     """number of random masks beside each removal"""
     seed: int = 0
     """of the random masks"""

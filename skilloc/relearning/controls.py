@@ -52,7 +52,7 @@ def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.
             )
         if widths != own:
             keep = np.concatenate([np.arange(width) < widths.get(hook, 0) for hook, width in own.items()])
-            smaller = prune(smaller, matched_random(Mask(units, keep), seed=seed))
+            smaller = prune(smaller, matched_random(Mask(units, keep), seed=seed, disjoint=False))
     return smaller
 
 
