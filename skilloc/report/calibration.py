@@ -7,7 +7,7 @@ from skilloc.report import pictures
 from skilloc.report.section import Cell, Picture, Section, Table
 from skilloc.study.folder import Compared
 
-SINGLE = {"pearson": "Pearson", "spearman": "Spearman", "relative_error": "relative error"}
+SINGLE = {"spearman": "Spearman", "relative_error": "relative error", "pearson": "Pearson"}
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
@@ -39,9 +39,9 @@ def calibration_section(found: dict[str, Calibration], effects: Effects | None, 
 
 def calibration_words(found: dict[str, Calibration]) -> str:
     """Say how well estimates and exact effects agree, over all subtasks."""
-    values = sorted(one.pearson.value for one in found.values())
+    values = sorted(one.spearman.value for one in found.values())
     span = number(values[0]) if len(values) == 1 else f"{number(values[0])} to {number(values[-1])}"
     return (
         "Effects estimated from gradients (attribution, one forward and a few backward passes) and exact ones of "
-        f"random units have a Pearson correlation of {span}."
+        f"random units have a rank correlation (Spearman) of {span}."
     )

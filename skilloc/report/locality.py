@@ -11,13 +11,10 @@ from skilloc.report.section import Cell, Picture, Section, Table, compared, grou
 
 LABELS = {
     "mass": "mass ({unit})",
-    "effective_number": "effective number of units",
-    "entropy_number": "entropy number",
-    "locality": "locality (1 = one unit, 0 = all alike)",
-    "top_share": "share of the top {top}",
-    "k50": "units for half of the effect",
-    "k90": "units for 90 % of it",
-    "negative_share": "share of harmful effects",
+    "top_share": "share of top {top}",
+    "k50": "units for half",
+    "k90": "units for 90 %",
+    "negative_share": "harmful share",
 }
 """How the tables call the scores; others are called by their names."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from skilloc import plots
 from skilloc.circuits.graph import CHOSEN, REFERENCE
 from skilloc.effects import Effects
+from skilloc.intervals import said
 from skilloc.report.about import noise_of, sorted_effects
 from skilloc.report.scored import ByPosition, Locality, Removed
 from skilloc.report.section import Picture
@@ -255,8 +256,7 @@ def calibration(effects: Effects, compared: Compared) -> Any:
     figure, axes = plots.figure(rows, columns, height=2.5 * rows, squeeze=False)
     noise = noise_of(compared.estimate) if len(effects.values) > 1 else np.full(len(effects.subtasks), 1e-4)
     for s, (ax, name) in enumerate(zip(axes.flat, effects.subtasks, strict=False)):
-        found = compared.calibration[name].pearson
-        label = f"Pearson {found.value:.2f}\n[{found.low:.2f}, {found.high:.2f}]".replace("-", "−")
+        label = "\n[".join(f"Spearman {said(compared.calibration[name].spearman)}".split(" ["))
         plots.calibration_scatter(
             ax, compared.estimate.mean(name), compared.exact.mean(name), drawn=compared.drawn, linear=float(noise[s]),
             label=label, colour=plots.colour_of(s), unit=effects.unit,

@@ -16,14 +16,14 @@ def removal_section(found: Removed) -> Section:
         several = "specificity" in scores
         for a, name in enumerate(names):
             cells: list[Cell] = [scores["loss_increase"].at(a, b) for b in range(len(names))]
-            rows.append((f"{found.units} of {name}", *cells, *([scores["specificity"].at(a)] if several else [])))
+            rows.append((name, *cells, *([scores["specificity"].at(a)] if several else [])))
         if several:
             rows.append(("asymmetry", *[""] * len(names), scores["asymmetry"].at()))
-        columns = ("removed", *(f"loss of {name}" for name in names), *(["specificity"] if several else []))
+        columns = ("those of", *(f"loss of {name}" for name in names), *(["specificity"] if several else []))
         caption = (
             f"top {size:,} {found.units} removed: loss increase in {found.unit} (random {found.units} in brackets)"
         )
-        tables.append(Table(caption, columns, tuple(rows), beside="random", kept=int(several)))
+        tables.append(Table(caption, columns, tuple(rows), beside="random"))
     alt = "loss increases when the top units of a subtask are removed together"
     return Section(
         "What is lost without them?",

@@ -24,16 +24,17 @@ def shown(section: Section, console: Console) -> Iterator[RenderableType]:
 
 
 def _parts(table: Table, console: Console) -> list[Drawn]:
-    texts, unbounded = table.texts(), console.options.update_width(1000)
-    last = len(table.columns) - table.kept
-    middle, parts = list(range(1, last)), []
-    for abreast in range(max(1, min(ABREAST, len(middle))), 0, -1):
-        parts = [
-            _part(table, texts, [0, *middle[i : i + abreast], *range(last, len(table.columns))])
-            for i in range(0, max(1, len(middle)), abreast)
-        ]
-        if all(console.measure(part, options=unbounded).maximum <= console.width for part in parts):
-            break
+    texts, unbounded, parts = table.texts(), console.options.update_width(1000), []
+    for kept in {table.kept: 0, 0: 0}:
+        last = len(table.columns) - kept
+        middle = list(range(1, last))
+        for abreast in range(max(1, min(ABREAST, len(middle))), 0, -1):
+            parts = [
+                _part(table, texts, [0, *middle[i : i + abreast], *range(last, len(table.columns))])
+                for i in range(0, max(1, len(middle)), abreast)
+            ]
+            if all(console.measure(part, options=unbounded).maximum <= console.width for part in parts):
+                return parts
     return parts
 
 
