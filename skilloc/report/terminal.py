@@ -24,6 +24,7 @@ def shown(section: Section, console: Console) -> Iterator[RenderableType]:
 
 
 def _parts(table: Table, console: Console) -> list[Drawn]:
+    """As many columns beside each other as fit; where not even one does, its cells go over several lines."""
     texts, unbounded, parts = table.texts(), console.options.update_width(1000), []
     for kept in {table.kept: 0, 0: 0}:
         last = len(table.columns) - kept
@@ -35,13 +36,16 @@ def _parts(table: Table, console: Console) -> list[Drawn]:
             ]
             if all(console.measure(part, options=unbounded).maximum <= console.width for part in parts):
                 return parts
+    for part in parts:
+        for column in part.columns:
+            column.no_wrap = False
     return parts
 
 
 def _part(table: Table, texts: list[list[str]], columns: list[int]) -> Drawn:
     made = Drawn(box=None, padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(Text(table.columns[column]), no_wrap=True, header_style="dim")
+        made.add_column(Text(table.columns[column]), no_wrap=True, header_style="dim", overflow="fold")
     for row in texts:
         made.add_row(*(Text(row[column]) for column in columns))
     return made
