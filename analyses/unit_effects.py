@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, network_of, train_parity, training_of, world_of
 from _worlds import nonlocality_network
 from skilloc import plots
@@ -45,7 +45,7 @@ SCALES: dict[str, list[ParityTraining]] = {
 }
 
 
-def measure(networks: list[ParityTraining], run: Run) -> dict[str, Any]:
+def measure(networks: list[ParityTraining], run: Cells) -> dict[str, Any]:
     """Train the networks, ablate their neurons, and score; the first that learned all subtasks is the one shown."""
     records: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}

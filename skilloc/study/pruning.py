@@ -23,7 +23,7 @@ from skilloc.intervals import Interval, mean_interval
 from skilloc.masks import DRAWS, Mask
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
-from skilloc.models.plain import plain
+from skilloc.models.unwrapped import plain
 from skilloc.pruning import Curve, Scorer, can, effects_again, mask_curve, masks_of, prune, remaining
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
