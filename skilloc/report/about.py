@@ -32,6 +32,7 @@ class About:
         measured: how many of them have an effect.
         exact: how many of those were measured by ablation.
         baseline: loss of the untouched model, by subtask.
+        accuracy: its share of right answers, by subtask of prompts; none for running text.
     """
 
     model: str | None
@@ -46,6 +47,7 @@ class About:
     measured: int
     exact: int
     baseline: dict[str, float]
+    accuracy: dict[str, float]
 
     @property
     def per_what(self) -> str:
@@ -92,6 +94,7 @@ def about(effects: Effects) -> About:
         measured=int(effects.measured.sum()),
         exact=int((effects.exact & effects.measured).sum()),
         baseline=dict(zip(effects.subtasks, effects.baseline.mean(axis=0).tolist(), strict=True)),
+        accuracy=dict(made.get("accuracy", {})),
     )
 
 

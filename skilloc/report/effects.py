@@ -27,6 +27,10 @@ def measured_section(effects: Effects) -> Section:
     if drawn:
         texts = f" of {drawn['length']} tokens" if drawn.get("length") else ""
         sentences.append(f"On {drawn['sequences']} examples{texts} of each subtask ({drawn['split']} split).")
+    for name, share in found.accuracy.items():
+        commonest = drawn.get("subtasks", {}).get(name, {}).get("baseline", {}).get("accuracy")
+        beside = "" if commonest is None else f"; of always giving the commonest answer {number(commonest, 3)}"
+        sentences.append(f"{name}: accuracy {number(share, 3)}{beside}.")
     rows: tuple[tuple[Cell, ...], ...] = tuple(found.baseline.items())
     caption = f"{found.loss_words}, of the whole model"
     return Section("What was measured?", tuple(sentences), (Table(caption, ("subtask", found.unit), rows),))

@@ -13,6 +13,7 @@ WORDS: dict[str, str] = {
     "subtask": "a kind of examples that losses are measured on, such as the text of one programming language",
     "skill": "what the model does to have a low loss on a subtask",
     "loss": "a number per example that grows as the model gets worse",
+    "accuracy": "the share of prompts that the model answers rightly",
     "nats": "the unit of cross-entropy: a loss of 1 nat means that what came next had probability 1/e, about 0.37",
     "token": "a piece of text, a word or less, that the model reads as one",
     "effect": "the loss without a unit minus the loss with it: positive where the subtask needs the unit",
