@@ -30,7 +30,7 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
 """What starts an indented part of a docstring that is no formula."""
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "Subtasks": ("Subtask", "Examples", "subtasks_of", "parity_subtasks", "tasks"),
+    "Subtasks": ("Subtask", "Examples", "subtasks_of", "prompts", "choices", "Asked", "parity_subtasks", "tasks"),
     "Models": ("open_model", "MLP", "describe", "At", "save_model", "units_of"),
     "Experiments": ("Experiment", "losses"),
     "Effects": ("Effects", "ablation_effects", "attribution_effects", "position_effects", "calibrate"),

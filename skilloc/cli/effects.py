@@ -1,13 +1,14 @@
 """`skilloc effects`: what a model loses when it loses a unit."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from skilloc.asked import Asked
 from skilloc.cli.machine import Machine
 from skilloc.study.settings import Settings
 
@@ -34,6 +35,27 @@ class Options(Settings):
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
 
 
+NONE = arg(metavar="FIELD", help_behavior_hint="")
+
+
+@dataclass(frozen=True)
+class Prompted(Asked):
+    """The fields of prompts, as the help prints them."""
+
+    prompt: Annotated[str | None, NONE] = None
+    answer: Annotated[str, arg(metavar="FIELD")] = Asked.answer
+    wrong: Annotated[str | None, NONE] = None
+    corrupted: Annotated[str | None, NONE] = None
+    group: Annotated[str | None, NONE] = None
+    subject: Annotated[str | None, NONE] = None
+    choices: Annotated[str | None, NONE] = None
+    by: Annotated[str, arg(metavar="BY")] = Asked.by
+    template: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    shots: Annotated[int, arg(metavar="N")] = 0
+    pad: Annotated[str, arg(metavar="SIDE")] = Asked.pad
+    rotation: Annotated[int, arg(metavar="N")] = 0
+
+
 @dataclass(frozen=True)
 class Command:
     """Measure or estimate the effect of every unit on every subtask: its loss without the unit minus its loss with it.
@@ -50,6 +72,7 @@ class Command:
     data.parquet#field or hub:owner/name#field. Without it: python, cpp and english. For a saved MLP, a subtask of its
     world.json, such as composite_012; without it, all"""
     settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
+    asked: Annotated[Prompted, arg(name="")] = field(default_factory=Prompted)
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
@@ -68,19 +91,35 @@ class Command:
 
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
-        subtasks = subtasks_of(opened, sources, length=self.settings.length)
+        subtasks = subtasks_of(
+            opened,
+            sources,
+            length=self.settings.length,
+            asked=Asked(**vars(self.asked)),
+            least=self.settings.sequences,
+        )
         study = measure(
             opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
         )
         record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
         record["calibration"] = calibration_record(study)
+        if "accuracy" in study.effects.made:
+            record["accuracy"] = study.effects.made["accuracy"]
         if self.json:
             tables.print_json(record)
             return
         tables.print_about(record)
         tables.print_top(record)
+        if "accuracy" in record:
+            for name, found in record["accuracy"].items():
+                told = subtasks[name].made or {}
+                print(f"{name}: accuracy {found:.3f}; of always giving the commonest answer {_commonest(told):.3f}")
         tables.print_calibration(record)
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
+
+
+def _commonest(made: Mapping[str, Any]) -> float:
+    return float(made["baseline"]["accuracy"])
 
 
 def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTIN) -> dict[str, str]:
