@@ -41,7 +41,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "Verdicts": ("relearn_probe", "relearning"),
     "Circuits": ("trace_circuit", "circuits"),
     "Studies": ("store",),
-    "Pictures and pages": ("plots", "pages"),
+    "Pictures and pages": ("plots", "report"),
 }  # fmt: skip
 """Every public name once, under the noun that it makes or works on."""
 

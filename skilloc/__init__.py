@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from skilloc import locality as locality
     from skilloc import losses as losses
     from skilloc import masks as masks
-    from skilloc import pages as pages
     from skilloc import plots as plots
     from skilloc import pruning as pruning
     from skilloc import relearning as relearning
+    from skilloc import report as report
     from skilloc import store as store
     from skilloc import tasks as tasks
     from skilloc.ablation import ablation_effects as ablation_effects
@@ -49,7 +49,18 @@ if TYPE_CHECKING:
     from skilloc.training import train as train
 
 _HOMES = {
-    "skilloc": ("circuits", "locality", "losses", "masks", "pages", "plots", "pruning", "relearning", "store", "tasks"),
+    "skilloc": (
+        "circuits",
+        "locality",
+        "losses",
+        "masks",
+        "plots",
+        "pruning",
+        "relearning",
+        "report",
+        "store",
+        "tasks",
+    ),
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
     "skilloc.asked": ("Asked",),
     "skilloc.attribution": ("attribution_effects",),

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,13 @@ from skilloc import demo, store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
-from skilloc.cli.tables import scored
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
+from skilloc.intervals import Interval, number, said
 from skilloc.models.language import open_model
+from skilloc.report.record import as_json
 from skilloc.study import draws
 from skilloc.study.draws import experiment_of, redraw, subtasks_of
-from skilloc.study.report import number
 from skilloc.study.settings import Settings
 from skilloc.tasks.text import Document
 
@@ -595,10 +596,10 @@ def test_numbers_in_tables(value, text):
 def test_a_narrow_terminal_cuts_no_number(run, study, monkeypatch):
     from rich.console import Console
 
-    from skilloc.cli import tables
+    from skilloc.cli import printed
 
     _, wide, _ = run("locality", study, "--count", 5)
-    monkeypatch.setattr(tables, "_console", lambda: Console(highlight=False, width=50, soft_wrap=False))
+    monkeypatch.setattr(printed, "_console", lambda: Console(highlight=False, width=50, soft_wrap=False))
     _, narrow, _ = run("locality", study, "--count", 5)
     assert "…" not in narrow
     numbers = re.compile(r"[0-9][0-9.,]*[0-9]")
@@ -606,9 +607,28 @@ def test_a_narrow_terminal_cuts_no_number(run, study, monkeypatch):
 
 
 def test_intervals_in_tables():
-    score = {"value": 0.634, "low": 0.58, "high": 0.67, "chance": 0.1}
-    assert scored(score) == "0.634 \\[0.58, 0.67]"
-    assert scored({**score, "value": float("nan")}) == "–"
+    score = Interval(0.634, 0.58, 0.67, 0.1)
+    assert said(score, 3) == "0.634 [0.580, 0.670]"
+    assert said(score._replace(value=float("nan"))) == "–"
+
+
+def test_the_quick_demo_is_exact_where_it_says_so_and_shows_numbers_first(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        draws, "documents", lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts("code"))]
+    )
+    settings = replace(demo.QUICK.settings, sequences=6, length=12, folds=6, sample=8, top=4)
+    plan = replace(demo.QUICK, settings=settings, sizes=(10,), circuit=demo.QUICK.circuit._replace(n=4))
+    lines: list[str] = []
+    found = demo.run_demo(tmp_path, plan=plan, model=str(home / "model"), report=lines.append)
+    assert found.about.exact < found.about.measured == found.about.units
+    effects = store.load(Effects, tmp_path / "effects")
+    units = effects.units
+    cheap = np.isin(units.kinds, "head") | (units.layers == units.layers.max())
+    assert effects.exact[cheap].all()
+    assert not (tmp_path / "items").exists()
+    told = [line for line in lines if line.startswith("  python: loss ")]
+    assert len(told) == 1
+    assert lines.index(told[0]) < next(i for i, line in enumerate(lines) if line.startswith("measuring exactly"))
 
 
 def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_path, monkeypatch):
@@ -618,27 +638,27 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
         "documents",
         lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts(kinds[name]))],
     )
-    settings = Settings(sequences=6, length=12, folds=6)
+    plan = replace(demo.FULL, settings=Settings(sequences=6, length=12, folds=6))
     lines: list[str] = []
     folder = tmp_path / "demo"
-    record = demo.run_demo(folder, model=str(home / "model"), settings=settings, report=lines.append)
-    assert record["measured"] == record["exact"] == record["units"]
-    assert record["calibration"]["python"]["drawn"] == record["units"]
+    found = demo.run_demo(folder, model=str(home / "model"), plan=plan, report=lines.append)
+    assert found.about.measured == found.about.exact == found.about.units
+    assert found.calibration["python"].drawn == found.about.units
     steps = [line for line in lines if not line.startswith("no circuit of ")]  # of what an untrained model cannot do
     assert len(steps) == 6
     report = (folder / "report.html").read_bytes()
-    assert record["top"]["python"][0]["unit"].encode() in report
+    best = found.top["python"][0].unit
+    assert best.encode() in report
     page = (folder / "summary.md").read_text()
     for words in ("How local", "same units", "What is lost", "gradients", "does not say"):
         assert words in page
-    best = record["top"]["python"][0]["unit"]
     assert best in page
-    for name in record["pictures"]:
-        assert Path(name).is_file()
-        assert f"pictures/{Path(name).name}" in page or Path(name).name == "sorted.png"
+    pictures = {path.name for path in (folder / "pictures").glob("*.png")}
+    assert pictures == set(re.findall(r"pictures/(\w+\.png)", page))
+    assert {"units.png", "locality.png", "entanglement.png", "removal.png", "calibration.png"} <= pictures
     monkeypatch.setattr("skilloc.study.measure.ablation_effects", None)  # nothing is measured again
     monkeypatch.setattr("skilloc.demo.attribution_effects", None)
-    again = demo.run_demo(folder, model=str(home / "model"), settings=settings)
+    again = demo.run_demo(folder, model=str(home / "model"), plan=plan)
     assert (folder / "summary.md").read_text() == page
     assert (folder / "report.html").read_bytes() == report
-    np.testing.assert_equal(again, record)
+    np.testing.assert_equal(as_json(again), as_json(found))

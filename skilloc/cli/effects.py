@@ -1,10 +1,10 @@
 """`skilloc effects`: what a model loses when it loses a unit."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -32,6 +32,7 @@ class Options(Settings):
     only: Annotated[tuple[str, ...], arg(metavar="UNIT ...", help_behavior_hint="(default: all)")] = ()
     sample: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    exact: Annotated[tuple[str, ...], arg(metavar="KIND|last ...", help_behavior_hint="(default: none)")] = ()
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
 
 
@@ -84,10 +85,12 @@ class Command:
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
         sources = sources_of(self.subtask, builtin_of(self.model))
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.about import about, top_units
+        from skilloc.report.calibration import calibration_section
+        from skilloc.report.effects import measured_section, units_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
-        from skilloc.study.report import about, calibration_record, top_units
 
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
@@ -101,25 +104,16 @@ class Command:
         study = measure(
             opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
         )
-        record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
-        record["calibration"] = calibration_record(study)
-        if "accuracy" in study.effects.made:
-            record["accuracy"] = study.effects.made["accuracy"]
+        found = None if study.compared is None else study.compared.calibration
         if self.json:
-            tables.print_json(record)
+            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found)
             return
-        tables.print_about(record)
-        tables.print_top(record)
-        if "accuracy" in record:
-            for name, found in record["accuracy"].items():
-                told = subtasks[name].made or {}
-                print(f"{name}: accuracy {found:.3f}; of always giving the commonest answer {_commonest(told):.3f}")
-        tables.print_calibration(record)
+        print_sections(
+            measured_section(study.effects),
+            units_section(study.effects),
+            None if found is None else calibration_section(found, None, None),
+        )
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
-
-
-def _commonest(made: Mapping[str, Any]) -> float:
-    return float(made["baseline"]["accuracy"])
 
 
 def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTIN) -> dict[str, str]:
