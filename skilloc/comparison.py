@@ -85,7 +85,8 @@ class Comparison:
 
     def score(self, subtask: str, name: str) -> Interval:
         """Return the difference of one locality score."""
-        return Interval(*self.scores[:, self.subtasks.index(subtask), self.names.index(name)].tolist(), 0.0)
+        value, low, high = self.scores[:, self.subtasks.index(subtask), self.names.index(name)].tolist()
+        return Interval(value, low, high, 0.0)
 
 
 def compare(

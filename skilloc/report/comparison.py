@@ -68,11 +68,13 @@ def _of_effects(found: Comparison) -> Section:
         sure = int(((moved.low > 0) | (moved.high < 0)).sum())
         count = int(np.isfinite(moved.value).sum())
         sentences.append(f"{name}: {sure:,} of {count:,} effects differ beyond their interval (5 % would by chance).")
-    rows = tuple((str(place + 1), *(column[place] for column in columns)) for place in range(len(columns[0])))
+    rows: list[tuple[Cell, ...]] = [
+        (str(place + 1), *(column[place] for column in columns)) for place in range(len(columns[0]))
+    ]
     caption = f"largest differences of effects in {found.unit}"
     alt = "differences of the effects of all units, by their place in the model"
     picture = Picture("differences", alt, lambda: _draw(found))
-    return Section(title, tuple(sentences), (Table(caption, ("", *found.subtasks), rows),), (picture,))
+    return Section(title, tuple(sentences), (Table(caption, ("", *found.subtasks), tuple(rows)),), (picture,))
 
 
 def _draw(found: Comparison) -> Any:
