@@ -106,13 +106,16 @@ def as_json(value: Any) -> Any:
 
 def _experiments(opened: Opened, scale: Scale) -> tuple[dict[str, Experiment], dict[str, Any]]:
     """Return the experiment of each subtask, and the accuracy of behaviours that the model cannot do."""
+    encode, first = encoder(opened.tokenizer), first_token(opened.tokenizer)
     made: dict[str, Subtask] = {}
+    refused: dict[str, Any] = {}
     for name in MAKERS:
-        made |= behaviours(
-            encoder(opened.tokenizer), [name], first=first_token(opened.tokenizer), count=6 * scale.count
-        )
+        try:
+            made |= behaviours(encode, [name], first=first, count=6 * scale.count)
+        except ValueError:  # its words are no tokens of this model
+            refused[name] = {"accuracy": None, "chance": None, "count": 0}
     corpora = subtasks_of(opened, {name: name for name in CORPORA}, length=scale.length)
-    experiments, refused = {}, {}
+    experiments: dict[str, Experiment] = {}
     for name, subtask in {**made, **corpora}.items():
         loss = "answer" if name in made else "cross_entropy"
         own = Experiment(opened.model, {name: subtask}, ("head",), loss=loss, folds=FOLDS, count=scale.count)
@@ -219,10 +222,13 @@ def draw(found: dict[str, Any]) -> Any:
             axes[1, 1].annotate(told["names"][place], (told["scores"][place], told["effects"][place]), fontsize=6)
         axes[1, 1].set(xlabel="prefix-matching score", ylabel="effect on induction (nats)")
         axes[1, 1].set_title(f"{told['shared']} of the top {told['top']} shared (chance {told['chance']:.1f})")
-    refused = ", ".join(f"{name} ({one['accuracy']:.2f})" for name, one in found["refused"].items()) or "none"
+    told = {name: one["accuracy"] for name, one in found["refused"].items()}
+    refused = (
+        ", ".join(f"{n} (words)" if share is None else f"{n} ({share:.2f})" for n, share in told.items()) or "none"
+    )
     figure.supxlabel(
         f"{found['scale']['model']}, every head exactly, zero reference, {found['scale']['count']} examples each in "
-        f"{FOLDS} folds; refused for want of accuracy: {refused}",
+        f"{FOLDS} folds; refused for want of accuracy: {refused or 'none'}",
         fontsize=7,
     )
     return figure
