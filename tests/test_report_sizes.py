@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def study(subtasks: int, layers: int) -> tuple[Effects, Removal]:
     return effects, removal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subtasks", "layers"), [(1, 1), (40, 2), (2, 200)])
 def test_pictures_are_bounded_and_their_labels_do_not_overlap(subtasks, layers):
     effects, removal = study(subtasks, layers)
@@ -46,7 +48,7 @@ def test_pictures_are_bounded_and_their_labels_do_not_overlap(subtasks, layers):
             for ax in figure.axes:
                 shown = [label for label in ax.get_yticklabels() if label.get_text()]
                 boxes = [label.get_window_extent(renderer) for label in shown]
-                assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False)), ax.get_title(loc="left")
+                assert not any(a.overlaps(b) for a, b in pairwise(boxes)), ax.get_title(loc="left")
 
 
 def numbers(text: str) -> list[str]:
