@@ -50,6 +50,10 @@ class Command:
     data.parquet#field or hub:owner/name#field. Without it: python, cpp and english. For a saved MLP, a subtask of its
     world.json, such as composite_012; without it, all"""
     settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
+    until: Annotated[float | None, arg(metavar="R", help_behavior_hint="")] = None
+    """draw more and more text, until the lower end of every subtask's reliability is at least this, such as 0.5"""
+    budget: Annotated[int, arg(metavar="TOKENS")] = 200_000
+    """with `until`: begin no round on more tokens than this, of all subtasks together"""
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
@@ -61,18 +65,30 @@ class Command:
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
         sources = sources_of(self.subtask, builtin_of(self.model))
+        from skilloc.alarms import read_alarms
         from skilloc.cli import tables
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
         from skilloc.study.report import about, calibration_record, top_units
+        from skilloc.study.until import measure_until
 
+        if self.until is not None and self.seconds is not None:
+            raise ValueError("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
         subtasks = subtasks_of(opened, sources, length=self.settings.length)
-        study = measure(
-            opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
-        )
+        workers, found = self.workers or cores(), None
+        if self.until is None:
+            study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
+        else:
+            found = measure_until(
+                opened, subtasks, self.settings, self.out, wanted=self.until, budget=self.budget, workers=workers
+            )
+            study = found.study
         record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
+        if found is not None:
+            rounds = [one._asdict() for one in found.rounds]
+            record["until"] = {"wanted": found.wanted, "reached": found.reached, "rounds": rounds}
         record["calibration"] = calibration_record(study)
         if self.json:
             tables.print_json(record)
@@ -80,6 +96,14 @@ class Command:
         tables.print_about(record)
         tables.print_top(record)
         tables.print_calibration(record)
+        for alarm in read_alarms(study.effects.made):
+            print(f"alarm: {alarm}")
+        if found is not None:
+            last = found.rounds[-1]
+            print(
+                f"reliability {last.reliability:.2f}, at least {last.low:.2f}, on {last.tokens:,} tokens; "
+                + ("reached" if found.reached else f"{found.wanted:g} was not reached within the budget")
+            )
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
 
 
