@@ -121,9 +121,8 @@ def of_two(world: World, rng: np.random.Generator) -> Iterator[Hit]:
     table = world.measure(both, rng)
     mass = np.maximum(both, 0)
     p, q = mass / mass.sum(axis=1, keepdims=True)
-    yield _hit(
-        "overlap", locality.overlap(table, draws=1), np.minimum(p, q).sum() / np.maximum(p, q).sum(), place=(0, 1)
-    )
+    ruzicka = np.minimum(p, q).sum() / np.maximum(p, q).sum()
+    yield _hit("overlap", locality.overlap(table, draws=1), ruzicka, place=(0, 1))
     ranks = np.argsort(np.argsort(both, axis=1), axis=1)
     truth = float(np.corrcoef(ranks)[0, 1])
     if len(np.unique(both[0])) == len(both[0]):  # ties at 0 have no order

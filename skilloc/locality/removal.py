@@ -35,9 +35,9 @@ def removal_scores(
     - asymmetry: ‖M − Mᵀ‖_F / ‖M + Mᵀ‖_F; chance that of R. 0 = mutual. The squares are products of different folds, so
       that noise does not look like asymmetry.
 
-    Intervals are over folds (t · standard error; of the loss increase also on its logarithm, `skewed_mean`, as folds
-    with few of the tokens that matter are skewed), about the units that were chosen; those of ratios are Fieller's, and reach to ±∞ where the denominator
-    is within noise.
+    Intervals are over folds (t · standard error; of the loss increase also on its logarithm, `skewed_mean`, as
+    folds with few of the tokens that matter are skewed), about the units that were chosen; those of ratios are
+    Fieller's, and reach to ±∞ where the denominator is within noise.
 
     Raises:
         ValueError: if there are fewer than 3 folds or 2 draws, M is not square, or the shapes do not belong together.
