@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, open_network, train_parity
 from _worlds import nonlocality_network
 from skilloc import plots, store
@@ -191,7 +191,7 @@ def _searched(
     return found
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train the networks and choose masks for those that have learned the composite; losses in bits."""
     networks = run(train_parity, scale.networks)
     target = scale.choice.subtask

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, network_of, train_parity, world_of
 from skilloc import plots
 from skilloc.ablation import ablation_effects, mask_effects
@@ -178,7 +178,7 @@ def _masses(masks: Sequence[Mask], effects: Sequence[np.ndarray]) -> list[float]
     return [sum(column) / len(masks) for column in zip(*shares, strict=True)]
 
 
-def measure(seeds: int, run: Run) -> dict[str, Any]:
+def measure(seeds: int, run: Cells) -> dict[str, Any]:
     """Train and compare the networks of all seeds; of those that did not learn everything, say how many."""
     specs = [CircuitHierarchy(seed=seed) for seed in range(seeds)]
     metrics = [result.metrics for result in run(measure_hierarchy, specs)]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from _arms import Arm, run_arms, speed_up
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining
 from _worlds import curriculum_network
 from skilloc import plots
@@ -153,7 +153,7 @@ def _cut(bits: range, half: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(bits[:half]), tuple(bits[half:])
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train every arm at both rates, and the pairs of atoms."""
     arms = control_arms(scale.base, k=scale.k, atoms=scale.atoms)
     low = {name: Arm(replace(arms[name].training, **scale.low), arms[name].subtasks) for name in AT_LOW_RATE}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc import plots, store
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
@@ -222,7 +222,7 @@ def _grid(settings: EmbeddedUnlearning) -> Grid:
     )
 
 
-def measure(scale: tuple[int, tuple[EmbeddedUnlearning, ...]], run: Run) -> dict[str, Any]:
+def measure(scale: tuple[int, tuple[EmbeddedUnlearning, ...]], run: Cells) -> dict[str, Any]:
     """Narrow and attack every seed of both arms; losses in nats."""
     seeds, arms = scale
     results = run(unlearn, [replace(arm, seed=seed) for arm in arms for seed in range(seeds)])

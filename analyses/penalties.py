@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import ParityTraining, network_of, train_parity, world_of
 from skilloc import plots
 from skilloc.intervals import mean_interval
@@ -173,7 +173,7 @@ def _trained(training: ParityTraining) -> MLP:
     return network_of(Result(asdict(training), *train_parity(training)))
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Localize every network in every way."""
     specs = [
         replace(

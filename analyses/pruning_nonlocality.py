@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _nonlocality import (
     KEPT,
     OTHER,
@@ -167,7 +167,7 @@ def _finetuned(original: MLP, folder: Path) -> MLP:
     return with_weights(copy.deepcopy(original), store.read(folder).arrays, "model.")
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train, finetune, prune, retrain; then attack what the lines chose."""
     trained = run(train_parity, scale.networks)
     chosen = [i for i, one in enumerate(trained) if max(one.metrics["bits"][name] for name in (KEPT, OTHER)) < LEARNED]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, network_of, train_parity, training_of, world_of
 from _worlds import nonlocality_network
 from skilloc import plots
@@ -26,8 +26,8 @@ from skilloc.intervals import Interval, mean_interval
 from skilloc.locality import chance, overlap, table
 from skilloc.plots.learning import interval_rows
 from skilloc.plots.neurons import bands, effect_image, effect_scatter, paired_dots
+from skilloc.report.about import noise_of
 from skilloc.store import Result
-from skilloc.study.report import noise_of
 
 EXAMPLES = 2000
 """Per subtask, of the report split, in `FOLDS` folds."""
@@ -45,7 +45,7 @@ SCALES: dict[str, list[ParityTraining]] = {
 }
 
 
-def measure(networks: list[ParityTraining], run: Run) -> dict[str, Any]:
+def measure(networks: list[ParityTraining], run: Cells) -> dict[str, Any]:
     """Train the networks, ablate their neurons, and score; the first that learned all subtasks is the one shown."""
     records: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import curriculum_controls
 import depth
 import precision
 from _arms import Arm, median_times, outcome, parameters, run_arms, speed_up
-from _frame import Run
+from _frame import Cells
 from _parity import ParityTraining, world_of
 from _worlds import curriculum_network, nonlocality_network
 from curriculum_controls import control_arms, halved_world, pair_arms
@@ -179,7 +179,7 @@ def test_a_pair_has_as_many_examples_per_step_alone() -> None:
 def test_equal_arms_are_refused(tmp_path: Path) -> None:
     tiny = ParityTraining(examples=1, width=1, steps=1)
     with pytest.raises(ValueError, match="leave one of the two out"):
-        run_arms(Run(tmp_path), {name: Arm(tiny, ("composite_012",)) for name in ("a", "b")}, 2)
+        run_arms(Cells(tmp_path), {name: Arm(tiny, ("composite_012",)) for name in ("a", "b")}, 2)
 
 
 def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
 
 def _drawn(script: ModuleType, scale: object, folder: Path) -> dict:
     """Measure in this process and draw from what JSON keeps of the record."""
-    found = json.loads(json.dumps(script.measure(scale, Run(folder / "runs"))))
+    found = json.loads(json.dumps(script.measure(scale, Cells(folder / "runs"))))
     with plots.style():
         script.draw(found).savefig(folder / "drawn.svg")
     return found

@@ -7,7 +7,6 @@ import torch
 
 import pruning_nonlocality
 import width_and_seed
-from _frame import Run
 from _nonlocality import (
     KEPT,
     OTHER,
@@ -27,7 +26,7 @@ SPARSITIES = (0.0, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
-class Remembering(Run):
+class Remembering(Cells):
     """Runs cells, and remembers their results."""
 
     results: list[store.Result] = field(default_factory=list)

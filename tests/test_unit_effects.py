@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import unit_effects
-from _frame import Run
+from _frame import Cells
 from _parity import ParityTraining, network_of, train_parity, world_of
 from _worlds import nonlocality_network
 from skilloc import plots, store
@@ -120,7 +120,7 @@ def test_the_papers_networks_are_the_papers() -> None:
 def test_the_analysis_is_measured_and_drawn(tmp_path: Path) -> None:
     # Unequal training, so that the first network has learned and the second has not.
     networks = [replace(TINY, seed=0), replace(TINY, seed=1, steps=1)]
-    found = json.loads(json.dumps(unit_effects.measure(networks, Run(tmp_path)), allow_nan=False))
+    found = json.loads(json.dumps(unit_effects.measure(networks, Cells(tmp_path)), allow_nan=False))
     assert found["networks"][1]["learned"]["composites"]["gini"] is None
     assert found["over_seeds"]["learned"]["gini"]["atoms"]["networks"] == 1
     assert np.array(found["shown"]["values"]).shape == (8, 24)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from skilloc.asked import Asked
 from skilloc.cli.machine import Machine
 from skilloc.study.settings import Settings
 
@@ -34,6 +35,27 @@ class Options(Settings):
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
 
 
+NONE = arg(metavar="FIELD", help_behavior_hint="")
+
+
+@dataclass(frozen=True)
+class Prompted(Asked):
+    """The fields of prompts, as the help prints them."""
+
+    prompt: Annotated[str | None, NONE] = None
+    answer: Annotated[str, arg(metavar="FIELD")] = Asked.answer
+    wrong: Annotated[str | None, NONE] = None
+    corrupted: Annotated[str | None, NONE] = None
+    group: Annotated[str | None, NONE] = None
+    subject: Annotated[str | None, NONE] = None
+    choices: Annotated[str | None, NONE] = None
+    by: Annotated[str, arg(metavar="BY")] = Asked.by
+    template: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    shots: Annotated[int, arg(metavar="N")] = 0
+    pad: Annotated[str, arg(metavar="SIDE")] = Asked.pad
+    rotation: Annotated[int, arg(metavar="N")] = 0
+
+
 @dataclass(frozen=True)
 class Command:
     """Measure or estimate the effect of every unit on every subtask: its loss without the unit minus its loss with it.
@@ -54,6 +76,7 @@ class Command:
     """draw more and more text, until the lower end of every subtask's reliability is at least this, such as 0.5"""
     budget: Annotated[int, arg(metavar="TOKENS")] = 200_000
     """with `until`: begin no round on more tokens than this, of all subtasks together"""
+    asked: Annotated[Prompted, arg(name="")] = field(default_factory=Prompted)
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
@@ -65,45 +88,45 @@ class Command:
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
         sources = sources_of(self.subtask, builtin_of(self.model))
-        from skilloc.alarms import read_alarms
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.about import about, top_units
+        from skilloc.report.calibration import calibration_section
+        from skilloc.report.effects import measured_section, units_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
-        from skilloc.study.report import about, calibration_record, top_units
         from skilloc.study.until import measure_until
 
         if self.until is not None and self.seconds is not None:
             raise ValueError("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
-        subtasks = subtasks_of(opened, sources, length=self.settings.length)
-        workers, found = self.workers or cores(), None
+        subtasks = subtasks_of(
+            opened,
+            sources,
+            length=self.settings.length,
+            asked=Asked(**vars(self.asked)),
+            least=self.settings.sequences,
+        )
+        workers, until = self.workers or cores(), None
         if self.until is None:
             study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
         else:
-            found = measure_until(
+            until = measure_until(
                 opened, subtasks, self.settings, self.out, wanted=self.until, budget=self.budget, workers=workers
             )
-            study = found.study
-        record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
-        if found is not None:
-            rounds = [one._asdict() for one in found.rounds]
-            record["until"] = {"wanted": found.wanted, "reached": found.reached, "rounds": rounds}
-        record["calibration"] = calibration_record(study)
+            study = until.study
+        found = None if study.compared is None else study.compared.calibration
+        more = {} if until is None else {"until": until.record()}
         if self.json:
-            tables.print_json(record)
+            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found, **more)
             return
-        tables.print_about(record)
-        tables.print_top(record)
-        tables.print_calibration(record)
-        for alarm in read_alarms(study.effects.made):
-            print(f"alarm: {alarm}")
-        if found is not None:
-            last = found.rounds[-1]
-            print(
-                f"reliability {last.reliability:.2f}, at least {last.low:.2f}, on {last.tokens:,} tokens; "
-                + ("reached" if found.reached else f"{found.wanted:g} was not reached within the budget")
-            )
+        print_sections(
+            measured_section(study.effects),
+            units_section(study.effects),
+            None if found is None else calibration_section(found, None, None),
+        )
+        if until is not None:
+            print(until)
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
 
 

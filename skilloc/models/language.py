@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from skilloc import store
-from skilloc.models.checkpoints import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
 from skilloc.models.mlp import is_mlp_folder, open_mlp
-from skilloc.models.saved import open_widths, saved_widths
+from skilloc.models.reading import Checkpoint, hub_folder, read_folder, read_gguf
+from skilloc.models.saving import open_widths, saved_widths
 from skilloc.models.wrapping import wrapped
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"

@@ -12,7 +12,7 @@ from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
 from skilloc.models.mlp import MLP, mlp_face
-from skilloc.models.saved import Shape
+from skilloc.models.saving import Shape
 from skilloc.units import ALONE, KINDS, RESIDUAL, Units
 
 

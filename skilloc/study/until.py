@@ -62,6 +62,16 @@ class Until(NamedTuple):
     wanted: float
     reached: bool
 
+    def __str__(self) -> str:
+        last = self.rounds[-1]
+        found = f"reliability {last.reliability:.2f}, at least {last.low:.2f}, on {last.tokens:,} tokens"
+        return found + ("" if self.reached else f"; {self.wanted:g} was not reached within the budget")
+
+    def record(self) -> dict[str, Any]:
+        """Return what was wanted and found. JSON only."""
+        rounds = [one._asdict() for one in self.rounds]
+        return {"wanted": self.wanted, "reached": self.reached, "rounds": rounds}
+
 
 def measure_until(
     opened: Opened,

@@ -101,6 +101,8 @@ def documents(source: str) -> Documents:
     found = Documents(Document(row.values[0], row.origin) for row in read.rows if is_text(row.values[0]))
     found.skipped, found.sampled = len(read.rows) - len(found), read.sampled
     if not found:
+        if field in read.fields:
+            raise ValueError(f'"{place}" holds no text in its {len(read.rows)} rows; pass more documents')
         have = ", ".join(name for name in read.fields if name) or "none"
         raise ValueError(
             f'none of the {len(read.rows)} rows of "{place}" has text in `field` "{field}"; their fields are {have}: '
