@@ -47,6 +47,7 @@ def units_section(effects: Effects) -> Section:
     estimated = any(not unit.exact for units in found.values() for unit in units)
     caption = f"units needed most: effect in {effects.unit}{' (~ = an estimate)' if estimated else ''}"
     sentences = [f"{name} needs {where}" for name in names[:MOST] if (where := _where(effects, name))]
+    sentences += _false_words(effects, len(rows))
     drawn = [Picture("units", "effects of all units on all subtasks, by layer", lambda: pictures.units(effects))]
     if len(effects.values) > 1:
         drawn.append(Picture("sorted", "effects by rank", lambda: pictures.by_rank(effects)))
@@ -56,6 +57,16 @@ def units_section(effects: Effects) -> Section:
 
 MOST = 8
 """Subtasks that have a sentence of their own, at most."""
+
+
+def _false_words(effects: Effects, shown: int) -> list[str]:
+    """Say how many of the units that are shown are not expected to be needed."""
+    if len(effects.values) < 3:
+        return []
+    names = effects.subtasks[:MOST]
+    false = [locality.picked(effects.of(name), top=shown).false for name in names]
+    told = listed([f"{count:.1f} for {name}" for name, count in zip(names, false, strict=True)])
+    return [f"Of the {shown} units shown, so many are expected not to be needed: {told}."]
 
 
 def _named(unit: TopUnit) -> Named:
