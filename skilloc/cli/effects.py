@@ -32,6 +32,7 @@ class Options(Settings):
     only: Annotated[tuple[str, ...], arg(metavar="UNIT ...", help_behavior_hint="(default: all)")] = ()
     sample: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    exact: Annotated[tuple[str, ...], arg(metavar="KIND|last ...", help_behavior_hint="(default: none)")] = ()
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
 
 

@@ -11,6 +11,7 @@ skill that comes of them is stated on the report split.
 from typing import NamedTuple
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Bool, Float, Float64, Int
 
 from skilloc.intervals import Survival, survival
@@ -49,10 +50,10 @@ def envelope(found: Relearning) -> Envelope:
     stated = skill(found.report, found.chance)
     models, starts, sizes, rates, steps = chosen.shape
     # Ties go to the earliest step, and to the model as it is: whoever need not train does not.
-    ranked = chosen.transpose(0, 2, 4, 1, 3).reshape(models, sizes, steps, starts * rates)
+    ranked = rearrange(chosen, "model start size rate step -> model size step (start rate)")
     place = np.zeros((models, sizes, steps), dtype=np.int64)
     for t in range(steps):
-        place[..., t] = ranked[:, :, : t + 1].reshape(models, sizes, -1).argmax(axis=-1)
+        place[..., t] = rearrange(ranked[:, :, : t + 1], "model size step run -> model size (step run)").argmax(axis=-1)
     stop, start, rate = np.unravel_index(place, (steps, starts, rates))
     m, z, _ = np.ogrid[:models, :sizes, :1]
     at = (m, start, z, rate, stop)

@@ -1,7 +1,7 @@
 """Measure a study: draw the examples, estimate or ablate, compare, and keep every step in the folder."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from skilloc.masks import top
 from skilloc.models.language import Opened
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
 from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
-from skilloc.study.settings import Settings
+from skilloc.study.settings import LAST, Settings
 from skilloc.tasks import Subtask
 from skilloc.units import Units
 
@@ -139,7 +139,8 @@ def _choose(work: Work, estimate: Effects | None) -> tuple[Sample, Bool[np.ndarr
     settings, nothing = work.settings, np.zeros_like(work.candidates)
     if settings.method == "ablation" and settings.sample is None and settings.top is None:
         return Sample(nothing, nothing.astype(float)), work.candidates
-    chosen, certain = nothing.copy(), nothing.copy()
+    chosen = work.candidates & _asked_exactly(settings.exact, work.experiment.units)
+    certain = chosen.copy()
     ranking = work.ranking or estimate
     if ranking is not None:
         for subtask in ranking.subtasks:
@@ -151,6 +152,12 @@ def _choose(work: Work, estimate: Effects | None) -> tuple[Sample, Bool[np.ndarr
     chance = chances(values, count=settings.drawn, certain=certain, candidates=work.candidates)
     sample = draw_sample(chance, seed=settings.seed)
     return sample, chosen | sample.drawn
+
+
+def _asked_exactly(names: Sequence[str], units: Units) -> Bool[np.ndarray, "unit"]:
+    """Return which units are of kinds that are to be measured exactly, or of the last layer if that is."""
+    kinds, layers = np.array(units.kinds), np.asarray(units.layers)
+    return np.isin(kinds, names) | ((layers == layers.max()) & (LAST in names))
 
 
 def _compare(folder: Path, estimate: Effects, exact: Effects, sample: Sample, settings: Settings) -> None:
