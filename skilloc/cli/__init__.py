@@ -26,6 +26,7 @@ COMMANDS = (
     "report",
     "compare",
     "check",
+    "evaluate",
     "fetch",
     "sweep",
 )
