@@ -54,7 +54,7 @@ def reference_spread(effects: Mapping[str, Float[np.ndarray, "fold unit"]], *, t
     """Compare the effects of the same units on one subtask under several references.
 
     A unit's rank may be anything from 1 + the number of units with a mean above its upper end to 1 + the number of
-    those above its lower end. It has moved where these ranges, under two references, have no rank in common.
+    others above its lower end. It has moved where these ranges, under two references, have no rank in common.
 
     Args:
         effects: by the name of the reference, on the same units and folds.
@@ -69,8 +69,9 @@ def reference_spread(effects: Mapping[str, Float[np.ndarray, "fold unit"]], *, t
             f"`effects` has {len(names)} reference(s); measure under at least 2, such as zero, mean and resample"
         )
     tables = list(effects.values())
-    there = np.all([measured(table) for table in tables], axis=0)
-    if len({table.shape for table in tables}) > 1 or not there.any():
+    same = len({table.shape for table in tables}) == 1
+    there = np.all([measured(table) for table in tables], axis=0) if same else np.zeros(0, dtype=bool)
+    if not there.any():
         raise ValueError(
             f"`effects` have shapes {[table.shape for table in tables]}; measure the same units in the same folds"
         )
@@ -93,7 +94,8 @@ def _ranges(table: Float[np.ndarray, "fold unit"]) -> Int[np.ndarray, "end unit"
     """Best and worst rank that the interval of each unit leaves."""
     face = mean_over_folds(table.astype(np.float64))
     rising = np.sort(face.value)
-    return np.stack([1 + len(rising) - np.searchsorted(rising, end, side="right") for end in (face.high, face.low)])
+    above = [len(rising) - np.searchsorted(rising, end, side="right") for end in (face.high, face.low)]
+    return np.stack([above[0] + 1, np.maximum(above[1], above[0] + 1)])  # a unit is above its own lower end
 
 
 def _moved(
