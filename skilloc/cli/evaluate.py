@@ -31,7 +31,7 @@ class Command:
 
     def run(self) -> None:
         """Evaluate, print the metrics."""
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json
         from skilloc.masks import drop_top
         from skilloc.study.evaluate import evaluate
         from skilloc.study.folder import load_study
@@ -43,7 +43,7 @@ class Command:
         found = evaluate(opened, self.tasks, mask=mask, limit=self.limit)
         metrics = {key: value for key, value in found["results"].items() if isinstance(value, float)}
         if self.json:
-            tables.print_json({"task": found["task"], "held": 0 if mask is None else self.count, **metrics})
+            print_json(task=found["task"], held=0 if mask is None else self.count, **metrics)
             return
         print(f"{found['task']}: {len(found['samples'])} items" + (f", {self.count} units held" if mask else ""))
         for key, value in metrics.items():
