@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc import locality
 from skilloc.calibration import RECALLS, calibrate, chances, draw_sample
 from skilloc.effects import Effects
@@ -196,7 +196,7 @@ def coverage(world: World, repetitions: int, *, seed: int = 0) -> dict[str, tupl
     return found
 
 
-def measure(scale: int, run: Run) -> dict[str, Any]:
+def measure(scale: int, run: Cells) -> dict[str, Any]:
     """Simulate every world."""
     return {
         "repetitions": scale,

@@ -81,8 +81,8 @@ def test_every_item_is_scored_as_lm_eval_scores_it(opened, task):
         bootstrap_iters=0,
     )
     ours = evaluate(opened, task)
-    assert ours["results"]["acc,none"] == theirs["results"]["legs"]["acc,none"]
-    for one, other in zip(ours["samples"], theirs["samples"]["legs"], strict=True):
+    assert ours.metrics["acc,none"] == theirs["results"]["legs"]["acc,none"]
+    for one, other in zip(ours.samples, theirs["samples"]["legs"], strict=True):
         assert one["doc_id"] == other["doc_id"]
         for mine, their in zip(one["filtered_resps"], other["filtered_resps"], strict=True):
             assert float(mine[0]) == pytest.approx(float(their[0]), abs=1e-4)
@@ -97,7 +97,7 @@ def test_held_units_change_what_the_harness_finds(opened, task):
     plain = evaluate(opened, task, limit=3)
 
     def scores(found):
-        return [float(one[0]) for sample in found["samples"] for one in sample["filtered_resps"]]
+        return [float(one[0]) for sample in found.samples for one in sample["filtered_resps"]]
 
     assert scores(everybody) == pytest.approx(scores(plain), abs=1e-5)
     assert scores(nobody) != pytest.approx(scores(plain), abs=1e-2)

@@ -41,10 +41,9 @@ class Command:
             effects = load_study(self.held).effects
             mask = drop_top(effects.units, effects.mean(self.subtask or effects.subtasks[0]), self.count)
         found = evaluate(opened, self.tasks, mask=mask, limit=self.limit)
-        metrics = {key: value for key, value in found["results"].items() if isinstance(value, float)}
         if self.json:
-            print_json(task=found["task"], held=0 if mask is None else self.count, **metrics)
+            print_json(task=found.task, held=0 if mask is None else self.count, **found.metrics)
             return
-        print(f"{found['task']}: {len(found['samples'])} items" + (f", {self.count} units held" if mask else ""))
-        for key, value in metrics.items():
+        print(f"{found.task}: {len(found.samples)} items" + (f", {self.count} units held" if mask else ""))
+        for key, value in found.metrics.items():
             print(f"  {key.partition(',')[0]:12} {value:.4f}")

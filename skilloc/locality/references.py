@@ -97,7 +97,7 @@ def _ranges(table: Float[np.ndarray, "fold unit"]) -> Int[np.ndarray, "end unit"
 
 
 def _moved(
-    looked: Int[np.ndarray, " unit"],
+    looked: Int[np.ndarray, " looked"],
     places: Int[np.ndarray, " unit"],
     names: Sequence[str],
     ranges: Sequence[Int[np.ndarray, "end unit"]],

@@ -6,7 +6,7 @@ nothing else of the harness is replaced: it reads the task's file, writes the pr
 
 import contextlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,20 @@ class Scored(NamedTuple):
 
     nats: float
     greedy: bool
+
+
+class Evaluation(NamedTuple):
+    """What the harness found.
+
+    Attributes:
+        task: its name.
+        metrics: by the harness's own names, such as `acc,none`.
+        samples: one per item, as the harness logs them.
+    """
+
+    task: str
+    metrics: Mapping[str, float]
+    samples: tuple[Any, ...]
 
 
 def score(
@@ -65,8 +79,8 @@ def _scored(examples: Examples, face: Face) -> list[Scored]:
 
 def evaluate(
     opened: Opened, file: Path, *, mask: Mask | None = None, add_bos: bool | None = None, limit: int | None = None
-) -> dict[str, Any]:
-    """Return what lm-eval says of a model on the task of a file: its results, and with them each item's.
+) -> Evaluation:
+    """Return what lm-eval says of a model on the task of a file: its metrics, and each item.
 
     Args:
         opened: the model and its tokenizer.
@@ -100,7 +114,8 @@ def evaluate(
         found = simple_evaluate(
             model=_harness(opened, add_bos), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0
         )
-    return {"task": name, "results": found["results"][name], "samples": found["samples"][name]}
+    numbers = {key: value for key, value in found["results"][name].items() if isinstance(value, float)}
+    return Evaluation(name, numbers, tuple(found["samples"][name]))
 
 
 def _harness(opened: Opened, add_bos: bool | None) -> Any:
