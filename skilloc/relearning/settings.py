@@ -137,3 +137,9 @@ def check_models(models: Mapping[str, Model], seeds: Sequence[int]) -> None:
     for name, model in models.items():
         if not isinstance(model, nn.Module) and len(model) != len(seeds):
             raise ValueError(f'`models` has {len(model)} of "{name}" for {len(seeds)} seeds; pass one, or one per seed')
+
+
+def same_shape(model: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have weights of the same names and shapes."""
+    shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (model, other)]
+    return shapes[0] == shapes[1]
