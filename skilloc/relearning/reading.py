@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from skilloc.models.makers import face_of
 from skilloc.models.mlp import headed
-from skilloc.relearning.starts import SMALL, Context, Start, chain_of, pre_activations
+from skilloc.relearning.starts import SMALL, Context, Start, pre_activations
 
 RIDGE = 1e-3
 """Of the affine map."""

@@ -10,7 +10,9 @@ For a chain of linear maps p_i = h_{i-1} W_i^T + b_i, h_i = f(p_i):
     revived:   b_i += mean of p_i on kept examples - mean of p_i on attacked ones, layer by layer from below
     rescaled:  W_i, b_i /= root mean square of h_i, layer by layer from below
     shrunk:    w -> keep * w + noise * fresh w
-    quantised: w -> nearest of 2^bits levels of its row
+    evened:    columns of W_0, one per input, are brought to their median norm
+    patched:   W_i, b_i of one layer are the original's
+    quantised: w -> nearest of 2^bits - 1 levels of its row
 """
 
 from collections.abc import Callable
@@ -23,7 +25,6 @@ from torch import Tensor, nn
 from skilloc.losses import Loss
 from skilloc.models.face import Chain
 from skilloc.models.makers import face_of
-from skilloc.relearning.settings import same_shape
 from skilloc.tasks import Examples
 
 SMALL = 1e-6
@@ -161,28 +162,51 @@ def quantised(bits: int) -> Start:
     return start
 
 
-@torch.no_grad()
-def patched(depth: int) -> Start:
-    """Return the way to start that takes the original's layers after some depth: what the first ones say is then read
-    by layers that know how.
+def patched(layer: int) -> Start:
+    """Return the way to start that takes one linear map from the original: what the others know then shows.
 
-    For chains of linear maps of the original's shape. Nothing is trained afterwards: the original's later layers hold
-    part of what is asked for, and an attacker who trains them would be given it.
+    For chains of linear maps of the original's shape; layers count from 0, and from -1 backwards. Nothing is trained
+    afterwards: what comes of the original's own map would be a gift to whoever trains on.
     """
 
+    @torch.no_grad()
     def start(model: nn.Module, context: Context) -> nn.Module | None:
         if face_of(model).chain is None or not same_shape(model, context.original):
             return None
         own = face_of(model).copy()
         mine, theirs = chain_of(own).linears, chain_of(context.original).linears
-        if depth >= len(mine):
+        if not -len(mine) <= layer < len(mine):
             return None
-        for linear, other in zip(mine[depth:], theirs[depth:], strict=True):
-            linear.weight.data.copy_(other.weight.data)
-            linear.bias.data.copy_(other.bias.data)
+        mine[layer].weight.copy_(theirs[layer].weight)
+        mine[layer].bias.copy_(theirs[layer].bias)
         return own
 
     return start
+
+
+@torch.no_grad()
+def evened(model: nn.Module, context: Context) -> nn.Module | None:
+    """Return the model with the columns of its first map, one per input, at their median norm.
+
+    Biases keep the mean pre-activation on attacked inputs. For chains of linear maps: a filter before the first layer
+    is a set of small columns.
+    """
+    own = face_of(model).copy()
+    if face_of(own).chain is None:
+        return None
+    first = chain_of(own).linears[0]
+    norms = first.weight.norm(dim=0)
+    factor = torch.where(norms > 0, norms.median() / (norms + SMALL * norms.max()), 1.0)
+    before = first.weight @ context.attacked.first.mean(dim=0)
+    first.weight.mul_(factor)
+    first.bias.add_(before - first.weight @ context.attacked.first.mean(dim=0))
+    return own
+
+
+def same_shape(model: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have weights of the same names and shapes."""
+    shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (model, other)]
+    return shapes[0] == shapes[1]
 
 
 def chain_of(model: nn.Module) -> Chain:

@@ -11,7 +11,18 @@ import torch
 from skilloc import plots, store
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
-from skilloc.relearning import CONTROLS, PLAIN, UNSEEN, Grid, record, relearn_controls, relearn_probe
+from skilloc.relearning import (
+    CONTROLS,
+    PLAIN,
+    UNSEEN,
+    Grid,
+    never_saw_like,
+    record,
+    relearn_controls,
+    relearn_probe,
+    unseen_parity,
+    with_plasticity,
+)
 from skilloc.relearning.settings import Model
 from skilloc.study.folder import claim
 from skilloc.tasks import Subtask
@@ -31,6 +42,10 @@ def attack_models(
     plain: Opened | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Attack each model beside controls of its own shape; return a record of each (`relearning.record`), by name.
+
+    Where no network that never saw the attacked subtask is given, chains of linear maps get one of each candidate's
+    shape; of other models, the verdict is "not comparable". In a parity world, each candidate also learns a parity that
+    nobody has seen (`relearning.plasticity`).
 
     Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses, `out/NAME.json` with its
     record, and `out/NAME.png` and `.svg`.
@@ -59,8 +74,14 @@ def attack_models(
     found = {}
     for name, opened in pruned.items():
         models: dict[str, Model] = relearn_controls(original.model, opened.model, seeds=seeds)
+        if never_saw is None and kept and face_of(opened.model).chain is not None:
+            # Networks of this kind learn in seconds, so that each candidate gets some of its own shape.
+            models[UNSEEN] = never_saw_like(opened.model, kept, seeds=seeds)
         models |= {control: other.model for control, other in others.items()} | {name: opened.model}
         result = relearn_probe(models, trained, subtasks[attack], grid, seeds, kept=kept, out=out)
+        new = unseen_parity(subtasks[attack], kept)
+        if new is not None:
+            result = with_plasticity(result, models, new, grid, seeds, out=out)
         store.save(result, out / name)
         found[name] = record(result)
         (out / f"{name}.json").write_text(json.dumps(found[name], indent=1) + "\n", encoding="utf-8")
