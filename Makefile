@@ -1,29 +1,39 @@
-# Every target makes .venv and installs what it needs when that is missing or stale.
+# Every target makes an environment and installs what it needs, when that is missing or stale.
+#   make demo TORCH="torch --index-url https://download.pytorch.org/whl/cpu"   # or a version, torch==2.9.1, or a wheel
+#   make demo VENV=path    # your environment; what it has, torch above all, is taken as it is
+#   make test JOBS=4       # processes of the tests; 0: none but pytest's own
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
-DOCS_STAMP := .venv/.installed-docs
+VENV ?= .venv
+# What was asked for the last time holds until something else is.
+TORCH ?= $(shell cat $(VENV)/.torch 2>/dev/null)
+JOBS ?= 2
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+PINS := $(VENV)/.constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS)
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test test-fast test-long test-processors check docs bench clean
+.PHONY: demo test test-fast test-long test-processors check docs bench clean again
 
 demo: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/skilloc demo --out runs/demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(TESTS)
 
 test-fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long"
+	$(TESTS) -m "not slow and not long"
 
 # All tests, those marked long too, and other random examples each time.
 test-long: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" --hypothesis-profile default
+	$(TESTS) -m "" --hypothesis-profile default
 
 # Without and with AVX2, and with the best that this processor has: each rounds in its own way.
 test-processors: $(STAMP)
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	ATEN_CPU_CAPABILITY=default $(TESTS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(TESTS)
+	$(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -38,16 +48,27 @@ docs: $(DOCS_STAMP)
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="--import-mode=importlib -s" -m "not long" tests/benchmarks
 
-# torch first, and pinned: an unpinned torch brings gigabytes of CUDA packages.
+# The tested versions for an environment that is made here; somebody's own keeps what it has. torch comes first and is
+# then pinned to what is there, so that nothing that follows can put another one, with gigabytes of CUDA, over it.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	test -x $(BIN)/python || { $(PYTHON) -m venv $(VENV) && touch $(VENV)/.ours; }
+	if test $(VENV) = .venv -o -e $(VENV)/.ours; then grep -v '^torch==' constraints.txt; fi > $(PINS)
+	if test -n "$(TORCH)"; then $(PIP) $(TORCH) && echo "$(TORCH)" > $(VENV)/.torch; \
+	elif test $(VENV) = .venv -o -e $(VENV)/.ours || ! $(BIN)/python -m pip show --quiet torch; \
+	then $(PIP) $$(grep '^torch==' constraints.txt); fi
+	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(PINS)
+	$(PIP) -e ".[dev]"
 	touch $(STAMP)
 
+# Another torch than the last time is installed at once.
+ifneq ($(strip $(TORCH)),$(strip $(shell cat $(VENV)/.torch 2>/dev/null)))
+$(STAMP): again
+endif
+
 $(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(PIP) -e ".[docs]"
 	touch $(DOCS_STAMP)
 
+# Never $(VENV), which may be somebody's.
 clean:
 	rm -rf .venv runs docs/_build docs/api

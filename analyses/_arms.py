@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from _frame import Run
+from _frame import Cells
 from _parity import LEARNED, ParityTraining, train_parity
 from skilloc.intervals import Interval, proportion_interval, survival
 
@@ -27,7 +27,7 @@ class Arm(NamedTuple):
     subtasks: tuple[str, ...]
 
 
-def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
+def run_arms(run: Cells, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
     """Train every arm on every seed.
 
     Args:
@@ -60,7 +60,7 @@ def run_arms(run: Run, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
 def note_of(settings: Mapping[str, Any]) -> str:
     """Return how the runs of an arm were trained, for a figure, from its record."""
     return (
-        f"{settings['n']} bits, {settings['each']:,} examples of each subtask per step, at most {settings['steps']:,} "
+        f"{settings['n']} bits, {settings['examples']:,} examples of each subtask per step, at most {settings['steps']:,} "
         "steps; bars and bands: 95 % over seeds"
     )
 

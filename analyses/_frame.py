@@ -18,7 +18,7 @@ from skilloc.training.products import product_advice
 
 
 @dataclass(frozen=True)
-class Run:
+class Cells:
     """Runs the cells of an analysis.
 
     Attributes:
@@ -55,11 +55,11 @@ def analyse(
     about: str,
     *,
     scales: Mapping[str, Any],
-    measure: Callable[[Any, Run], dict[str, Any]],
+    measure: Callable[[Any, Cells], dict[str, Any]],
     draw: Callable[[dict[str, Any]], Any],
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Run an analysis from its command line.
+    """Cells an analysis from its command line.
 
     Args:
         file: the script; the figure and its record have its name.
@@ -81,7 +81,7 @@ def analyse(
     folder = chosen.figures or (script.parents[1] / "figures" if chosen.scale == "cpu" else chosen.runs / chosen.scale)
     record = folder / f"{script.stem}.json"
     if not chosen.draw_only:
-        found = measure(scales[chosen.scale], Run(chosen.runs, chosen.workers, tuple(chosen.gpus)))
+        found = measure(scales[chosen.scale], Cells(chosen.runs, chosen.workers, tuple(chosen.gpus)))
         about_run = {
             "scale": chosen.scale,
             "versions": {"torch": torch.__version__, "numpy": np.__version__},

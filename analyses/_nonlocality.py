@@ -43,19 +43,19 @@ class Nonlocality:
     sparsities: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9,
                                      0.92, 0.94, 0.96, 0.98)  # fmt: skip
     """shares of units that are dropped"""
-    examples: int = 2000
+    held_out: int = 2000
     """held-out examples per subtask and split"""
     finetuning: int = 10_000
     """steps of finetuning"""
-    finetuning_each: int = 2000
+    finetuning_examples: int = 2000
     """examples per step of finetuning"""
     strength: float = 1e-3
     """of the penalty, in nats"""
     steps: int = 1000
     """of retraining"""
-    each: int = 1000
+    examples: int = 1000
     """examples per step of retraining"""
-    lr: float = 1e-3
+    rate: float = 1e-3
     """rate of Adam, in finetuning and retraining"""
 
     def __post_init__(self) -> None:
@@ -63,8 +63,10 @@ class Nonlocality:
             raise ValueError(f'unknown `variant` "{self.variant}"; use one of {", ".join(VARIANTS)}')
 
 
-QUICK = Nonlocality("", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, each=100, finetuning=100, finetuning_each=100)
-PAPER = Nonlocality("", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), each=5000)
+QUICK = Nonlocality(
+    "", sparsities=(0.0, 0.3, 0.6, 0.9), steps=50, examples=100, finetuning=100, finetuning_examples=100
+)
+PAPER = Nonlocality("", sparsities=tuple(round(0.01 * i, 2) for i in range(99)), examples=5000)
 """How networks are pruned and retrained in seconds, and in the paper."""
 
 
@@ -87,7 +89,7 @@ def measure_nonlocality(settings: Nonlocality, results: Path) -> tuple[dict[str,
     original, world, seed = open_network(results, settings.network)
     model, live = _variant(settings, original, world, seed)
     masks = _masks(settings, model, world, seed)
-    batches = _batches(world, settings.examples, seed)
+    batches = _batches(world, settings.held_out, seed)
     found = [_recovered(settings, model, masks, world[name], batches, seed) for name in (KEPT, OTHER)]
     dims = ("attack", "sparsity", "step", "batch")
     axes = {"attack": (KEPT, OTHER), "batch": tuple(batches)}
@@ -146,9 +148,9 @@ def _recovered(
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Retrain at every sparsity; return losses and accuracies on `sparsity step batch`."""
-    config = TrainConfig(steps=settings.steps, lr=settings.lr, eps=1e-8)
+    config = TrainConfig(steps=settings.steps, rate=settings.rate, eps=1e-8)
     # A stream of its own: pretraining had `seed`, and finetuning 100 + `seed`.
-    sample = stream([target], settings.each, seed=200 + seed)
+    sample = stream([target], settings.examples, seed=200 + seed)
     if settings.variant != "never trained":
         found = recover(Experiment(model, batches, folds=1), masks, sample, config)
         return found.losses[:, :, 0], found.accuracies[:, :, 0]
@@ -172,10 +174,10 @@ def _variant(
     if settings.variant in ("as trained", "random units", "never trained"):
         return original, everything
     config = LocalizeConfig(
-        training=TrainConfig(steps=settings.finetuning, lr=settings.lr, eps=1e-8, evaluate_every=1000),
+        training=TrainConfig(steps=settings.finetuning, rate=settings.rate, eps=1e-8, evaluate_every=1000),
         solver="subgradient",
         strength=settings.strength if settings.variant == "group lasso" else 0.0,
-        each=settings.finetuning_each,
+        examples=settings.finetuning_examples,
     )
     model, history = localize(original, [world[KEPT]], config, seed=100 + seed)
     return cast(MLP, model), {hook: int(history.of(f"live.{hook}")[-1]) for hook in units.hooks}
@@ -186,7 +188,7 @@ def _masks(settings: Nonlocality, model: MLP, world: Mapping[str, Subtask], seed
     if settings.variant == "random units":
         scores = np.random.default_rng(seed).permutation(len(units)).astype(np.float64)
     else:
-        scores = magnitudes(model, world, settings.examples, seed)
+        scores = magnitudes(model, world, settings.held_out, seed)
     return masks_of(units, scores, [count_at(len(units), share) for share in settings.sparsities])
 
 

@@ -38,7 +38,7 @@ class ParityTraining:
     """names of the trained subtasks; none stands for all"""
     watched: tuple[str, ...] = ()
     """subtasks that are evaluated besides the trained ones"""
-    each: int = 250
+    examples: int = 250
     """examples per trained subtask and step"""
     width: int = 64
     """neurons per hidden layer"""
@@ -46,7 +46,7 @@ class ParityTraining:
     """linear layers"""
     steps: int = 3000
     """steps of Adam, at most"""
-    lr: float = 5e-3
+    rate: float = 5e-3
     """its rate"""
     eps: float = 1e-5
     """its constant"""
@@ -62,7 +62,7 @@ class ParityTraining:
     """of the initial weights and of the examples"""
 
     def __post_init__(self) -> None:
-        for name in ("each", "width", "steps", "evaluate_every"):
+        for name in ("examples", "width", "steps", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; use at least 1")
         if self.products not in ("float32", "bfloat16"):
@@ -82,7 +82,7 @@ def train_parity(settings: ParityTraining) -> tuple[dict[str, Any], dict[str, La
     model = _network(settings)
     config = TrainConfig(
         steps=settings.steps,
-        lr=settings.lr,
+        rate=settings.rate,
         eps=settings.eps,
         evaluate_every=settings.evaluate_every,
         until={name: settings.stop_below * math.log(2) for name in settings.stop_on},
@@ -90,7 +90,7 @@ def train_parity(settings: ParityTraining) -> tuple[dict[str, Any], dict[str, La
     )
     history = train(
         model,
-        parity_stream(trained, settings.each, seed=settings.seed),
+        parity_stream(trained, settings.examples, seed=settings.seed),
         config,
         evaluate={subtask.name: subtask.draw(EVALUATED, split="selection", seed=settings.seed) for subtask in watched},
     )

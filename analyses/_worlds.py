@@ -8,10 +8,10 @@ _CURRICULUM = ParityTraining(
     n=64,
     sets=tuple(tuple(range(4 * i, 4 * i + 4)) for i in range(4)),
     composites=((0, 1, 2, 3),),
-    each=2000,
+    examples=2000,
     width=128,
     steps=20_000,
-    lr=1e-3,
+    rate=1e-3,
     stop_on=("composite_0123",),
 )
 
@@ -19,10 +19,10 @@ _NONLOCALITY = ParityTraining(
     n=18,
     sets=tuple(tuple(range(3 * i, 3 * i + 3)) for i in range(6)),
     composites=((0, 1, 2), (3, 4, 5)),
-    each=2000,
+    examples=2000,
     width=64,
     steps=20_000,
-    lr=1e-3,
+    rate=1e-3,
 )
 
 
@@ -45,4 +45,4 @@ def nonlocality_network(width: int, seed: int) -> ParityTraining:
 def tiny_nonlocality_network(seed: int) -> ParityTraining:
     """Return a network that trains in a second, with the same subtasks by name: six atoms of one bit."""
     sets = tuple((bit,) for bit in range(6))
-    return replace(nonlocality_network(16, seed), n=9, sets=sets, each=100, steps=400, lr=5e-3)
+    return replace(nonlocality_network(16, seed), n=9, sets=sets, examples=100, steps=400, rate=5e-3)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, open_network, train_parity
 from _worlds import nonlocality_network
 from skilloc import plots, store
@@ -67,7 +67,7 @@ class MaskChoice:
     """numbers of units to keep, falling"""
     every: int = 2
     """dropped units between two measurements of the effects, where they are measured again"""
-    examples: int = 2000
+    held_out: int = 2000
     """per split: masks are chosen on the selection split, losses are those on the report split"""
     draws: int = 10
     """random masks"""
@@ -75,7 +75,7 @@ class MaskChoice:
     """swaps that the search tries for each number of units"""
 
     def __post_init__(self) -> None:
-        for name in ("every", "examples", "draws"):
+        for name in ("every", "held_out", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; use at least 1")
 
@@ -88,11 +88,11 @@ class Scale(NamedTuple):
 
 
 SMALL = ParityTraining(steps=5000, stop_on=("composite_012",))
-TINY = replace(SMALL, n=6, sets=((0,), (1,), (2,)), width=16, steps=400, each=100)
+TINY = replace(SMALL, n=6, sets=((0,), (1,), (2,)), width=16, steps=400, examples=100)
 SCALES = {
     "quick": Scale(
         [replace(TINY, seed=seed) for seed in range(3)],
-        MaskChoice("", counts=(32, 24, 16, 8), every=4, examples=400, draws=2, swaps=20),
+        MaskChoice("", counts=(32, 24, 16, 8), every=4, held_out=400, draws=2, swaps=20),
     ),
     "cpu": Scale([replace(SMALL, seed=seed) for seed in range(8)], MaskChoice("")),
     "paper": Scale(
@@ -115,8 +115,8 @@ def choose_masks(settings: MaskChoice, results: Path) -> tuple[dict[str, Any], d
     """
     model, world, seed = open_network(results, settings.network)
     draw = world[settings.subtask].draw
-    chosen_on = draw(settings.examples, split="selection", seed=seed)
-    report = draw(settings.examples, split="report", seed=seed)
+    chosen_on = draw(settings.held_out, split="selection", seed=seed)
+    report = draw(settings.held_out, split="report", seed=seed)
     selection = Experiment(model, {settings.subtask: chosen_on}, folds=1)
     units = selection.units
     measured_on = Experiment(model, {"selection": chosen_on, "report": report}, folds=1)
@@ -191,7 +191,7 @@ def _searched(
     return found
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train the networks and choose masks for those that have learned the composite; losses in bits."""
     networks = run(train_parity, scale.networks)
     target = scale.choice.subtask

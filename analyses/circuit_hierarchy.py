@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, network_of, train_parity, world_of
 from skilloc import plots
 from skilloc.ablation import ablation_effects, mask_effects
@@ -60,7 +60,7 @@ class CircuitHierarchy(ParityTraining):
     """steps of Adam, at most"""
     stop_on: tuple[str, ...] = ("parity_0", "parity_1", "parity_2", "parity_3", "composite_012")
     """stop when all these subtasks are below `stop_below`"""
-    examples: int = 2000
+    held_out: int = 2000
     """examples per subtask and split that circuits are chosen and measured on"""
     share: float = 0.95
     """of the skill that a circuit keeps where it is chosen"""
@@ -87,7 +87,7 @@ def measure_hierarchy(settings: CircuitHierarchy) -> tuple[dict[str, Any], dict[
     model = network_of(Result(asdict(settings), trained, weights))
     drawn = {
         split: {
-            name: subtask.draw(settings.examples, split=split, seed=settings.seed + DRAW_SEED)
+            name: subtask.draw(settings.held_out, split=split, seed=settings.seed + DRAW_SEED)
             for name, subtask in world_of(settings).items()
         }
         for split in ("selection", "report")
@@ -178,7 +178,7 @@ def _masses(masks: Sequence[Mask], effects: Sequence[np.ndarray]) -> list[float]
     return [sum(column) / len(masks) for column in zip(*shares, strict=True)]
 
 
-def measure(seeds: int, run: Run) -> dict[str, Any]:
+def measure(seeds: int, run: Cells) -> dict[str, Any]:
     """Train and compare the networks of all seeds; of those that did not learn everything, say how many."""
     specs = [CircuitHierarchy(seed=seed) for seed in range(seeds)]
     metrics = [result.metrics for result in run(measure_hierarchy, specs)]

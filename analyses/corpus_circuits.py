@@ -23,7 +23,7 @@ import networkx as nx
 import numpy as np
 from matplotlib.figure import Figure
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc import plots
 from skilloc.circuits import graph as g
 from skilloc.circuits.trace import Tracing
@@ -172,7 +172,7 @@ def slimmed(graph: Any, *, edges: int) -> dict[str, Any]:
     return dict(json.loads(g.to_json(slim)))
 
 
-def measure(models: list[CorpusCircuits], run: Run) -> dict[str, Any]:
+def measure(models: list[CorpusCircuits], run: Cells) -> dict[str, Any]:
     """Trace the circuits of all models."""
     results = run(measure_circuits, models)
     return {

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, train_parity
 from _worlds import curriculum_network
 from skilloc import plots
@@ -30,7 +30,7 @@ SCALES: dict[str, Arms] = {
     # Composite alone: as many examples per step in all, so four times as many of the composite.
     "quick": (
         8,
-        {"curriculum": SMALL, "composite alone": replace(SMALL, trained=SMALL.stop_on, each=1000, steps=3000)},
+        {"curriculum": SMALL, "composite alone": replace(SMALL, trained=SMALL.stop_on, examples=1000, steps=3000)},
     ),
     "cpu": (40, {"curriculum": ROUNDED, "composite alone": replace(ROUNDED, trained=LARGE.stop_on)}),
     "paper": (
@@ -43,7 +43,7 @@ SCALES: dict[str, Arms] = {
 }
 
 
-def measure(scale: Arms, run: Run) -> dict[str, Any]:
+def measure(scale: Arms, run: Cells) -> dict[str, Any]:
     """Train every seed of both arms; losses in bits."""
     seeds, arms = scale
     composite = next(name for name in SMALL.stop_on + LARGE.stop_on if name in _names(arms["curriculum"]))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from _arms import Arm, run_arms, speed_up
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining
 from _worlds import curriculum_network
 from skilloc import plots
@@ -52,13 +52,13 @@ class Scale:
 
 
 SMALL = ParityTraining(steps=5000, stop_below=0.05)
-PAIRS = replace(SMALL, width=128, lr=2e-3, steps=15_000, evaluate_every=50)
-TINY = replace(SMALL, n=16, each=50, width=16, steps=150, evaluate_every=50)
+PAIRS = replace(SMALL, width=128, rate=2e-3, steps=15_000, evaluate_every=50)
+TINY = replace(SMALL, n=16, examples=50, width=16, steps=150, evaluate_every=50)
 LARGE = replace(curriculum_network(), steps=200_000, stop_below=0.05)
 SCALES = {
-    "quick": Scale(3, 2, 3, TINY, {"lr": 1e-2}, replace(TINY, each=100, width=32, lr=1e-2, steps=400), (7, 8)),
-    "cpu": Scale(20, 3, 3, SMALL, {"lr": 1e-3, "steps": 10_000}, PAIRS, (24, 32)),
-    "paper": Scale(40, 4, 4, LARGE, {"lr": 3e-4}, replace(LARGE, width=256, steps=1_000_000), (48, 64)),
+    "quick": Scale(3, 2, 3, TINY, {"rate": 1e-2}, replace(TINY, examples=100, width=32, rate=1e-2, steps=400), (7, 8)),
+    "cpu": Scale(20, 3, 3, SMALL, {"rate": 1e-3, "steps": 10_000}, PAIRS, (24, 32)),
+    "paper": Scale(40, 4, 4, LARGE, {"rate": 3e-4}, replace(LARGE, width=256, steps=1_000_000), (48, 64)),
 }
 
 
@@ -92,7 +92,7 @@ def control_arms(base: ParityTraining, *, k: int, atoms: int) -> dict[str, Arm]:
     arms["one"] = _arm(plain, (single[0], name), name)
     far = replace(base, sets=tuple(bits), composites=(other,))
     arms["other atoms"] = _arm(far, (*single, _name(other)), _name(other))
-    arms["alone"] = _arm(replace(plain, each=base.each * (atoms + 1)), (name,), name)
+    arms["alone"] = _arm(replace(plain, examples=base.examples * (atoms + 1)), (name,), name)
     return arms
 
 
@@ -107,7 +107,7 @@ def pair_arms(base: ParityTraining, *, n: int) -> dict[str, Arm]:
     name = _name((0, 1))
     return {
         "both": _arm(world, ("parity_0", "parity_1", name), name),
-        "alone": _arm(replace(world, each=3 * base.each), (name,), name),
+        "alone": _arm(replace(world, examples=3 * base.examples), (name,), name),
     }
 
 
@@ -153,7 +153,7 @@ def _cut(bits: range, half: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(bits[:half]), tuple(bits[half:])
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train every arm at both rates, and the pairs of atoms."""
     arms = control_arms(scale.base, k=scale.k, atoms=scale.atoms)
     low = {name: Arm(replace(arms[name].training, **scale.low), arms[name].subtasks) for name in AT_LOW_RATE}
@@ -184,7 +184,7 @@ def draw(found: dict[str, Any]) -> Any:
         names, colours = [name for _, _, name, _ in looks], [colour for _, _, _, colour in looks]
         settings, seeds = arms["all atoms"]["settings"], [arms["all atoms"]["seeds"]] * len(names)
         learned_dots(left, names, [one["fraction"] for one in outcomes], colours=colours, runs=seeds)
-        left.set_title(f"{sum(map(len, settings['sets']))} of {settings['n']} bits, rate {settings['lr']:g}")
+        left.set_title(f"{sum(map(len, settings['sets']))} of {settings['n']} bits, rate {settings['rate']:g}")
         # One curve per colour: that of its first row.
         curves = dict(zip(reversed(colours), reversed(outcomes), strict=True))
         _when(right, [(one, colour, False) for colour, one in curves.items()])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from _arms import Arm, note_of, run_arms
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining
 from _worlds import curriculum_network
 from skilloc.plots.learning import learning_of_arms
@@ -39,7 +39,7 @@ SCALES = {
 }
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train the three networks on every seed."""
     asked = LARGE.stop_on if scale.deep.n == LARGE.n else SMALL.stop_on
     deep = {"depth 3": Arm(scale.deep, asked)}

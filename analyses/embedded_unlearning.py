@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc import plots, store
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
@@ -57,7 +57,7 @@ class EmbeddedUnlearning:
     """examples per step, of all kept corpora together"""
     steps: int = 400
     """steps of localizing, and of plain finetuning beside it"""
-    lr: float = 1e-3
+    rate: float = 1e-3
     """their rate"""
     strength: float = 5e-3
     """first strength of the penalty"""
@@ -179,10 +179,10 @@ def _finetuned(
     """Finetune on the kept corpora, with the penalty if a loss is wanted; return which units live, too."""
     looks = max(1, settings.steps // 20)
     config = LocalizeConfig(
-        training=TrainConfig(steps=settings.steps, lr=settings.lr, eps=1e-8, evaluate_every=looks),
+        training=TrainConfig(steps=settings.steps, rate=settings.rate, eps=1e-8, evaluate_every=looks),
         strength=0.0 if wanted is None else settings.strength,
         wanted_loss=wanted,
-        each=max(1, settings.rows // len(kept)),
+        examples=max(1, settings.rows // len(kept)),
         held_out=settings.held_out,
     )
     model, history = localize(original, kept, config, seed=settings.seed, watched=[removed])
@@ -214,7 +214,7 @@ def _grid(settings: EmbeddedUnlearning) -> Grid:
     return Grid(
         rates=settings.rates,
         budgets=settings.budgets,
-        each=settings.attack_rows,
+        examples=settings.attack_rows,
         held_out=settings.held_out,
         folds=settings.folds,
         repair=settings.repair,
@@ -222,7 +222,7 @@ def _grid(settings: EmbeddedUnlearning) -> Grid:
     )
 
 
-def measure(scale: tuple[int, tuple[EmbeddedUnlearning, ...]], run: Run) -> dict[str, Any]:
+def measure(scale: tuple[int, tuple[EmbeddedUnlearning, ...]], run: Cells) -> dict[str, Any]:
     """Narrow and attack every seed of both arms; losses in nats."""
     seeds, arms = scale
     results = run(unlearn, [replace(arm, seed=seed) for arm in arms for seed in range(seeds)])

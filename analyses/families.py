@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from _families import FAMILIES, make
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc.ablation import ablation_effects, routes_of
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
@@ -31,11 +31,11 @@ from skilloc.intervene import losses
 from skilloc.intervene.axes import by_unit
 from skilloc.lasso import LocalizeConfig, localize
 from skilloc.masks import Mask
-from skilloc.models.checkpoints import read_plain
 from skilloc.models.language import open_model
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.places import paths_of
-from skilloc.models.saved import Shape
+from skilloc.models.reading import read_plain
+from skilloc.models.saving import Shape
 from skilloc.pruning import prune
 from skilloc.relearning import Grid, relearn_controls, relearn_probe
 from skilloc.study.checking import tokens_for
@@ -60,7 +60,7 @@ COLUMNS = (*(f"effects of {kind}s" for kind in KINDS), "attribution", "prune", "
 Found = dict[str, Any]
 
 
-def measure(families: tuple[str, ...], run: Run) -> dict[str, Any]:
+def measure(families: tuple[str, ...], run: Cells) -> dict[str, Any]:
     """Try every family."""
     return {"families": {name: try_family(name) for name in tqdm(families, desc="families", disable=None)}}
 
@@ -251,8 +251,8 @@ def _subtask(name: str, seed: int) -> Subtask:
 
 
 def _localize(model: nn.Module) -> Found:
-    training = TrainConfig(steps=4, lr=1e-3, evaluate_every=4)
-    config = LocalizeConfig(training=training, each=4, held_out=4, strength=1e-3, kinds=(_cuttable(model),))
+    training = TrainConfig(steps=4, rate=1e-3, evaluate_every=4)
+    config = LocalizeConfig(training=training, examples=4, held_out=4, strength=1e-3, kinds=(_cuttable(model),))
     _, history = localize(model, [_subtask("random", 0)], config, seed=0)
     return {"loss": float(history.of("random")[-1])}
 
@@ -260,7 +260,7 @@ def _localize(model: nn.Module) -> Found:
 def _relearn(model: nn.Module) -> Found:
     smaller = prune(model, _without_one(model))
     controls = relearn_controls(model, smaller, seeds=(0, 1))
-    grid = Grid(rates=(1e-3,), budgets=(1, 2), each=4, held_out=8, folds=2, repair=0)
+    grid = Grid(rates=(1e-3,), budgets=(1, 2), examples=4, held_out=8, folds=2, repair=0)
     found = relearn_probe({**controls, "pruned": smaller}, [_subtask("random", 0)], _subtask("random", 0), grid, (0, 1))
     return {"finite": bool(np.isfinite(found.report).all())}
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import ParityTraining, network_of, train_parity, world_of
 from skilloc import plots
 from skilloc.intervals import mean_interval
@@ -63,9 +63,9 @@ class PenaltyRuns:
     """in the end, units whose weights have at most this norm are taken away"""
     steps: int = 3000
     """steps of Adam"""
-    lr: float = 3e-3
+    rate: float = 3e-3
     """its rate"""
-    each: int = 250
+    examples: int = 250
     """examples per step"""
     n: int = 24
     """task bits of the world"""
@@ -133,11 +133,11 @@ def compare_penalty(settings: PenaltyRuns) -> tuple[dict[str, Any], dict[str, La
     runs = []
     for wanted in settings.wanted:
         config = LocalizeConfig(
-            training=TrainConfig(steps=settings.steps, lr=settings.lr, evaluate_every=EVALUATE_EVERY),
+            training=TrainConfig(steps=settings.steps, rate=settings.rate, evaluate_every=EVALUATE_EVERY),
             strength=START if wanted else 0.0,
             wanted_loss=wanted or None,
             threshold=1e-12,  # takes nothing away; the thresholds of the spec do, below
-            each=settings.each,
+            examples=settings.examples,
             **way,
         )
         model, history = localize(network, [kept], config, seed=seed)
@@ -173,7 +173,7 @@ def _trained(training: ParityTraining) -> MLP:
     return network_of(Result(asdict(training), *train_parity(training)))
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Localize every network in every way."""
     specs = [
         replace(

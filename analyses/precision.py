@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from _arms import Arm, note_of, run_arms, speed_up
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining
 from _worlds import curriculum_network
 from skilloc.intervals import paired_difference
@@ -31,7 +31,7 @@ SCALES = {
 }
 
 
-def measure(scale: tuple[int, ParityTraining], run: Run) -> dict[str, Any]:
+def measure(scale: tuple[int, ParityTraining], run: Cells) -> dict[str, Any]:
     """Train every seed in both precisions."""
     seeds, training = scale
     arms: dict[str, Arm] = {name: Arm(replace(training, products=name), training.stop_on) for name in PRECISIONS}

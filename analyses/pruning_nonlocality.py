@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _nonlocality import (
     KEPT,
     OTHER,
@@ -84,13 +84,13 @@ class Attacked:
     """share of units dropped from the network as trained"""
     lasso_sparsity: float
     """share of units dropped after group lasso"""
-    examples: int = 2000
+    held_out: int = 2000
     """held-out examples per subtask and split"""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     """of Adam"""
     budgets: tuple[int, ...] = (16, 64, 250, 1000)
     """steps of the attack"""
-    each: int = 1000
+    examples: int = 1000
     """examples per step"""
     repair: int = 500
     """steps of repair on the kept composite, at most"""
@@ -109,12 +109,12 @@ SCALES = {
     "quick": Scale(
         [tiny_nonlocality_network(seed) for seed in range(3)],
         QUICK,
-        replace(FULL, examples=200, rates=(1e-3, 1e-2), budgets=(4, 30), each=50, repair=30),
+        replace(FULL, held_out=200, rates=(1e-3, 1e-2), budgets=(4, 30), examples=50, repair=30),
     ),
     "cpu": Scale(
         [replace(nonlocality_network(64, seed), products="bfloat16") for seed in range(7)], Nonlocality(""), FULL
     ),
-    "paper": Scale([nonlocality_network(256, seed) for seed in range(5)], PAPER, replace(FULL, each=5000)),
+    "paper": Scale([nonlocality_network(256, seed) for seed in range(5)], PAPER, replace(FULL, examples=5000)),
 }
 
 
@@ -129,9 +129,9 @@ def attack_pruned(settings: Attacked, results: Path) -> tuple[dict[str, Any], di
         The record and the arrays of a `Relearning` with one seed; see `relearning.over_seeds`.
     """
     original, world, seed = open_network(results, settings.network)
-    naive = prune(original, _dropped(original, settings.naive_sparsity, world, settings.examples, seed))
+    naive = prune(original, _dropped(original, settings.naive_sparsity, world, settings.held_out, seed))
     localized = _finetuned(original, results / settings.lasso)
-    pruned = prune(localized, _dropped(localized, settings.lasso_sparsity, world, settings.examples, seed))
+    pruned = prune(localized, _dropped(localized, settings.lasso_sparsity, world, settings.held_out, seed))
     models: dict[str, Any] = {
         ORIGINAL: original,
         NEVER: untrained(naive, seed=seed),
@@ -151,8 +151,8 @@ def _grid(settings: Attacked) -> Grid:
     return Grid(
         rates=settings.rates,
         budgets=settings.budgets,
-        each=settings.each,
-        held_out=settings.examples,
+        examples=settings.examples,
+        held_out=settings.held_out,
         repair=settings.repair,
     )
 
@@ -167,7 +167,7 @@ def _finetuned(original: MLP, folder: Path) -> MLP:
     return with_weights(copy.deepcopy(original), store.read(folder).arrays, "model.")
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train, finetune, prune, retrain; then attack what the lines chose."""
     trained = run(train_parity, scale.networks)
     chosen = [i for i, one in enumerate(trained) if max(one.metrics["bits"][name] for name in (KEPT, OTHER)) < LEARNED]

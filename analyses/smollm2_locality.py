@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc import plots, store
 from skilloc.models.language import open_model
 from skilloc.study.draws import subtasks_of
@@ -57,7 +57,7 @@ SCALES = {
 }
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Measure the study and its removal into a folder, and return what the figure shows."""
     folder = run.folder / store.key(asdict(scale))
     wall, cpu = time.time(), time.process_time()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from skilloc import plots
 from skilloc.attribution import attribution_effects
 from skilloc.cli.sweep_config import read_plan
@@ -112,7 +112,7 @@ def _prepared(name: str, device: str, sources: tuple[str, ...], length: int) -> 
     return opened.model, subtasks_of(opened, {source: source for source in sources}, length=length)
 
 
-def measure(changes: tuple[str, ...], run: Run) -> dict[str, Any]:
+def measure(changes: tuple[str, ...], run: Cells) -> dict[str, Any]:
     """Run what is left of the cells of the configuration, and collect them."""
     plan = read_plan(CONFIG, changes)
     results = run(plan.cell, plan.specs)

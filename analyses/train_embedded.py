@@ -81,7 +81,7 @@ SCALES = {"quick": Scale(6, (1, 1, 1), 40, 6), "cpu": Scale(5000, (6, 4, 6), Non
 def recipe(scale: Scale) -> TrainConfig:
     """Muon for the matrices of the blocks, AdamW for the embedding and the norms, on one schedule."""
     return TrainConfig(
-        steps=scale.steps, lr=0.005, optimiser="adamw", eps=1e-8, betas=(0.9, 0.98), momentum=0.95, warm_up=0.02,
+        steps=scale.steps, rate=0.005, optimiser="adamw", eps=1e-8, betas=(0.9, 0.98), momentum=0.95, warm_up=0.02,
         decay="linear", clip=1.0, groups=(Group(r"_proj\b", "muon", 0.02, weight_decay=0.1),),
         evaluate_every=scale.look, products=scale.products,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, network_of, train_parity, training_of, world_of
 from _worlds import nonlocality_network
 from skilloc import plots
@@ -39,13 +39,13 @@ PAIRS = ("two atoms", "composite and own atom", "composite and other atom", "two
 FAMILIES = (("#7fb2de", "#0b4f8a"), ("#f2a878", "#b3420a"))  # light for atoms, dark for the composite of them
 LARGE = nonlocality_network(64, 0)
 SCALES: dict[str, list[ParityTraining]] = {
-    "quick": [replace(LARGE, n=24, each=250, steps=2000, lr=5e-3, seed=seed) for seed in range(3)],
+    "quick": [replace(LARGE, n=24, examples=250, steps=2000, rate=5e-3, seed=seed) for seed in range(3)],
     "cpu": [replace(nonlocality_network(64, seed), products="bfloat16") for seed in range(12)],
     "paper": [replace(nonlocality_network(64, seed), steps=40_000) for seed in range(20)],
 }
 
 
-def measure(networks: list[ParityTraining], run: Run) -> dict[str, Any]:
+def measure(networks: list[ParityTraining], run: Cells) -> dict[str, Any]:
     """Train the networks, ablate their neurons, and score; the first that learned all subtasks is the one shown."""
     records: list[dict[str, Any]] = []
     shown: dict[str, Any] = {}

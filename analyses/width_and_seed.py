@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from _frame import Run, analyse
+from _frame import Cells, analyse
 from _nonlocality import PAPER, QUICK, Nonlocality, curves, line_of, measure_nonlocality
 from _parity import ParityTraining, train_parity
 from _worlds import nonlocality_network, tiny_nonlocality_network
@@ -45,7 +45,7 @@ SCALES = {
 }
 
 
-def measure(scale: Scale, run: Run) -> dict[str, Any]:
+def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Train, prune and retrain, all widths and seeds."""
     records = []
     for width, trainings in scale.widths.items():

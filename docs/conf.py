@@ -30,34 +30,18 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
 """What starts an indented part of a docstring that is no formula."""
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "Subtasks": (
-        "Subtask", "Examples", "IGNORE", "subtasks_of", "documents", "text_subtask", "parity_subtasks", "parity_stream",
-        "stream", "open_world", "save_world",
-    ),
-    "Models": (
-        "open_model", "encoder", "separator", "MLP", "open_mlp", "save_mlp", "describe", "At", "save_model", "Units",
-        "units_of",
-    ),
-    "Experiments": (
-        "Experiment", "Loss", "custom", "losses", "Reference", "zero_reference", "mean_reference", "resample_reference",
-    ),
-    "Effects": (
-        "Effects", "ablation_effects", "attribution_effects", "integrated_gradients_effects", "Calibration",
-        "calibrate", "PositionEffects", "position_effects",
-    ),
+    "Subtasks": ("Subtask", "Examples", "subtasks_of", "parity_subtasks", "tasks"),
+    "Models": ("open_model", "MLP", "describe", "At", "save_model", "units_of"),
+    "Experiments": ("Experiment", "losses"),
+    "Effects": ("Effects", "ablation_effects", "attribution_effects", "position_effects", "calibrate"),
     "Scores": ("locality",),
-    "Masks": (
-        "Mask", "top", "top_of_any", "drop_top", "sample", "matched_random", "hold", "mask_effects", "Removal",
-        "removal_effects", "pair_interactions",
-    ),
-    "Pruned models": (
-        "prune", "remaining", "keep", "pruning_curve", "Curve", "effects_again", "recover", "Recovery",
-    ),
-    "Trained models": ("train", "TrainConfig", "History", "localize", "LocalizeConfig", "group_norms"),
-    "Verdicts": ("relearn_probe", "Grid", "relearn_controls", "Relearning", "verdicts"),
-    "Circuits": ("trace_circuit", "Tracing", "faithfulness", "edge_effects", "consensus", "attribution_circuit"),
-    "Studies": ("measure", "Settings", "store"),
-    "Pictures and pages": ("plots", "circuit_page", "report_page", "top_examples"),
+    "Masks": ("Mask", "masks", "hold", "mask_effects", "removal_effects"),
+    "Pruned models": ("prune", "pruning"),
+    "Trained models": ("train", "TrainConfig", "localize", "LocalizeConfig"),
+    "Verdicts": ("relearn_probe", "relearning"),
+    "Circuits": ("trace_circuit", "circuits"),
+    "Studies": ("store",),
+    "Pictures and pages": ("plots", "pages"),
 }  # fmt: skip
 """Every public name once, under the noun that it makes or works on."""
 

@@ -54,8 +54,8 @@ print(f"overlap {shared.value[0, 1]:.2f} [{shared.low[0, 1]:.2f}, {shared.high[0
 
 # %%
 chosen_by = sk.attribution_effects(experiment.on("selection")).mean("python")
-python = sk.drop_top(effects.units, chosen_by, 10)
-masks = [python, *(sk.matched_random(python, seed=seed) for seed in range(3))]
+python = sk.masks.drop_top(effects.units, chosen_by, 10)
+masks = [python, *(sk.masks.matched_random(python, seed=seed) for seed in range(3))]
 rises, _ = sk.mask_effects(experiment, masks)
 for name, rise in zip(["the ten", "random", "random", "random"], rises.mean(axis=1), strict=True):
     print(f"without {name}: python {rise[0]:+.2f}, english {rise[1]:+.2f} nats")

@@ -23,7 +23,7 @@ python, english = subtasks.values()
 # %%
 choosing = sk.Experiment(opened.model, {"python": python}, kinds=("neuron",), count=16, split="selection")
 effects = np.abs(sk.attribution_effects(choosing).mean("python"))
-mask = sk.Mask(choosing.units, sk.top(effects, len(effects) * 3 // 4))
+mask = sk.Mask(choosing.units, sk.masks.top(effects, len(effects) * 3 // 4))
 pruned = sk.prune(opened.model, mask)
 
 # %% [markdown]
@@ -31,7 +31,7 @@ pruned = sk.prune(opened.model, mask)
 
 # %%
 stating = sk.Experiment(opened.model, subtasks, kinds=("neuron",), count=16)
-rises, whole = sk.mask_effects(stating, [mask, sk.matched_random(mask, seed=0)])
+rises, whole = sk.mask_effects(stating, [mask, sk.masks.matched_random(mask, seed=0)])
 for name, rise in zip(["pruned", "random"], rises.mean(axis=1), strict=True):
     print(f"{name}: python {rise[0]:+.2f}, english {rise[1]:+.2f} nats above {whole.mean(axis=0).round(2)}")
 
@@ -41,10 +41,10 @@ for name, rise in zip(["pruned", "random"], rises.mean(axis=1), strict=True):
 
 # %%
 seeds = (0, 1)
-grid = sk.Grid(rates=(3e-4,), budgets=(1, 2, 4), each=4, held_out=8, folds=4, repair=4)
-models = sk.relearn_controls(opened.model, pruned, seeds=seeds) | {"pruned": pruned}
+grid = sk.relearning.Grid(rates=(3e-4,), budgets=(1, 2, 4), each=4, held_out=8, folds=4, repair=4)
+models = sk.relearning.relearn_controls(opened.model, pruned, seeds=seeds) | {"pruned": pruned}
 found = sk.relearn_probe(models, [english], english, grid, seeds, kept=[python])
-for verdict in sk.verdicts(found):
+for verdict in sk.relearning.verdicts(found):
     print(verdict.sentence)
 
 # %% [markdown]

@@ -51,6 +51,15 @@ def attribution_effects(
     Raises:
         ValueError: if the loss has no gradient, or only a curvature and that is left out.
         RuntimeError: if no gradient reaches the units.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> estimate = sk.attribution_effects(experiment)
+        >>> estimate.unit, bool(estimate.exact.any())
+        ('nats', False)
     """
     loss = experiment.metric
     loss.check_differentiable()

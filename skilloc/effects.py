@@ -39,6 +39,17 @@ class Effects:
 
     Raises:
         ValueError: if the parts do not belong together.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment)
+        >>> effects.subtasks, effects.mean("parity_0").shape  # the mean over folds, per unit
+        (('parity_0', 'parity_1'), (16,))
+        >>> len(effects.to_frame())
+        32
     """
 
     WHAT: ClassVar[str] = "effects"

@@ -70,6 +70,14 @@ class Experiment:
     Raises:
         ValueError: if the parts do not belong together.
         TypeError: if the model is none, or nobody has named its units.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> len(experiment.units), experiment.on("selection").split
+        (16, 'selection')
     """
 
     model: nn.Module

@@ -6,11 +6,18 @@ units are those that a subtask needs most.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from skilloc.units import Units
+
+DRAWS = 20
+"""Random masks beside each one that they are compared with: fewer leave an interval over draws to luck."""
+
+CHOICES = 100
+"""Disjoint random masks that there must be at least, so that `DRAWS` of them differ."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,13 @@ class Mask:
 
     Raises:
         ValueError: if `keep` does not lie on the unit axis.
+
+    Example:
+        >>> import numpy as np
+        >>> import skilloc as sk
+        >>> units = sk.units_of(sk.MLP(6, 2, width=8, depth=3))
+        >>> sk.Mask(units, np.arange(16) < 10).dropped
+        6
     """
 
     units: Units
@@ -92,17 +106,47 @@ def drop_top(units: Units, values: Float[np.ndarray, "unit"], n: int) -> Mask:
     return Mask(units, ~top(values, n))
 
 
-def matched_random(mask: Mask, *, seed: int) -> Mask:
+def matched_random(mask: Mask, *, seed: int, disjoint: bool = True) -> Mask:
     """Return the control for a mask: as many units dropped in every bank, but chosen at random there.
 
-    Equal size, equal layers and equal kinds: what remains between a mask and this control is the choice of units.
+    Equal size, equal layers and equal kinds, neurons and heads apart: what remains between a mask and this control is
+    the choice of units. The two have as few units in common as can be: where at most half of a bank is dropped, no
+    unit is dropped by both, and otherwise none is kept by both (`disjoint_draws` says where that leaves no choice, and
+    the control is then drawn from all units).
+
+    Args:
+        mask: what is compared with.
+        seed: which draw.
+        disjoint: leave out the mask's own units where that can be; False where the mask is no more than a size.
     """
     rng = np.random.default_rng(seed)
+    apart = disjoint and disjoint_draws(mask)
     keep = np.ones(len(mask.units), dtype=bool)
     for part in map(mask.units.span, mask.units.hooks):
-        dropped = int((~mask.keep[part]).sum())
-        keep[part.start + rng.choice(part.stop - part.start, dropped, replace=False)] = False
+        own = ~mask.keep[part]
+        count, width = int(own.sum()), len(own)
+        others, again = (np.flatnonzero(~own), np.flatnonzero(own)) if apart else (np.arange(width), np.arange(0))
+        first = min(count, len(others))
+        chosen = [rng.choice(others, first, replace=False), rng.choice(again, count - first, replace=False)]
+        keep[part.start + np.concatenate(chosen)] = False
     return Mask(mask.units, keep)
+
+
+def disjoint_draws(mask: Mask) -> bool:
+    """Whether random masks of equal size in every bank can leave out the mask's own units and still be random.
+
+    In a bank of w units of which c are dropped, (w - c choose c) sets are disjoint (of the kept units, where more than
+    half are dropped). With fewer than `CHOICES` in all banks together, draws would repeat themselves and their spread
+    would say nothing.
+    """
+    choices = 1
+    for part in map(mask.units.span, mask.units.hooks):
+        kept = int(mask.keep[part].sum())
+        sizes = sorted((kept, part.stop - part.start - kept))
+        choices *= comb(sizes[1], sizes[0])
+        if choices >= CHOICES:
+            return True
+    return False
 
 
 def top_of_any(values: Float[np.ndarray, "subtask unit"], n: int) -> Bool[np.ndarray, "unit"]:

@@ -73,6 +73,15 @@ def position_effects(
 
     Raises:
         ValueError: if the examples have no positions, or not these names, or the loss has no gradient to estimate by.
+
+    Example:
+        >>> import skilloc as sk
+        >>> opened = sk.open_model("embedded")
+        >>> subtasks = sk.subtasks_of(opened, {"python": "python"}, length=16)
+        >>> experiment = sk.Experiment(opened.model, subtasks, kinds=("head",), count=8)
+        >>> found = sk.position_effects(experiment, exact=False)
+        >>> found.values.shape  # fold subtask position unit
+        (8, 1, 16, 24)
     """
     masks = _masks(experiment, names)
     if exact:

@@ -4,7 +4,8 @@
 
 Single effects say nothing about units that stand in for each other; this does. The units are chosen by cross-fitting:
 those for one half of the folds by the effects on the other half, so that no choice is made on what is reported. Beside
-each removal stand random masks with as many units in every bank.
+each removal stand random masks with as many units in every bank, none of them the removed ones where that can be
+(`disjoint_draws`; the record says by size whether it could).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from skilloc.ablation import mask_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.intervals import Interval
-from skilloc.masks import Mask, drop_top, matched_random, top
+from skilloc.masks import DRAWS, Mask, disjoint_draws, drop_top, matched_random, top
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Removal:
 
 
 def removal_effects(
-    experiment: Experiment, effects: Effects, *, sizes: Sequence[int], draws: int = 5, seed: int = 0
+    experiment: Experiment, effects: Effects, *, sizes: Sequence[int], draws: int = DRAWS, seed: int = 0
 ) -> Removal:
     """Remove the top units of each subtask together, and measure every subtask.
 
@@ -74,12 +75,21 @@ def removal_effects(
         experiment: what is measured on what; on the examples that `effects` were measured on, in the same folds.
         effects: what units are chosen by; at least 2 folds.
         sizes: numbers of units to remove.
-        draws: number of random masks beside each removal.
+        draws: number of random masks beside each removal; an interval over them needs some 20.
         seed: of the random masks.
 
     Raises:
         ValueError: if the effects were measured on other tokens or units, in fewer than 2 folds, or on fewer units than
             `sizes` asks for.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> removal = sk.removal_effects(experiment, sk.ablation_effects(experiment), sizes=[4])
+        >>> removal.values.shape  # size fold removed measured
+        (1, 8, 2, 2)
     """
     order = _order(experiment, effects)
     folds = len(effects.values)
@@ -105,7 +115,11 @@ def removal_effects(
     for (target, place), found in zip(places, measured[..., order], strict=True):
         target[place] = found[place[-2]]
     about = {name: value for name, value in experiment.record().items() if name in ("reference", "loss", "at", "hooks")}
-    made = {"method": "joint removal", "draws": draws, "seed": seed, **about, "effects": dict(effects.made)}
+    disjoint = {str(mask.dropped): True for mask in masks[:: 1 + draws]}
+    for mask in masks[:: 1 + draws]:
+        disjoint[str(mask.dropped)] &= disjoint_draws(mask)
+    made = {"method": "joint removal", "draws": draws, "seed": seed, "disjoint": disjoint, **about}
+    made["effects"] = dict(effects.made)
     unit = experiment.metric.unit
     return Removal(values, random, baseline[:, order], effects.subtasks, tuple(sizes), made, unit)
 

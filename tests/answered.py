@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _frame import Run
-
 
 @dataclass(frozen=True)
-class Answered(Run):
+class Answered(Cells):
     """Gives what a function says of a cell function and the specs of its cells."""
 
     folder: Path = Path()

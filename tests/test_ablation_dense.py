@@ -279,3 +279,13 @@ def test_the_compiled_loop_does_what_it_can_alone(batches, monkeypatch):
         assert bool(used) == expected
     assert not fused.fusable("relu", torch.zeros(1, dtype=torch.bfloat16), 1, None)
     assert not fused.fusable("relu", torch.zeros(1, device="meta"), 1, None)
+
+
+@pytest.mark.parametrize("name", ["two_classes", "deep_relu"])
+def test_without_the_compiler_the_numbers_are_the_same(name, batches, monkeypatch):
+    """And numba is not imported: it is an extra."""
+    experiment = Experiment(scaled(NETWORKS[name]()), batches, folds=2)
+    wanted = ablation_effects(experiment).values
+    monkeypatch.setattr(fused, "compiler", lambda: False)
+    monkeypatch.setattr(fused, "_compiled", None)
+    np.testing.assert_allclose(ablation_effects(experiment).values, wanted, atol=1e-6)

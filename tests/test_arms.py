@@ -11,7 +11,7 @@ import curriculum_controls
 import depth
 import precision
 from _arms import Arm, median_times, outcome, parameters, run_arms, speed_up
-from _frame import Run
+from _frame import Cells
 from _parity import ParityTraining, world_of
 from _worlds import curriculum_network, nonlocality_network
 from curriculum_controls import control_arms, halved_world, pair_arms
@@ -164,26 +164,26 @@ def test_controls_differ_from_the_curriculum_in_what_they_are_about() -> None:
     assert trained["other atoms"][:3] == atoms
     assert asked["other atoms"] == [set(range(9, 18))]
     # As many examples per step with the atoms and alone.
-    rows = {name: arm.training.each * len(arm.training.trained) for name, arm in arms.items()}
+    rows = {name: arm.training.examples * len(arm.training.trained) for name, arm in arms.items()}
     assert rows["alone"] == rows["all atoms"] == rows["other atoms"] == 1000
     assert all(arm.training.stop_on == arm.subtasks for arm in arms.values())
 
 
 def test_a_pair_has_as_many_examples_per_step_alone() -> None:
     both, alone = pair_arms(ParityTraining(), n=30).values()
-    assert len(both.training.trained) * both.training.each == alone.training.each == 750
+    assert len(both.training.trained) * both.training.examples == alone.training.examples == 750
     assert alone.training.trained == both.subtasks == alone.subtasks
     assert bits_of(both.training, "composite_01") == set(range(6))
 
 
 def test_equal_arms_are_refused(tmp_path: Path) -> None:
-    tiny = ParityTraining(each=1, width=1, steps=1)
+    tiny = ParityTraining(examples=1, width=1, steps=1)
     with pytest.raises(ValueError, match="leave one of the two out"):
-        run_arms(Run(tmp_path), {name: Arm(tiny, ("composite_012",)) for name in ("a", "b")}, 2)
+        run_arms(Cells(tmp_path), {name: Arm(tiny, ("composite_012",)) for name in ("a", "b")}, 2)
 
 
 def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
-    tiny = replace(ParityTraining(), n=9, each=40, width=16, steps=10, evaluate_every=5, stop_on=("composite_012",))
+    tiny = replace(ParityTraining(), n=9, examples=40, width=16, steps=10, evaluate_every=5, stop_on=("composite_012",))
     found = _drawn(depth, depth.Scale(tiny, 2, 1, 31), tmp_path)
     assert [arm["parameters"] for arm in found["arms"].values()] == [514, 242, 467]
     assert [arm["seeds"] for arm in found["arms"].values()] == [2, 1, 1]
@@ -191,8 +191,8 @@ def test_depth_is_measured_and_drawn(tmp_path: Path) -> None:
 
 
 def test_precisions_are_measured_and_drawn(tmp_path: Path) -> None:
-    easy = {"n": 3, "sets": ((0,), (1,), (2,)), "composites": ((0, 1, 2),), "lr": 1e-2}
-    tiny = ParityTraining(**easy, each=50, width=32, steps=600, evaluate_every=20, stop_on=("composite_012",))
+    easy = {"n": 3, "sets": ((0,), (1,), (2,)), "composites": ((0, 1, 2),), "rate": 1e-2}
+    tiny = ParityTraining(**easy, examples=50, width=32, steps=600, evaluate_every=20, stop_on=("composite_012",))
     found = _drawn(precision, (3, tiny), tmp_path)
     assert [arm["settings"]["products"] for arm in found["arms"].values()] == ["bfloat16", "float32"]
     assert list(found["arms"]) == ["bfloat16", "float32"]
@@ -218,7 +218,7 @@ def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
     base = replace(quick.base, steps=2, evaluate_every=1)
     found = _drawn(curriculum_controls, replace(quick, seeds=2, base=base, sizes=(6, 7)), tmp_path)
     assert list(found["arms"]["low"]) == ["all atoms", "straddling", "alone"]
-    assert {arm["settings"]["lr"] for arm in found["arms"]["low"].values()} == {1e-2}
+    assert {arm["settings"]["rate"] for arm in found["arms"]["low"].values()} == {1e-2}
     assert set(found["pairs"]) == {"6 both", "6 alone", "7 both", "7 alone"}
     ratios = found["speed_up"]["6"]
     assert ratios["composite"]["value"] == pytest.approx(3 * ratios["all"]["value"])
@@ -229,7 +229,7 @@ def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
 
 def _drawn(script: ModuleType, scale: object, folder: Path) -> dict:
     """Measure in this process and draw from what JSON keeps of the record."""
-    found = json.loads(json.dumps(script.measure(scale, Run(folder / "runs"))))
+    found = json.loads(json.dumps(script.measure(scale, Cells(folder / "runs"))))
     with plots.style():
         script.draw(found).savefig(folder / "drawn.svg")
     return found

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skilloc.calibration import _ranks, calibrate
+from skilloc.calibration import _counted_ranks, calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.units import Units, neurons
 
@@ -22,17 +22,24 @@ def heavy(seed, n=2000, folds=4):
 
 def test_a_perfect_estimate():
     truth = heavy(0)
-    found = calibrate(effects(truth, False), effects(truth), drawn=np.arange(2000) < 100)["a"]
-    assert found.pearson.value == pytest.approx(1)
+    drawn = np.arange(2000) < 100
+    found = calibrate(effects(truth, False), effects(np.where(drawn, truth, np.nan)), drawn=drawn)["a"]
+    assert np.isnan(found.pearson.value)  # the largest effects may lie among what was not drawn
+    assert calibrate(effects(truth, False), effects(truth), drawn=np.ones(2000, bool))[
+        "a"
+    ].pearson.value == pytest.approx(1)
     assert found.spearman.value == pytest.approx(1)
     assert found.relative_error.value == pytest.approx(0)
-    assert found.recall["50 in 100"].value == 1
+    whole = calibrate(effects(truth, False), effects(truth), drawn=drawn)["a"]
+    assert whole.recall["50 in 100"].value == 1
 
 
 def test_an_estimate_that_knows_nothing():
     found = calibrate(effects(heavy(1), False), effects(heavy(0)), drawn=np.arange(2000) < 500)["a"]
-    assert found.pearson.low < 0 < found.pearson.high
-    assert found.spearman.low < 0 < found.spearman.high
+    drawn = np.arange(2000) < 500
+    part = calibrate(effects(heavy(1), False), effects(np.where(drawn, heavy(0), np.nan)), drawn=drawn)["a"]
+    assert part.spearman.low < 0 < part.spearman.high
+    assert abs(found.spearman.value) < 0.1
     assert found.relative_error.value > 1
     assert found.recall["50 in 100"].value < 0.2
     assert found.missed_mass["100"].value > 0.8
@@ -47,7 +54,7 @@ def test_values_worked_out_by_hand():
     assert found.recall["2 in 5"].value == 1
     # Positive mass: 8 + 4 + 2 + 1 + 4 = 19, of which 8 + 2 lie in the top two.
     assert found.missed_mass["2"].value == pytest.approx(9 / 19)
-    assert found.relative_error.value == pytest.approx(np.sqrt(1 + 9 + 1 + 4) / np.sqrt(64 + 16 + 4 + 1 + 1 + 4 + 4))
+    assert found.relative_error.value == pytest.approx((1 + 3 + 1 + 4) / (8 + 4 + 2 + 1 + 1 + 2 + 4))
 
 
 def test_recall_and_missed_mass_from_a_sample_agree_with_the_full_answer_on_average():
@@ -87,8 +94,9 @@ def test_noise_does_not_count_as_missed_mass():
     assert abs(np.mean(debiased)) < 0.05
 
 
-def test_ranks_share_ties():
-    np.testing.assert_array_equal(_ranks(np.array([[3.0, 1, 3, 2]])), [[2.5, 0, 2.5, 1]])
+def test_ranks_are_counted_by_weight_and_share_ties():
+    values, weights = np.array([3.0, 1, 3, 2]), np.array([[1.0, 1, 1, 1], [2, 1, 2, 3]])
+    np.testing.assert_array_equal(_counted_ranks(values, weights), [[3, 0.5, 3, 1.5], [6, 0.5, 6, 2.5]])
 
 
 def test_units_that_were_drawn_must_be_measured():
@@ -102,3 +110,25 @@ def test_an_estimate_of_another_loss_is_refused():
     truth = heavy(0)
     with pytest.raises(ValueError, match="measure both on one experiment"):
         calibrate(replace(effects(truth, False), unit="logits"), effects(truth), drawn=np.ones(2000, bool))
+
+
+def test_chances_are_known_and_what_is_large_or_in_doubt_is_likelier():
+    rng = np.random.default_rng(0)
+    estimate = rng.normal(size=(8, 1, 500)) * 0.1
+    estimate[:, 0, :20] += 5.0  # large
+    estimate[:, 0, 20:40] += rng.normal(size=(8, 20)) * 5  # in doubt
+    certain, candidates = np.arange(500) < 10, np.arange(500) < 480
+    chance = chances(estimate, count=40, certain=certain, candidates=candidates)
+    assert chance.sum() == pytest.approx(50)
+    assert (chance[certain] == 1).all()
+    assert (chance[~candidates] == 0).all()
+    assert chance[10:40].min() > 3 * np.median(chance[40:480])
+    assert chance[40:480].min() > 0.4 * 40 / 480  # no unit stands for more than twice as many as in an even sample
+    drawn = np.mean([draw_sample(chance, seed=seed).drawn for seed in range(2000)], axis=0)
+    assert drawn == pytest.approx(chance, abs=0.06)
+    assert {int(draw_sample(chance, seed=seed).drawn.sum()) for seed in range(50)} == {50}
+
+
+def test_where_all_can_be_drawn_all_are_certain():
+    chance = chances(np.zeros((1, 1, 9)), count=20, certain=np.arange(9) < 2, candidates=np.arange(9) < 7)
+    assert chance.tolist() == [1.0] * 7 + [0.0] * 2

@@ -6,7 +6,7 @@ import pytest
 from answered import Answered
 
 import choosing_masks
-from _frame import Run
+from _frame import Cells
 from choosing_masks import CRITERIA, MaskChoice
 
 
@@ -14,7 +14,7 @@ from choosing_masks import CRITERIA, MaskChoice
 def found(tmp_path_factory):
     quick = choosing_masks.SCALES["quick"]
     scale = choosing_masks.Scale(quick.networks[:2], replace(quick.choice, swaps=8))
-    run = Run(tmp_path_factory.mktemp("runs"))
+    run = Cells(tmp_path_factory.mktemp("runs"))
     cells = []
 
     def remember(cell, specs):

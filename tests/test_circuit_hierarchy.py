@@ -14,7 +14,7 @@ from skilloc import store
 pytestmark = pytest.mark.long
 
 EASY = CircuitHierarchy(
-    n=6, sets=((0,), (1,), (2,), (3,)), each=50, width=14, steps=800, evaluate_every=100, lr=1e-2, examples=200,
+    n=6, sets=((0,), (1,), (2,), (3,)), examples=50, width=14, steps=800, evaluate_every=100, rate=1e-2, held_out=200,
     tops=(4, 16), draws=3, folds=4,
 )  # fmt: skip
 

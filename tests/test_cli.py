@@ -133,18 +133,18 @@ def test_json_is_all_there_is_on_stdout_and_says_what_the_tables_say(run, study)
 
 
 def test_locality_removal_and_show_read_a_study(run, study):
-    status, out, _ = run("locality", study, "--top", 5, "--json")
+    status, out, _ = run("locality", study, "--count", 5, "--json")
     record = json.loads(out)["results"][0]
     assert status == 0
     assert set(record["scores"]) == {"fish", "code"}
     for score in record["scores"]["fish"].values():
         assert set(score) == {"value", "low", "high", "chance"}
-    status, out, _ = run("removal", "model", study, "--n", 3, 6, "--draws", 2, "--json")
+    status, out, _ = run("removal", "model", study, "--count", 3, 6, "--draws", 2, "--json")
     removal = json.loads(out)
     assert status == 0
     assert list(removal["sizes"]) == ["3", "6"]
     assert np.array(removal["sizes"]["3"]["loss_increase"]["value"]).shape == (2, 2)
-    status, out, _ = run("show", study, "--top", 5)
+    status, out, _ = run("show", study, "--count", 5)
     assert status == 0
     for words in ("how local", "weighted overlap", "top 6 units removed", "units needed most"):
         assert words in out
@@ -154,7 +154,7 @@ def test_locality_removal_and_show_read_a_study(run, study):
 
 
 def test_positions_are_kept_and_shown(run, study, monkeypatch):
-    status, out, _ = run("positions", "model", study, "--top", 2, "--json")
+    status, out, _ = run("positions", "model", study, "--count", 2, "--json")
     record = json.loads(out)
     assert status == 0
     assert record["positions"] == [str(place) for place in range(12)]
@@ -163,17 +163,17 @@ def test_positions_are_kept_and_shown(run, study, monkeypatch):
     fish = record["subtasks"]["fish"]
     assert needed in fish["units"]
     assert np.array(fish["value"]).shape == (len(fish["units"]), 12)
-    status, _, error = run("positions", "model", study, "--top", 2, "--names", "subject", "--out", study / "named")
+    status, _, error = run("positions", "model", study, "--count", 2, "--names", "subject", "--out", study / "named")
     assert (status, 'unknown `at` "subject"' in error) == (2, True)
     monkeypatch.setattr("skilloc.study.positioned.position_effects", None)  # calling it would fail
-    status, table, _ = run("positions", "model", study, "--top", 2)
+    status, table, _ = run("positions", "model", study, "--count", 2)
     assert status == 0
     assert needed in table
     assert "held at one of 12 positions only" in run("show", study)[1]
     assert (study / "pictures" / "positions.png").is_file()
     assert run("report", study)[0] == 0
     assert "Where does each unit matter?" in (study / "report.html").read_text()
-    status, _, error = run("positions", "model", study, "--top", 3)
+    status, _, error = run("positions", "model", study, "--count", 3)
     assert (status, "other units or another study" in error) == (2, True)
 
 
@@ -189,10 +189,10 @@ def test_check_tries_everything(run):
 
 
 def test_removal_draws_the_very_tokens_again_and_is_not_measured_twice(run, study, monkeypatch):
-    run("removal", "model", study, "--n", 3, "--draws", 2)
+    run("removal", "model", study, "--count", 3, "--draws", 2)
     first = contents(study / "removal")
     monkeypatch.setattr("skilloc.study.removing.removal_effects", None)  # calling it would fail
-    status, out, _ = run("removal", "model", study, "--n", 3, "--draws", 2)
+    status, out, _ = run("removal", "model", study, "--count", 3, "--draws", 2)
     assert (status, contents(study / "removal")) == (0, first)
     assert "specificity" in out
 
@@ -207,13 +207,13 @@ def test_removal_can_be_of_one_kind_of_unit_and_refuses_to_mix(run, study, monke
         "mask_effects",
         lambda experiment, masks, **kw: dropped.extend(masks) or original(experiment, masks, **kw),
     )
-    status, out, _ = run("removal", "model", study, "--n", 3, "--draws", 2, "--units", "head", "--json")
+    status, out, _ = run("removal", "model", study, "--count", 3, "--draws", 2, "--units", "head", "--json")
     assert (status, json.loads(out)["units"]) == (0, "heads")
     for mask in dropped:
         assert mask.dropped == 3
         assert {kind for kind, kept in zip(mask.units.kinds, mask.keep, strict=True) if not kept} == {"head"}
     before = contents(study)
-    status, _, error = run("removal", "model", study, "--n", 3, "--draws", 2, "--units", "neuron")
+    status, _, error = run("removal", "model", study, "--count", 3, "--draws", 2, "--units", "neuron")
     assert (status, "another removal" in error) == (2, True)
     assert contents(study) == before
 
@@ -222,10 +222,10 @@ def test_a_single_subtask_has_locality_removal_and_pictures(run, tmp_path):
     out = tmp_path / "one"
     args = ["--subtask", "fish=fish/*.txt", "--out", out, *SMALL, "--units", "head"]
     assert run("effects", "model", *args)[0] == 0
-    assert run("locality", out, "--top", 3)[0] == 0
-    status, _, error = run("removal", "model", out, "--n", 2, "--draws", 2)
+    assert run("locality", out, "--count", 3)[0] == 0
+    status, _, error = run("removal", "model", out, "--count", 2, "--draws", 2)
     assert (status, error) == (0, "")
-    status, text, _ = run("show", out, "--top", 3)
+    status, text, _ = run("show", out, "--count", 3)
     assert status == 0
     assert "top 2 units removed" in text
 
@@ -241,7 +241,7 @@ def test_two_stage_keeps_estimates_and_measures_a_sample_and_the_top(run, tmp_pa
         assert effects.exact[np.argsort(-np.abs(estimate.mean(subtask)))[:4]].all()
     np.testing.assert_array_equal(effects.values[..., effects.exact], exact.values[..., effects.exact])
     np.testing.assert_array_equal(effects.values[..., ~effects.exact], estimate.values[..., ~effects.exact])
-    status, text, _ = run("show", out, "--top", 3)
+    status, text, _ = run("show", out, "--count", 3)
     assert status == 0
     assert "pearson" in text
     assert (out / "pictures" / "calibration.png").is_file()
@@ -282,7 +282,7 @@ def test_references_differ_and_their_spread_is_printed(run, study, tmp_path, ref
     assert status == 0
     found = store.load(Effects, tmp_path / reference / "effects")
     assert not np.allclose(found.values, store.load(Effects, study / "effects").values)
-    _, out, _ = run("locality", study, tmp_path / reference, "--top", 5, "--json")
+    _, out, _ = run("locality", study, tmp_path / reference, "--count", 5, "--json")
     record = json.loads(out)
     assert record["spread"]["references"] == ["zero", reference]
     masses = [result["scores"]["fish"]["mass"]["value"] for result in record["results"]]
@@ -370,7 +370,7 @@ def test_a_loss_of_ones_own_is_named_by_its_module(run, home, tmp_path):
         found, plain = (store.load(Effects, tmp_path / name / "effects") for name in ("mine", "plain"))
         np.testing.assert_allclose(found.values, 2 * plain.values, atol=1e-6)
         assert found.made["loss"]["identity"].startswith("mine.doubled ")
-        assert run("removal", "model", tmp_path / "mine", "--n", 2, "--draws", 2)[0] == 0
+        assert run("removal", "model", tmp_path / "mine", "--count", 2, "--draws", 2)[0] == 0
     finally:
         sys.modules.pop("mine", None)
 
@@ -525,7 +525,7 @@ def test_a_folder_of_other_files_is_refused_and_untouched(run, home, tmp_path):
 
 
 def test_removal_refuses_another_model_and_texts_that_have_changed(run, home, study):
-    status, _, error = run("removal", "other", study, "--n", 3)
+    status, _, error = run("removal", "other", study, "--count", 3)
     assert (status, "open model" in error) == (2, True)
     path = next((home / "fish").iterdir())
     text = path.read_text()
@@ -533,7 +533,7 @@ def test_removal_refuses_another_model_and_texts_that_have_changed(run, home, st
         # Another text moves the rows that are drawn, wherever it is put.
         for file in (home / "fish").iterdir():
             file.write_text("wet " + file.read_text())
-        status, _, error = run("removal", "model", study, "--n", 3)
+        status, _, error = run("removal", "model", study, "--count", 3)
     finally:
         for file in (home / "fish").iterdir():
             file.write_text(file.read_text().removeprefix("wet "))
@@ -597,9 +597,9 @@ def test_a_narrow_terminal_cuts_no_number(run, study, monkeypatch):
 
     from skilloc.cli import tables
 
-    _, wide, _ = run("locality", study, "--top", 5)
+    _, wide, _ = run("locality", study, "--count", 5)
     monkeypatch.setattr(tables, "_console", lambda: Console(highlight=False, width=50, soft_wrap=False))
-    _, narrow, _ = run("locality", study, "--top", 5)
+    _, narrow, _ = run("locality", study, "--count", 5)
     assert "…" not in narrow
     numbers = re.compile(r"[0-9][0-9.,]*[0-9]")
     assert set(numbers.findall(wide)) <= set(numbers.findall(narrow))

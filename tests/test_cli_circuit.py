@@ -24,7 +24,7 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("home")
     model = MLP(6, 2, 12, 3, seed=0)
     watched = {name: subtask.draw(100, split="selection") for name, subtask in WORLD.items()}
-    train(model, parity_stream(WORLD.values(), 50, seed=0), TrainConfig(steps=500, lr=1e-2), evaluate=watched)
+    train(model, parity_stream(WORLD.values(), 50, seed=0), TrainConfig(steps=500, rate=1e-2), evaluate=watched)
     save_mlp(model, home / "network")
     save_world(WORLD.values(), home / "network")
     for reference in ("mean", "zero"):
@@ -48,7 +48,7 @@ def refused(capsys, home, *arguments):
 
 def test_a_circuit_that_keeps_a_share(home, tmp_path, capsys):
     out = tmp_path / "circuits"
-    circuit(home, home / "mean", "--share", "0.9", "--draws", "3", "--out", out)
+    circuit(home, home / "mean", "--faithfulness", "0.9", "--draws", "3", "--out", out)
     said = capsys.readouterr().out
     assert "share 0.9" in said
     assert "units in common" in said
@@ -77,23 +77,23 @@ def test_a_circuit_that_keeps_a_share(home, tmp_path, capsys):
 
 def test_the_same_command_again_reads_and_another_is_refused(home, tmp_path, capsys):
     arguments = [home / "mean", "--subtask", "composite_01", "--draws", "2", "--sizes", "4", "--out", tmp_path]
-    circuit(home, *arguments, "--top", "6")
+    circuit(home, *arguments, "--count", "6")
     path = tmp_path / "composite_01.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
     pictures = {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("png", "svg", "pdf")}
-    circuit(home, *arguments, "--top", "6")
+    circuit(home, *arguments, "--count", "6")
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert pictures == {kind: path.with_suffix(f".{kind}").read_bytes() for kind in pictures}
     assert not (tmp_path / "circuits.png").exists()  # one circuit has nothing beside it
-    assert "holds another circuit (top 6, reference mean)" in refused(capsys, home, *arguments, "--top", "7")
+    assert "holds another circuit (top 6, reference mean)" in refused(capsys, home, *arguments, "--count", "7")
     path.unlink()
-    circuit(home, *arguments, "--top", "6")
+    circuit(home, *arguments, "--count", "6")
     assert path.read_bytes() == before[0]
     assert not (tmp_path / "parity_0.json").exists()
 
 
 def test_json_and_direct_against_total_edges(home, tmp_path, capsys):
-    shared = [home / "mean", "--subtask", "parity_0", "--draws", "2", "--top", "5", "--sizes", "5", "--json"]
+    shared = [home / "mean", "--subtask", "parity_0", "--draws", "2", "--count", "5", "--sizes", "5", "--json"]
     found = {}
     for paths in ("direct", "total"):
         capsys.readouterr()
@@ -105,7 +105,7 @@ def test_json_and_direct_against_total_edges(home, tmp_path, capsys):
 
 
 def test_several_studies_give_what_they_agree_on(home, tmp_path, capsys):
-    shared = ["--subtask", "composite_01", "--draws", "2", "--sizes", "4", "--top", "8", "--out", tmp_path]
+    shared = ["--subtask", "composite_01", "--draws", "2", "--sizes", "4", "--count", "8", "--out", tmp_path]
     circuit(home, home / "mean", home / "zero", *shared, "--agreement", "1")
     found = g.load(tmp_path / "composite_01.json")
     runs = [set(g.units_in(g.load(tmp_path / f"run_{i}" / "composite_01.json"))) for i in range(2)]
@@ -117,12 +117,12 @@ def test_several_studies_give_what_they_agree_on(home, tmp_path, capsys):
 
 def test_refusals(home, tmp_path, capsys):
     out = tmp_path / "out"
-    both = refused(capsys, home, home / "mean", "--top", "3", "--share", "0.9", "--out", out)
+    both = refused(capsys, home, home / "mean", "--count", "3", "--faithfulness", "0.9", "--out", out)
     assert "give one of them" in both
     assert "these effects have parity_0" in refused(capsys, home, home / "mean", "--subtask", "x", "--out", out)
-    assert "at most 1" in refused(capsys, home, home / "mean", "--share", "90", "--out", out)
-    assert "choose 0 to 24" in refused(capsys, home, home / "mean", "--top", "99", "--out", out)
-    assert "use total or direct" in refused(capsys, home, home / "mean", "--top", "3", "--paths", "all", "--out", out)
+    assert "at most 1" in refused(capsys, home, home / "mean", "--faithfulness", "90", "--out", out)
+    assert "choose 0 to 24" in refused(capsys, home, home / "mean", "--count", "99", "--out", out)
+    assert "use total or direct" in refused(capsys, home, home / "mean", "--count", "3", "--paths", "all", "--out", out)
     assert "pass a folder that `skilloc effects` wrote" in refused(capsys, home, tmp_path, "--out", out)
     assert "have their own" in refused(capsys, home, home / "mean", home / "zero", "--reference", "zero", "--out", out)
     save_mlp(MLP(6, 2, 12, 3, seed=9), tmp_path / "other")

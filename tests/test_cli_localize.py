@@ -20,7 +20,7 @@ from skilloc.tasks.world import save_world
 from skilloc.training import TrainConfig, train
 
 WORLD = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])
-SMALL = ["--steps", "60", "--rate", "0.01", "--each", "50", "--evaluate-every", "20"]
+SMALL = ["--steps", "60", "--rate", "0.01", "--examples", "50", "--evaluate-every", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def network(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlp") / "network"
     model = MLP(10, 2, 16, 3)
     evaluate = {name: subtask.draw(100, split="selection") for name, subtask in WORLD.items()}
-    train(model, parity_stream(WORLD.values(), 100, seed=0), TrainConfig(steps=300, lr=1e-2), evaluate=evaluate)
+    train(model, parity_stream(WORLD.values(), 100, seed=0), TrainConfig(steps=300, rate=1e-2), evaluate=evaluate)
     save_mlp(model, folder)
     save_world(WORLD.values(), folder)
     return folder
@@ -52,7 +52,9 @@ def test_a_network_is_localized_like_in_the_library_and_opens_again(network, tmp
     out = tmp_path / "out"
     asked = ["localize", network, "--keep", "composite_01", "--out", out, "--strength", "0.02", *SMALL]
     printed = run(capsys, *asked)
-    config = LocalizeConfig(TrainConfig(steps=60, lr=1e-2, evaluate_every=20), strength=0.02, each=50, held_out=64)
+    config = LocalizeConfig(
+        TrainConfig(steps=60, rate=1e-2, evaluate_every=20), strength=0.02, examples=50, held_out=64
+    )
     wanted, history = localize(
         open_model(network).model,
         [WORLD["composite_01"]],
@@ -126,7 +128,7 @@ def test_a_language_model(saved, tmp_path, capsys):
     out = tmp_path / "out"
     printed = run(
         capsys, "localize", saved, "--subtask", *sources, "--keep", "cat", "--out", out, "--length", "12",
-        "--steps", "20", "--rate", "0.02", "--each", "4", "--held-out", "8", "--evaluate-every", "10",
+        "--steps", "20", "--rate", "0.02", "--examples", "4", "--held-out", "8", "--evaluate-every", "10",
         "--strength", "0.5", "--units", "neuron", "head",
     )  # fmt: skip
     found = store.read(out / "history").metrics
@@ -150,7 +152,7 @@ def test_refusals(network, tmp_path, capsys):
         (["--keep", "parity_0", "--optimiser", "lion"], "use adam, adamw or sgd"),
         (["--keep", "parity_0", "--units", "head"], "of kind neuron"),
         (["--keep", "parity_0", "--strength", "-1"], "0 for plain finetuning"),
-        (["--keep", "parity_0", "--live", "4", "--wanted-loss", "0.1"], "give one"),
+        (["--keep", "parity_0", "--count", "4", "--wanted-loss", "0.1"], "give one"),
         (["--keep", "parity_0", "--loss", "0.1"], "write --wanted-loss 0.1"),
         (["--keep", "parity_0", "--loss", "error"], "no gradient"),
         (["--keep", "parity_0", "--steps", "0"], "at least 1"),

@@ -12,6 +12,7 @@ from skilloc.cli import main
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.models.mlp import MLP, save_mlp
+from skilloc.removal import Removal
 from skilloc.tasks.parity import parity_subtasks
 from skilloc.tasks.world import save_world
 
@@ -43,7 +44,7 @@ def test_effects_locality_removal_show(network, tmp_path, capsys):
     batches = {name: WORLD[name].draw(90) for name in effects.subtasks}
     wanted = ablation_effects(Experiment(MLP(10, 2, 12, 3, seed=0), batches, folds=3))
     np.testing.assert_allclose(effects.values, wanted.values, atol=1e-7)
-    main(["removal", str(network), str(out), "--n", "2", "--draws", "2"])
+    main(["removal", str(network), str(out), "--count", "2", "--draws", "2"])
     main(["show", str(out)])
     capsys.readouterr()
     main(["locality", str(out), "--json"])
@@ -66,3 +67,16 @@ def test_refusals(network, tmp_path, capsys):
     save_mlp(MLP(10, 2, 12, 3, seed=0), bare)
     said = refused(capsys, "effects", bare, "--out", tmp_path / "a")
     assert "save_world(subtasks, folder)" in said
+
+
+def test_a_study_knows_its_model(network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    main(["effects", str(network), "--out", str(out), "--folds", "3"])
+    main(["removal", str(out), "--count", "2", "--draws", "2"])
+    here = store.load(Removal, out / "removal")
+    main(["removal", str(network), str(out), "--count", "2", "--draws", "2", "--out", str(tmp_path / "named")])
+    np.testing.assert_array_equal(store.load(Removal, tmp_path / "named").values, here.values)
+    with pytest.raises(SystemExit):
+        main(["removal", str(network), str(out), str(out)])
+    with pytest.raises(SystemExit):
+        main(["removal"])

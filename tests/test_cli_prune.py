@@ -28,7 +28,7 @@ def home(tmp_path_factory, saved) -> Path:
     world = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])
     network = MLP(10, 2, 16, 3)
     evaluate = {name: subtask.draw(100, split="selection") for name, subtask in world.items()}
-    config = TrainConfig(500, lr=1e-2)
+    config = TrainConfig(500, rate=1e-2)
     train(network, parity_stream(world.values(), 100, seed=0), config, evaluate=evaluate, progress=False)
     save_mlp(network, home / "mlp")
     save_world(world.values(), home / "mlp")
@@ -49,7 +49,7 @@ def home(tmp_path_factory, saved) -> Path:
 
 def test_a_network_is_pruned_saved_and_reported(run, tmp_path):
     out = tmp_path / "out"
-    arguments = ("prune", "mlp", "effects", "--keep", 12, "--subtask", "parity_0", "--draws", 3, "--out", out)
+    arguments = ("prune", "mlp", "effects", "--count", 12, "--keep", "parity_0", "--draws", 3, "--out", out)
     status, printed, error = run(*arguments, "--json")
     assert (status, error) == (0, "")
     record = json.loads(printed)
@@ -95,11 +95,11 @@ def test_the_smaller_model_is_measured_like_any_other(run, tmp_path):
 
 
 def test_iterative_pruning_measures_again(run, tmp_path):
-    status, out, _ = run("prune", "mlp", "effects", "--keep", 8, "--iterative", 4, "--out", tmp_path / "a", "--json")
+    status, out, _ = run("prune", "mlp", "effects", "--count", 8, "--iterative", 4, "--out", tmp_path / "a", "--json")
     assert status == 0
     again = json.loads(out)
     assert not (tmp_path / "a" / "items").exists()
-    run("prune", "mlp", "effects", "--keep", 8, "--out", tmp_path / "b")
+    run("prune", "mlp", "effects", "--count", 8, "--out", tmp_path / "b")
     first, second = (store.load(Curve, tmp_path / name / "curve") for name in "ab")
     masks = [curve.masks[curve.kept.tolist().index(8)].keep for curve in (first, second)]
     assert (masks[0] != masks[1]).any()
@@ -126,19 +126,19 @@ def test_a_language_model_is_pruned_saved_and_opened(run, tmp_path, more):
 def test_refusals_are_one_line_and_say_what_to_do(run, tmp_path):
     out = ("--out", tmp_path / "out")
     for arguments, cure in {
-        ("prune", "mlp", "effects"): "give `keep`",
-        ("prune", "mlp", "effects", "--keep", 3, "--share", 0.5): "not both",
+        ("prune", "mlp", "effects"): "give `count`",
+        ("prune", "mlp", "effects", "--count", 3, "--share", 0.5): "not both",
         ("prune", "mlp", "effects", "--share", 1.5): "at most 1",
-        ("prune", "mlp", "effects", "--keep", 99): "keep 1 to 32",
-        ("prune", "mlp", "effects", "--keep", 8, "--counts", 99): "keep 1 to 32",
-        ("prune", "mlp", "effects", "--keep", 8, "--subtask", "parity_9"): "these effects have parity_0",
-        ("prune", "mlp", "effects", "--keep", 8, "--iterative", 0): "at least 1",
-        ("prune", "llama", "effects", "--keep", 8): "is not the model",
-        ("prune", "llama", "some", "--keep", 8): "measure all of them",
-        ("prune", "llama", "text", "--keep", 60, "--reference", "flat mean"): "without a bias",
-        ("prune", "llama", "text", "--keep", 60, "--reference", "mean"): "from position to position; prune at zero",
-        ("prune", "llama", "text", "--keep", 60, "--reference", "resample"): "to example; prune at zero or flat mean",
-        ("prune", "mlp", "nothing", "--keep", 8): "skilloc effects",
+        ("prune", "mlp", "effects", "--count", 99): "keep 1 to 32",
+        ("prune", "mlp", "effects", "--count", 8, "--curve", 99): "keep 1 to 32",
+        ("prune", "mlp", "effects", "--count", 8, "--keep", "parity_9"): "these effects have parity_0",
+        ("prune", "mlp", "effects", "--count", 8, "--iterative", 0): "at least 1",
+        ("prune", "llama", "effects", "--count", 8): "is not the model",
+        ("prune", "llama", "some", "--count", 8): "measure all of them",
+        ("prune", "llama", "text", "--count", 60, "--reference", "flat mean"): "without a bias",
+        ("prune", "llama", "text", "--count", 60, "--reference", "mean"): "from position to position; prune at zero",
+        ("prune", "llama", "text", "--count", 60, "--reference", "resample"): "to example; prune at zero or flat mean",
+        ("prune", "mlp", "nothing", "--count", 8): "skilloc effects",
     }.items():
         status, printed, error = run(*arguments, *out)
         assert (status, printed) == (2, ""), arguments

@@ -26,7 +26,7 @@ def networks(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("mlp")
     network = MLP(10, 2, 24, 3, seed=0)
     held_out = {name: subtask.draw(100, split="selection") for name, subtask in WORLD.items()}
-    config = TrainConfig(steps=300, lr=1e-2, evaluate_every=300)
+    config = TrainConfig(steps=300, rate=1e-2, evaluate_every=300)
     train(network, parity_stream(WORLD.values(), 64, seed=0), config, evaluate=held_out, progress=False)
     units = units_of(network)
     smaller = prune(network, Mask(units, (units.layers == 0) | (np.arange(len(units)) % 4 > 0)))
@@ -98,7 +98,7 @@ def test_a_language_model_of_texts(saved, tmp_path):
         for encode in [lambda texts: [[ord(char) % 200 for char in text] for text in texts]]
         for name, text in {"verse": "the cat sat on the mat", "code": "def f(x): return x"}.items()
     }
-    grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 4), each=4, held_out=8, folds=4, repair=2)
+    grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 4), examples=4, held_out=8, folds=4, repair=2)
     found = attack_models(opened, {"smaller": smaller}, tmp_path, subtasks, attack="code", grid=grid, seeds=(0, 1))
     models = found["smaller"]["models"]
     assert set(models) == {"original", "never trained", "random mask", "smaller"}

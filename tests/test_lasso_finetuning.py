@@ -26,7 +26,7 @@ def trained():
     """A network that knows its whole world."""
     model = MLP(10, 2, 24, 3)
     evaluate = {name: subtask.draw(300, split="selection") for name, subtask in WORLD.items()}
-    train(model, parity_stream(WORLD.values(), 100, seed=0), TrainConfig(steps=800, lr=1e-2), evaluate=evaluate)
+    train(model, parity_stream(WORLD.values(), 100, seed=0), TrainConfig(steps=800, rate=1e-2), evaluate=evaluate)
     assert all(float(losses(model, subtask.draw(500)).mean()) < 0.01 for subtask in WORLD.values())
     before = digest(model)
     yield model
@@ -34,10 +34,10 @@ def trained():
 
 
 def run(model, *, seed=0, kept=(KEPT,), watched=(OTHER,), checkpoints=None, **settings):
-    names = ("steps", "lr", "optimiser", "evaluate_every", "weight_decay", "until")
+    names = ("steps", "rate", "optimiser", "evaluate_every", "weight_decay", "until")
     chosen = {name: settings.pop(name) for name in names if name in settings}
-    config = TrainConfig(**{"steps": 200, "lr": 5e-3, "evaluate_every": 100, **chosen})
-    config = LocalizeConfig(**{"training": config, "strength": 3e-3, "each": 100, "held_out": 300, **settings})
+    config = TrainConfig(**{"steps": 200, "rate": 5e-3, "evaluate_every": 100, **chosen})
+    config = LocalizeConfig(**{"training": config, "strength": 3e-3, "examples": 100, "held_out": 300, **settings})
     keywords = {} if checkpoints is None else {"checkpoints": checkpoints, "checkpoint_every": 40}
     return localize(model, list(kept), config, seed=seed, watched=watched, **keywords)
 
@@ -52,9 +52,9 @@ def zeros(model):
     return [int(layer.sum()) for layer in dead]
 
 
-@pytest.mark.parametrize(("optimiser", "lr", "decay"), [("sgd", 0.4, 0.0), ("adam", 5e-3, 0.0), ("adamw", 5e-3, 0.1)])
-def test_proximal_steps_give_exact_zeros_and_keep_the_skill(trained, optimiser, lr, decay):
-    model, history = run(trained, optimiser=optimiser, lr=lr, weight_decay=decay)
+@pytest.mark.parametrize(("optimiser", "rate", "decay"), [("sgd", 0.4, 0.0), ("adam", 5e-3, 0.0), ("adamw", 5e-3, 0.1)])
+def test_proximal_steps_give_exact_zeros_and_keep_the_skill(trained, optimiser, rate, decay):
+    model, history = run(trained, optimiser=optimiser, rate=rate, weight_decay=decay)
     live = [history.of(f"live.layers.{i}.hook_post")[-1] for i in (0, 1)]
     assert [24 - n for n in live] == zeros(model)
     assert 2 <= sum(live) == history.of("live")[-1] <= 42
@@ -79,7 +79,7 @@ def test_a_penalty_in_the_loss_gives_none_and_the_threshold_does(trained):
 
 
 def test_adam_needs_the_step_in_its_own_scale(trained, monkeypatch):
-    """With lr * strength as the step, Adam undoes in one step what the penalty does in many."""
+    """With rate * strength as the step, Adam undoes in one step what the penalty does in many."""
 
     def plain(self, hook, optimiser):
         return torch.full((24,), 3e-3 * optimiser.param_groups[0]["lr"])
@@ -108,7 +108,7 @@ def test_groups_rest_where_the_gradient_and_the_penalty_are_equal(optimiser, rat
     goal = {p: p.detach().clone() for p in model.parameters()}
     wanted = group_norms(model, units)
     rule = Lasso(model, units, LocalizeConfig(penalty=penalty, strength=strength), [])
-    steps = optimiser_of(model.named_parameters(), TrainConfig(steps=1, lr=rate, optimiser=optimiser))
+    steps = optimiser_of(model.named_parameters(), TrainConfig(steps=1, rate=rate, optimiser=optimiser))
     late = np.zeros(10)
     for step in range(600):
         for parameter, target in goal.items():
@@ -129,15 +129,15 @@ def test_groups_rest_where_the_gradient_and_the_penalty_are_equal(optimiser, rat
 def test_overlapping_groups_are_shrunk_to_first_order_like_their_sum():
     """Hooks in turn: the error against the gradient of the summed penalty falls with the square of the step."""
     errors = []
-    for lr in (1e-2, 5e-3):
+    for rate in (1e-2, 5e-3):
         model = MLP(4, 2, 6, 3, seed=3).double()
         units = units_of(model)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         norms = [norm.reshape(-1) for norm in np.split(group_norms(model, units), 2)]
-        optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.0)
+        optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.0)
         Lasso(model, units, LocalizeConfig(strength=1.0), []).after_step(optimiser)
         weight = before["layers.1.weight"]
-        wanted = weight - lr * (weight / torch.from_numpy(norms[0]) + weight / torch.from_numpy(norms[1])[:, None])
+        wanted = weight - rate * (weight / torch.from_numpy(norms[0]) + weight / torch.from_numpy(norms[1])[:, None])
         errors.append(float((model.layers[1].weight.detach() - wanted).abs().max()))
     assert 0 < errors[1] < 0.3 * errors[0]
 
@@ -178,7 +178,7 @@ def test_strength_zero_is_plain_finetuning(trained):
 
     plain = copy.deepcopy(trained)
     evaluate = {s.name: s.draw(300, split="selection", seed=4) for s in (KEPT, OTHER)}
-    config = TrainConfig(steps=150, lr=5e-3, evaluate_every=100)
+    config = TrainConfig(steps=150, rate=5e-3, evaluate_every=100)
     wanted = train(plain, parity_stream([KEPT], 100, seed=4), config, evaluate=evaluate)
     for solver in ("proximal", "subgradient"):
         model, history = run(trained, strength=0.0, steps=150, seed=4, solver=solver)
@@ -279,7 +279,7 @@ def test_language_models_of_every_family(any_model, tokens, kinds):
     norms = group_norms(any_model, units)
     model, history = run(
         any_model, kept=[tokens_subtask()], watched=(), kinds=kinds, strength=3.0 * float(np.median(norms)) / 10,
-        steps=10, evaluate_every=10, lr=0.05, each=4, held_out=4,
+        steps=10, evaluate_every=10, rate=0.05, examples=4, held_out=4,
     )  # fmt: skip
     after = group_norms(model, units)
     dead = after == 0
@@ -311,7 +311,7 @@ def test_dropout_draws_from_the_seed_of_the_call_also_when_resumed(tmp_path, mon
             "watched": (),
             "steps": 8,
             "evaluate_every": 4,
-            "each": 4,
+            "examples": 4,
             "held_out": 4,
         }
         whole, wanted = run(bridge, **settings)
@@ -338,8 +338,10 @@ def test_dropout_draws_from_the_seed_of_the_call_also_when_resumed(tmp_path, mon
 
 
 def localize_in(model, folder, settings):
-    chosen = TrainConfig(steps=settings["steps"], lr=5e-3, evaluate_every=settings["evaluate_every"])
-    config = LocalizeConfig(training=chosen, strength=3e-3, each=settings["each"], held_out=settings["held_out"])
+    chosen = TrainConfig(steps=settings["steps"], rate=5e-3, evaluate_every=settings["evaluate_every"])
+    config = LocalizeConfig(
+        training=chosen, strength=3e-3, examples=settings["examples"], held_out=settings["held_out"]
+    )
     return localize(model, settings["kept"], config, seed=0, watched=(), checkpoints=folder, checkpoint_every=1)
 
 
@@ -361,6 +363,6 @@ def test_what_cannot_be_localized(trained, llama):
     weight.requires_grad_(False)
     try:
         with pytest.raises(ValueError, match="set its requires_grad to True"):
-            run(llama, kept=[tokens_subtask()], watched=(), each=4)
+            run(llama, kept=[tokens_subtask()], watched=(), examples=4)
     finally:
         weight.requires_grad_(True)

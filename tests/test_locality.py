@@ -111,7 +111,7 @@ def test_pure_noise_has_no_signal_where_the_plain_score_is_confident():
 def test_intervals_cover_at_their_nominal_rate():
     rng = np.random.default_rng(4)
     names = (*COUNTS, *SHARES, "mass")
-    inside = {name: [] for name in names}
+    inside, widths = {name: [] for name in names}, []
     for trial in range(120):
         effects = heavy_tailed(rng)
         noise = (0.5, 1.0, 2.0)[trial % 3] * np.median(np.abs(effects))  # of the mean over folds
@@ -119,10 +119,11 @@ def test_intervals_cover_at_their_nominal_rate():
         truth, found = locality.plain(effects), locality.scores(table)
         for name in names:
             inside[name].append(found[name].low <= truth[name] <= found[name].high)
+        number = found["effective_number"]
+        widths.append((number.high - number.low) / number.value)
     coverage = {name: np.mean(hits) for name, hits in inside.items()}
     assert min(coverage.values()) >= 0.90, coverage
-    for name in ("effective_number", "entropy_number", "locality", "k90"):
-        assert coverage[name] <= 0.99, coverage  # intervals without end would cover too
+    assert np.median(widths) < 0.6  # intervals without end would cover too
 
 
 def test_intervals_cover_when_whole_folds_are_off():
@@ -217,7 +218,7 @@ def test_the_table_names_its_subtasks():
     effects = np.random.default_rng(10).standard_normal((8, 2, 40)) + 1
     found = locality.table(effects, ["python", "english"], top=3)
     assert list(found) == ["python", "english"]
-    assert found["english"] == locality.scores(effects[:, 1], top=3)
+    assert repr(found["english"]) == repr(locality.scores(effects[:, 1], top=3))
     with pytest.raises(ValueError, match="one name for each"):
         locality.table(effects, ["python"])
 

@@ -9,11 +9,11 @@ from decoders import FAMILIES, configured, made
 
 from skilloc.intervene.suffix import Suffix
 from skilloc.models.copying import copied
+from skilloc.models.cutting import key_groups
 from skilloc.models.fresh import fresh
 from skilloc.models.language import open_model
 from skilloc.models.makers import face_of, save_model
-from skilloc.models.narrow import key_groups
-from skilloc.models.plain import plain
+from skilloc.models.unwrapped import plain
 from skilloc.models.weights import banks_of
 from skilloc.models.wrapping import wrapped
 from skilloc.units import HEAD, NEURON

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from skilloc.models.cutting import copied
 from skilloc.models.language import open_model
-from skilloc.models.narrow import copied
 from skilloc.models.norms import Form
 from skilloc.models.part_norm import PartLayerNorm
-from skilloc.models.plain import plain
 from skilloc.models.residual import residual_bank, residual_group
 from skilloc.models.residual_cut import cut_residual, widened
 from skilloc.models.residual_saved import residual_config, residual_record
-from skilloc.models.saved import save_decoder
+from skilloc.models.saving import save_decoder
+from skilloc.models.unwrapped import plain
 
 D, CONTEXT = 32, 64
 GONE = [1, 5, 6, 17, 18, 19, 20, 31]

@@ -7,7 +7,6 @@ import torch
 
 import pruning_nonlocality
 import width_and_seed
-from _frame import Run
 from _nonlocality import (
     KEPT,
     OTHER,
@@ -27,7 +26,7 @@ SPARSITIES = (0.0, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
-class Remembering(Run):
+class Remembering(Cells):
     """Runs cells, and remembers their results."""
 
     results: list[store.Result] = field(default_factory=list)
@@ -48,7 +47,7 @@ def scale():
     quick = pruning_nonlocality.SCALES["quick"]
     return quick._replace(
         networks=[replace(network, steps=60) for network in quick.networks[:2]],
-        pruning=replace(quick.pruning, sparsities=SPARSITIES, steps=5, finetuning=10, examples=200),
+        pruning=replace(quick.pruning, sparsities=SPARSITIES, steps=5, finetuning=10, held_out=200),
         attack=replace(quick.attack, rates=(1e-2,), budgets=(4,), repair=5),
     )
 

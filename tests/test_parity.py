@@ -18,10 +18,10 @@ TINY = ParityTraining(
     n=4,
     sets=((0, 1), (2, 3)),
     composites=((0, 1),),
-    each=50,
+    examples=50,
     width=32,
     steps=600,
-    lr=1e-2,
+    rate=1e-2,
     evaluate_every=50,
     stop_on=("composite_01",),
 )
@@ -39,7 +39,7 @@ def test_a_cell_learns_its_world_and_stops(trained: tuple[dict, dict]) -> None:
     assert metrics["steps"] < TINY.steps
     history = metrics["history"]
     assert history["step"][-1] == metrics["steps"]
-    assert history["examples"][-1] == 3 * TINY.each * metrics["steps"]
+    assert history["examples"][-1] == 3 * TINY.examples * metrics["steps"]
     assert history["composite_01"][-1] < TINY.stop_below * math.log(2) <= history["composite_01"][-2]
     assert history["composite_01"][0] > 0.5  # nats: nothing is known before the first step
 
@@ -65,11 +65,11 @@ def test_the_network_comes_back_from_its_stored_result(trained: tuple[dict, dict
 def test_only_what_is_trained_or_watched_is_evaluated_and_only_the_trained_is_trained() -> None:
     metrics, _ = train_parity(replace(TINY, trained=("parity_0",), watched=("parity_1",), stop_on=("parity_0",)))
     assert set(metrics["bits"]) == {"parity_0", "parity_1"}
-    assert metrics["history"]["examples"][-1] == TINY.each * metrics["steps"]
+    assert metrics["history"]["examples"][-1] == TINY.examples * metrics["steps"]
     assert metrics["bits"]["parity_0"] < 0.1 < 0.5 < metrics["bits"]["parity_1"]
 
 
-@pytest.mark.parametrize("name", ["each", "width", "steps", "evaluate_every"])
+@pytest.mark.parametrize("name", ["examples", "width", "steps", "evaluate_every"])
 def test_settings_that_make_no_sense_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="use at least 1"):
         ParityTraining(**{name: 0})
@@ -139,7 +139,7 @@ def test_the_curriculum_is_measured_and_drawn(tmp_path: Path) -> None:
     assert found["arms"]["curriculum"]["learned"] == 2
     assert found["arms"]["composite alone"]["learned"] == 0
     first = found["arms"]["curriculum"]["runs"][0]["first_below"]["composite_012"]
-    assert 0 < first <= 4 * TINY.each * tiny.steps
+    assert 0 < first <= 4 * TINY.examples * tiny.steps
     picture = (tmp_path / "quick" / "curriculum.svg").read_text()
     assert "curriculum: 2 of 2 [0.34, 1.00]" in picture
     assert "composite alone: 0 of 2" in picture

@@ -13,7 +13,7 @@ from skilloc import plots, store
 
 SMALL = PenaltyRuns(
     kept="composite_01", n=8, sets=((0, 1), (2, 3)), composites=((0, 1),), width=16, train_steps=400, steps=300,
-    each=100, wanted=(0.1,),
+    examples=100, wanted=(0.1,),
 )  # fmt: skip
 
 

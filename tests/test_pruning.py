@@ -203,7 +203,7 @@ def test_a_mask_survives_a_thousand_steps(optimiser, seed, share):
     model = MLP(8, 2, 12, 3, seed=seed % 100)
     mask = random_mask(units_of(model), share, seed=seed)
     rules = [keep(model, mask), Watch(model, mask)]
-    config = TrainConfig(1000, lr=0.02, optimiser=optimiser, weight_decay=0.1, evaluate_every=1000)
+    config = TrainConfig(1000, rate=0.02, optimiser=optimiser, weight_decay=0.1, evaluate_every=1000)
     batch = subtasks["composite_01"].draw(20, split="selection")
     train(model, parity_stream(subtasks.values(), 8, seed=0), config, evaluate={"both": batch}, rules=rules)
     assert rules[1].steps == 1000
@@ -262,7 +262,7 @@ def test_a_mask_survives_training_of_any_family(any_model, tokens, optimiser, ca
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     batch = batch_of(tokens)
-    config = TrainConfig(12, lr=1e-3, optimiser=optimiser, weight_decay=0.1, evaluate_every=12)
+    config = TrainConfig(12, rate=1e-3, optimiser=optimiser, weight_decay=0.1, evaluate_every=12)
     train(model, lambda _: batch, config, evaluate={"text": batch}, rules=rules)
     held = held_logits(model, mask, zero_reference(mask.units), tokens)
     with torch.no_grad():
@@ -302,7 +302,7 @@ def test_momentum_brings_back_what_is_only_zeroed_once():
         model = MLP(8, 2, 12, 3)
         mask = random_mask(units_of(model), 0.5)
         rule = Once(Keep(dropped_weights(model, mask)), step=10)
-        config = TrainConfig(12, lr=0.02, optimiser=optimiser)
+        config = TrainConfig(12, rate=0.02, optimiser=optimiser)
         train(model, parity_stream(subtasks.values(), 8, seed=0), config, evaluate={"a": batch}, rules=[rule])
         views = [parameter[gone] for parameter, gone in rule.rule.dropped.items()]
         assert all(view.any() for view in views), optimiser

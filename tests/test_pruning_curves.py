@@ -79,7 +79,7 @@ def network():
 
     model = MLP(10, 2, 24, 3)
     stream = parity_stream([SUBTASKS["parity_0"], SUBTASKS["parity_1"]], 200, seed=0)
-    train(model, stream, TrainConfig(500, lr=5e-3), evaluate=batches(split="selection"), progress=False)
+    train(model, stream, TrainConfig(500, rate=5e-3), evaluate=batches(split="selection"), progress=False)
     return model
 
 
@@ -157,7 +157,7 @@ def plain_losses(model, mask, stream, steps, config, batch):
     """A copied, smaller network and a plain loop."""
     network = prune(model, mask)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    settings = {"lr": config.lr, "weight_decay": config.weight_decay}
+    settings = {"lr": config.rate, "weight_decay": config.weight_decay}
     if config.optimiser == "sgd":
         optimiser = torch.optim.SGD(network.parameters(), momentum=0.9, **settings)
     else:
@@ -183,7 +183,7 @@ def test_recovery_is_that_of_a_plain_loop(monkeypatch, optimiser, activation, de
     units = units_of(model)
     order = np.random.default_rng(0).permutation(len(units))
     masks = [Mask(units, order < n) for n in (len(units), 2 * len(units) // 3, len(units) // 4, 2)]
-    config = TrainConfig(12, lr=5e-3, optimiser=optimiser, weight_decay=0.01, evaluate_at=(5,))
+    config = TrainConfig(12, rate=5e-3, optimiser=optimiser, weight_decay=0.01, evaluate_at=(5,))
     stream = parity_stream([SUBTASKS["parity_0"]], 150, seed=0)
     report = {"parity_0": SUBTASKS["parity_0"].draw(320)}
     found = recover(Experiment(model, report), masks, stream, config)
@@ -211,6 +211,6 @@ def test_recovery_says_what_is_wrong(network):
         examples = stream(step)
         return replace(examples, inputs=examples.inputs * torch.nan)
 
-    with pytest.raises(FloatingPointError, match=r"step 0 .*smaller `lr`"):
+    with pytest.raises(FloatingPointError, match=r"step 0 .*smaller `rate`"):
         recover(experiment, masks, broken, TrainConfig(5))
     assert remaining(network, masks[0]).all()

@@ -108,7 +108,7 @@ def test_a_described_network_is_cut_like_an_mlp(pair, share):
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
 def test_a_mask_survives_training_of_a_described_network(optimiser):
     pair, found = both(), []
-    config = TrainConfig(40, lr=0.01, optimiser=optimiser, weight_decay=0.1, evaluate_every=40)
+    config = TrainConfig(40, rate=0.01, optimiser=optimiser, weight_decay=0.1, evaluate_every=40)
     for model, mask in zip(pair, masks_of_both(pair, 0.5), strict=True):
         stream = parity_stream(SUBTASKS.values(), 8, seed=0)
         train(model, stream, config, evaluate={"a": GIVEN["parity_0"]}, rules=[keep(model, mask)], progress=False)
@@ -147,7 +147,7 @@ def test_recovery_descends_the_loss_that_was_asked_for(pair, loss):
         loss, lambda logits, examples: functional.cross_entropy(logits, examples.targets, reduction="none")
     )
     report = {"parity_0": SUBTASKS["parity_0"].draw(64)}
-    config = TrainConfig(15, lr=5e-3, evaluate_at=(4,))
+    config = TrainConfig(15, rate=5e-3, evaluate_at=(4,))
     sample = partial(parity_stream, SUBTASKS.values(), 40, seed=0)
     found = []
     for model, masks in zip(pair, zip(*(masks_of_both(pair, s) for s in (1.0, 0.6, 0.3)), strict=True), strict=True):
@@ -236,7 +236,7 @@ def test_channels_are_scored_again_and_retrained(cnn, images):
     assert curve.unit == "share"
     np.testing.assert_allclose(curve.losses, 1 - curve.accuracies)
     smooth = Experiment(cnn, images, kinds=("channel",), folds=3)
-    found = recover(smooth, curve.masks[1:], lambda _: images["a"], TrainConfig(30, lr=0.01))
+    found = recover(smooth, curve.masks[1:], lambda _: images["a"], TrainConfig(30, rate=0.01))
     assert (found.losses[:, -1, :, 0].mean(axis=1) < found.losses[:, 0, :, 0].mean(axis=1) - 0.1).all()
     np.testing.assert_allclose(found.losses[:, 0], scored_each(smooth, curve.masks[1:]), atol=1e-5)
 

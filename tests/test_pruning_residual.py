@@ -77,7 +77,7 @@ def test_held_kept_at_zero_and_cut_are_one(model, tokens):
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_a_mask_survives_training(model, tokens, batch, optimiser):
     own, mask = copied(model).requires_grad_(True), mask_of(model)
-    config = TrainConfig(8, lr=1e-3, optimiser=optimiser, weight_decay=0.1, evaluate_every=8)
+    config = TrainConfig(8, rate=1e-3, optimiser=optimiser, weight_decay=0.1, evaluate_every=8)
     train(own, lambda _: batch, config, evaluate={"text": batch}, rules=[keep(own, mask)], progress=False)
     trained = logits_of(own, tokens)
     with hold(own, mask, zero_reference(mask.units)):
@@ -99,7 +99,7 @@ def test_dimensions_are_scored_again_and_retrained(model, batch):
         assert found[unit] == pytest.approx(wanted.mean(), abs=2e-5)
     curve = pruning_curve(experiment, score, [count, count - 2], draws=1)
     np.testing.assert_allclose(mask_curve(experiment, curve.masks, draws=0).losses, curve.losses)
-    after = recover(experiment, curve.masks[1:], lambda _: batch, TrainConfig(5, lr=1e-3))
+    after = recover(experiment, curve.masks[1:], lambda _: batch, TrainConfig(5, rate=1e-3))
     np.testing.assert_allclose(after.losses[0, 0], curve.losses[1], atol=1e-5)
     assert after.losses[0, -1].mean() < after.losses[0, 0].mean()
 

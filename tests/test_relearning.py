@@ -41,12 +41,12 @@ from skilloc.units import neurons
 WORLD = parity_subtasks(16, atoms=3, k=3)
 FIRST, SECOND, GONE = WORLD.values()
 SEEDS = (0, 1, 2)
-GRID = Grid(rates=(1e-2, 3e-2), budgets=(1, 4, 16, 32), each=32, held_out=120, folds=4, repair=16, ways=PLAIN_WAYS)
+GRID = Grid(rates=(1e-2, 3e-2), budgets=(1, 4, 16, 32), examples=32, held_out=120, folds=4, repair=16, ways=PLAIN_WAYS)
 
 
 def trained(subtasks, seed, steps=1000, n=16, width=48):
     model = MLP(n + len(next(iter(subtasks)).made["sets"]), 2, width, 3, seed=seed)
-    config = TrainConfig(steps=steps, lr=5e-3, evaluate_every=100, until={subtask.name: 0.01 for subtask in subtasks})
+    config = TrainConfig(steps=steps, rate=5e-3, evaluate_every=100, until={subtask.name: 0.01 for subtask in subtasks})
     evaluate = {subtask.name: subtask.draw(400, split="selection") for subtask in subtasks}
     train(model, parity_stream(subtasks, 100, seed=seed), config, evaluate=evaluate, progress=False)
     return model
@@ -174,7 +174,7 @@ def test_what_is_learned_at_once_is_undecidable():
     originals = [trained([first, second, gone], seed, n=6, width=16) for seed in SEEDS]
     models = {**relearn_controls(originals, originals, seeds=SEEDS), "copy": [rescaled(m) for m in originals]}
     models[UNSEEN] = [trained([first, second], seed + 10, n=6, width=16) for seed in SEEDS]
-    grid = Grid(rates=(1e-2, 3e-2), ways=PLAIN_WAYS, budgets=(64,), each=32, held_out=100, folds=4, repair=8)
+    grid = Grid(rates=(1e-2, 3e-2), ways=PLAIN_WAYS, budgets=(64,), examples=32, held_out=100, folds=4, repair=8)
     found = probe(models, attack=[gone], report=gone, kept=[first, second], grid=grid)
     assert verdict(found, "copy").word == "undecidable"
     assert "smaller `budgets`" in verdict(found, "copy").sentence
@@ -182,14 +182,14 @@ def test_what_is_learned_at_once_is_undecidable():
 
 def test_what_nobody_knows_is_undecidable(models):
     unaware = models["unaware"]
-    grid = Grid(rates=(1e-3,), budgets=(1, 4), each=16, held_out=100, folds=4, repair=4, ways=PLAIN_WAYS)
+    grid = Grid(rates=(1e-3,), budgets=(1, 4), examples=16, held_out=100, folds=4, repair=4, ways=PLAIN_WAYS)
     found = probe({**relearn_controls(unaware, unaware, seeds=SEEDS), UNSEEN: unaware, "copy": unaware}, grid=grid)
     assert verdict(found, "copy").word == "undecidable"
 
 
 def test_kept_data_only_and_few_examples_are_attacks_too(models):
     grid = Grid(
-        rates=(1e-2,), budgets=(1, 16), sizes=(8, None), each=32, held_out=100, folds=4, repair=0, ways=PLAIN_WAYS
+        rates=(1e-2,), budgets=(1, 16), sizes=(8, None), examples=32, held_out=100, folds=4, repair=0, ways=PLAIN_WAYS
     )
     chosen = {name: models[name] for name in (ORIGINAL, NEVER, "unaware")}
     few = probe(chosen, grid=grid)
@@ -204,7 +204,7 @@ def test_kept_data_only_and_few_examples_are_attacks_too(models):
 
 def test_runs_are_kept_and_not_done_again(models, tmp_path, monkeypatch):
     chosen = {name: models[name] for name in (ORIGINAL, NEVER, "rescaled")}
-    grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 2), each=16, held_out=60, folds=3, repair=4, ways=PLAIN_WAYS)
+    grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 2), examples=16, held_out=60, folds=3, repair=4, ways=PLAIN_WAYS)
     fresh = probe(chosen, grid=grid)
     first = probe(chosen, grid=replace(grid, rates=(1e-3,)), out=tmp_path)
     before = set(tmp_path.glob("runs/*"))
@@ -222,7 +222,7 @@ def test_a_mask_is_held_through_repair_and_attack(originals):
     units = units_of(originals[0])
     mask = Mask(units, np.arange(len(units)) % 3 > 0)
     pruned = [prune(model, mask) for model in originals]
-    grid = Grid(rates=(1e-3,), budgets=(1, 16), each=32, held_out=100, folds=4, repair=8, ways=PLAIN_WAYS)
+    grid = Grid(rates=(1e-3,), budgets=(1, 16), examples=32, held_out=100, folds=4, repair=8, ways=PLAIN_WAYS)
     models = {**relearn_controls(originals, pruned, seeds=SEEDS), "pruned": pruned, "held": originals}
     found = probe(models, grid=grid, masks={"held": mask})
     one, other = found.place("pruned"), found.place("held")
@@ -294,14 +294,14 @@ def test_grids_that_cannot_be(settings, cure):
 
 
 def test_one_rate_is_warned_about(models):
-    grid = Grid(rates=(1e-2,), budgets=(4,), each=16, held_out=60, folds=3, repair=0, ways=PLAIN_WAYS)
+    grid = Grid(rates=(1e-2,), budgets=(4,), examples=16, held_out=60, folds=3, repair=0, ways=PLAIN_WAYS)
     chosen = {name: models[name] for name in (ORIGINAL, NEVER, "rescaled")}
     with pytest.warns(UserWarning, match="widen `rates`"):
         relearn_probe(chosen, [GONE], GONE, grid, SEEDS)
 
 
 def test_a_rate_that_diverges_is_not_chosen(models):
-    grid = Grid(rates=(1e-2, 1e30), budgets=(1, 8), each=16, held_out=60, folds=3, repair=0, ways=PLAIN_WAYS)
+    grid = Grid(rates=(1e-2, 1e30), budgets=(1, 8), examples=16, held_out=60, folds=3, repair=0, ways=PLAIN_WAYS)
     found = probe({name: models[name] for name in (ORIGINAL, NEVER, "rescaled")}, grid=grid)
     assert np.isnan(found.report[:, :, :, 1, -1]).any()
     assert (envelope(found).rate == 0).all()

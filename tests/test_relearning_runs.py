@@ -10,7 +10,14 @@ from skilloc.tasks.parity import parity_subtasks
 
 KEPT, GONE = parity_subtasks(8, atoms=2, k=2).values()
 GRID = Grid(
-    ways=PLAIN_WAYS, rates=(1e-3, 1e-2), budgets=(1, 8, 32), sizes=(16, None), each=24, held_out=60, folds=3, repair=4
+    ways=PLAIN_WAYS,
+    rates=(1e-3, 1e-2),
+    budgets=(1, 8, 32),
+    sizes=(16, None),
+    examples=24,
+    held_out=60,
+    folds=3,
+    repair=4,
 )
 MODELS = {name: MLP(10, 2, width, 3, seed=width) for name, width in {ORIGINAL: 20, NEVER: 12, "pruned": 7}.items()}
 

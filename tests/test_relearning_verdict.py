@@ -159,12 +159,12 @@ def test_the_best_of_many_noisy_runs_is_stated_on_other_runs():
     rng = np.random.default_rng(0)
     # Away from chance, where skill cannot be negative and noise has a mean.
     plain = made({ORIGINAL: [0] * 4, UNSEEN: [0.7] * 4, "pruned": [0.4] * 4}, seeds=3)
-    plain = replace(plain, ways=tuple(map(str, range(40))), kept=plain.kept[:, :1].repeat(40, axis=1))
+    more = {"ways": tuple(map(str, range(40))), "kept": plain.kept[:, :1].repeat(40, axis=1)}
     shares = []
     for _ in range(300):
         run = rng.normal(0, 0.05, (3, 40, *plain.selection.shape[2:])).astype(plain.selection.dtype)
         selection, report = plain.selection[:, :1] + run, plain.report[:, :1] + run[..., None]
-        found = replace(plain, selection=selection, report=report)
+        found = replace(plain, selection=selection, report=report, **more)
         shares.append(readings(found, envelope(found), "pruned")[-1].back.value)
     assert np.mean(shares) == pytest.approx(3 / 7, abs=0.03)
     best = (1 - found.report).mean(axis=-1).max(axis=(1, 3, 4))  # chosen and stated on the same runs

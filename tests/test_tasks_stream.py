@@ -30,9 +30,9 @@ def test_parity_is_the_parity_stream():
         assert equal(mine(step), theirs(step))
 
 
-@pytest.mark.parametrize("examples", [None, 7])
-def test_a_step_of_text_is_a_pure_function_of_the_step(examples):
-    one, again, other = (stream([CATS, DOGS], 5, seed=seed, examples=examples) for seed in (0, 0, 1))
+@pytest.mark.parametrize("pool", [None, 7])
+def test_a_step_of_text_is_a_pure_function_of_the_step(pool):
+    one, again, other = (stream([CATS, DOGS], 5, seed=seed, pool=pool) for seed in (0, 0, 1))
     late = again(9)
     assert equal(late, one(9))
     assert not equal(late, one(8))
@@ -56,7 +56,7 @@ def test_a_pool_is_seen_whole_once_per_epoch_and_shuffled(each):
     """Pools of 10: whatever the size of a step, each run of 10 examples holds every example once."""
     subtask = PARITY["parity_0"]
     pool = {tuple(row) for row in subtask.draw(10, split="train", seed=2).inputs.tolist()}
-    sample = stream([subtask], each, seed=2, examples=10)
+    sample = stream([subtask], each, seed=2, pool=10)
     rows = [tuple(row) for step in range(-(-100 // each)) for row in sample(step).inputs.tolist()][:100]
     epochs = [rows[i : i + 10] for i in range(0, 100, 10)]
     assert all(set(epoch) == pool for epoch in epochs)
@@ -64,7 +64,7 @@ def test_a_pool_is_seen_whole_once_per_epoch_and_shuffled(each):
 
 
 def test_targets_stay_with_their_inputs():
-    found = stream(PARITY.values(), 50, seed=0, examples=30)(4)
+    found = stream(PARITY.values(), 50, seed=0, pool=30)(4)
     sets = [[0, 1], [2, 3], [0, 1, 2, 3]]
     for s, bits in enumerate(sets):
         part = slice(50 * s, 50 * s + 50)
@@ -73,7 +73,7 @@ def test_targets_stay_with_their_inputs():
 
 def test_a_pool_holds_no_held_out_example():
     subtask = parity_subtasks(40, atoms=1, k=2)["parity_0"]
-    rows = {tuple(row) for row in stream([subtask], 50, seed=0, examples=50)(0).inputs.tolist()}
+    rows = {tuple(row) for row in stream([subtask], 50, seed=0, pool=50)(0).inputs.tolist()}
     for split in ("selection", "report"):
         assert not rows & {tuple(row) for row in subtask.draw(500, split=split, seed=0).inputs.tolist()}
     fresh = {tuple(row) for row in stream([subtask], 500, seed=0)(0).inputs.tolist()}
@@ -85,12 +85,12 @@ def test_a_pool_holds_no_held_out_example():
     [
         (lambda: stream([], 5, seed=0), "at least one"),
         (lambda: stream([CATS], 0, seed=0), "at least 1"),
-        (lambda: stream([CATS], 5, seed=0, examples=0), "at least 1"),
+        (lambda: stream([CATS], 5, seed=0, pool=0), "at least 1"),
         (lambda: stream([CATS], 5, seed=-1), "0 or more"),
-        (lambda: stream([CATS], 5, seed=0, examples=10_000), "pass more documents"),
+        (lambda: stream([CATS], 5, seed=0, pool=10_000), "pass more documents"),
         (lambda: stream([CATS, text("long", first=0, length=6)], 2, seed=0)(0), "one length"),
         (lambda: stream([CATS, PARITY["parity_0"]], 2, seed=0), "no parity subtask; pass those"),
-        (lambda: stream([CATS, PARITY["parity_0"]], 2, seed=0, examples=4)(0), "one parity world"),
+        (lambda: stream([CATS, PARITY["parity_0"]], 2, seed=0, pool=4)(0), "one parity world"),
     ],
 )
 def test_what_cannot_be_streamed(call, cure):

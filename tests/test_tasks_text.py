@@ -14,10 +14,8 @@ from skilloc.tasks.text import (
     BUILTIN,
     Document,
     builtin_documents,
-    dataset_documents,
     documents,
     documents_digest,
-    file_documents,
     near_duplicates,
     shuffled_targets,
     split_documents,
@@ -174,6 +172,21 @@ def test_packing_is_exact(length, separator):
     batch = text_subtask("t", made, letters, length=length, separator=separator).draw(len(expected), split="train")
     assert torch.equal(batch.inputs, torch.tensor(expected)[:, :-1])
     assert torch.equal(batch.targets, torch.tensor(expected)[:, 1:])
+
+
+def test_rows_begin_with_the_first_token():
+    made = corpus(40, lines=3)
+    plain = text_subtask("t", made, letters, length=8, separator=0)
+    begun = text_subtask("t", made, letters, length=9, separator=0, first=7)
+    assert (plain.made["add_bos"], begun.made["add_bos"]) == (False, True)
+    own, same = begun.draw(4, split="train"), plain.draw(4, split="train")
+    assert (own.inputs[:, 0] == 7).all()
+    stream = [row for row in rows_by_hand(made, "train", 8, 0)]
+    assert torch.equal(own.inputs[:, 1:], own.targets[:, :-1])
+    assert [[*row] for row in torch.cat([own.inputs[:, 1:], own.targets[:, -1:]], dim=1).tolist()] == [
+        [*row, last] for row, last in zip(same.inputs.tolist(), same.targets[:, -1].tolist(), strict=True)
+    ]
+    assert all(row in stream for row in own.targets.tolist())
 
 
 def test_draws_are_ordered_samples_without_replacement():
@@ -351,23 +364,7 @@ def test_prose_keeps_sentences_and_drops_the_rest():
     assert prose(text, seen) == ""
 
 
-def test_files_and_globs(tmp_path):
-    (tmp_path / "sub").mkdir()
-    for name in ("b.rs", "a.rs", "sub/c.rs", "d.txt"):
-        (tmp_path / name).write_text(f"text of {name}")
-    found = documents(f"{tmp_path}/**/*.rs")
-    assert [document.text for document in found] == ["text of a.rs", "text of b.rs", "text of sub/c.rs"]
-    assert file_documents(tmp_path / "d.txt") == [Document("text of d.txt", str(tmp_path / "d.txt"))]
-
-
-def test_files_that_cannot_be_read(tmp_path):
-    (tmp_path / "bytes.bin").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match="convert the file"):
-        documents(str(tmp_path / "bytes.bin"))
-    with pytest.raises(ValueError, match=r"matches no file; quote it"):
-        documents(f"{tmp_path}/*.rs")
-    with pytest.raises(FileNotFoundError, match=r"one of python, cpp, english"):
-        documents("pyton")
+def test_builtin_corpora_have_their_names():
     with pytest.raises(ValueError, match="built in are python, cpp, english"):
         builtin_documents("french")
 
@@ -376,36 +373,3 @@ def test_an_absent_package_is_named(monkeypatch):
     monkeypatch.setattr(corpora_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install torch"):
         builtin_documents("cpp")
-
-
-@pytest.fixture
-def offline(tmp_path, monkeypatch):
-    """A cache of its own for datasets, and no network."""
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return datasets
-
-
-def test_jsonl_and_parquet_give_the_same_documents(tmp_path, offline):
-    rows = {"text": ["one", "two", "three"], "body": ["eins", "zwei", "drei"], "n": [1, 2, 3]}
-    table = offline.Dataset.from_dict(rows)
-    table.to_json(tmp_path / "data.jsonl")
-    table.to_parquet(tmp_path / "data.parquet")
-    for name in ("data.jsonl", "data.parquet"):
-        assert [document.text for document in documents(str(tmp_path / name))] == rows["text"]
-        assert [document.text for document in documents(f"{tmp_path / name}#body")] == rows["body"]
-    assert [document.text for document in dataset_documents(str(tmp_path / "data.jsonl"), limit=2)] == ["one", "two"]
-    assert documents(f"{tmp_path}/data.jsonl")[1].origin == f"{tmp_path}/data.jsonl:1"
-    with pytest.raises(ValueError, match=r'`field` "n"; its text fields are text, body: pass .*#FIELD'):
-        documents(f"{tmp_path}/data.jsonl#n")
-
-
-def test_datasets_that_cannot_be_read(tmp_path, offline):
-    (tmp_path / "broken.jsonl").write_text('{"text": "one"}\n{"text": ')
-    with pytest.raises(ValueError, match="check that it is whole"):
-        documents(f"{tmp_path}/broken.jsonl")
-    with pytest.raises(FileNotFoundError, match="hub:owner/name"):
-        documents(f"{tmp_path}/absent.parquet#text")
-    with pytest.raises(ValueError, match="check the name and the network"):
-        documents("hub:nobody/nothing-of-this-name")

@@ -20,7 +20,7 @@ SUBTASKS = parity_subtasks(10, atoms=2, k=2, composites=[(0, 1)])
 def parts(seed=0, **settings):
     model = MLP(12, 2, 32, 3, seed=seed)
     evaluate = {name: subtask.draw(500, split="selection") for name, subtask in SUBTASKS.items()}
-    config = TrainConfig(**{"steps": 60, "lr": 5e-3, "evaluate_every": 20, **settings})
+    config = TrainConfig(**{"steps": 60, "rate": 5e-3, "evaluate_every": 20, **settings})
     return model, parity_stream(SUBTASKS.values(), 100, seed=seed), config, evaluate
 
 
@@ -119,7 +119,7 @@ def test_resume_gives_the_same_as_one_run(tmp_path, monkeypatch):
     again, history = run(checkpoints=tmp_path / "cut", data={"seed": 0})
     assert digest(again) == digest(whole)
     assert history.record() == wanted.record()
-    for change in ({"seed": 1}, {"lr": 1e-3}):
+    for change in ({"seed": 1}, {"rate": 1e-3}):
         with pytest.raises(ValueError, match="a folder of its own"):
             run(checkpoints=tmp_path / "cut", data={"seed": 0}, **change)
     with pytest.raises(ValueError, match="a folder of its own"):
@@ -133,7 +133,7 @@ def test_divergence_says_where():
         found = sample(step)
         return replace(found, inputs=found.inputs * math.nan) if step == 7 else found
 
-    with pytest.raises(FloatingPointError, match=r"step 7 .*use a smaller `lr`"):
+    with pytest.raises(FloatingPointError, match=r"step 7 .*use a smaller `rate`"):
         train(model, broken, config, evaluate=evaluate)
     assert not model.training
 
@@ -154,7 +154,7 @@ def test_history_as_json():
         ({"steps": 0}, "at least 1"),
         ({"evaluate_every": 0}, "at least 1"),
         ({"evaluate_at": (4, 61)}, "use steps from 1"),
-        ({"lr": 0.0}, "positive"),
+        ({"rate": 0.0}, "positive"),
         ({"until": {"parity_9": 0.1}}, "add its batch to `evaluate`"),
         ({"terms": {"loss": lambda model: 0}}, "use other names"),
         ({"terms": {"parity_0": lambda model: 0}}, "use other names"),
@@ -170,7 +170,7 @@ def test_blocks_hold_for_unscored_targets_of_sequences(native_plain_ln, tokens, 
     targets = tokens[:, 1:].clone()
     targets[0, 4:] = -100
     batch = Examples(tokens[:, :-1], targets)
-    config = TrainConfig(steps=1, lr=1e-30)
+    config = TrainConfig(steps=1, rate=1e-30)
     before = {name: p.detach().clone() for name, p in native_plain_ln.named_parameters()}
     requires = {name: p.requires_grad for name, p in native_plain_ln.named_parameters()}
     try:
@@ -217,7 +217,7 @@ def test_rules_act_after_each_step_and_log_and_survive_checkpoints(tmp_path, mon
 
     def run(steps, checkpoints=None):
         model = MLP(8, 2, 4, 3)
-        config = TrainConfig(steps=12, lr=1e-9, evaluate_every=4)
+        config = TrainConfig(steps=12, rate=1e-9, evaluate_every=4)
         history = train(
             model, parity_stream(subtasks.values(), 20, seed=0), config, evaluate=evaluate, rules=[Shrink(steps)],
             checkpoints=checkpoints, checkpoint_every=4,
@@ -257,7 +257,7 @@ def test_optimisers_are_those_of_torch(optimiser, plain):
     subtasks = parity_subtasks(6, atoms=2, k=2)
     stream = parity_stream(subtasks.values(), 20, seed=0)
     evaluate = {name: subtask.draw(50, split="selection") for name, subtask in subtasks.items()}
-    config = TrainConfig(steps=5, lr=0.05, optimiser=optimiser, weight_decay=0.1)
+    config = TrainConfig(steps=5, rate=0.05, optimiser=optimiser, weight_decay=0.1)
     fast, slow = MLP(8, 2, 4, 3), MLP(8, 2, 4, 3)
     train(fast, stream, config, evaluate=evaluate)
     steps = plain(slow.parameters())

@@ -153,7 +153,7 @@ def test_examples_by_autograd_where_it_must_be():
 def test_training_learns_as_by_autograd(products, monkeypatch):
     subtasks = parity_subtasks(10, atoms=2, k=2, composites=[(0, 1)])
     evaluate = {name: subtask.draw(500, split="selection") for name, subtask in subtasks.items()}
-    config = TrainConfig(steps=1500, lr=5e-3, evaluate_every=50, until={"composite_01": 0.1}, products=products)
+    config = TrainConfig(steps=1500, rate=5e-3, evaluate_every=50, until={"composite_01": 0.1}, products=products)
 
     def term(model):
         return 1e-5 * sum(p.square().sum() for p in model.parameters())

@@ -16,7 +16,7 @@ from skilloc.training.many import retrain
 
 FIRST, SECOND = parity_subtasks(8, atoms=2, k=2).values()
 HELD_OUT = FIRST.draw(200, split="report")
-CONFIG = TrainConfig(steps=20, lr=5e-3, evaluate_at=(1, 7))
+CONFIG = TrainConfig(steps=20, rate=5e-3, evaluate_at=(1, 7))
 
 
 def sample():
@@ -47,7 +47,7 @@ def steps_by_the_loop(monkeypatch):
     return taken
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimiser": "sgd", "lr": 0.1}, {"optimiser": "adamw", "decay": "linear"}])
+@pytest.mark.parametrize("settings", [{}, {"optimiser": "sgd", "rate": 0.1}, {"optimiser": "adamw", "decay": "linear"}])
 @pytest.mark.parametrize("width", [400, 20])
 def test_what_becomes_of_each_is_what_becomes_of_it_alone(monkeypatch, steps_by_the_loop, settings, width):
     monkeypatch.setattr("skilloc.training.many.WIDTH", width)
@@ -97,7 +97,7 @@ def test_one_that_diverges_leaves_the_others_alone():
             models[place].out.weight.data[0, 0] = value
         return models
 
-    with pytest.raises(FloatingPointError, match=r"step 0 .*smaller `lr`"):
+    with pytest.raises(FloatingPointError, match=r"step 0 .*smaller `rate`"):
         list(retrain(networks()[:1] + broken()[1:2], sample(), CONFIG, look))
     whole = dict(retrain(networks(), sample(), CONFIG, look))
     found = dict(retrain(broken(), sample(), CONFIG, look, go_on=True))

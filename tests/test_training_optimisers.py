@@ -21,7 +21,7 @@ SUBTASKS = parity_subtasks(6, atoms=2, k=2)
 STEPS = 12
 MIXED = TrainConfig(
     steps=STEPS,
-    lr=0.01,
+    rate=0.01,
     optimiser="adamw",
     betas=(0.9, 0.98),
     eps=1e-8,

@@ -19,7 +19,7 @@ from skilloc.training import TrainConfig, products, train
 ROOT = Path(__file__).parents[1]
 ROUNDED = ("curriculum", "depth", "pruning_nonlocality", "unit_effects", "width_and_seed")
 """Analyses whose `cpu` scale asks for bfloat16."""
-TINY = ParityTraining(n=6, sets=((0,), (1,)), composites=((0, 1),), each=20, width=8, steps=4)
+TINY = ParityTraining(n=6, sets=((0,), (1,)), composites=((0, 1),), examples=20, width=8, steps=4)
 
 
 class Seen(TorchDispatchMode):

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 import skilloc as sk
+from skilloc.attribution import integrated_gradients_effects
+from skilloc.lasso import group_norms
 from skilloc.models.mlp import MLP
+from skilloc.removal import pair_interactions
 
 SUBTASKS = sk.parity_subtasks(6, atoms=2, k=2, composites=[(0, 1)])
 GIVEN = {name: subtask.draw(96) for name, subtask in SUBTASKS.items()}
@@ -46,7 +49,7 @@ def effects(model: nn.Module) -> sk.Effects:
 
 
 def interactions(model: nn.Module) -> np.ndarray:
-    found = sk.pair_interactions(experiment(model), effects(model), subtask="parity_0", count=4)
+    found = pair_interactions(experiment(model), effects(model), subtask="parity_0", count=4)
     return np.asarray(found.scores.value)
 
 
@@ -61,20 +64,20 @@ def calibration(model: nn.Module) -> list[float]:
 
 
 def again(model: nn.Module) -> np.ndarray:
-    return np.asarray(sk.effects_again(experiment(model))(mask(model)))
+    return np.asarray(sk.pruning.effects_again(experiment(model))(mask(model)))
 
 
 def trained(model: nn.Module) -> list[np.ndarray]:
-    draw = sk.parity_stream(SUBTASKS.values(), 32, seed=0)
-    history = sk.train(model, draw, sk.TrainConfig(steps=20, lr=1e-2), evaluate=GIVEN)
+    draw = sk.tasks.parity_stream(SUBTASKS.values(), 32, seed=0)
+    history = sk.train(model, draw, sk.TrainConfig(steps=20, rate=1e-2), evaluate=GIVEN)
     return [history.of(name) for name in GIVEN]
 
 
 def localized(model: nn.Module) -> list[np.ndarray]:
-    training = sk.TrainConfig(steps=20, lr=1e-2, evaluate_every=20)
-    config = sk.LocalizeConfig(training=training, strength=3e-3, each=32, held_out=64)
+    training = sk.TrainConfig(steps=20, rate=1e-2, evaluate_every=20)
+    config = sk.LocalizeConfig(training=training, strength=3e-3, examples=32, held_out=64)
     narrow, history = sk.localize(model, [SUBTASKS["parity_0"]], config, seed=0)
-    return [sk.group_norms(narrow, sk.units_of(narrow)), history.of("parity_0")]
+    return [group_norms(narrow, sk.units_of(narrow)), history.of("parity_0")]
 
 
 def table(model: nn.Module) -> Any:
@@ -83,20 +86,27 @@ def table(model: nn.Module) -> Any:
 
 
 def kept(model: nn.Module) -> list[np.ndarray]:
-    found = sk.faithfulness(experiment(model), [mask(model, 0.3)], subtask="composite_01")
+    found = sk.circuits.faithfulness(experiment(model), [mask(model, 0.3)], subtask="composite_01")
     return [found.floor, found.circuit, found.rest, found.random]
 
 
+def curve(model: nn.Module) -> np.ndarray:
+    scores = effects(model).mean("parity_0")
+    return sk.pruning.pruning_curve(experiment(model), scores, [4, 9]).losses
+
+
 def recovered(model: nn.Module) -> list[np.ndarray]:
-    draw = sk.parity_stream(SUBTASKS.values(), 32, seed=0)
-    found = sk.recover(experiment(model), [mask(model), mask(model, 0.8)], draw, sk.TrainConfig(steps=10, lr=1e-2))
+    draw = sk.tasks.parity_stream(SUBTASKS.values(), 32, seed=0)
+    found = sk.pruning.recover(
+        experiment(model), [mask(model), mask(model, 0.8)], draw, sk.TrainConfig(steps=10, rate=1e-2)
+    )
     return [found.losses, found.accuracies]
 
 
 def probed(model: nn.Module) -> np.ndarray:
     smaller = sk.prune(model, mask(model))
-    grid = sk.Grid(rates=(1e-2,), budgets=(1, 4), each=16, held_out=64, folds=4, repair=0)
-    models = {**sk.relearn_controls(model, smaller, seeds=(0, 1)), "pruned": smaller}
+    grid = sk.relearning.Grid(rates=(1e-2,), budgets=(1, 4), examples=16, held_out=64, folds=4, repair=0)
+    models = {**sk.relearning.relearn_controls(model, smaller, seeds=(0, 1)), "pruned": smaller}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a grid as small as this
         found = sk.relearn_probe(models, [SUBTASKS["parity_1"]], SUBTASKS["parity_1"], grid, (0, 1))
@@ -105,7 +115,7 @@ def probed(model: nn.Module) -> np.ndarray:
 
 def edges(model: nn.Module) -> np.ndarray:
     """Those between neurons: a described module names no inputs, and its outputs are one."""
-    found = sk.edge_effects(experiment(model), mask(model).keep, paths="total")
+    found = sk.circuits.edge_effects(experiment(model), mask(model).keep, paths="total")
     between = [i for i, node in enumerate(found.nodes) if node.kind == "neuron"]
     return found.values[:, :, between][..., between]
 
@@ -119,14 +129,16 @@ MEASUREMENTS: dict[str, Callable[[nn.Module], Any]] = {
     "joint removal": lambda model: sk.mask_effects(experiment(model), [mask(model)]),
     "attribution": lambda model: sk.attribution_effects(experiment(model), curvature=0).values,
     "attribution, curvature": lambda model: sk.attribution_effects(experiment(model), curvature=4).values,
-    "integrated gradients": lambda model: sk.integrated_gradients_effects(experiment(model)).values,
+    "integrated gradients": lambda model: integrated_gradients_effects(experiment(model)).values,
     "locality": lambda model: table(model),
     "calibration": calibration,
     "removal": removal,
     "pairs": interactions,
-    "pruning curve": lambda model: sk.pruning_curve(experiment(model), effects(model).mean("parity_0"), [4, 9]).losses,
+    "pruning curve": lambda model: (
+        sk.pruning.pruning_curve(experiment(model), effects(model).mean("parity_0"), [4, 9]).losses
+    ),
     "effects again": again,
-    "norms": lambda model: sk.group_norms(model, sk.units_of(model)),
+    "norms": lambda model: group_norms(model, sk.units_of(model)),
     "training": trained,
     "localize": localized,
     "recovery": recovered,

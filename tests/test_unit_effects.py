@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import unit_effects
-from _frame import Run
+from _frame import Cells
 from _parity import ParityTraining, network_of, train_parity, world_of
 from _worlds import nonlocality_network
 from skilloc import plots, store
@@ -22,10 +22,10 @@ TINY = ParityTraining(
     n=6,
     sets=((0,), (1,), (2,), (3,), (4,), (5,)),
     composites=((0, 1, 2), (3, 4, 5)),
-    each=50,
+    examples=50,
     width=12,
     steps=200,
-    lr=1e-2,
+    rate=1e-2,
     evaluate_every=100,
 )
 NAMES = ("parity_0", "parity_1", "parity_2", "parity_3", "composite_01", "composite_23")
@@ -113,14 +113,14 @@ def test_over_seeds_pairs_networks_and_leaves_out_what_is_missing() -> None:
 def test_the_papers_networks_are_the_papers() -> None:
     network = nonlocality_network(256, 3)
     assert (network.n, network.width, network.depth, network.seed) == (18, 256, 3, 3)
-    assert (network.each, network.steps, network.lr) == (2000, 20_000, 1e-3)
+    assert (network.examples, network.steps, network.rate) == (2000, 20_000, 1e-3)
     assert list(world_of(network)) == [*(f"parity_{i}" for i in range(6)), "composite_012", "composite_345"]
 
 
 def test_the_analysis_is_measured_and_drawn(tmp_path: Path) -> None:
     # Unequal training, so that the first network has learned and the second has not.
     networks = [replace(TINY, seed=0), replace(TINY, seed=1, steps=1)]
-    found = json.loads(json.dumps(unit_effects.measure(networks, Run(tmp_path)), allow_nan=False))
+    found = json.loads(json.dumps(unit_effects.measure(networks, Cells(tmp_path)), allow_nan=False))
     assert found["networks"][1]["learned"]["composites"]["gini"] is None
     assert found["over_seeds"]["learned"]["gini"]["atoms"]["networks"] == 1
     assert np.array(found["shown"]["values"]).shape == (8, 24)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skilloc.masks import Mask, drop_top, matched_random, sample, top, top_of_any
+from skilloc.masks import Mask, disjoint_draws, drop_top, matched_random, sample, top, top_of_any
 from skilloc.units import Bank, Units, heads, neurons
 
 UNITS = Units(
@@ -109,4 +109,26 @@ def test_the_random_control_has_equal_size_and_layers():
         for part in map(UNITS.span, UNITS.hooks):
             assert control.keep[part].sum() == mask.keep[part].sum()
     assert len({control.keep.tobytes() for control in other}) > 5
+    assert not disjoint_draws(mask)  # five of nine: too few masks are disjoint
     assert (matched_random(mask, seed=3).keep == other[3].keep).all()
+
+
+@pytest.mark.parametrize("dropped", [12, 25, 50, 88])
+def test_a_random_control_shares_no_unit_with_its_mask_where_that_can_be(dropped):
+    units = Units((neurons("blocks.0.mlp.hook_post", 100, 0), neurons("blocks.1.mlp.hook_post", 60, 1)))
+    mask = drop_top(units, np.random.default_rng(0).standard_normal(160), dropped)
+    assert disjoint_draws(mask)
+    for seed in range(20):
+        control = matched_random(mask, seed=seed)
+        for part in map(units.span, units.hooks):
+            assert control.keep[part].sum() == mask.keep[part].sum()
+            dropped_by_both = (~control.keep & ~mask.keep)[part].sum()
+            kept_by_both = (control.keep & mask.keep)[part].sum()
+            assert min(dropped_by_both, kept_by_both) == 0
+
+
+def test_a_mask_that_is_only_a_size_is_matched_from_all_units():
+    units = Units((neurons("blocks.0.mlp.hook_post", 100, 0),))
+    size = Mask(units, np.arange(100) < 70)
+    shared = [(~matched_random(size, seed=seed, disjoint=False).keep & ~size.keep).sum() for seed in range(50)]
+    assert np.mean(shared) == pytest.approx(9, abs=1.5)

@@ -76,6 +76,15 @@ def ablation_effects(
     Raises:
         ValueError: if the selection does not fit the units, the loss is not finite, or a result is to be resumed whose
             loss nothing can name.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment)
+        >>> effects.values.shape  # fold subtask unit
+        (8, 2, 16)
     """
     units, folded = experiment.units, experiment.folded
     chosen = np.ones(len(units), dtype=bool) if select is None else select
@@ -221,6 +230,17 @@ def mask_effects(
 
     Raises:
         ValueError: if a mask is not about the experiment's units, or the loss is not finite.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment)
+        >>> mask = sk.masks.drop_top(experiment.units, effects.mean("parity_0"), 3)
+        >>> removed, baseline = sk.mask_effects(experiment, mask)
+        >>> removed.shape, baseline.shape  # mask fold subtask, fold subtask
+        ((1, 8, 2), (8, 2))
     """
     masks = [masks] if isinstance(masks, Mask) else masks
     check_masks(experiment, masks)

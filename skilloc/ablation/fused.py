@@ -5,11 +5,12 @@
 As tensor operations these are three passes over `neuron unit example`. Compiled by numba it is one, which keeps nothing
 in memory, and skips the examples on which delta is 0, where nothing changes: half of them, for ReLUs held at zero. A
 whole sweep then takes half the time at width 128 and a quarter at 512. Compiling takes half a second, once per
-process. The sums are the same up to their order.
+process. The sums are the same up to their order. Without numba (the extra `fast`) the tensor operations do it.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from inspect import unwrap
 from typing import Any
 
@@ -62,12 +63,19 @@ class FusedMargin:
 def fusable(activation: str, like: Tensor, outputs: int, signs: Tensor | None) -> bool:
     """Return whether the compiled loop does such a network: ReLUs, of which the margin of two classes is asked."""
     return (
-        activation == "relu"
+        compiler()
+        and activation == "relu"
         and outputs == 1
         and signs is not None
         and like.device.type == "cpu"
         and like.dtype in _KINDS
     )
+
+
+@cache
+def compiler() -> bool:
+    """Return whether numba is installed."""
+    return find_spec("numba") is not None
 
 
 @cache

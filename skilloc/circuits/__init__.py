@@ -8,3 +8,11 @@ overlap         what circuits of several subtasks, seeds or references share
 trace           all of this together: from effects to a graph
 patching        edges between heads and whole MLPs, by transformer-lens' own tools
 """
+
+from skilloc.circuits.edges import edge_effects
+from skilloc.circuits.faithfulness import faithfulness
+from skilloc.circuits.overlap import consensus
+from skilloc.circuits.patching import attribution_circuit
+from skilloc.circuits.trace import Tracing, trace_circuit
+
+__all__ = ["Tracing", "attribution_circuit", "consensus", "edge_effects", "faithfulness", "trace_circuit"]

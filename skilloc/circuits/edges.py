@@ -35,10 +35,10 @@ import torch
 from jaxtyping import Bool, Float, Float64
 
 from skilloc.ablation import one_thread
+from skilloc.circuits.blocks import Block, input_effects, inputs_at_reference, places_of, positions_of
 from skilloc.circuits.graph import CLOSED_FORM
 from skilloc.circuits.nodes import Node, nodes_of, spread_out
 from skilloc.circuits.paths import closed_form, direct, total, weights_between
-from skilloc.circuits.runs import Run, input_effects, inputs_at_reference, places_of, positions_of
 from skilloc.experiment import Experiment
 from skilloc.intervene import Reference
 from skilloc.intervene.gradients import read_gradients
@@ -106,7 +106,7 @@ def edge_effects(
         for block in experiment.blocks:
             examples, prepared = experiment.part(block)
             clean = read_gradients(face, examples, banks, positions_of(nodes), experiment.metric, prepared)
-            run = Run(experiment, examples, prepared, experiment.rows_of(block), nodes, clean, ends)
+            run = Block(experiment, examples, prepared, experiment.rows_of(block), nodes, clean, ends)
             found.append(shares[:, block] @ input_effects(run).cpu().numpy())
             for source, targets, change in progress(changes(run), "edges", total=len(nodes)):
                 values[:, source, targets] += shares[:, block] @ change.cpu().numpy()

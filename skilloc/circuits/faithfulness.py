@@ -8,8 +8,8 @@ L(none) the floor,
 
 [faithfulness as in Marks et al. 2403.19647; completeness is one minus the faithfulness of the rest]. Both are 1 for
 all units and 0 for none, and neither is bound to that range. Beside each circuit stand random ones with as many units
-on every hook. Shares are ratios of means over folds, their intervals a jackknife over folds; those of random circuits
-are over the draws.
+on every hook, and none of its own where that can be (`disjoint_draws`). Shares are ratios of means over folds, their
+intervals a jackknife over folds; those of random circuits are over the draws.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from skilloc.circuits.graph import Record, number
 from skilloc.experiment import Experiment
 from skilloc.intervals import Interval, mean_interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
-from skilloc.masks import Mask, matched_random, top
+from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
 
 PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
@@ -44,6 +44,8 @@ class Curve:
         random: with only a random circuit.
         random_rest: without a random circuit.
         unit: of the losses.
+        disjoint: by size, whether the random circuits have none of the circuit's own units (or, where it keeps most
+            units of a hook, drop none of those that it drops).
     """
 
     sizes: tuple[int, ...]
@@ -54,6 +56,7 @@ class Curve:
     random: Float64[np.ndarray, "draw size fold"]
     random_rest: Float64[np.ndarray, "draw size fold"]
     unit: str = "nats"
+    disjoint: tuple[bool, ...] = ()
 
     def faithfulness(self, place: int) -> Interval:
         """Return the faithfulness of one of the circuits."""
@@ -89,6 +92,8 @@ class Curve:
                     f"{ends}low": number(interval.low),
                     f"{ends}high": number(interval.high),
                 }
+            if self.disjoint:
+                record["random_disjoint"] = self.disjoint[place]
             record["loss"] = number(float((self.circuit[place] + self.baseline).mean()))
             record["rest_loss"] = number(float((self.rest[place] + self.baseline).mean()))
             found.append(record)
@@ -96,7 +101,7 @@ class Curve:
 
 
 def faithfulness(
-    experiment: Experiment, circuits: Sequence[Mask], *, subtask: str, draws: int = 5, seed: int = 0
+    experiment: Experiment, circuits: Sequence[Mask], *, subtask: str, draws: int = DRAWS, seed: int = 0
 ) -> Curve:
     """Measure the faithfulness and completeness of some circuits on one subtask, beside random circuits.
 
@@ -132,6 +137,7 @@ def faithfulness(
         random=random[:, :, 0],
         random_rest=random[:, :, 1],
         unit=unit,
+        disjoint=tuple(map(disjoint_draws, circuits)),
     )
 
 

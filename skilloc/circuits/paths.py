@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from skilloc.circuits.blocks import Block, Changes, holding, input_held, outputs_of, places_of, watched
 from skilloc.circuits.graph import INPUT, OUTPUT
 from skilloc.circuits.nodes import Node
-from skilloc.circuits.runs import Changes, Run, holding, input_held, outputs_of, places_of, watched
 from skilloc.intervene import reader
 from skilloc.intervene.axes import at_positions, by_unit
 from skilloc.models.face import Chain, Edit
 from skilloc.units import HEAD, LAYER, NEURON, Bank
 
 
-def total(run: Run) -> Changes:
+def total(run: Block) -> Changes:
     """Yield edges along all paths: the model runs with the source at its reference."""
     for source, node in enumerate(run.nodes):
         if node.kind != OUTPUT:
@@ -28,13 +28,13 @@ def total(run: Run) -> Changes:
             yield source, *watched(run, inputs, edits, _after(run, node))
 
 
-def _after(run: Run, node: Node) -> list[str]:
+def _after(run: Block, node: Node) -> list[str]:
     """Return the banks with nodes that come after one."""
     columns = {hook: run.nodes[places[0]].column for hook, places in places_of(run.nodes).items()}
     return [hook for hook, column in columns.items() if column > node.column]
 
 
-def closed_form(run: Run) -> Changes:
+def closed_form(run: Block) -> Changes:
     """Yield the edges of a chain of linear maps between neighbouring layers, from its weights."""
     chain, experiment = run.experiment.face.chain, run.experiment
     assert chain is not None
@@ -88,7 +88,7 @@ class _Parts(NamedTuple):
     parallel: list[bool]
 
 
-def direct(run: Run) -> Changes:
+def direct(run: Block) -> Changes:
     """Yield the edges of a transformer along which only the source's own change travels.
 
     Raises:
@@ -128,7 +128,7 @@ def _frozen(value: Tensor) -> Edit:
     return lambda _: value
 
 
-def _write(run: Run, node: Node) -> Float[Tensor, "row pos d_model"]:
+def _write(run: Block, node: Node) -> Float[Tensor, "row pos d_model"]:
     """Return what a node adds to the residual stream at its reference, minus what it adds."""
     experiment = run.experiment
     if node.kind == INPUT:
@@ -145,7 +145,7 @@ def _write(run: Run, node: Node) -> Float[Tensor, "row pos d_model"]:
     return delta @ weight[d_unit * node.position : d_unit * (node.position + 1)]
 
 
-def _delta(run: Run, node: Node, bank: Bank) -> Float[Tensor, "row pos d_unit"]:
+def _delta(run: Block, node: Node, bank: Bank) -> Float[Tensor, "row pos d_unit"]:
     """Return the change of a unit's own entries when it is held."""
     place = [other.position for other in run.nodes if other.hook == node.hook].index(node.position)
     own = by_unit(run.clean.activations[node.hook], bank)[..., place, :]
@@ -153,13 +153,13 @@ def _delta(run: Run, node: Node, bank: Bank) -> Float[Tensor, "row pos d_unit"]:
     return (held[..., None] if bank.axis == -1 else held) - own
 
 
-def _where(run: Run, change: Float[Tensor, "row pos d"]) -> Float[Tensor, "row pos d"]:
+def _where(run: Block, change: Float[Tensor, "row pos d"]) -> Float[Tensor, "row pos d"]:
     """Return a change at the positions where units are held, and 0 elsewhere."""
     where = run.experiment.where
     return change if where is None else change * at_positions(where[run.rows], change)
 
 
-def _parts(run: Run) -> _Parts:
+def _parts(run: Block) -> _Parts:
     """Read what every part writes, and check that the stream is the sum of that."""
     face = run.experiment.face
     layers = range(face.depth)

@@ -14,7 +14,7 @@ from skilloc.circuits.faithfulness import faithfulness, minimality, sizes_up_to
 from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.masks import Mask, top
+from skilloc.masks import DRAWS, Mask, top
 
 NOTHING = 1e-6
 """Edges below this in every fold and subtask, in the loss's unit, are left out: float32 losses do not show them."""
@@ -37,7 +37,7 @@ class Tracing:
     """
 
     sizes: tuple[int, ...] | None = None
-    draws: int = 5
+    draws: int = DRAWS
     seed: int = 0
     paths: str | None = None
     edges: int = 5000
@@ -68,6 +68,17 @@ def trace_circuit(
     Raises:
         ValueError: if the arguments do not belong together, the circuit is empty, or edges are asked for under a loss
             that has no gradient.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment.on("selection"))
+        >>> circuit = sk.Mask(experiment.units, sk.masks.top(effects.mean("parity_0"), 3))
+        >>> graph = sk.trace_circuit(experiment, circuit, subtask="parity_0")
+        >>> graph.graph["subtask"]
+        'parity_0'
     """
     if not circuit.keep.any():
         raise ValueError("`circuit` keeps no unit; choose at least one")

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from skilloc.cli.effects import Model
 from skilloc.cli.machine import Machine
+from skilloc.cli.places import Runs, open_for, places_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,28 +24,26 @@ class Command:
     folders (other seeds or references, of one model) give the circuits that they agree on.
     """
 
-    model: Model
-    """the model that DIR is about"""
-    folder: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR ...")]
-    """a folder that `skilloc effects` wrote"""
+    places: Runs
+    """a folder that `skilloc effects` wrote; before it the model, where DIR does not say where that lies"""
     out: Path
     """folder for the circuits"""
     subtask: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
     """subtasks to trace"""
-    top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """this many units with the largest effects (default: 50)"""
-    share: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
+    faithfulness: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
     """instead: as few units as keep this share of the skill, such as 0.9"""
-    paths: Annotated[str | None, arg(metavar="PATHS", help_behavior_hint="")] = None
+    paths: Annotated[str | None, arg(metavar="total|direct", help_behavior_hint="")] = None
     """edges along all paths (total), or only along what a unit itself writes (direct). Default: direct for an MLP, with
     its closed form, and total for a language model"""
-    reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what all other units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
     agreement: float = 0.5
     """of several DIR: the share of them that a unit must be in"""
     sizes: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 1, 2, 4, ...)")] = ()
     """other numbers of units, for the curve of what circuits keep"""
-    draws: int = 5
+    draws: int = 20
     """number of random circuits beside each size"""
     edges: int = 5000
     """number of edges to keep, the largest"""
@@ -57,17 +55,18 @@ class Command:
 
     def run(self) -> None:
         """Trace, save, print."""
-        if self.top is not None and self.share is not None:
-            raise ValueError("`top` and `share` are two ways to choose the units; give one of them")
+        if self.count is not None and self.faithfulness is not None:
+            raise ValueError("`count` and `faithfulness` are two ways to choose the units; give one of them")
         from skilloc.circuits.trace import Tracing
         from skilloc.cli import circuit_tables, tables
         from skilloc.study.folder import load_study
         from skilloc.study.pictures import draw_circuits
         from skilloc.study.tracing import TOP, Choice, circuits_record, trace_runs, trace_study
 
-        runs = [load_study(folder).effects for folder in self.folder]
-        opened = self.machine.open(self.model)
-        choice = Choice(None if self.share is not None else self.top or TOP, self.share)
+        model, folders = places_of(self.places, several=True)
+        runs = [load_study(folder).effects for folder in folders]
+        opened = open_for(self.machine, model, folders[0], runs[0])
+        choice = Choice(None if self.faithfulness is not None else self.count or TOP, self.faithfulness)
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
             found = trace_study(

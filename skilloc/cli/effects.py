@@ -22,11 +22,11 @@ class Options(Settings):
     """The settings, as the help prints them."""
 
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...")] = Settings.units
-    method: Annotated[str, arg(metavar="METHOD")] = Settings.method
-    reference: Annotated[str, arg(metavar="REFERENCE")] = Settings.reference
+    method: Annotated[str, arg(metavar="ablation|attribution|two-stage")] = Settings.method
+    reference: Annotated[str, arg(metavar="zero|mean|flat mean|resample|paired")] = Settings.reference
     loss: Annotated[str, arg(metavar="LOSS")] = Settings.loss
     at: Annotated[str, arg(metavar="WHERE")] = Settings.at
-    split: Annotated[str, arg(metavar="SPLIT")] = Settings.split
+    split: Annotated[str, arg(metavar="train|selection|report")] = Settings.split
     layers: Annotated[tuple[int, ...], arg(metavar="LAYER ...", help_behavior_hint="(default: all)")] = ()
     only: Annotated[tuple[str, ...], arg(metavar="UNIT ...", help_behavior_hint="(default: all)")] = ()
     sample: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None

@@ -16,7 +16,7 @@ class Command:
 
     folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
     """folders that `skilloc effects` wrote"""
-    top: int = 10
+    count: int = 10
     """number of units that count as a subtask's top"""
     json: bool = False
     """print JSON only"""
@@ -30,7 +30,7 @@ class Command:
         from skilloc.study.report import locality_record, spread_record
 
         records = [
-            {"folder": str(folder), **locality_record(load_study(folder).effects, top=self.top)}
+            {"folder": str(folder), **locality_record(load_study(folder).effects, top=self.count)}
             for folder in self.folders
         ]
         spread = spread_record(records)

@@ -31,13 +31,13 @@ class Command:
     """kinds of unit that are penalised: neuron, head or both; or residual"""
     loss: Annotated[str, arg(metavar="LOSS")] = "cross_entropy"
     """what is trained and measured: cross_entropy, answer, choice, logit_difference, or package.module:function"""
-    penalty: Annotated[str, arg(metavar="PENALTY")] = "lasso"
+    penalty: Annotated[str, arg(metavar="lasso|half|hoyer|l1")] = "lasso"
     """lasso (group lasso), half (group L1/2), hoyer (the same at any scale of weights) or l1 (single weights)"""
-    solver: Annotated[str, arg(metavar="SOLVER")] = "proximal"
+    solver: Annotated[str, arg(metavar="proximal|subgradient")] = "proximal"
     """proximal, which gives exact zeros; or subgradient, with the penalty in the loss"""
     strength: float = 1e-3
     """of the penalty, in the unit of the loss; where it is steered, its first value"""
-    live: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """steer the strength to this number of live units"""
     wanted_loss: Annotated[float | None, arg(metavar="VALUE", help_behavior_hint="")] = None
     """steer the strength to this loss, the mean over the kept subtasks on the selection split"""
@@ -47,11 +47,11 @@ class Command:
     """optimiser steps"""
     rate: float = 1e-3
     """learning rate"""
-    optimiser: Annotated[str, arg(metavar="OPTIMISER")] = "adam"
+    optimiser: Annotated[str, arg(metavar="adam|adamw|sgd")] = "adam"
     """adam, adamw or sgd (with momentum 0.9)"""
-    products: Annotated[str, arg(metavar="TYPE")] = "float32"
+    products: Annotated[str, arg(metavar="float32|bfloat16")] = "float32"
     """type of the matrix products of training: float32 or bfloat16; recorded, as it changes the numbers"""
-    each: int = 16
+    examples: int = 16
     """training examples per kept subtask and step"""
     length: int = 96
     """tokens per example"""
@@ -84,14 +84,14 @@ class Command:
         chosen: dict[str, Any] = {"penalty": self.penalty, "solver": self.solver}
         optimiser: dict[str, Any] = {"optimiser": self.optimiser, "products": self.products}
         config = LocalizeConfig(
-            training=TrainConfig(steps=self.steps, lr=self.rate, evaluate_every=self.evaluate_every, **optimiser),
+            training=TrainConfig(steps=self.steps, rate=self.rate, evaluate_every=self.evaluate_every, **optimiser),
             strength=self.strength,
-            wanted_live=self.live,
+            wanted_live=self.count,
             wanted_loss=self.wanted_loss,
             loss=loss_of(self.loss),
             threshold=self.threshold,
             kinds=self.units,
-            each=self.each,
+            examples=self.examples,
             held_out=self.held_out,
             **chosen,
         )

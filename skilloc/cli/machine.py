@@ -19,7 +19,7 @@ class Machine:
 
     device: str = "cpu"
     """where the model runs: cpu, cuda, cuda:1, mps, or auto for the best of these"""
-    dtype: Annotated[str, arg(metavar="DTYPE")] = "float32"
+    dtype: Annotated[str, arg(metavar="float32|bfloat16|float16|float64")] = "float32"
     """numbers of the weights: float32, bfloat16, float16 or float64; effects are small, so measure in float32"""
     device_map: Annotated[str | None, arg(metavar="MAP", help_behavior_hint="")] = None
     """spread one model over several GPUs, such as auto or balanced; needs the accelerate package"""

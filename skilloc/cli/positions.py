@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from skilloc.cli.effects import Model
 from skilloc.cli.machine import Machine
+from skilloc.cli.places import Places, open_for, places_of
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,9 @@ class Command:
     The examples are those of DIR, drawn again.
     """
 
-    model: Model
-    """the model that DIR is about"""
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """a folder that `skilloc effects` wrote"""
-    top: int = 8
+    places: Places
+    """a folder that `skilloc effects` wrote; before it the model, where DIR does not say where that lies"""
+    count: int = 8
     """number of units per subtask"""
     names: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: every place)")] = ()
     """names that the examples give to positions, such as last or subject"""
@@ -38,13 +36,14 @@ class Command:
         from skilloc.study.positioned import by_position
         from skilloc.study.report import positions_record
 
-        effects = load_study(self.folder).effects
-        out = self.out or self.folder / "positions"
-        opened = self.machine.open(self.model)
-        found = by_position(opened, effects, out, top=self.top, names=self.names)
+        model, (folder,) = places_of(self.places)
+        effects = load_study(folder).effects
+        out = self.out or folder / "positions"
+        opened = open_for(self.machine, model, folder, effects)
+        found = by_position(opened, effects, out, top=self.count, names=self.names)
         record = {"out": str(out), **positions_record(found)}
         if self.json:
             tables.print_json(record)
             return
         tables.print_positions(record)
-        print(f"saved in {out}; next: skilloc show {self.folder}")
+        print(f"saved in {out}; next: skilloc show {folder}")

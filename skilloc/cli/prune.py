@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from skilloc.cli.effects import Model, cores
+from skilloc.cli.effects import cores
 from skilloc.cli.machine import Machine
+from skilloc.cli.places import Places, open_for, places_of
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,16 @@ class Command:
     as many units on every hook.
     """
 
-    model: Model
-    """the model that DIR is about"""
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """a folder that `skilloc effects` wrote, with the effects of all units"""
+    places: Places
+    """a folder that `skilloc effects` wrote, with the effects of all units; before it the model, where DIR does not say
+    where that lies"""
     out: Path
     """folder for the smaller model (PATH/model), the curve and the report"""
-    keep: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """number of units to keep"""
     share: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
     """instead: share of the units to keep, such as 0.5"""
-    subtask: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
+    keep: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
     """subtasks that units are kept for"""
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
     """kinds of unit to prune: neuron, head, or another that DIR has"""
@@ -39,11 +39,11 @@ class Command:
     """rank by signed effects, so that units which do harm go first (default: by their magnitude)"""
     per_layer: bool = False
     """keep the same share of every layer"""
-    counts: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 90 % to 5 %)")] = ()
+    curve: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 90 % to 5 %)")] = ()
     """other numbers of units to keep, for the curve"""
     reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
     """what dropped units are held at: zero, or flat mean, which goes into biases (default: as in DIR)"""
-    draws: int = 5
+    draws: int = 20
     """number of random masks beside each"""
     seed: int = 0
     """of the random masks"""
@@ -55,20 +55,21 @@ class Command:
 
     def run(self) -> None:
         """Prune, save, print losses before and after."""
-        if (self.keep is None) == (self.share is None):
-            raise ValueError("give `keep`, a number of units, or `share`, and not both")
+        if (self.count is None) == (self.share is None):
+            raise ValueError("give `count`, a number of units, or `share`, and not both")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"`share` is {self.share}; use more than 0 and at most 1")
         from skilloc.cli import tables
         from skilloc.study.folder import load_study
         from skilloc.study.pruning import Choice, prune_into
 
-        effects = load_study(self.folder).effects
-        opened = self.machine.open(self.model)
+        model, (folder,) = places_of(self.places)
+        effects = load_study(folder).effects
+        opened = open_for(self.machine, model, folder, effects)
         count = len(effects.units.only(self.units or effects.units.kinds))
         choice = Choice(
-            keep=max(1, round(self.share * count)) if self.share is not None else self.keep or 0,
-            subtasks=self.subtask,
+            keep=max(1, round(self.share * count)) if self.share is not None else self.count or 0,
+            subtasks=self.keep,
             signed=self.signed,
             iterative=self.iterative,
             per_layer=self.per_layer,
@@ -81,7 +82,7 @@ class Command:
             effects,
             choice,
             kinds=self.units,
-            counts=self.counts,
+            counts=self.curve,
             reference=self.reference,
             workers=self.workers or cores(),
         )
@@ -89,7 +90,7 @@ class Command:
             tables.print_json({"out": str(self.out), **record})
             return
         print_pruning(record)
-        print(f"saved in {self.out}; next: skilloc effects {self.out}/model, or skilloc relearn {self.model} ...")
+        print(f"saved in {self.out}; next: skilloc effects {self.out}/model, or skilloc relearn {opened.name} ...")
 
 
 def print_pruning(record: Mapping[str, Any]) -> None:

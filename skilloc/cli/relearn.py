@@ -40,7 +40,7 @@ class Command:
     """numbers of steps"""
     sizes: tuple[int, ...] = (0,)
     """numbers of training examples per subtask; 0 for fresh ones at every step"""
-    each: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    examples: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """examples per subtask and step (default: 8 texts, or 250 examples of an MLP)"""
     length: int = 64
     """tokens per example"""
@@ -79,7 +79,7 @@ class Command:
             rates=self.rates,
             budgets=self.budgets,
             sizes=tuple(size or None for size in self.sizes),
-            each=self.each or (250 if original.tokenizer is None else 8),
+            examples=self.examples or (250 if original.tokenizer is None else 8),
             held_out=self.held_out or (1000 if original.tokenizer is None else 48),
             folds=self.folds,
             repair=self.repair,

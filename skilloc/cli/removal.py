@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from skilloc.cli.effects import Model
 from skilloc.cli.machine import Machine
+from skilloc.cli.places import Places, open_for, places_of
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,15 @@ class Command:
     The units are chosen on other folds than those reported. The examples are those of DIR, drawn again.
     """
 
-    model: Model
-    """the model that DIR is about"""
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """a folder that `skilloc effects` wrote"""
-    n: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="")] = ()
+    places: Places
+    """a folder that `skilloc effects` wrote; before it the model, where DIR does not say where that lies"""
+    count: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="")] = ()
     """numbers of units to remove (default: 10, 30 and 100, as far as there are more)"""
     units: Annotated[tuple[str, ...], arg(metavar="KIND ...", help_behavior_hint="(default: all)")] = ()
     """kinds of unit to remove: neuron, head, or another that DIR has"""
-    reference: Annotated[str | None, arg(metavar="REFERENCE", help_behavior_hint="")] = None
+    reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what removed units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
-    draws: int = 5
+    draws: int = 20
     """number of random masks beside each removal"""
     seed: int = 0
     """of the random masks"""
@@ -44,14 +42,15 @@ class Command:
         from skilloc.study.removing import remove
         from skilloc.study.report import removal_record
 
-        effects = load_study(self.folder).effects
-        out = self.out or self.folder / "removal"
-        opened = self.machine.open(self.model)
+        model, (folder,) = places_of(self.places)
+        effects = load_study(folder).effects
+        out = self.out or folder / "removal"
+        opened = open_for(self.machine, model, folder, effects)
         removal = remove(
             opened,
             effects,
             out,
-            sizes=self.n,
+            sizes=self.count,
             kinds=self.units,
             reference=self.reference,
             draws=self.draws,
@@ -62,4 +61,4 @@ class Command:
             tables.print_json(record)
             return
         tables.print_removal(record)
-        print(f"saved in {out}; next: skilloc show {self.folder}")
+        print(f"saved in {out}; next: skilloc show {folder}")

@@ -13,7 +13,7 @@ class Command:
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
     """a folder that `skilloc effects` wrote"""
-    top: int = 10
+    count: int = 10
     """number of units that count as a subtask's top"""
     json: bool = False
     """print JSON only"""
@@ -39,7 +39,7 @@ class Command:
         folds = len(study.effects.values)
         most = int(study.effects.measured.sum()) - 1
         enough = folds >= 3 and most >= 1
-        locality = locality_record(study.effects, top=min(self.top, most)) if enough else None
+        locality = locality_record(study.effects, top=min(self.count, most)) if enough else None
         held = self.folder / "removal"
         removal = removal_record(store.load(Removal, held)) if held.is_dir() else None
         where = self.folder / "positions"

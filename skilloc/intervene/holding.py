@@ -34,6 +34,18 @@ def hold(
         reference: what the others are held at.
         rows: which of the reference's rows the model will see, where it has one value per row.
         where: the positions at which they are held, of all rows; everywhere if not given.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment)
+        >>> mask = sk.masks.drop_top(experiment.units, effects.mean("parity_0"), 3)
+        >>> with sk.hold(model, mask, sk.Experiment(model, subtasks, reference="zero", count=4).held):
+        ...     logits = model(subtasks["parity_0"].draw(4).inputs)
+        >>> logits.shape
+        torch.Size([4, 2])
     """
     edits = edits_of(mask, reference, rows, where)
     with face_of(model).attached(edits):

@@ -19,7 +19,7 @@ from skilloc.models.decoder import arguments, logits_of, tokens_of
 from skilloc.models.experts import attached_to_experts, expert_banks, mixture_of
 from skilloc.models.face import Edit
 from skilloc.models.places import component_at
-from skilloc.models.plain import plain
+from skilloc.models.unwrapped import plain
 from skilloc.models.weights import banks_of, unwrapped
 from skilloc.tasks import Inputs
 from skilloc.units import HEAD

@@ -53,6 +53,16 @@ def localize(
             these have no weights of their own or frozen ones, the loss has no gradient, the model cannot take the
             examples, or `checkpoints` holds another run.
         FloatingPointError: if the loss is not finite, with the step.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> training = sk.TrainConfig(steps=20, evaluate_every=10)
+        >>> config = sk.LocalizeConfig(training, strength=1e-3, examples=32, held_out=64)
+        >>> localized, history = sk.localize(model, [subtasks["parity_0"]], config, seed=0)
+        >>> int(history.of("live")[-1])
+        16
     """
     kept, others = as_subtasks(subtasks, "subtasks"), as_subtasks(watched, "watched")
     names = [subtask.name for subtask in (*kept, *others)]
@@ -63,7 +73,7 @@ def localize(
     finetuned = face_of(model).copy()
     rule = Lasso(finetuned, units_of(finetuned, kinds=config.kinds), config, [subtask.name for subtask in kept])
     device = next(finetuned.parameters()).device
-    examples = stream(kept, config.each, seed=seed)
+    examples = stream(kept, config.examples, seed=seed)
     held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed).to(device) for s in (*kept, *others)}
     penalised = config.solver == "subgradient" and config.strength > 0
     history = train(

@@ -3,14 +3,14 @@
 A penalty in the loss makes groups small, but none exactly zero. The proximal step after each optimiser step does: it
 scales group u from its norm r to `shrunk(r)` with the step that the optimiser itself takes there,
 
-    SGD           step[u] = strength * lr / (1 - momentum)
-    Adam, AdamW   step[u] = strength * lr / (mean over the group's weights of sqrt(v_hat) + eps),
-                  at most lr * sqrt(number of weights), as far as Adam itself can move a group
+    SGD           step[u] = strength * rate / (1 - momentum)
+    Adam, AdamW   step[u] = strength * rate / (mean over the group's weights of sqrt(v_hat) + eps),
+                  at most rate * sqrt(number of weights), as far as Adam itself can move a group
 
 so that a group rests where its gradient and the penalty's are equal, whatever the optimiser; with Adam that is exact
-where sqrt(v_hat) is alike over a group. (Adam's real step on a gradient g is lr g / sqrt(v_hat): a plain lr * strength
-would do next to nothing beside it.) A group that reaches zero loses its momentum too, which would bring it back; Adam's
-v_hat, which only scales, stays.
+where sqrt(v_hat) is alike over a group. (Adam's real step on a gradient g is rate g / sqrt(v_hat): a plain
+rate * strength would do next to nothing beside it.) A group that reaches zero loses its momentum too, which would
+bring it back; Adam's v_hat, which only scales, stays.
 
 Where a weight lies in two groups (a weight between two hidden layers of an `MLP`), hooks act in turn, in forward order.
 That is the proximal map of the sum to first order in the step; zeros stay zeros, since later groups only scale.
@@ -147,19 +147,19 @@ class Lasso:
 
     def _step_sizes(self, hook: str, optimiser: torch.optim.Optimizer) -> Float[Tensor, "unit"]:
         settings, owners = optimiser.param_groups[0], self._owners[hook]
-        lr, first = settings["lr"], next(iter(self._parts[hook].values()))
+        rate, first = settings["lr"], next(iter(self._parts[hook].values()))
         if "betas" not in settings:
-            return torch.full((len(first),), self.strength * lr / (1 - settings["momentum"]), device=first.device)
+            return torch.full((len(first),), self.strength * rate / (1 - settings["momentum"]), device=first.device)
         total, count = torch.zeros(len(first), device=first.device), 0
         for name, part in self._parts[hook].items():
             state = optimiser.state[owners[name]]
             correction = 1 - settings["betas"][1] ** float(state["step"])
             total += _alike(part, owners[name], state["exp_avg_sq"]).sqrt().flatten(1).sum(dim=1) / correction**0.5
             count += part[0].numel()
-        # Near a minimum v_hat is about 0. Adam moves no weight further than lr even there, and neither does this.
+        # Near a minimum v_hat is about 0. Adam moves no weight further than rate even there, and neither does this.
         furthest = 1.0 if self._config.penalty == "l1" else math.sqrt(count)
-        step: Tensor = self.strength * lr / (total / count + settings["eps"])
-        return step.clamp(max=lr * furthest)
+        step: Tensor = self.strength * rate / (total / count + settings["eps"])
+        return step.clamp(max=rate * furthest)
 
     def _momenta(self, hook: str, optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
         for name, part in self._parts[hook].items():

@@ -34,8 +34,13 @@ class LocalizeConfig:
         threshold: without proximal steps, a group of at most this norm is dead.
         kinds: kinds of unit that are penalised: "neuron", "head" and "expert" together; "residual" or "layer" alone; or
             what a description declares.
-        each: training examples per subtask and step.
+        examples: training examples per subtask and step.
         held_out: examples of the selection split per subtask.
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.LocalizeConfig(sk.TrainConfig(steps=400), strength=1e-3).penalty
+        'lasso'
     """
 
     training: TrainConfig = field(default_factory=lambda: TrainConfig(steps=10_000))
@@ -47,7 +52,7 @@ class LocalizeConfig:
     wanted_loss: float | None = None
     threshold: float = 0.05
     kinds: tuple[str, ...] = ("neuron",)
-    each: int = 250
+    examples: int = 250
     held_out: int = 1000
 
     def __post_init__(self) -> None:
@@ -71,10 +76,10 @@ class LocalizeConfig:
                 "`training` has `groups`, or the optimiser muon, but a penalty has one strength for all weights; use "
                 "adam, adamw or sgd for all"
             )
-        if self.threshold <= 0 or self.each < 1 or self.held_out < 1:
+        if self.threshold <= 0 or self.examples < 1 or self.held_out < 1:
             raise ValueError(
-                f"`threshold` is {self.threshold}, `each` {self.each} and `held_out` {self.held_out}; use positive "
-                "numbers"
+                f"`threshold` is {self.threshold}, `examples` {self.examples} and `held_out` {self.held_out}; use "
+                "positive numbers"
             )
 
     @property

@@ -4,22 +4,28 @@ Effects are signed, in nats, positive where the subtask needs the unit, measured
 marks a unit that was not measured. Every score comes with a 95 % interval over folds and its chance level.
 
 - One subtask (`scores`, `table`): effective number of units, Gini, Hoyer, locality and others, free of noise bias.
+- What lies under the noise (`bulk`), and the largest units with intervals that pay for having been picked (`picked`).
 - Between subtasks (`between`): overlap, top-k Jaccard, rank correlation; `selectivity` per unit.
 - Joint removal (`removal_scores`): specificity, asymmetry, hierarchy, excess over random masks; `interaction` of pairs.
 - `spread` between references.
 """
 
 from .concentration import NAMES, chance, plain, scores, table
+from .deconvolution import Bulk, Picked, bulk, picked
 from .entanglement import between, overlap, rank_correlation, reliability, selectivity, top_jaccard
 from .removal import Spread, interaction, removal_scores, spread
 
 __all__ = [
     "NAMES",
+    "Bulk",
+    "Picked",
     "Spread",
     "between",
+    "bulk",
     "chance",
     "interaction",
     "overlap",
+    "picked",
     "plain",
     "rank_correlation",
     "reliability",

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from skilloc.intervals import Interval, t_quantile
 
 from .uncertainty import (
+    DOUBT,
     Replicates,
     check_folds,
     cross_fit,
@@ -126,8 +127,8 @@ def _ruzicka(
 
     minima = cross_fit(folds, 2, smaller)
     # Σ min(p, q): where p is the smaller, over its mass, and where q is
-    full, without, unvalued = ((part / mass).sum(axis=-1) for part, mass in zip(minima, masses, strict=True))
-    half = t_quantile(folds - 1) * standard_error(without, unvalued)
+    full, without, plain, unvalued = ((part / mass).sum(axis=-1) for part, mass in zip(minima, masses, strict=True))
+    half = np.hypot(t_quantile(folds - 1) * standard_error(without, unvalued), DOUBT * (full - plain))
     value, low, high = np.clip([float(full), float(full - half), float(full + half)], 0, 1).tolist()
     return value / (2 - value), low / (2 - low), high / (2 - high)
 

@@ -19,6 +19,9 @@ GROUPS = 8
 """More folds than this are averaged into this many groups: all subsets of 8 groups can be visited, and an interval
 from 8 is only a tenth wider than one from 16."""
 
+DOUBT = 1.0
+"""How many times its own size the change by extrapolation counts as error; measured by simulation."""
+
 _FIT_SIZES = {3: (2, 1), 4: (3, 2, 1), 5: (3, 2, 1), 6: (4, 2, 1), 7: (5, 3, 1), 8: (6, 3, 1)}
 
 
@@ -28,11 +31,13 @@ class Replicates(NamedTuple):
     Attributes:
         full: from all folds.
         without: fold g taken away everywhere.
+        unextrapolated: from the largest selections alone, which still miss part of what is below the noise.
         unvalued: fold g taken away as held-out values only; the selections that it took part in stay.
     """
 
     full: Float[np.ndarray, " statistic"]
     without: Float[np.ndarray, "fold statistic"]
+    unextrapolated: Float[np.ndarray, " statistic"]
     unvalued: Float[np.ndarray, "fold statistic"]
 
 
@@ -118,7 +123,7 @@ def cross_fit(
     sizes = _FIT_SIZES[folds]
     shorter = [size for size in sizes if size < folds - 1]  # a fold can be left out and one still be held out
     reduced = dict(zip(shorter, _extrapolation(shorter), strict=True))
-    full = np.zeros(width)
+    full, unextrapolated = np.zeros(width), np.zeros(width)
     without = np.zeros((folds, width))
     valued = np.zeros((folds, width))
     for weight, size in zip(_extrapolation(sizes), sizes, strict=True):
@@ -130,10 +135,12 @@ def cross_fit(
             n = each.shape[1]
             total = each.sum(axis=0)
             full[:n] += weight / (len(sets) * len(held)) * total
+            if size == sizes[0]:
+                unextrapolated[:n] += total / (len(sets) * len(held))
             if size in reduced:
                 without[held, :n] += reduced[size] / (avoiding * (len(held) - 1)) * (total - each)
             valued[held, :n] += weight / avoiding * each
-    return Replicates(full, without, (folds * full - valued) / (folds - 1))
+    return Replicates(full, without, unextrapolated, (folds * full - valued) / (folds - 1))
 
 
 def standard_error(

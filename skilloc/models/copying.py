@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from skilloc.models.plain import forget_passes
+from skilloc.models.unwrapped import forget_passes
 
 
 def copied(model: Any) -> Any:

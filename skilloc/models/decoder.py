@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from skilloc.models.copying import copied
+from skilloc.models.cutting import key_groups, narrowed
 from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
 from skilloc.models.face import Edit, Face, Left, Weights
 from skilloc.models.fresh import fresh
-from skilloc.models.narrow import key_groups, narrowed
 from skilloc.models.points import attached_to
 from skilloc.models.residual import residual_bank, residual_group
 from skilloc.models.residual_cut import cut_residual
-from skilloc.models.saved import check_savable, save_decoder
+from skilloc.models.saving import check_savable, save_decoder
 from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped
 from skilloc.tasks import MASK, TOKENS, Examples, Inputs
 from skilloc.units import HEAD, LAYER, RESIDUAL, Bank

@@ -38,6 +38,11 @@ class At:
         layer: which layer they belong to; in the order of the description if not given.
         weights: which parameters and buffers belong to single units, by path: the axis on which the units lie there, or
             `(axis, entries)` where each unit has several entries in a row (a channel's pixels in a linear map).
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.At("encoder.fc1", axis=-1, weights={"encoder.fc1.weight": 0, "encoder.fc1.bias": 0}).kind
+        'neuron'
     """
 
     path: str
@@ -96,6 +101,14 @@ def describe(
 
     Raises:
         ValueError: if there is no such submodule or parameter, or the number of units is not known.
+
+    Example:
+        >>> import skilloc as sk
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> model = sk.describe(net, {"hidden": sk.At("1", weights={"0.weight": 0, "0.bias": 0, "2.weight": 1})})
+        >>> sk.units_of(model).names[:2]
+        ('hidden.0', 'hidden.1')
     """
     if not units:
         raise ValueError('`units` is empty; name at least one place, such as {"fc1": At("fc1")}')

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skilloc.models.checkpoints import quiet
-from skilloc.models.narrow import key_groups
-from skilloc.models.plain import plain, transposed
+from skilloc.models.cutting import key_groups
+from skilloc.models.reading import quiet
 from skilloc.models.residual_saved import residual_config, residual_record
 from skilloc.models.unfolded import unfolded
+from skilloc.models.unwrapped import plain, transposed
 from skilloc.models.weights import architecture, banks_of, output_projection
 from skilloc.models.wrapping import run_experts
 from skilloc.units import HEAD, NEURON

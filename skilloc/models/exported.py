@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skilloc.models.checkpoints import quiet
+from skilloc.models.cutting import key_groups
 from skilloc.models.encoded import (
     Encoded,
     configured,
@@ -24,11 +24,11 @@ from skilloc.models.encoded import (
     tolerance,
     with_widths,
 )
-from skilloc.models.narrow import key_groups
-from skilloc.models.plain import by_output, fused_of, plain, unfuse
+from skilloc.models.reading import quiet
 from skilloc.models.residual_cut import stream_widths
 from skilloc.models.residual_cut import widened as wide_stream
 from skilloc.models.unfolded import unfolded
+from skilloc.models.unwrapped import by_output, fused_of, plain, unfuse
 from skilloc.models.weights import architecture, banks_of, component_of, group, norms_by_head, unwrapped
 from skilloc.models.wrapping import wrapped
 from skilloc.units import HEAD, NEURON

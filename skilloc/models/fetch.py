@@ -118,7 +118,7 @@ def _download(work: Path) -> Path:
 def _convert(path: Path, folder: Path) -> None:
     import torch
 
-    from skilloc.models.checkpoints import quiet, read_gguf
+    from skilloc.models.reading import quiet, read_gguf
 
     checkpoint = read_gguf(path, dtype=torch.float32)
     with quiet():

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from skilloc.models.copying import copied
+from skilloc.models.cutting import narrowed, places
 from skilloc.models.encoded import cut_widths
 from skilloc.models.exported import blank
-from skilloc.models.narrow import narrowed, places
 from skilloc.models.residual_saved import apply_residual_record, residual_record
 
 

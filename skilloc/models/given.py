@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from skilloc.models.checkpoints import Checkpoint
 from skilloc.models.described import Described
 from skilloc.models.makers import face_of
+from skilloc.models.reading import Checkpoint
 
 
 def given_model(

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from skilloc import store
-from skilloc.models.checkpoints import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
 from skilloc.models.mlp import is_mlp_folder, open_mlp
-from skilloc.models.saved import open_widths, saved_widths
+from skilloc.models.reading import Checkpoint, hub_folder, read_folder, read_gguf
+from skilloc.models.saving import open_widths, saved_widths
 from skilloc.models.wrapping import wrapped
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
@@ -72,6 +72,12 @@ def open_model(
         ConnectionError: if the hub is needed and cannot be reached.
         ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
             wrap, its tokenizer does not belong to it, or the device does not exist.
+
+    Example:
+        >>> import skilloc as sk
+        >>> opened = sk.open_model("embedded")
+        >>> opened.name, len(sk.units_of(opened.model))
+        ('embedded', 2072)
     """
     if isinstance(name, nn.Module):
         if device_map is not None:
@@ -152,6 +158,15 @@ def separator(tokenizer: Any) -> int | None:
         return int(first)
     found = tokenizer.get_vocab().get("<|endoftext|>", tokenizer.eos_token_id)
     return None if found is None else int(found)
+
+
+def first_token(tokenizer: Any) -> int | None:
+    """Return the token that the tokenizer puts before every text, or None if it puts none.
+
+    Models that were trained so (Gemma, Llama) have seen no text without it, and are another model where it is missing.
+    """
+    special, plain = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
+    return int(special[0]) if special != plain and special[0] != plain[0] else None
 
 
 def context_length(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
 from skilloc.models.mlp import MLP, mlp_face
-from skilloc.models.saved import Shape
+from skilloc.models.saving import Shape
 from skilloc.units import ALONE, KINDS, RESIDUAL, Units
 
 
@@ -47,6 +47,12 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
 
     Raises:
         ValueError: if a kind is unknown, the model has no units of these kinds, or the kinds overlap.
+
+    Example:
+        >>> import skilloc as sk
+        >>> units = sk.units_of(sk.MLP(6, 2, width=8, depth=3))
+        >>> len(units), units.hooks
+        (16, ('layers.0.hook_post', 'layers.1.hook_post'))
     """
     face, wanted = face_of(model), [kinds] if isinstance(kinds, str) else list(kinds)
     banks = face.banks()
@@ -138,6 +144,14 @@ def save_model(model: nn.Module, folder: Path | str, *, tokenizer: Any = None, s
     Raises:
         FileExistsError: if the folder is there already.
         ValueError: if the model is neither, has no such shape, or a language model comes without its tokenizer.
+
+    Example:
+        >>> import tempfile
+        >>> import skilloc as sk
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sk.save_model(sk.MLP(6, 2, width=8, depth=3), f"{folder}/net")
+        ...     len(sk.units_of(sk.open_model(f"{folder}/net").model))
+        16
     """
     face = face_of(model)
     if face.save is None:

@@ -87,6 +87,13 @@ class MLP(HookedRootModule):  # type: ignore[misc]
 
     Raises:
         ValueError: if a size is below 1, or the activation is unknown.
+
+    Example:
+        >>> import torch
+        >>> import skilloc as sk
+        >>> model = sk.MLP(6, 2, width=8, depth=3)  # two hidden layers of 8
+        >>> model(torch.zeros(1, 6)).shape
+        torch.Size([1, 2])
     """
 
     def __init__(

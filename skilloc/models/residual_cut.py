@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from skilloc.models.copying import copied
 from skilloc.models.norms import Form, forms_of, norm_form
-from skilloc.models.plain import FUSED, fused_of, fused_rows
 from skilloc.models.stream import (
     MIXTURE,
     READ,
@@ -36,6 +35,7 @@ from skilloc.models.stream import (
     sublayers,
     width_of,
 )
+from skilloc.models.unwrapped import FUSED, fused_of, fused_rows
 from skilloc.models.weights import architecture, unwrapped
 
 _SIZES = {READ: ("in_features", "nx"), WRITE: ("out_features", "nf"), TABLE: ("embedding_dim",)}

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skilloc.models.checkpoints import quiet
 from skilloc.models.norms import forms_of
+from skilloc.models.reading import quiet
 from skilloc.models.residual_cut import cut_residual, stream_widths
 from skilloc.models.stream import parts_of
 

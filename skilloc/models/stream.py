@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from skilloc.models.plain import fused_of, outputs, transposed
+from skilloc.models.unwrapped import fused_of, outputs, transposed
 from skilloc.models.weights import architecture, unwrapped
 
 TABLE, WRITE, READ, NORM, POST, MIXTURE = "table", "write", "read", "norm", "post-norm", "mixture"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from skilloc.models.copying import copied
-from skilloc.models.plain import by_output, fused_of, plain
+from skilloc.models.unwrapped import by_output, fused_of, plain
 from skilloc.models.weights import unwrapped
 
 _READERS = (("attn", ("q", "k", "v")), ("mlp", ("gate", "in")))

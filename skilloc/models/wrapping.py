@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skilloc.models.checkpoints import quiet
+from skilloc.models.reading import quiet
 
 
 def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:

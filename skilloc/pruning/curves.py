@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
-from skilloc.masks import Mask, matched_random
+from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
 from skilloc.progress import progress
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
@@ -65,7 +65,7 @@ def pruning_curve(
     *,
     per_layer: bool = False,
     every: int | None = None,
-    draws: int = 5,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Curve:
     """Measure every subtask with only the best units kept, for several numbers of them, beside random masks.
@@ -88,7 +88,7 @@ def pruning_curve(
     return mask_curve(experiment, masks, draws=draws, seed=seed)
 
 
-def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = 5, seed: int = 0) -> Curve:
+def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = DRAWS, seed: int = 0) -> Curve:
     """Measure every subtask under each of some masks, beside random ones; see `pruning_curve`.
 
     Dropped units are held at their reference, which computes what the pruned model computes.
@@ -113,6 +113,12 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = 5,
         keep=np.stack([mask.keep for mask in masks]),
         units=experiment.units,
         subtasks=folded.subtasks,
-        made={"method": "pruning curve", "draws": draws, "seed": seed, **experiment.record()},
+        made={
+            "method": "pruning curve",
+            "draws": draws,
+            "seed": seed,
+            "disjoint": [disjoint_draws(mask) for mask in masks],
+            **experiment.record(),
+        },
         unit=experiment.metric.unit,
     )

@@ -54,6 +54,16 @@ def prune(
         ValueError: if the mask is not about units of the model, the reference needs a bias that the model does not
             have or differs from example to example, units cannot be cut out of this model, or a described module comes
             without any inputs to compare on.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> experiment = sk.Experiment(model, subtasks, count=64)
+        >>> effects = sk.ablation_effects(experiment)
+        >>> mask = sk.masks.drop_top(experiment.units, effects.mean("parity_0"), 3)
+        >>> len(sk.units_of(sk.prune(model, mask)))
+        13
     """
     face = face_of(model)
     held = as_reference(reference, mask.units)

@@ -140,12 +140,12 @@ def repair(
     if short and grid.repair:
         config = TrainConfig(
             steps=grid.repair,
-            lr=grid.repair_rate,
+            rate=grid.repair_rate,
             eps=EPS,
             evaluate_every=max(1, grid.repair // LOOKS),
             until=dict(targets),
         )
-        sample = _on(own, stream(kept, grid.each, seed=seed))
+        sample = _on(own, stream(kept, grid.examples, seed=seed))
         try:
             evaluate = held_out.kept_selection
             history = train(own, sample, config, evaluate=evaluate, loss=loss, rules=rules, seed=seed, progress=False)
@@ -170,7 +170,7 @@ def sample_of(data: Data, attack: Sequence[Subtask], kept: Sequence[Subtask], gr
     """
     size = FEW if data == "few" and drawn["size"] is None else drawn["size"]
     parts = {"mixed": [attack, kept], "kept": [kept]}.get(data, [attack])
-    streams = [stream(subtasks, grid.each, seed=drawn["seed"], examples=size) for subtasks in parts]
+    streams = [stream(subtasks, grid.examples, seed=drawn["seed"], pool=size) for subtasks in parts]
     return streams[0] if len(streams) == 1 else lambda step: joined([sample(step) for sample in streams])
 
 
@@ -209,7 +209,7 @@ def attack_all(
     if sample is None:
         yield from ((i, _run_of([look(model.eval())], grid, len(held_out.folds))) for i, model in enumerate(models))
         return
-    config = TrainConfig(steps=grid.budgets[-1], lr=rate, eps=EPS, evaluate_at=grid.budgets)
+    config = TrainConfig(steps=grid.budgets[-1], rate=rate, eps=EPS, evaluate_at=grid.budgets)
     rules = None if mask is None else lambda model: [keep(model, mask)]
     # A rate that diverges is not the attacker's best; what was seen before stands.
     copies, sample = map(_trainable, models), _on(models[0], sample)

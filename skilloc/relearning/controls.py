@@ -62,7 +62,7 @@ def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.
             )
         if widths != own:
             keep = np.concatenate([np.arange(width) < widths.get(hook, 0) for hook, width in own.items()])
-            smaller = prune(smaller, matched_random(Mask(units, keep), seed=seed))
+            smaller = prune(smaller, matched_random(Mask(units, keep), seed=seed, disjoint=False))
     return smaller
 
 
@@ -108,7 +108,7 @@ def never_saw_like(
     if not kept:
         raise ValueError("`kept` is empty; pass the subtasks that a network that never saw the attacked one knows")
     fresh = [untrained(model, seed=OTHERS + seed).requires_grad_(True) for seed in seeds]
-    config = TrainConfig(steps=steps, lr=rate)
+    config = TrainConfig(steps=steps, rate=rate)
     sample = stream(kept, EXAMPLES, seed=OTHERS + min(seeds))
     for _ in retrain(fresh, sample, config, lambda _: None):
         pass

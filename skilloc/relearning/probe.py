@@ -57,6 +57,16 @@ def relearn_probe(
     Raises:
         ValueError: if a control is missing that every verdict needs, the models, subtasks and settings do not go
             together, or the loss has no gradient or no known chance.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> original, smaller = (sk.MLP(6, 2, width=width, depth=3) for width in (8, 5))
+        >>> models = sk.relearning.relearn_controls(original, smaller, seeds=(0, 1)) | {"pruned": smaller}
+        >>> grid = sk.relearning.Grid(rates=(1e-2,), budgets=(1, 2), examples=8, held_out=32, repair=0)
+        >>> found = sk.relearn_probe(models, [subtasks["parity_0"]], subtasks["parity_0"], grid, seeds=(0, 1))
+        >>> found.models
+        ('original', 'never trained', 'random mask', 'pruned')
     """
     grid, masks = grid or Grid(), masks or {}
     check_attack(grid, kept=out is not None)

@@ -88,7 +88,7 @@ def shared_by_runs(question: Question, original: nn.Module, seed: int) -> dict[s
 
 def _first(subtasks: Sequence[Subtask], grid: Grid, seed: int) -> str | None:
     """Return the digest of the first step's examples."""
-    return stream(subtasks, grid.each, seed=seed)(0).digest if subtasks else None
+    return stream(subtasks, grid.examples, seed=seed)(0).digest if subtasks else None
 
 
 def _bits(mask: Mask) -> str:

@@ -35,7 +35,7 @@ class Grid:
         rates: learning rates of Adam, rising; the attacker's best is chosen per model, size and budget.
         budgets: numbers of steps, rising.
         sizes: numbers of different training examples per attacked subtask; None = fresh ones at every step.
-        each: examples per attacked subtask and step.
+        examples: examples per attacked subtask and step.
         held_out: examples per subtask, on the selection split and again on the report split.
         folds: disjoint parts of the report examples.
         repair: steps of training on the kept subtasks before the attack, at most.
@@ -49,7 +49,7 @@ class Grid:
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     budgets: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     sizes: tuple[int | None, ...] = (None,)
-    each: int = 64
+    examples: int = 64
     held_out: int = 512
     folds: int = 8
     repair: int = 256
@@ -67,7 +67,7 @@ class Grid:
         numbers = [1 if size is None else size for size in self.sizes]
         if not numbers or len(set(self.sizes)) < len(numbers) or min(numbers) < 1:
             raise ValueError(f"`sizes` is {self.sizes}; use different numbers from 1 up, or None for fresh examples")
-        for name, least in (("each", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0), ("wider", 0)):
+        for name, least in (("examples", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0), ("wider", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
         if not self.ways or len({way.name for way in self.ways}) < len(self.ways):

@@ -15,11 +15,11 @@ from skilloc.ablation import routes_of
 from skilloc.experiment import Experiment
 from skilloc.intervene import hold, zero_reference
 from skilloc.masks import Mask
+from skilloc.models.cutting import key_groups
 from skilloc.models.language import Opened, open_model
 from skilloc.models.makers import face_of, save_model, units_of
-from skilloc.models.narrow import key_groups
 from skilloc.models.points import hooks_of_users
-from skilloc.models.saved import Shape
+from skilloc.models.saving import Shape
 from skilloc.pruning import prune, remaining
 from skilloc.tasks import Examples
 from skilloc.units import EXPERT, HEAD, LAYER, NEURON, RESIDUAL
@@ -139,7 +139,7 @@ def _logits(model: nn.Module, examples: Examples) -> Tensor:
 
 @torch.no_grad()
 def _plain(folder: Path, examples: Examples) -> Tensor:
-    from skilloc.models.checkpoints import read_plain
+    from skilloc.models.reading import read_plain
 
     logits: Tensor = read_plain(folder)(input_ids=examples.first, use_cache=False).logits
     return logits.float()

@@ -9,7 +9,7 @@ from typing import Any, cast
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.losses import READY, Loss, as_loss
-from skilloc.models.language import Opened, context_length, digest, encoder, separator
+from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
 from skilloc.tasks import Split, Subtask
@@ -22,7 +22,9 @@ DRAW = ("sequences", "split", "seed", "reference", "loss", "at")
 MEANS = ("mean", "flat mean")
 
 
-def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> dict[str, Subtask]:
+def subtasks_of(
+    opened: Opened, sources: Mapping[str, str], *, length: int, add_bos: bool | None = None
+) -> dict[str, Subtask]:
     """Make a subtask of every source: of texts, in the tokens of a model; of a model without a tokenizer, of the world
     beside it.
 
@@ -31,11 +33,19 @@ def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> d
         sources: where the texts of each subtask come from, as `tasks.text.documents` reads it; for a model without a
             tokenizer, a name of a subtask in its `world.json`, such as composite_012.
         length: tokens per example; a model without a tokenizer has none.
+        add_bos: whether rows begin with the tokenizer's first token; if not given, where the tokenizer puts one first.
 
     Raises:
         ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
             not of the world.
         FileNotFoundError: if a file is not there, also `world.json` for a model without a tokenizer.
+
+    Example:
+        >>> import skilloc as sk
+        >>> opened = sk.open_model("embedded")
+        >>> subtasks = sk.subtasks_of(opened, {"code": "python"}, length=32)
+        >>> subtasks["code"].draw(4).inputs.shape
+        torch.Size([4, 32])
     """
     if not sources:
         raise ValueError("`sources` is empty; name at least one subtask")
@@ -47,8 +57,11 @@ def subtasks_of(opened: Opened, sources: Mapping[str, str], *, length: int) -> d
             f'`length` is {length} but the context of "{opened.name}" is {context} tokens; use at most that'
         )
     encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
+    first = None if add_bos is False else first_token(opened.tokenizer)
+    if add_bos and first is None:
+        raise ValueError(f'`add_bos` is True, but the tokenizer of "{opened.name}" puts no token first; leave it out')
     made = {
-        name: text_subtask(name, documents(source), encode, length=length, separator=end)
+        name: text_subtask(name, documents(source), encode, length=length, separator=end, first=first)
         for name, source in sources.items()
     }
     return {name: replace(made[name], made={**(made[name].made or {}), "source": sources[name]}) for name in made}
@@ -176,7 +189,8 @@ def redraw(
         sources = {name: drawn["subtasks"][name].get("source", "") for name in effects.subtasks}
         if not all(sources.values()):
             raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
-        subtasks = subtasks_of(opened, sources, length=drawn["length"])
+        before = any(drawn["subtasks"][name].get("add_bos", False) for name in effects.subtasks)  # version 0.1 had none
+        subtasks = subtasks_of(opened, sources, length=drawn["length"], add_bos=None if before else False)
     settings = Settings(folds=len(effects.values), **kept)
     experiment = experiment_of(opened, subtasks, settings, units=effects.units)
     for name, own in experiment.examples.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from skilloc import store
 from skilloc.calibration import Calibration
@@ -37,12 +37,14 @@ class Compared(NamedTuple):
         exact: effects by ablation, of the units that were drawn and of the estimate's own top.
         drawn: which units were drawn at random.
         calibration: how far the estimate can be trusted, by subtask.
+        chance: with which each unit was to be drawn; None where all were alike.
     """
 
     estimate: Effects
     exact: Effects
     drawn: Bool[np.ndarray, "unit"]
     calibration: dict[str, Calibration]
+    chance: Float[np.ndarray, "unit"] | None = None
 
 
 class Study(NamedTuple):
@@ -114,6 +116,8 @@ def save_compared(folder: Path, compared: Compared) -> None:
     store.save(compared.exact, folder / "exact")
     metrics = {name: found.record() for name, found in compared.calibration.items()}
     arrays = {"drawn": store.Labelled(compared.drawn, ("unit",), {})}
+    if compared.chance is not None:
+        arrays["chance"] = store.Labelled(compared.chance, ("unit",), {})
     store.write(folder / "calibration", {"what": "calibration", "made": dict(compared.estimate.made)}, metrics, arrays)
 
 
@@ -138,4 +142,5 @@ def load_study(folder: Path) -> Study:
     found = store.read(folder / "calibration")
     calibration = {name: Calibration.from_record(found.metrics[name]) for name in effects.subtasks}
     estimate, exact = store.load(Effects, folder / "estimate"), store.load(Effects, folder / "exact")
-    return Study(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration))
+    chance = found.arrays["chance"].values if "chance" in found.arrays else None
+    return Study(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration, chance))

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
-from skilloc.calibration import RECALLS, calibrate
+from skilloc.calibration import RECALLS, Sample, calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.masks import top
@@ -81,7 +81,7 @@ def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> N
     items = folder / "items"
     items.mkdir(exist_ok=True)
     estimate = _estimate(work, folder) if work.settings.estimates else None
-    drawn, chosen = _choose(work, estimate)
+    sample, chosen = _choose(work, estimate)
     exact, complete = None, True
     if chosen.any():
         exact = ablation_effects(work.experiment, select=chosen, workers=workers, resume=items, seconds=seconds)
@@ -94,7 +94,7 @@ def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> N
     for part in ("effects", "calibration", "exact"):
         shutil.rmtree(folder / part, ignore_errors=True)
     if estimate is not None and exact is not None:
-        _compare(folder, estimate, exact, drawn & exact.measured, work.settings)
+        _compare(folder, estimate, exact, sample, work.settings)
     store.save(replace(effects, made={**effects.made, **work.extra}), folder / "effects")
     if complete:
         shutil.rmtree(items)
@@ -115,30 +115,36 @@ def _estimate(work: Work, folder: Path) -> Effects:
     return estimate
 
 
-def _choose(work: Work, estimate: Effects | None) -> tuple[Bool[np.ndarray, "unit"], Bool[np.ndarray, "unit"]]:
-    """Return the units drawn at random, and all that are to be measured exactly."""
-    settings, places = work.settings, np.flatnonzero(work.candidates)
+def _choose(work: Work, estimate: Effects | None) -> tuple[Sample, Bool[np.ndarray, "unit"]]:
+    """Return the sample that an estimate is calibrated on, and all units that are to be measured exactly.
+
+    Certain in the sample are the estimate's own top units; what another study ranks highest is measured beside it.
+    """
+    settings, nothing = work.settings, np.zeros_like(work.candidates)
     if settings.method == "ablation" and settings.sample is None and settings.top is None:
-        return np.zeros_like(work.candidates), work.candidates
-    drawn = np.zeros_like(work.candidates)
-    rng = np.random.default_rng(settings.seed)
-    drawn[rng.choice(places, min(settings.drawn, len(places)), replace=False)] = True
-    chosen = drawn.copy()
+        return Sample(nothing, nothing.astype(float)), work.candidates
+    chosen, certain = nothing.copy(), nothing.copy()
     ranking = work.ranking or estimate
     if ranking is not None:
         for subtask in ranking.subtasks:
             size = np.where(work.candidates, np.abs(ranking.mean(subtask)), np.nan)
             chosen |= top(size, min(settings.ranked, int(np.isfinite(size).sum())))
-    return drawn, chosen
+    if estimate is not None and work.ranking is None:
+        certain = chosen
+    values = np.zeros((1, 1, len(certain))) if estimate is None else estimate.values
+    chance = chances(values, count=settings.drawn, certain=certain, candidates=work.candidates)
+    sample = draw_sample(chance, seed=settings.seed)
+    return sample, chosen | sample.drawn
 
 
-def _compare(
-    folder: Path, estimate: Effects, exact: Effects, drawn: Bool[np.ndarray, "unit"], settings: Settings
-) -> None:
-    if drawn.sum() >= LEAST:
+def _compare(folder: Path, estimate: Effects, exact: Effects, sample: Sample, settings: Settings) -> None:
+    """Compare; where the time ran out before all of the sample was measured, nothing is said: what is left is not drawn
+    with known chances."""
+    drawn = sample.drawn
+    if drawn.sum() >= LEAST and exact.measured[drawn].all():
         recalls = sorted({*RECALLS, (10, settings.ranked)} if settings.ranked >= 10 else RECALLS)
-        found = calibrate(estimate, exact, drawn=drawn, recalls=recalls, seed=settings.seed)
-        save_compared(folder, Compared(estimate, exact, drawn, found))
+        found = calibrate(estimate, exact, drawn=drawn, chance=sample.chance, recalls=recalls, seed=settings.seed)
+        save_compared(folder, Compared(estimate, exact, drawn, found, sample.chance))
 
 
 def _candidates(settings: Settings, units: Units) -> Bool[np.ndarray, "unit"]:

@@ -20,10 +20,10 @@ from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.intervals import mean_interval
-from skilloc.masks import Mask
+from skilloc.masks import DRAWS, Mask
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
-from skilloc.models.plain import plain
+from skilloc.models.unwrapped import plain
 from skilloc.pruning import Curve, Scorer, can, effects_again, mask_curve, masks_of, prune, remaining
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
@@ -56,7 +56,7 @@ class Choice:
     signed: bool = False
     iterative: int | None = None
     per_layer: bool = False
-    draws: int = 5
+    draws: int = DRAWS
     seed: int = 0
 
     def record(self) -> Record:

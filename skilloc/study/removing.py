@@ -8,6 +8,7 @@ import numpy as np
 
 from skilloc import store
 from skilloc.effects import Effects
+from skilloc.masks import DRAWS
 from skilloc.models.language import Opened
 from skilloc.removal import Removal, removal_effects
 from skilloc.study.draws import redraw
@@ -27,7 +28,7 @@ def remove(
     sizes: Sequence[int] = (),
     kinds: Sequence[str] = (),
     reference: str | None = None,
-    draws: int = 5,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Removal:
     """Measure joint removal on the examples of some effects, or read it if the folder holds it already.

@@ -2,7 +2,11 @@
 
 from skilloc.tasks.examples import IGNORE, MASK, TOKENS, Examples, Inputs, joined
 from skilloc.tasks.folds import Folded, blocks_of, fold
+from skilloc.tasks.parity import parity_stream, parity_subtasks
+from skilloc.tasks.stream import stream
 from skilloc.tasks.subtask import Split, Subtask, as_subtasks
+from skilloc.tasks.text import documents, text_subtask
+from skilloc.tasks.world import open_world, save_world
 
 __all__ = [
     "IGNORE",
@@ -15,6 +19,13 @@ __all__ = [
     "Subtask",
     "as_subtasks",
     "blocks_of",
+    "documents",
     "fold",
     "joined",
+    "open_world",
+    "parity_stream",
+    "parity_subtasks",
+    "save_world",
+    "stream",
+    "text_subtask",
 ]

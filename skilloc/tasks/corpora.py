@@ -1,19 +1,21 @@
 """Documents: the texts that language subtasks are made of.
 
-They come from files, from datasets (JSONL, parquet, hub), or from three corpora that every machine has once skilloc is
+They come from files and datasets (`reading`), or from three corpora that every machine has once skilloc is
 installed. What the built-in corpora hold depends on the versions installed (Python itself, torch, and for English the
 packages of `ENGLISH`): results carry a hash of the documents, so another version is seen and not mistaken for this one.
 The three are disjoint: the standard library's docstrings stay in `python` and are left out of `english`.
 """
 
 import ast
-import glob
 import importlib.util
+import logging
 import re
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from skilloc.tasks.reading import HUB, read_rows, split_source
 
 BUILTIN = ("python", "cpp", "english")
 """The corpora that need no files: standard library source, torch's headers, prose from docstrings."""
@@ -39,12 +41,16 @@ HEADING = re.compile(r"^[^\n]*\n[ \t]*([-=~^*\"+#])\1{2,}[ \t]*$", re.MULTILINE)
 PARAMETER = re.compile(r"^[ \t]*[\w*, .]{1,40} : |^[ \t]*[\w*]+ ?(\([^)]*\))?:(\s|$)|^[ \t]*:\w+", re.MULTILINE)
 ROLE = re.compile(r":[a-z:]+:`~?(?:[^`<]*<)?([^`>]*)>?`")
 BLANK = re.compile(r"\n[ \t]*\n")
+SURROGATE = re.compile("[\ud800-\udfff]")
 WORD = re.compile(r"[A-Za-z']+")
 SMALL_WORDS = frozenset(
     "a all also an and any are as at be been but by can each for from has have if in into is it its may more no not of "  # noqa: SIM905
     "on one only or other should so such than that the then there these they this to use used was we when where which "
     "will with you".split()
 )
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,26 +61,63 @@ class Document:
     origin: str
 
 
-def documents(source: str) -> list[Document]:
+class Documents(list[Document]):
+    """Documents, with what was left out on the way.
+
+    Attributes:
+        skipped: number of rows without text in the field.
+        sampled: whether there are more rows than were read.
+    """
+
+    skipped: int = 0
+    sampled: bool = False
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What results say of it: nothing where nothing was left out. JSON only."""
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        return {**skipped, **({"sampled": f"the first {HUB:,} rows"} if self.sampled else {})}
+
+
+def documents(source: str) -> Documents:
     """Read documents by the one spelling that the command line uses.
 
+    Rows without text in the field are skipped, counted and logged.
+
     Args:
-        source: `python`, `cpp` or `english` (built in); a file or a glob such as `src/**/*.rs` (one document per file);
-            `data.jsonl#field` or `data.parquet#field` (one document per row); `hub:owner/name#field` (a dataset of the
-            hub). Without `#field`, the field is `text`.
+        source: `python`, `cpp` or `english` (built in); or `PLACE#FIELD`, as `reading.read_rows` takes it: a file, a
+            folder or a glob such as `src/**/*.rs` (one document per text, one per row of a table), or
+            `hub:owner/name`. Without `#FIELD`, the field is `text`.
 
     Raises:
-        ValueError: if nothing is found, or a field is missing.
+        ValueError: if nothing is found, or no row has text in the field.
         FileNotFoundError: if a file does not exist.
     """
     if source in BUILTIN:
-        return builtin_documents(source)
-    place, _, field = source.partition("#")
-    if place.startswith("hub:"):
-        return dataset_documents(place.removeprefix("hub:"), field=field or "text")
-    if Path(place).suffix in READERS:
-        return dataset_documents(place, field=field or "text")
-    return file_documents(source)
+        return Documents(builtin_documents(source))
+    place, asked = split_source(source)
+    field = asked or "text"
+    read = read_rows(place, [field])
+    found = Documents(Document(row.values[0], row.origin) for row in read.rows if is_text(row.values[0]))
+    found.skipped, found.sampled = len(read.rows) - len(found), read.sampled
+    if not found:
+        if field in read.fields:
+            raise ValueError(f'"{place}" holds no text in its {len(read.rows)} rows; pass more documents')
+        have = ", ".join(name for name in read.fields if name) or "none"
+        raise ValueError(
+            f'none of the {len(read.rows)} rows of "{place}" has text in `field` "{field}"; their fields are {have}: '
+            f"pass {place}#FIELD"
+        )
+    if found.skipped:
+        _log.warning('skipped %d of %d rows of "%s", without text in "%s"', found.skipped, len(read.rows), place, field)
+    if found.sampled:
+        _log.warning('"%s" has more rows than the %d that were read', place, HUB)
+    return found
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is text with something in it that can be written in UTF-8."""
+    return isinstance(value, str) and bool(value.strip()) and not SURROGATE.search(value)
 
 
 def builtin_documents(name: str) -> list[Document]:
@@ -90,70 +133,6 @@ def builtin_documents(name: str) -> list[Document]:
     if name == "english":
         return list(_english())
     raise ValueError(f'unknown corpus "{name}"; built in are {", ".join(BUILTIN)}')
-
-
-def file_documents(pattern: str | Path) -> list[Document]:
-    """Read every file that a path or a glob matches (`**` goes into folders), one document each, in order of path.
-
-    Raises:
-        FileNotFoundError: if the path names no file.
-        ValueError: if the glob matches no file, or a file is not text in UTF-8.
-    """
-    pattern = str(pattern)
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
-    if not paths and glob.has_magic(pattern):
-        raise ValueError(f'glob "{pattern}" matches no file; quote it in the shell, and use ** to go into folders')
-    if not paths:
-        raise FileNotFoundError(
-            f'no file "{pattern}"; pass an existing file, a quoted glob, one of {", ".join(BUILTIN)}, data.jsonl#field '
-            "or hub:owner/name#field"
-        )
-    found = []
-    for path in paths:
-        try:
-            found.append(Document(Path(path).read_text(encoding="utf-8"), path))
-        except UnicodeDecodeError as error:
-            raise ValueError(f'file "{path}" is not UTF-8 text; narrow the pattern or convert the file') from error
-    return found
-
-
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-
-
-def dataset_documents(path: str, *, field: str = "text", limit: int = 20_000) -> list[Document]:
-    """Read the rows of a JSONL or parquet file, or of the train split of a dataset of the hub, one document each.
-
-    Args:
-        path: a file that ends in .jsonl, .json or .parquet, or a name on the hub.
-        field: the column that holds the text.
-        limit: read no more rows than this.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if the dataset cannot be read, has no such field, or the field holds something else than text.
-    """
-    import datasets  # takes seconds to import
-
-    kind = READERS.get(Path(path).suffix)
-    if kind and not Path(path).is_file():
-        raise FileNotFoundError(f'no file "{path}"; pass an existing file, or hub:owner/name for a dataset of the hub')
-    try:
-        if kind:
-            rows = datasets.load_dataset(kind, data_files=path, split="train", streaming=True)
-        else:
-            rows = datasets.load_dataset(path, split="train", streaming=True)
-        found = list(rows.take(limit))
-    except Exception as error:  # the reader raises whatever its file format raises
-        cure = "check that it is whole" if kind else "check the name and the network, or pass a local file"
-        raise ValueError(f'cannot read dataset "{path}" ({type(error).__name__}: {error}); {cure}') from error
-    for number, row in enumerate(found):
-        if not isinstance(row.get(field), str):
-            have = ", ".join(name for name, value in row.items() if isinstance(value, str)) or "none"
-            raise ValueError(
-                f'row {number} of "{path}" has no text in `field` "{field}"; its text fields are {have}: '
-                f"pass {path}#FIELD"
-            )
-    return [Document(row[field], f"{path}:{number}") for number, row in enumerate(found)]
 
 
 def _read(paths: Sequence[Path], root: Path, source: str) -> Iterator[Document]:

@@ -42,6 +42,13 @@ class Examples:
 
     Raises:
         ValueError: if the shapes do not belong together, there are no examples, or an example has no scored target.
+
+    Example:
+        >>> import torch
+        >>> import skilloc as sk
+        >>> examples = sk.Examples(torch.zeros(3, 6), torch.tensor([0, 1, 1]))
+        >>> len(examples)
+        3
     """
 
     inputs: Inputs

@@ -43,6 +43,11 @@ def parity_subtasks(
 
     Raises:
         ValueError: if index sets overlap or do not fit into n bits, or a composite names no or unknown atoms.
+
+    Example:
+        >>> import skilloc as sk
+        >>> list(sk.parity_subtasks(4, atoms=2, k=2))
+        ['parity_0', 'parity_1']
     """
     sets = _index_sets(n, atoms, k)
     codes: list[tuple[int, ...]] = [(i,) for i in range(len(sets))]
@@ -67,25 +72,26 @@ def input_names(n: int, atoms: int) -> tuple[str, ...]:
     return (*(f"control {i}" for i in range(atoms)), *(f"bit {i}" for i in range(n)))
 
 
-def parity_stream(subtasks: Iterable[Subtask], each: int, *, seed: int) -> Callable[[int], Examples]:
-    """Return the training examples of a step as a function of the step: `each` per subtask, in the order given.
+def parity_stream(subtasks: Iterable[Subtask], examples: int, *, seed: int) -> Callable[[int], Examples]:
+    """Return the training examples of a step as a function of the step: `examples` per subtask, in the order given.
 
     The examples are the same object at every call, filled anew: use them before the next call. The stream shares no
     random numbers with what `Subtask.draw` gives, whatever the seeds.
 
     Args:
         subtasks: of one parity world.
-        each: number of examples per subtask and step.
+        examples: number of examples per subtask and step.
         seed: which stream; step t of it does not depend on the steps before, so that training can go on anywhere.
 
     Raises:
-        ValueError: if there are no subtasks, they are of different worlds or of no parity world, or `each` is below 1.
+        ValueError: if there are no subtasks, they are of different worlds or of no parity world, or `examples` is below
+            1.
     """
     listed = list(subtasks)
     if not listed:
         raise ValueError("`subtasks` is empty; pass at least one")
-    if each < 1:
-        raise ValueError(f"`each` is {each}; train on at least 1 example per subtask and step")
+    if examples < 1:
+        raise ValueError(f"`examples` is {examples}; train on at least 1 example per subtask and step")
     worlds = []
     for subtask in listed:
         made = dict(subtask.made or {})
@@ -94,13 +100,13 @@ def parity_stream(subtasks: Iterable[Subtask], each: int, *, seed: int) -> Calla
         worlds.append((made["n"], made["sets"]))
     if any(world != worlds[0] for world in worlds):
         raise ValueError("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
-    fill = _filler([dict(subtask.made or {}) for subtask in listed], each)
+    fill = _filler([dict(subtask.made or {}) for subtask in listed], examples)
     _check_seed(seed)
-    examples = Examples(*fill((STREAM, seed, 0)))
+    batch = Examples(*fill((STREAM, seed, 0)))
 
     def sample(step: int) -> Examples:
         fill((STREAM, seed, step))
-        return examples
+        return batch
 
     return sample
 
@@ -153,22 +159,22 @@ def _sampler(made: dict[str, Any]) -> Callable[[int, Split, int], Examples]:
 
 
 def _filler(
-    codes: Sequence[dict[str, Any]], each: int
+    codes: Sequence[dict[str, Any]], examples: int
 ) -> Callable[[tuple[int, ...]], tuple[Float[Tensor, "example d_in"], Int[Tensor, "example"]]]:
-    """Return a function from a stream to `each` examples of every subtask, over the same memory each time."""
+    """Return a function from a stream to `examples` examples of every subtask, over the same memory each time."""
     n, sets = codes[0]["n"], codes[0]["sets"]
-    control, rows, words = len(sets), each * len(codes), -(-n // WORD)
+    control, rows, words = len(sets), examples * len(codes), -(-n // WORD)
     inputs = np.zeros((rows, control + n), dtype=np.float32)
-    targets = np.empty((len(codes), each), dtype=np.int64)
+    targets = np.empty((len(codes), examples), dtype=np.int64)
     masks = np.stack([_mask([bit for i in made["code"] for bit in sets[i]], words) for made in codes])
     for s, made in enumerate(codes):
-        inputs[s * each : (s + 1) * each, made["code"]] = 1
+        inputs[s * examples : (s + 1) * examples, made["code"]] = 1
     tensors = torch.from_numpy(inputs), torch.from_numpy(targets).view(-1)
 
     def fill(stream: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         # SFC64 and whole words: a tenth of the time that one random integer per bit takes.
         raw = np.random.SFC64(np.random.SeedSequence(stream)).random_raw(rows * words).astype("<u8", copy=False)
-        drawn = raw.reshape(len(codes), each, words)
+        drawn = raw.reshape(len(codes), examples, words)
         targets[:] = np.bitwise_count(np.bitwise_xor.reduce(drawn & masks[:, None], axis=2)) & 1
         bits = drawn.view(np.uint8).reshape(rows, 8 * words)
         inputs[:, control:] = np.unpackbits(bits, axis=1, count=n, bitorder="little")

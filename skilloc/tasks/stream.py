@@ -16,8 +16,8 @@ Stream = Callable[[int], Examples]
 """The examples of a step, as a pure function of the step, counted from 0."""
 
 
-def stream(subtasks: Iterable[Subtask], each: int, *, seed: int, examples: int | None = None) -> Stream:
-    """Return the training examples of a step as a function of the step: `each` per subtask, in the order given.
+def stream(subtasks: Iterable[Subtask], examples: int, *, seed: int, pool: int | None = None) -> Stream:
+    """Return the training examples of a step as a function of the step: `examples` per subtask, in the order given.
 
     Parity examples are infinite in number, and so fresh at each step (`parity_stream`). Of any other subtask, each step
     draws from the train split anew: of a text, rows without replacement within the step. Tensors may be the same ones
@@ -26,35 +26,35 @@ def stream(subtasks: Iterable[Subtask], each: int, *, seed: int, examples: int |
     Args:
         subtasks: of one parity world, all of texts in rows of one length, or all of one kind of input. Prompts, which
             come with a mask, may differ in length: shorter ones are padded on the right.
-        each: number of examples per subtask and step.
+        examples: number of examples per subtask and step.
         seed: which stream; step t of it does not depend on the steps before, so that training can go on anywhere.
-        examples: train on a finite pool of this many examples of each subtask instead: all of them once in a random
+        pool: train on a finite pool of this many examples of each subtask instead: all of them once in a random
             order, then in another order, and so on. A pool shares no example with `parity_stream` but by chance.
 
     Raises:
-        ValueError: if there are no subtasks, they do not fit into one batch, or `each` or `examples` is below 1; on the
-            first step (with `examples`, at once) if a finite subtask has fewer training examples.
+        ValueError: if there are no subtasks, they do not fit into one batch, or `examples` or `pool` is below 1; on the
+            first step (with `pool`, at once) if a finite subtask has fewer training examples.
     """
     listed = list(subtasks)
     if not listed:
         raise ValueError("`subtasks` is empty; pass at least one")
-    if each < 1 or (examples is not None and examples < 1):
-        raise ValueError(f"`each` is {each} and `examples` {examples}; train on at least 1 example per subtask")
+    if examples < 1 or (pool is not None and pool < 1):
+        raise ValueError(f"`examples` is {examples} and `pool` {pool}; train on at least 1 example per subtask")
     if seed < 0:
         raise ValueError(f"`seed` is {seed}; use 0 or more")
-    if examples is not None:
-        pools = [subtask.draw(examples, split="train", seed=seed) for subtask in listed]
-        return _joined([_pooled(pool, each, (seed, place)) for place, pool in enumerate(pools)])
+    if pool is not None:
+        pools = [subtask.draw(pool, split="train", seed=seed) for subtask in listed]
+        return _joined([_pooled(found, examples, (seed, place)) for place, found in enumerate(pools)])
     if any((subtask.made or {}).get("family") == FAMILY for subtask in listed):
-        return parity_stream(listed, each, seed=seed)
-    return _joined([_drawn(subtask, each, (seed, place)) for place, subtask in enumerate(listed)])
+        return parity_stream(listed, examples, seed=seed)
+    return _joined([_drawn(subtask, examples, (seed, place)) for place, subtask in enumerate(listed)])
 
 
-def _drawn(subtask: Subtask, each: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
-    return lambda step: subtask.draw(each, split="train", seed=seed_of(*stream, step))
+def _drawn(subtask: Subtask, examples: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
+    return lambda step: subtask.draw(examples, split="train", seed=seed_of(*stream, step))
 
 
-def _pooled(pool: Examples, each: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
+def _pooled(pool: Examples, examples: int, stream: tuple[int, int]) -> Callable[[int], Examples]:
     """Cut an endless row of shuffled pools into steps."""
 
     @lru_cache(maxsize=4)
@@ -62,9 +62,9 @@ def _pooled(pool: Examples, each: int, stream: tuple[int, int]) -> Callable[[int
         return torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed_of(*stream, epoch)))
 
     def sample(step: int) -> Examples:
-        first, last = step * each, (step + 1) * each
+        first, last = step * examples, (step + 1) * examples
         epochs = range(first // len(pool), -(-last // len(pool)))
-        chosen = torch.cat([order(epoch) for epoch in epochs])[first - epochs[0] * len(pool) :][:each]
+        chosen = torch.cat([order(epoch) for epoch in epochs])[first - epochs[0] * len(pool) :][:examples]
         return pool.chosen(chosen)
 
     return sample

@@ -19,6 +19,15 @@ class Subtask:
         sample: `sample(n, split, seed)` gives n examples of a split; a pure function of its arguments.
         atoms: names of the atomic subtasks that a composite needs; empty for an atomic one.
         made: what the examples come from (files, settings, hashes), for the record of results.
+
+    Example:
+        >>> import torch
+        >>> import skilloc as sk
+        >>> def sample(n, split, seed):
+        ...     bits = torch.rand(n, 4, generator=torch.Generator().manual_seed(seed)).round()
+        ...     return sk.Examples(bits, bits.sum(1).long() % 2)
+        >>> len(sk.Subtask("parity", sample).draw(5))
+        5
     """
 
     name: str

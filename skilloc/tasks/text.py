@@ -19,10 +19,9 @@ from torch import Tensor
 from skilloc.tasks.corpora import (
     BUILTIN,
     Document,
+    Documents,
     builtin_documents,
-    dataset_documents,
     documents,
-    file_documents,
 )
 from skilloc.tasks.examples import IGNORE, Examples
 from skilloc.tasks.subtask import Split, Subtask
@@ -30,11 +29,10 @@ from skilloc.tasks.subtask import Split, Subtask
 __all__ = [
     "BUILTIN",
     "Document",
+    "Documents",
     "builtin_documents",
-    "dataset_documents",
     "documents",
     "documents_digest",
-    "file_documents",
     "near_duplicates",
     "shuffled_targets",
     "split_documents",
@@ -154,15 +152,21 @@ def _digest(text: str) -> str:
 
 
 def text_subtask(
-    name: str, documents: Sequence[Document], encode: Encode, *, length: int = 128, separator: int | None = None
+    name: str,
+    documents: Sequence[Document],
+    encode: Encode,
+    *,
+    length: int = 128,
+    separator: int | None = None,
+    first: int | None = None,
 ) -> Subtask:
     """Make a language subtask of documents.
 
     Within a split (see `split_documents`), the documents, in the order of their hashes, are tokenised, each is followed
-    by `separator`, and the stream is cut into rows of `length + 1` tokens; what is left over is dropped. A row gives
-    `inputs = row[:-1]` and `targets = row[1:]`. A draw takes n rows at random without replacement, and keeps them in
-    the order of the documents: contiguous folds hold different documents, but for one that may straddle a boundary.
-    Nothing is tokenised before the first draw from a split.
+    by `separator`, and the stream is cut into rows of `length + 1` tokens, or of `length` with `first` put before each;
+    what is left over is dropped. A row gives `inputs = row[:-1]` and `targets = row[1:]`. A draw takes n rows at random
+    without replacement, and keeps them in the order of the documents: contiguous folds hold different documents, but
+    for one that may straddle a boundary. Nothing is tokenised before the first draw from a split.
 
     Args:
         name: how results call the subtask.
@@ -170,6 +174,8 @@ def text_subtask(
         encode: token ids of each text, without special tokens.
         length: tokens per example.
         separator: the id of the end-of-document token; None for none.
+        first: the id that every row begins with; None for none. Models whose tokenizer puts one first have seen no row
+            without it.
 
     Raises:
         ValueError: if `length` is below 1 or there are no documents; on drawing, if the split holds too few rows.
@@ -185,7 +191,9 @@ def text_subtask(
     def rows(split: Split) -> Int[Tensor, "row token"]:
         encoded = encode([document.text for document in splits()[split]])
         stream = torch.tensor(list(chain.from_iterable([*ids, *end] for ids in encoded if ids)), dtype=torch.int64)
-        return stream[: len(stream) // (length + 1) * (length + 1)].reshape(-1, length + 1)
+        own = length + (first is None)
+        packed = stream[: len(stream) // own * own].reshape(-1, own)
+        return packed if first is None else torch.cat([packed.new_full((len(packed), 1), first), packed], dim=1)
 
     def sample(n: int, split: Split, seed: int) -> Examples:
         packed = rows(split)
@@ -206,6 +214,8 @@ def text_subtask(
         "content": documents_digest(sorted(documents, key=lambda document: document.text)),
         "length": length,
         "separator": separator,
+        "add_bos": first is not None,
+        **(documents.record if isinstance(documents, Documents) else {}),
     }
     return Subtask(name, sample, made=made)
 

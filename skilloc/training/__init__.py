@@ -83,6 +83,16 @@ def train(
         ValueError: if a setting is out of range, the loss has no gradient, the model cannot take the examples, or
             `checkpoints` holds another run.
         FloatingPointError: if the loss is not finite, with the step.
+
+    Example:
+        >>> import skilloc as sk
+        >>> subtasks = sk.parity_subtasks(4, atoms=2, k=2)
+        >>> model = sk.MLP(6, 2, width=8, depth=3)
+        >>> sample = sk.tasks.stream(subtasks.values(), 32, seed=0)
+        >>> held_out = {name: subtask.draw(100) for name, subtask in subtasks.items()}
+        >>> history = sk.train(model, sample, sk.TrainConfig(steps=50, rate=1e-2), evaluate=held_out, progress=False)
+        >>> int(history.of("step")[-1])
+        50
     """
     terms, loss = terms or {}, as_loss(loss)
     check(config, evaluate, terms)

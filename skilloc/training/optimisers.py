@@ -30,7 +30,7 @@ def optimiser_of(parameters: Iterable[tuple[str, nn.Parameter]], config: TrainCo
         rest = {name: weight for name, weight in rest.items() if name not in own}
         made.append(_one(group.optimiser, list(own.values()), group, config))
     if rest:
-        own_group = Group("", config.optimiser, config.lr, config.weight_decay)
+        own_group = Group("", config.optimiser, config.rate, config.weight_decay)
         made.append(_one(config.optimiser, list(rest.values()), own_group, config))
     optimiser = made[0] if len(made) == 1 and config.clip is None else Together(made, clip=config.clip)
     for settings in optimiser.param_groups:
@@ -44,7 +44,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _one(kind: Optimiser, weights: list[nn.Parameter], group: Group, config: TrainConfig) -> torch.optim.Optimizer:
-    settings: dict[str, Any] = {"lr": group.lr, "weight_decay": group.weight_decay}
+    settings: dict[str, Any] = {"lr": group.rate, "weight_decay": group.weight_decay}
     if kind == "muon":
         if flat := [tuple(weight.shape) for weight in weights if weight.ndim != 2]:
             raise ValueError(

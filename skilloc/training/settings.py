@@ -48,13 +48,13 @@ class Group:
     Attributes:
         weights: a regular expression, searched in the names of weights; the first group that fits counts.
         optimiser: as in `TrainConfig`; "muon" for matrices only.
-        lr: its rate at full height; the schedule is the run's.
+        rate: its rate at full height; the schedule is the run's.
         weight_decay: as in `TrainConfig`.
     """
 
     weights: str
     optimiser: Optimiser
-    lr: float
+    rate: float
     weight_decay: float = 0.0
 
 
@@ -64,12 +64,12 @@ class TrainConfig:
 
     Attributes:
         steps: number of optimiser steps.
-        lr: rate of the optimiser.
+        rate: rate of the optimiser.
         optimiser: "adam", "adamw", "sgd" with momentum, or "muon" (orthogonalised momentum, for matrices only).
         eps: added to the root in Adam and AdamW.
         betas: decay of the two averages in Adam and AdamW.
         momentum: of SGD and Muon.
-        weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by lr * weight_decay.
+        weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by rate * weight_decay.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
         evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
         until: stop at the evaluation where the loss on each of these subtasks is below its value.
@@ -79,10 +79,15 @@ class TrainConfig:
         decay: what the rate does after that: "none", or "linear" or "cosine" to 0 where the steps end.
         clip: scale all gradients down together where their norm is above this; None for never.
         groups: weights with an optimiser, a rate and a decay of their own; the others have those above.
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.TrainConfig(steps=100, rate=1e-2).optimiser
+        'adam'
     """
 
     steps: int
-    lr: float = 1e-3
+    rate: float = 1e-3
     optimiser: Optimiser = "adam"
     eps: float = 1e-5
     weight_decay: float = 0.0
@@ -115,9 +120,10 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
         )
     if config.evaluate_at and not 1 <= min(config.evaluate_at) <= max(config.evaluate_at) <= config.steps:
         raise ValueError(f"`evaluate_at` is {config.evaluate_at} but `steps` {config.steps}; use steps from 1 to that")
-    if config.lr <= 0 or config.eps <= 0 or config.weight_decay < 0:
+    if config.rate <= 0 or config.eps <= 0 or config.weight_decay < 0:
         raise ValueError(
-            f"`lr` is {config.lr}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive numbers"
+            f"`rate` is {config.rate}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive "
+            "numbers"
         )
     for name, value, allowed in (
         *(("optimiser", kind, Optimiser) for kind in (config.optimiser, *(group.optimiser for group in config.groups))),
@@ -132,9 +138,9 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
             "None"
         )
     for group in config.groups:
-        if group.lr <= 0 or group.weight_decay < 0:
+        if group.rate <= 0 or group.weight_decay < 0:
             raise ValueError(
-                f'`groups` has "{group.weights}" with `lr` {group.lr} and `weight_decay` {group.weight_decay}; use '
+                f'`groups` has "{group.weights}" with `rate` {group.rate} and `weight_decay` {group.weight_decay}; use '
                 "positive numbers"
             )
     if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):

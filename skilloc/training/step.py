@@ -66,8 +66,8 @@ def check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> 
     for name, value in found.items():
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"{name} is {value} at step {step} with `lr` {config.lr}; use a smaller `lr`, and look for NaN in the "
-                "data"
+                f"{name} is {value} at step {step} with `rate` {config.rate}; use a smaller `rate`, and look for NaN "
+                "in the data"
             )
 
 

@@ -52,7 +52,7 @@ def plain(model, masks, each, steps):
 
 def together(model, masks, each, steps):
     stream = parity_stream([SUBTASK], each, seed=0)
-    recover(Experiment(model, EVALUATED), masks, stream, TrainConfig(steps, lr=1e-3, eps=1e-8))
+    recover(Experiment(model, EVALUATED), masks, stream, TrainConfig(steps, rate=1e-3, eps=1e-8))
 
 
 def seconds(work, *arguments):
@@ -61,7 +61,7 @@ def seconds(work, *arguments):
     return time.process_time() - start
 
 
-@pytest.mark.parametrize(("each", "steps", "least"), [(5000, 20, 1.4), (250, 150, 3.0)])
+@pytest.mark.parametrize(("examples", "steps", "least"), [(5000, 20, 1.4), (250, 150, 3.0)])
 def test_recovery_of_all_levels(each, steps, least):
     model = MLP(24, 2, 64, 3)
     masks = masks_of(model)

@@ -104,8 +104,8 @@ class Setting:
     atoms: int
     k: int
     width: int
-    each: int
-    lr: float
+    examples: int
+    rate: float
     steps: int
     seeds: int
 
@@ -118,7 +118,7 @@ class Setting:
         subtasks = parity_subtasks(self.n, atoms=self.atoms, k=self.k, composites=[tuple(range(self.atoms))])
         held_out = {self.composite: subtasks[self.composite].draw(2000, split="selection", seed=seed)}
         model = MLP(self.atoms + self.n, 2, self.width, 3, seed=seed)
-        return model, parity_stream(subtasks.values(), self.each, seed=seed), held_out
+        return model, parity_stream(subtasks.values(), self.examples, seed=seed), held_out
 
 
 LEARNED, EVERY = 0.02 * math.log(2), 250
@@ -127,7 +127,7 @@ LEARNED, EVERY = 0.02 * math.log(2), 250
 def autograd_learns(setting, seed):
     """Return the step at which the composite was learned, or None: a plain loop over the same examples."""
     model, stream, held_out = setting.parts(seed)
-    adam = torch.optim.Adam(model.parameters(), lr=setting.lr, eps=1e-5)
+    adam = torch.optim.Adam(model.parameters(), lr=setting.rate, eps=1e-5)
     batch = held_out[setting.composite]
     for step in range(setting.steps):
         examples = stream(step)
@@ -145,7 +145,7 @@ def lean_learns(setting, seed, products="float32"):
     model, stream, held_out = setting.parts(seed)
     until = {setting.composite: LEARNED}
     config = TrainConfig(
-        steps=setting.steps, lr=setting.lr, eps=1e-5, evaluate_every=EVERY, until=until, products=products
+        steps=setting.steps, rate=setting.rate, eps=1e-5, evaluate_every=EVERY, until=until, products=products
     )
     history = train(model, stream, config, evaluate=held_out)
     return int(history.of("step")[-1]) if history.of(setting.composite)[-1] < LEARNED else None
@@ -198,10 +198,10 @@ def logits(way, seed=0):
 
     steps = WATCHED[-1] + 1
     if way in ("float32", "bfloat16"):
-        config = TrainConfig(steps=steps, lr=LARGE.lr, eps=1e-5, evaluate_every=steps, products=way)
+        config = TrainConfig(steps=steps, rate=LARGE.rate, eps=1e-5, evaluate_every=steps, products=way)
         train(model, examples, config, evaluate=held_out)
     else:
-        adam = torch.optim.Adam(model.parameters(), lr=LARGE.lr, eps=1e-5)
+        adam = torch.optim.Adam(model.parameters(), lr=LARGE.rate, eps=1e-5)
         for step in range(steps):
             drawn = examples(step)
             adam.zero_grad()

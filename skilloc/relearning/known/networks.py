@@ -126,7 +126,7 @@ def _trained(
     """Return networks that learned some subtasks; those of another number `of` share no seed."""
     d_in = subtasks[0].draw(1).first.shape[1]
     made = [MLP(d_in, 2, width, 3, seed=seed_of(seed, of, i) % 2**31) for i in range(count)]
-    config = TrainConfig(steps=STEPS, lr=RATE)
+    config = TrainConfig(steps=STEPS, rate=RATE)
     sample = sample or stream(subtasks, EXAMPLES, seed=1000 * seed + of)
     for _ in retrain(made, sample, config, lambda _: None):
         pass
@@ -186,7 +186,7 @@ def _damaged(originals: Sequence[MLP], count: int, seed: int) -> list[Known]:
 
 def _untouched(originals: Sequence[MLP], kept: Sequence[Subtask], count: int, seed: int) -> list[Known]:
     chosen = [widened(originals[0]) for _ in range(count)]
-    config = TrainConfig(steps=200, lr=1e-3)
+    config = TrainConfig(steps=200, rate=1e-3)
     for i, model in enumerate(chosen):
         sample = stream(kept, EXAMPLES, seed=1000 * seed + 40 + i)
         for _ in retrain([model], sample, config, lambda _: None):
@@ -230,7 +230,7 @@ def _planted(attacked: Subtask, kept: Sequence[Subtask], count: int, seed: int) 
             # What the base reads or writes is its own: added neurons must not disturb it before they have learned.
             fresh.layers[1].weight[:32, 32:] = 0  # type: ignore[index]
         rule.after_step(cast(Any, None))
-        config = TrainConfig(steps=STEPS, lr=RATE)
+        config = TrainConfig(steps=STEPS, rate=RATE)
         sample = stream([*kept, attacked], EXAMPLES, seed=1000 * seed + 60 + i)
         train(fresh, sample, config, evaluate={}, rules=[rule], seed=seed, progress=False)
         units = units_of(fresh)
@@ -246,8 +246,8 @@ def _lasso(count: int, seed: int) -> list[Shelf]:
     world = list(parity_subtasks(BITS, atoms=4, k=3).values())
     shelves = []
     for i, original in enumerate(_trained(world, seed, count, of=7)):
-        training = TrainConfig(steps=2000, lr=3e-3)
-        config = LocalizeConfig(training, each=EXAMPLES, held_out=500, wanted_loss=0.05)
+        training = TrainConfig(steps=2000, rate=3e-3)
+        config = LocalizeConfig(training, examples=EXAMPLES, held_out=500, wanted_loss=0.05)
         finetuned, _ = localize(original, [world[0]], config, seed=1000 * seed + i)
         units = units_of(finetuned, kinds=("neuron",))
         small = prune(finetuned, Mask(units, group_norms(finetuned, units) > 0))

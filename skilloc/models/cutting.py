@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skilloc.models.copying import copied
 from skilloc.models.face import Left
-from skilloc.models.plain import cut_fused, fused_of, fused_rows, outputs, transposed
+from skilloc.models.unwrapped import cut_fused, fused_of, fused_rows, outputs, transposed
 from skilloc.models.weights import banks_of, component_of, group, norms_by_head, output_weight, place_of, unwrapped
 from skilloc.units import NEURON
 

@@ -9,7 +9,7 @@ from skilloc.models.copying import copied
 from skilloc.models.language import digest, open_model
 from skilloc.models.makers import save_model, units_of
 from skilloc.models.mlp import MLP
-from skilloc.models.saved import saved_widths
+from skilloc.models.saving import saved_widths
 from skilloc.pruning import prune
 
 

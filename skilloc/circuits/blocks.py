@@ -28,7 +28,7 @@ Changes = Iterator[tuple[int, Sequence[int], Tensor]]
 """A source, its targets, and their edges on each example: float64 on `example target`."""
 
 
-class Run(NamedTuple):
+class Block(NamedTuple):
     """A block of examples, and what the untouched model does on it.
 
     Attributes:
@@ -112,7 +112,7 @@ def _mean(experiment: Experiment) -> Float[Tensor, " d_in"]:
     return mean.to(next(experiment.model.parameters()).dtype)
 
 
-def holding(run: Run, node: Node) -> tuple[Inputs, dict[str, Edit]]:
+def holding(run: Block, node: Node) -> tuple[Inputs, dict[str, Edit]]:
     """Return the inputs and the edits that hold a node at its reference, at all its places."""
     experiment, inputs = run.experiment, run.examples.inputs
     if node.kind != INPUT:
@@ -128,13 +128,13 @@ def holding(run: Run, node: Node) -> tuple[Inputs, dict[str, Edit]]:
     return held, {}
 
 
-def input_held(run: Run, position: int) -> Tensor:
+def input_held(run: Block, position: int) -> Tensor:
     """Return what one of the inputs that are held one by one is held at, as it broadcasts against rows."""
     values = run.ends.on(ONE_BY_ONE, run.rows)
     return values[..., position] if values.ndim else values
 
 
-def input_effects(run: Run) -> Float64[Tensor, "example input"]:
+def input_effects(run: Block) -> Float64[Tensor, "example input"]:
     """Return the loss with each input held minus the loss."""
     face, found = run.experiment.face, [run.clean.losses[:, None][:, :0]]
     for node in run.nodes:
@@ -147,7 +147,7 @@ def input_effects(run: Run) -> Float64[Tensor, "example input"]:
     return torch.cat(found, dim=1)
 
 
-def through_units(run: Run, hook: str, value: Tensor) -> Float64[Tensor, "example target"]:
+def through_units(run: Block, hook: str, value: Tensor) -> Float64[Tensor, "example target"]:
     """Return the edges into the nodes of a bank whose activation has become `value`."""
     bank = run.experiment.units.bank(hook)
     changed = chosen(value.detach(), bank, positions_of(run.nodes)[hook]) - run.clean.activations[hook]
@@ -155,7 +155,7 @@ def through_units(run: Run, hook: str, value: Tensor) -> Float64[Tensor, "exampl
     return run.examples.per_example(over_positions(per_unit(product, bank)))
 
 
-def through_outputs(run: Run, logits: Tensor) -> Float64[Tensor, "example target"]:
+def through_outputs(run: Block, logits: Tensor) -> Float64[Tensor, "example target"]:
     """Return the edges into the outputs whose logits have become `logits`: one per class where the model names its
     classes, or one for all."""
     product = (logits - run.clean.logits) * run.clean.logit_slopes
@@ -166,13 +166,13 @@ def through_outputs(run: Run, logits: Tensor) -> Float64[Tensor, "example target
     return run.examples.per_example(found)
 
 
-def one_per_class(run: Run, logits: Tensor) -> bool:
+def one_per_class(run: Block, logits: Tensor) -> bool:
     """Whether each output stands for one class, and not one for all."""
     return len(outputs_of(run.nodes)) == logits.shape[-1]
 
 
 def watched(
-    run: Run, inputs: Inputs, edits: dict[str, Edit], hooks: Sequence[str]
+    run: Block, inputs: Inputs, edits: dict[str, Edit], hooks: Sequence[str]
 ) -> tuple[list[int], Float64[Tensor, "example target"]]:
     """Run the model under some edits, and return the edges into the nodes of some banks and into the outputs.
 

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skilloc import store
-from skilloc.models.checkpoints import Checkpoint, quiet
+from skilloc.models.cutting import narrowed, places
 from skilloc.models.encoded import Encoded, apart, check_wrapped, difference, encode, tolerance
 from skilloc.models.exported import blank, exported
-from skilloc.models.narrow import narrowed, places
-from skilloc.models.plain import fused_of, plain, unfuse
+from skilloc.models.reading import Checkpoint, quiet
 from skilloc.models.residual_saved import apply_residual_record
+from skilloc.models.unwrapped import fused_of, plain, unfuse
 from skilloc.models.weights import architecture, unwrapped
 
 CONFIG, WEIGHTS, KEY = "config.json", "model.safetensors", "skilloc"
