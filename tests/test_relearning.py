@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import Mask, Units, store, units_of
+from skilloc import Mask, store, units_of
 from skilloc.intervene import losses
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
@@ -36,7 +36,7 @@ from skilloc.relearning import (
 from skilloc.relearning.settings import attack_kind
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
-from skilloc.units import neurons
+from skilloc.units import Units, neurons
 
 WORLD = parity_subtasks(16, atoms=3, k=3)
 FIRST, SECOND, GONE = WORLD.values()

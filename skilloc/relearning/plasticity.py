@@ -1,9 +1,10 @@
 """Can a model still learn? The same attack with a task that nobody has seen.
 
 Trainability is not knowledge: a network that lost most of its units, or whose units are off, learns nothing back
-because it learns nothing at all. So each candidate, and a fresh network of its shape, learn something new, from where
-they are and at the rates of the attack, for up to `BUDGETS[-1]` steps: what is well trained is slow at first, and what
-is broken does not get there.
+because it learns nothing at all. So each candidate, and a fresh network of its shape, learn something new at the rates
+of the attack, for up to `BUDGETS[-1]` steps, from where they are and from a little shrunk: what is well trained is slow
+at first, and what is broken does not get there. Ways that put in most of a fresh network are left out: they would show
+what that one learns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,12 @@ from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.settings import NEVER, ORIGINAL, Grid, Model
 from skilloc.relearning.verdict import BROKEN, KEPT, verdicts
-from skilloc.relearning.ways import AS_IT_IS
+from skilloc.relearning.ways import WAYS
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import FAMILY, parity_subtasks
+
+LEARNING = tuple(way for way in WAYS if way.name in ("as it is", "shrunk a little"))
+"""Ways to learn something new."""
 
 BUDGETS = (128, 512)
 """Numbers of steps; what has been learned is read at the last one."""
@@ -50,8 +54,8 @@ def with_plasticity(
     """
     learned = np.full(found.learned.shape, np.nan)
     # Where the skill came back, or what was kept is broken, nothing is left to be asked.
-    asked = {told.model for told in verdicts(found) if told.word not in (KEPT, BROKEN)}
-    own = replace(grid, ways=(AS_IT_IS,), budgets=BUDGETS, sizes=(None,), repair=0, wider=0)
+    asked = {told.model for told in verdicts(replace(found, learned=learned)) if told.word not in (KEPT, BROKEN)}
+    own = replace(grid, ways=LEARNING, budgets=BUDGETS, sizes=(None,), repair=0, wider=0)
     alike: dict[Any, dict[str, Sequence[nn.Module]]] = {}
     for name in found.models:
         if name in asked:

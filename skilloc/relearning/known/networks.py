@@ -100,7 +100,7 @@ def known_models(size: Size | None = None, *, seed: int = 0) -> list[Shelf]:
     """
     size = size or Size()
     *kept, attacked = parity_subtasks(BITS, atoms=3, k=3).values()
-    originals = _trained([*kept, attacked], seed, size.originals, of=0)
+    originals = [_trained([*kept, attacked], seed + i, 1, of=0)[0] for i in range(size.originals)]
     shelves = [_hidden(original, attacked, kept, size, i) for i, original in enumerate(originals)]
     flat = [shelf for listed in shelves for shelf in listed]
     first = originals[0]
