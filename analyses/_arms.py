@@ -60,7 +60,8 @@ def run_arms(run: Cells, arms: Mapping[str, Arm], seeds: int) -> dict[str, Any]:
 def note_of(settings: Mapping[str, Any]) -> str:
     """Return how the runs of an arm were trained, for a figure, from its record."""
     return (
-        f"{settings['n']} bits, {settings['examples']:,} examples of each subtask per step, at most {settings['steps']:,} "
+        f"{settings['n']} bits, {settings['examples']:,} examples of each subtask per step, "
+        f"at most {settings['steps']:,} "
         "steps; bars and bands: 95 % over seeds"
     )
 

@@ -59,7 +59,7 @@ def analyse(
     draw: Callable[[dict[str, Any]], Any],
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Cells an analysis from its command line.
+    """Run an analysis from its command line.
 
     Args:
         file: the script; the figure and its record have its name.

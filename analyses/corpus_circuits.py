@@ -29,11 +29,13 @@ from skilloc.circuits import graph as g
 from skilloc.circuits.trace import Tracing
 from skilloc.models.language import digest, open_model
 from skilloc.plots.style import CONTROL
+from skilloc.report.circuits import circuits_found
+from skilloc.report.record import as_json
 from skilloc.store import Labelled
 from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure as measure_study
 from skilloc.study.settings import Settings
-from skilloc.study.tracing import Choice, circuits_record, trace_study
+from skilloc.study.tracing import Choice, trace_study
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def measure_circuits(settings: CorpusCircuits) -> tuple[dict[str, Any], dict[str
     units are held at their mean over other text and all positions.
 
     Returns:
-        What the circuits say (`circuits_record`); each as node-link JSON, slimmed to what a drawing needs; the CPU
+        What the circuits say (`circuits_found`); each as node-link JSON, slimmed to what a drawing needs; the CPU
         seconds of everything, of all threads. The effects on `fold subtask unit`, in nats.
     """
     spent = _Spent()
@@ -124,6 +126,11 @@ def measure_circuits(settings: CorpusCircuits) -> tuple[dict[str, Any], dict[str
                 opened, effects, Path(aside), Choice(settings.top), config, subtasks=[name], drawn_from=subtasks
             )
             cpu["circuits"][name] = spent.since_last()
+    told = as_json(circuits_found(found, effects))
+    for name, graph in found.items():
+        curve = graph.graph[g.FAITHFULNESS]
+        circuit = next((one for one in curve if one["size"] == told["subtasks"][name]["size"]), None)
+        told["subtasks"][name] |= {"curve": curve, "circuit": circuit}
     metrics = {
         "model": digest(opened.model),
         "units": len(effects.units),
@@ -131,7 +138,7 @@ def measure_circuits(settings: CorpusCircuits) -> tuple[dict[str, Any], dict[str
         "examples": dict(effects.made["tokens"]),
         "loss": {name: effects.baseline[:, place].mean() for place, name in enumerate(effects.subtasks)},
         "cpu_seconds": cpu,
-        **circuits_record(found, effects),
+        **told,
         "graphs": {name: slimmed(graph, edges=settings.edges) for name, graph in found.items()},
     }
     return metrics, {"effects": Labelled(effects.values, ("fold", "subtask", "unit"), {"subtask": effects.subtasks})}

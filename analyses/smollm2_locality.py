@@ -20,18 +20,12 @@ import numpy as np
 from _frame import Cells, analyse
 from skilloc import plots, store
 from skilloc.models.language import open_model
+from skilloc.report.about import noise_of, sorted_effects, top_units
+from skilloc.report.record import as_json
+from skilloc.report.scored import locality_of, removed
 from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure as measure_study
 from skilloc.study.removing import remove
-from skilloc.study.report import (
-    calibration_record,
-    locality_record,
-    noise_of,
-    plain,
-    removal_record,
-    sorted_effects,
-    top_units,
-)
 from skilloc.study.settings import Settings
 
 CORPORA = {"python": "python", "cpp": "cpp", "english": "english"}
@@ -85,19 +79,19 @@ def measure(scale: Scale, run: Cells) -> dict[str, Any]:
         "cost": {**measured, "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20},
         "exact_units": len(known),
         "made": dict(effects.made),
-        "locality": locality_record(effects),
+        "locality": locality_of(effects),
         "top_units": top_units(effects),
-        "calibration": calibration_record(study),
-        "removal": removal_record(removal),
-        "curves": {name: values.tolist() for name, values in curves._asdict().items()},
-        "noise": noise_of(effects).tolist(),
+        "calibration": compared.calibration,
+        "removal": removed(removal),
+        "curves": curves._asdict(),
+        "noise": noise_of(effects),
         "compared": {
             "estimate": {name: compared.estimate.mean(name)[known].tolist() for name in CORPORA},
             "exact": {name: compared.exact.mean(name)[known].tolist() for name in CORPORA},
             "drawn": compared.drawn[known].tolist(),
         },
     }
-    return dict(plain(found))
+    return dict(as_json(found))
 
 
 def draw(found: dict[str, Any]) -> Any:

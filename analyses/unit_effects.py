@@ -26,8 +26,8 @@ from skilloc.intervals import Interval, mean_interval
 from skilloc.locality import chance, overlap, table
 from skilloc.plots.learning import interval_rows
 from skilloc.plots.neurons import bands, effect_image, effect_scatter, paired_dots
+from skilloc.report.about import noise_of
 from skilloc.store import Result
-from skilloc.study.report import noise_of
 
 EXAMPLES = 2000
 """Per subtask, of the report split, in `FOLDS` folds."""

@@ -30,7 +30,7 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
 """What starts an indented part of a docstring that is no formula."""
 
 NOUNS: dict[str, tuple[str, ...]] = {
-    "Subtasks": ("Subtask", "Examples", "subtasks_of", "parity_subtasks", "tasks"),
+    "Subtasks": ("Subtask", "Examples", "subtasks_of", "prompts", "choices", "Asked", "parity_subtasks", "tasks"),
     "Models": ("open_model", "MLP", "describe", "At", "save_model", "units_of"),
     "Experiments": ("Experiment", "losses"),
     "Effects": ("Effects", "ablation_effects", "attribution_effects", "position_effects", "calibrate"),
@@ -41,7 +41,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "Verdicts": ("relearn_probe", "relearning"),
     "Circuits": ("trace_circuit", "circuits"),
     "Studies": ("store",),
-    "Pictures and pages": ("plots", "pages"),
+    "Pictures and pages": ("plots", "report"),
 }  # fmt: skip
 """Every public name once, under the noun that it makes or works on."""
 

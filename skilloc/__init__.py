@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from skilloc import locality as locality
     from skilloc import losses as losses
     from skilloc import masks as masks
-    from skilloc import pages as pages
     from skilloc import plots as plots
     from skilloc import pruning as pruning
     from skilloc import relearning as relearning
+    from skilloc import report as report
     from skilloc import store as store
     from skilloc import tasks as tasks
     from skilloc.ablation import ablation_effects as ablation_effects
     from skilloc.ablation import mask_effects as mask_effects
+    from skilloc.asked import Asked as Asked
     from skilloc.attribution import attribution_effects as attribution_effects
     from skilloc.calibration import calibrate as calibrate
     from skilloc.circuits.trace import trace_circuit as trace_circuit
@@ -42,12 +43,26 @@ if TYPE_CHECKING:
     from skilloc.tasks import Examples as Examples
     from skilloc.tasks import Subtask as Subtask
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
+    from skilloc.tasks.prompts import choices as choices
+    from skilloc.tasks.prompts import prompts as prompts
     from skilloc.training import TrainConfig as TrainConfig
     from skilloc.training import train as train
 
 _HOMES = {
-    "skilloc": ("circuits", "locality", "losses", "masks", "pages", "plots", "pruning", "relearning", "store", "tasks"),
+    "skilloc": (
+        "circuits",
+        "locality",
+        "losses",
+        "masks",
+        "plots",
+        "pruning",
+        "relearning",
+        "report",
+        "store",
+        "tasks",
+    ),
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
+    "skilloc.asked": ("Asked",),
     "skilloc.attribution": ("attribution_effects",),
     "skilloc.calibration": ("calibrate",),
     "skilloc.circuits.trace": ("trace_circuit",),
@@ -67,6 +82,7 @@ _HOMES = {
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.tasks": ("Examples", "Subtask"),
     "skilloc.tasks.parity": ("parity_subtasks",),
+    "skilloc.tasks.prompts": ("choices", "prompts"),
     "skilloc.training": ("TrainConfig", "train"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -18,15 +18,13 @@ from skilloc.calibration import calibrate
 from skilloc.circuits.trace import Tracing
 from skilloc.effects import Effects
 from skilloc.models.language import Opened, open_model
-from skilloc.pages import report_page, top_examples, write
+from skilloc.report import top_examples, write_report
+from skilloc.report.findings import Findings
 from skilloc.study.draws import experiment_of, subtasks_of
-from skilloc.study.folder import Compared, Study, load_study, save_compared
+from skilloc.study.folder import Compared, save_compared
 from skilloc.study.measure import measure
-from skilloc.study.pictures import draw_study
 from skilloc.study.removing import remove
-from skilloc.study.report import Record, about, calibration_record, locality_record, removal_record, top_units
 from skilloc.study.settings import Settings
-from skilloc.study.summary import summarise
 from skilloc.study.tracing import Choice, trace_study
 from skilloc.tasks import Subtask
 from skilloc.tasks.text import BUILTIN
@@ -48,7 +46,7 @@ def run_demo(
     model: str = "embedded",
     settings: Settings = SETTINGS,
     report: Callable[[str], None] = lambda line: None,
-) -> Record:
+) -> Findings:
     """Measure, draw and summarise the embedded model into a folder.
 
     Args:
@@ -59,7 +57,7 @@ def run_demo(
         report: told, line by line, what is being done.
 
     Returns:
-        The record that the page was written from.
+        What was found, and what the pages were written from.
 
     Raises:
         ValueError: if the folder belongs to another study.
@@ -76,13 +74,11 @@ def run_demo(
     report("removing the neurons that each subtask needs most, beside random ones")
     neurons = effects.units.kinds.count("neuron")
     sizes = [n for n in SIZES if n <= neurons]
-    removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, kinds=["neuron"], draws=DRAWS)
+    remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, kinds=["neuron"], draws=DRAWS)
     report("tracing the circuit of each subtask, on other text than chose its units")
     _trace(opened, subtasks, effects, settings, folder / "circuits", report)
     report("drawing pictures, writing the summary and the report")
-    record = write_page(load_study(folder), removal_record(removal), folder)
-    write(folder / "report.html", report_page(folder))
-    return record
+    return write_report(folder)
 
 
 def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, settings: Settings, folder: Path) -> None:
@@ -117,20 +113,3 @@ def _trace(
     examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
     folder.mkdir(exist_ok=True)
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
-
-
-def write_page(study: Study, removal: Record, folder: Path) -> Record:
-    """Draw the pictures of a study and write its summary; return the record of both."""
-    locality = locality_record(study.effects)
-    pictures = draw_study(study, locality, removal, folder / "pictures")
-    record = {
-        "folder": str(folder),
-        **about(study.effects),
-        "top": top_units(study.effects),
-        "locality": locality,
-        "removal": removal,
-        "calibration": calibration_record(study),
-        "pictures": [str(path) for path in pictures],
-    }
-    (folder / "summary.md").write_text(summarise(study.effects, record), encoding="utf-8")
-    return record

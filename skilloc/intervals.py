@@ -1,6 +1,7 @@
-"""The one type of a number with its interval; intervals over seeds: of proportions and their differences, of a mean, of
-the time to what may never happen."""
+"""The one type of a number with its interval, and how both are written; intervals over seeds: of proportions and their
+differences, of a mean, of the time to what may never happen."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,10 @@ class Interval(NamedTuple):
     high: Any
     chance: Any = None
     reliability: Any = None
+
+    def at(self, *place: Any) -> "Interval":
+        """Return one of an array of numbers: `scores.at(0, 1)`, or a part of it."""
+        return Interval(*(None if part is None else np.asarray(part)[place] for part in self))
 
     def record(self) -> dict[str, Any]:
         """Return the parts that are there as numbers or nested lists."""
@@ -146,3 +151,23 @@ def survival(times: Float[np.ndarray, " run"], happened: Bool[np.ndarray, " run"
     low, high = np.where(nothing_left, 0.0, low), np.where(nothing_left, np.append(1.0, high)[:-1], high)
     start = np.ones(1)
     return Survival(np.append(0.0, events), np.append(start, fraction), np.append(start, low), np.append(start, high))
+
+
+def number(value: float, figures: int = 2) -> str:
+    """Return a number with so many figures, and all those before the point: 0.0012, 0.12, 1.2, 123, 1,234."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value in (-1, 0, 1):
+        return f"{value:.0f}".replace("-", "−")
+    rounded = float(f"{value:.{figures - 1}e}")  # 0.999 has as many figures before the point as 1
+    digits = max(0, figures - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{value:,.{min(digits, 6)}f}".replace("-", "−")
+
+
+def said(score: Interval | None, figures: int = 2) -> str:
+    """Return a number with its interval, `0.63 [0.58, 0.67]`; a dash for one that cannot be told from noise."""
+    if score is None or math.isnan(score.value):
+        return "–"
+    value = number(score.value, figures)
+    known = score.low != score.high and not math.isnan(score.low) and not math.isnan(score.high)
+    return f"{value} [{number(score.low, figures)}, {number(score.high, figures)}]" if known else value

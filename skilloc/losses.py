@@ -10,6 +10,7 @@ passes by hand are for losses that are the negative log-likelihood of targets (`
     logit_difference   logit of the wrong answer minus logit of the right one, logits
     kl                 mean over the scored positions of KL(untouched model || this one), nats per token
     error              share of the scored positions whose largest logit is not the target's
+    mistake            1 where any scored position, or the choice among options, is wrong: 1 - accuracy
     custom(function)   any function of logits and examples
 """
 
@@ -391,6 +392,19 @@ def _error(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
     return _of_rows(examples, wrong.to(wide(logits.device)) / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
 
 
+def _mistake(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
+    if RIGHT in examples.fields:
+        scores, right = _option_scores(logits, examples)
+        return (scores.argmax(dim=1) != right).to(wide(logits.device))
+    return (_error(logits, examples, None) > 0).to(wide(logits.device))
+
+
+def _chance_of_mistake(outputs: int, examples: Examples) -> float:
+    if RIGHT in examples.fields:
+        return 1 - math.exp(-_number_of_options(outputs, examples))
+    return 1 - 1 / outputs
+
+
 cross_entropy = _nll_loss("cross_entropy", _all_targets)
 answer = _nll_loss("answer", _answer_targets)
 logit_difference = Loss(
@@ -416,8 +430,18 @@ error = Loss(
     chance=lambda outputs, _: 1 - 1 / outputs,
     identity="skilloc.losses.error",
 )
+mistake = Loss(
+    "mistake",
+    "share",
+    _mistake,
+    differentiable=False,
+    chance=_chance_of_mistake,
+    identity="skilloc.losses.mistake",
+)
 
-READY: Mapping[str, Loss] = {loss.name: loss for loss in (cross_entropy, answer, choice, logit_difference, kl, error)}
+READY: Mapping[str, Loss] = {
+    loss.name: loss for loss in (cross_entropy, answer, choice, logit_difference, kl, error, mistake)
+}
 """The losses that come with the package, by name."""
 
 

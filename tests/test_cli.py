@@ -21,13 +21,13 @@ from skilloc import demo, store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
-from skilloc.cli.tables import scored
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
+from skilloc.intervals import Interval, number, said
 from skilloc.models.language import open_model
+from skilloc.report.record import as_json
 from skilloc.study import draws
 from skilloc.study.draws import experiment_of, redraw, subtasks_of
-from skilloc.study.report import number
 from skilloc.study.settings import Settings
 from skilloc.tasks.text import Document
 
@@ -595,10 +595,10 @@ def test_numbers_in_tables(value, text):
 def test_a_narrow_terminal_cuts_no_number(run, study, monkeypatch):
     from rich.console import Console
 
-    from skilloc.cli import tables
+    from skilloc.cli import printed
 
     _, wide, _ = run("locality", study, "--count", 5)
-    monkeypatch.setattr(tables, "_console", lambda: Console(highlight=False, width=50, soft_wrap=False))
+    monkeypatch.setattr(printed, "_console", lambda: Console(highlight=False, width=50, soft_wrap=False))
     _, narrow, _ = run("locality", study, "--count", 5)
     assert "…" not in narrow
     numbers = re.compile(r"[0-9][0-9.,]*[0-9]")
@@ -606,9 +606,9 @@ def test_a_narrow_terminal_cuts_no_number(run, study, monkeypatch):
 
 
 def test_intervals_in_tables():
-    score = {"value": 0.634, "low": 0.58, "high": 0.67, "chance": 0.1}
-    assert scored(score) == "0.634 \\[0.58, 0.67]"
-    assert scored({**score, "value": float("nan")}) == "–"
+    score = Interval(0.634, 0.58, 0.67, 0.1)
+    assert said(score, 3) == "0.634 [0.580, 0.670]"
+    assert said(score._replace(value=float("nan"))) == "–"
 
 
 def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_path, monkeypatch):
@@ -621,24 +621,24 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     settings = Settings(sequences=6, length=12, folds=6)
     lines: list[str] = []
     folder = tmp_path / "demo"
-    record = demo.run_demo(folder, model=str(home / "model"), settings=settings, report=lines.append)
-    assert record["measured"] == record["exact"] == record["units"]
-    assert record["calibration"]["python"]["drawn"] == record["units"]
+    found = demo.run_demo(folder, model=str(home / "model"), settings=settings, report=lines.append)
+    assert found.about.measured == found.about.exact == found.about.units
+    assert found.calibration["python"].drawn == found.about.units
     steps = [line for line in lines if not line.startswith("no circuit of ")]  # of what an untrained model cannot do
     assert len(steps) == 6
     report = (folder / "report.html").read_bytes()
-    assert record["top"]["python"][0]["unit"].encode() in report
+    best = found.top["python"][0].unit
+    assert best.encode() in report
     page = (folder / "summary.md").read_text()
     for words in ("How local", "same units", "What is lost", "gradients", "does not say"):
         assert words in page
-    best = record["top"]["python"][0]["unit"]
     assert best in page
-    for name in record["pictures"]:
-        assert Path(name).is_file()
-        assert f"pictures/{Path(name).name}" in page or Path(name).name == "sorted.png"
+    pictures = {path.name for path in (folder / "pictures").glob("*.png")}
+    assert pictures == set(re.findall(r"pictures/(\w+\.png)", page))
+    assert {"units.png", "locality.png", "entanglement.png", "removal.png", "calibration.png"} <= pictures
     monkeypatch.setattr("skilloc.study.measure.ablation_effects", None)  # nothing is measured again
     monkeypatch.setattr("skilloc.demo.attribution_effects", None)
     again = demo.run_demo(folder, model=str(home / "model"), settings=settings)
     assert (folder / "summary.md").read_text() == page
     assert (folder / "report.html").read_bytes() == report
-    np.testing.assert_equal(again, record)
+    np.testing.assert_equal(as_json(again), as_json(found))

@@ -11,7 +11,7 @@ from skilloc.cli import main
 from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import prune
-from skilloc.relearning import Grid
+from skilloc.relearning import Grid, record
 from skilloc.study.relearning import attack_models
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.text import Document, text_subtask
@@ -100,7 +100,7 @@ def test_a_language_model_of_texts(saved, tmp_path):
     }
     grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 4), examples=4, held_out=8, folds=4, repair=2)
     found = attack_models(opened, {"smaller": smaller}, tmp_path, subtasks, attack="code", grid=grid, seeds=(0, 1))
-    models = found["smaller"]["models"]
+    models = record(found["smaller"])["models"]
     assert set(models) == {"original", "never trained", "random mask", "smaller"}
     assert models["smaller"]["parameters"] == models["random mask"]["parameters"] < models["original"]["parameters"]
     for model in models.values():

@@ -1,31 +1,26 @@
 """What a study says of its effects: curves without luck, noise, spread, pictures and a page that hold together."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from skilloc import store
-from skilloc.cli import tables
+from skilloc.cli.printed import print_sections
 from skilloc.effects import Effects
+from skilloc.intervals import Interval
 from skilloc.losses import cross_entropy, logit_difference
-from skilloc.pages import report_page
 from skilloc.removal import Removal
-from skilloc.study import pictures
-from skilloc.study.folder import Study, claim
-from skilloc.study.report import (
-    about,
-    locality_record,
-    noise_of,
-    plain,
-    removal_record,
-    sorted_effects,
-    spread_record,
-    top_units,
-)
+from skilloc.report import markdown, pictures, report_page
+from skilloc.report.about import about, noise_of, sorted_effects, top_units
+from skilloc.report.findings import Findings, read_findings, sections_of
+from skilloc.report.record import as_json
+from skilloc.report.scored import locality_of, references_of
+from skilloc.report.section import compared
+from skilloc.study.folder import claim
 from skilloc.study.settings import Settings
-from skilloc.study.summary import compared, summarise
 from skilloc.units import Units, heads, neurons
 
 NAMES = ("python", "cpp", "english")
@@ -63,6 +58,13 @@ def removed(own: float, other: float) -> Removal:
     return Removal(values, random, np.full((8, 3), 3.0), NAMES, (10, 30, 100), {"reference": {"name": "zero"}})
 
 
+def findings(folder: Path, effects: Effects, removal: Removal) -> Findings:
+    """What a folder says that holds both."""
+    store.save(effects, folder / "effects")
+    store.save(removal, folder / "removal")
+    return read_findings(folder)
+
+
 def test_sorted_effects_of_pure_noise_are_zero():
     curves = sorted_effects(made(np.zeros((3, len(UNITS))), 1.0, folds=16))
     assert abs(curves.value[:, :5].mean()) < 0.2  # the largest of 408 noisy means are near 3 / sqrt(16)
@@ -98,24 +100,25 @@ def test_noise_is_the_interval_of_a_typical_unit():
 def test_the_units_needed_most_are_the_planted_ones(planted):
     found = top_units(planted, n=2)
     for s, name in enumerate(NAMES):
-        assert [unit["unit"] for unit in found[name]] == [UNITS.names[20 * (s + 1)], "L0H3"]
-        assert found[name][0]["low"] < found[name][0]["value"] < found[name][0]["high"]
-        assert found[name][0]["value"] == pytest.approx(1.0, abs=0.02)
+        assert [unit.unit for unit in found[name]] == [UNITS.names[20 * (s + 1)], "L0H3"]
+        assert found[name][0].low < found[name][0].value < found[name][0].high
+        assert found[name][0].value == pytest.approx(1.0, abs=0.02)
 
 
 def test_spread_is_between_references_of_the_same_measurement_only(planted):
-    zero = {**locality_record(planted), "folder": "a"}
-    mean = {**zero, "reference": "mean"}
-    found = spread_record([zero, mean])
-    assert found["references"] == ["zero", "mean"]
-    assert not any(score["range"] > 0 for row in found["scores"].values() for score in row.values())
-    assert spread_record([zero]) is None
-    assert spread_record([zero, zero]) is None
-    assert spread_record([zero, {**mean, "model": "another"}]) is None
+    zero = locality_of(planted)
+    mean = replace(zero, about=replace(zero.about, reference="mean"))
+    found = references_of([zero, mean])
+    assert found.references == ("zero", "mean")
+    assert not any(score.range > 0 for row in found.scores.values() for score in row.values())
+    assert references_of([zero]) is None
+    assert references_of([zero, zero]) is None
+    assert references_of([zero, replace(mean, about=replace(mean.about, model="another"))]) is None
 
 
-def test_records_become_json():
-    assert plain({"a": [float("nan"), (1.0, float("inf"))], "b": None}) == {"a": [None, [1.0, None]], "b": None}
+def test_results_become_json():
+    assert as_json({"a": [float("nan"), (1.0, float("inf"))], "b": None}) == {"a": [None, [1.0, None]], "b": None}
+    assert as_json(Interval(np.float64(1.0), float("nan"), np.arange(2))) == {"value": 1.0, "low": None, "high": [0, 1]}
 
 
 def titles_and_labels(figure):
@@ -138,9 +141,9 @@ def test_titles_ticks_and_legends_of_the_pictures_do_not_overlap_and_lie_inside(
         return kept[-1]
 
     monkeypatch.setattr(pictures.plots, "figure", keep)
-    study = Study(planted, None)
-    paths = pictures.draw_study(study, locality_record(planted), removal_record(removed(1.0, 0.4)), tmp_path)
-    assert [path.stem for path in paths] == ["units", "sorted", "locality", "entanglement", "removal"]
+    sections = sections_of(findings(tmp_path / "study", planted, removed(1.0, 0.4)))
+    paths = pictures.save_pictures([picture for section in sections for picture in section.pictures], tmp_path)
+    assert [path.stem for path in paths] == ["locality", "entanglement", "removal", "units", "sorted"]
     for path, (figure, _) in zip(paths, kept, strict=True):
         with pictures.plots.style():
             figure.canvas.draw()
@@ -152,25 +155,20 @@ def test_titles_ticks_and_legends_of_the_pictures_do_not_overlap_and_lie_inside(
                 assert not box.overlaps(other), path.stem
 
 
-def test_the_page_tells_planted_structure_from_none(planted):
-    def page(effects, removal):
-        record = {
-            **about(effects),
-            "top": top_units(effects),
-            "locality": locality_record(effects),
-            "removal": removal_record(removal),
-            "calibration": None,
-        }
-        return summarise(effects, record)
+def test_the_page_tells_planted_structure_from_none(planted, tmp_path):
+    def page(effects, removal, folder):
+        return markdown.page("a page", sections_of(findings(tmp_path / folder, effects, removal)))
 
-    local = page(planted, removed(1.0, 0.1))
+    local = page(planted, removed(1.0, 0.1), "local")
     for s, name in enumerate(NAMES):
-        assert f"**{name}** is more local than chance. It needs most: {UNITS.names[20 * (s + 1)]} (1.0)" in local
+        assert f"- {name} is more local than chance (effective number of units " in local
+        assert f". It needs most: {UNITS.names[20 * (s + 1)]} (1.0)" in local
         assert f"neurons of {name}" not in local
         assert f"removing those of {name} hits {name} most" in local
     assert "python and cpp: share units beyond chance" in local
-    nothing = page(made(np.zeros((3, len(UNITS))), 1.0), removed(0.5, 0.5))
-    assert nothing.count("too noisy to tell") == 6
+    nothing = page(made(np.zeros((3, len(UNITS))), 1.0), removed(0.5, 0.5), "nothing")
+    opening = nothing.split("\n## ")[1]
+    assert opening.count("too noisy to tell") == 6  # three subtasks, three pairs
     assert "removing those of cpp hits all alike, as far as can be told" in nothing
 
 
@@ -178,9 +176,9 @@ def test_the_page_tells_planted_structure_from_none(planted):
     ("low", "high", "said"), [(0.2, 0.3, "above"), (0.0, 0.05, "below"), (0.05, 0.2, "not told from chance")]
 )
 def test_an_interval_is_compared_with_its_chance(low, high, said):
-    score = {"value": (low + high) / 2, "low": low, "high": high, "chance": 0.1}
+    score = Interval((low + high) / 2, low, high, 0.1)
     assert compared(score, below="below", above="above") == said
-    assert compared({**score, "value": float("nan")}, below="below", above="above").startswith("too noisy")
+    assert compared(score._replace(value=float("nan")), below="below", above="above").startswith("too noisy")
 
 
 def test_a_folder_is_claimed_once_and_tells_what_differs(tmp_path):
@@ -257,29 +255,23 @@ def test_a_folder_of_the_first_version_is_claimed_by_the_same_request_of_today(t
 def test_a_mean_of_the_first_version_is_told_as_the_flat_mean_that_it_is(planted):
     old = replace(planted, made={**planted.made, "reference": {"name": "mean"}})
     new = replace(old, made={**old.made, "loss": cross_entropy.record()})
-    assert (about(old)["reference"], about(new)["reference"]) == ("flat mean", "mean")
+    assert (about(old).reference, about(new).reference) == ("flat mean", "mean")
 
 
 def test_tables_pictures_and_page_name_the_unit_of_the_loss_and_never_nats_by_habit(planted, tmp_path, capsys):
     margins = {**planted.made, "loss": logit_difference.record(), "at": "last"}
     effects = replace(planted, made=margins, unit="logits")
     removal = replace(removed(1.0, 0.4), made={**margins, "effects": {}})
-    record = {
-        **about(effects),
-        "top": top_units(effects),
-        "locality": locality_record(effects),
-        "removal": removal_record(removal),
-        "calibration": None,
-    }
-    tables.print_about(record)
-    tables.print_top(record)
-    tables.print_locality(record["locality"])
-    tables.print_removal(record["removal"])
+    sections = sections_of(findings(tmp_path / "study", effects, removal))
+    print_sections(*sections)
     printed = capsys.readouterr().out
-    pictures.draw_study(Study(effects, None), record["locality"], record["removal"], tmp_path)
-    store.save(effects, tmp_path / "study")
+    pictures.save_pictures([picture for section in sections for picture in section.pictures], tmp_path)
     drawn = "".join(path.read_text() for path in tmp_path.glob("*.svg"))
-    for said in (printed, summarise(effects, record), report_page(tmp_path / "study")):
+    for said in (
+        printed,
+        markdown.page("a page", sections),
+        report_page(tmp_path / "study").replace(WORDS["nats"], ""),
+    ):
         assert "logits" in said
         assert "nats" not in said
     assert "logit_difference in logits" in printed

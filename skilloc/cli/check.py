@@ -1,6 +1,6 @@
 """`skilloc check`: what can be done with a model."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -26,7 +26,7 @@ class Command:
         """Print a line for each thing that was tried."""
         import sys
 
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json
         from skilloc.models.language import open_model
         from skilloc.study.checking import check
 
@@ -38,5 +38,5 @@ class Command:
                 apart = "" if line.difference is None else f", logits within {line.difference:.0e}"
                 print(f"{'yes' if line.works else 'no ':3}  {line.what}: {line.said}{apart}", flush=True)
         if self.json:
-            tables.print_json({"model": self.model, "lines": [asdict(line) for line in lines]})
+            print_json(model=self.model, lines=lines)
         sys.exit(0 if all(line.works for line in lines) else 1)

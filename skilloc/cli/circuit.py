@@ -58,10 +58,11 @@ class Command:
         if self.count is not None and self.faithfulness is not None:
             raise ValueError("`count` and `faithfulness` are two ways to choose the units; give one of them")
         from skilloc.circuits.trace import Tracing
-        from skilloc.cli import circuit_tables, tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.circuits import circuits_found, circuits_section
+        from skilloc.report.pictures import draw_circuits
         from skilloc.study.folder import load_study
-        from skilloc.study.pictures import draw_circuits
-        from skilloc.study.tracing import TOP, Choice, circuits_record, trace_runs, trace_study
+        from skilloc.study.tracing import TOP, Choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)
         runs = [load_study(folder).effects for folder in folders]
@@ -78,12 +79,11 @@ class Command:
             found = trace_runs(opened, runs, self.out, choice, config, subtasks=self.subtask, share=self.agreement)
         page = write_page(opened, runs[0], found, self.out)
         pictures = draw_circuits(found, self.out)
-        where = {"out": str(self.out), "page": str(page), "pictures": [str(picture) for picture in pictures]}
-        record = {**where, "model": opened.name, **circuits_record(found, runs[0])}
+        told = circuits_found(found, runs[0])
         if self.json:
-            tables.print_json(record)
+            print_json(told, out=self.out, page=page, pictures=pictures, model=opened.name)
             return
-        circuit_tables.print_circuits(record)
+        print_sections(circuits_section(told))
         together = f", all side by side in {pictures[-1].stem}.*" if len(found) > 1 else ""
         print(f"saved in {self.out}: a .json, .graphml, .png, .svg and .pdf per subtask{together}; look at {page}")
 
@@ -92,7 +92,7 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     """Write the circuits as one page, with the examples that excite each unit most; return where it is."""
     import json
 
-    from skilloc.pages import circuit_page, top_examples, write
+    from skilloc.report import circuit_page, top_examples, write
     from skilloc.study.draws import redraw
 
     names = dict.fromkeys(name for graph in circuits.values() for name in graph)

@@ -31,20 +31,17 @@ class Command:
             print(f"{time.monotonic() - begun:4.0f} s  {line}", file=sys.stderr)
 
         report("loading")
-        from skilloc.cli import tables
         from skilloc.cli.effects import cores
+        from skilloc.cli.printed import print_json, print_sections
         from skilloc.demo import run_demo
+        from skilloc.report.findings import sections_of
 
-        record = run_demo(self.out, workers=self.workers or cores(), report=report)
+        found = run_demo(self.out, workers=self.workers or cores(), report=report)
         report("done")
         if self.json:
-            tables.print_json(record)
+            print_json(found, folder=self.out)
             return
         print()
-        tables.print_about(record)
-        tables.print_top(record)
-        tables.print_locality(record["locality"])
-        tables.print_removal(record["removal"])
-        tables.print_calibration(record)
+        print_sections(*sections_of(found))
         print(f"In plain words, with pictures: {self.out / 'summary.md'}")
         print(f"Everything as one page, with the circuits to look around in: {self.out / 'report.html'}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from skilloc.asked import Asked
 from skilloc.cli.machine import Machine
 from skilloc.study.settings import Settings
 
@@ -34,6 +35,27 @@ class Options(Settings):
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
 
 
+NONE = arg(metavar="FIELD", help_behavior_hint="")
+
+
+@dataclass(frozen=True)
+class Prompted(Asked):
+    """The fields of prompts, as the help prints them."""
+
+    prompt: Annotated[str | None, NONE] = None
+    answer: Annotated[str, arg(metavar="FIELD")] = Asked.answer
+    wrong: Annotated[str | None, NONE] = None
+    corrupted: Annotated[str | None, NONE] = None
+    group: Annotated[str | None, NONE] = None
+    subject: Annotated[str | None, NONE] = None
+    choices: Annotated[str | None, NONE] = None
+    by: Annotated[str, arg(metavar="BY")] = Asked.by
+    template: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    shots: Annotated[int, arg(metavar="N")] = 0
+    pad: Annotated[str, arg(metavar="SIDE")] = Asked.pad
+    rotation: Annotated[int, arg(metavar="N")] = 0
+
+
 @dataclass(frozen=True)
 class Command:
     """Measure or estimate the effect of every unit on every subtask: its loss without the unit minus its loss with it.
@@ -50,6 +72,7 @@ class Command:
     data.parquet#field or hub:owner/name#field. Without it: python, cpp and english. For a saved MLP, a subtask of its
     world.json, such as composite_012; without it, all"""
     settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
+    asked: Annotated[Prompted, arg(name="")] = field(default_factory=Prompted)
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
@@ -61,25 +84,34 @@ class Command:
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
         sources = sources_of(self.subtask, builtin_of(self.model))
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.about import about, top_units
+        from skilloc.report.calibration import calibration_section
+        from skilloc.report.effects import measured_section, units_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
-        from skilloc.study.report import about, calibration_record, top_units
 
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
-        subtasks = subtasks_of(opened, sources, length=self.settings.length)
+        subtasks = subtasks_of(
+            opened,
+            sources,
+            length=self.settings.length,
+            asked=Asked(**vars(self.asked)),
+            least=self.settings.sequences,
+        )
         study = measure(
             opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
         )
-        record = {"out": str(self.out), **about(study.effects), "top": top_units(study.effects)}
-        record["calibration"] = calibration_record(study)
+        found = None if study.compared is None else study.compared.calibration
         if self.json:
-            tables.print_json(record)
+            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found)
             return
-        tables.print_about(record)
-        tables.print_top(record)
-        tables.print_calibration(record)
+        print_sections(
+            measured_section(study.effects),
+            units_section(study.effects),
+            None if found is None else calibration_section(found, None, None),
+        )
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
 
 

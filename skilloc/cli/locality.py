@@ -25,20 +25,20 @@ class Command:
         """Print the tables."""
         if not self.folders:
             raise ValueError("`folders` is empty; name at least one folder that `skilloc effects` wrote")
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.effects import measured_section
+        from skilloc.report.locality import between_section, locality_section, references_section
+        from skilloc.report.record import as_json
+        from skilloc.report.scored import locality_of, references_of
         from skilloc.study.folder import load_study
-        from skilloc.study.report import locality_record, spread_record
 
-        records = [
-            {"folder": str(folder), **locality_record(load_study(folder).effects, top=self.count)}
-            for folder in self.folders
-        ]
-        spread = spread_record(records)
+        studies = [load_study(folder).effects for folder in self.folders]
+        results = [locality_of(effects, top=self.count) for effects in studies]
+        spread = references_of(results)
         if self.json:
-            tables.print_json({"results": records, "spread": spread})
+            told = [{"folder": str(folder), **as_json(one)} for folder, one in zip(self.folders, results, strict=True)]
+            print_json(results=told, spread=spread)
             return
-        for record in records:
-            tables.print_about(record)
-            tables.print_locality(record)
-        if spread is not None:
-            tables.print_spread(spread)
+        for effects, one in zip(studies, results, strict=True):
+            print_sections(measured_section(effects), locality_section(one), between_section(one))
+        print_sections(None if spread is None else references_section(spread))

@@ -1,6 +1,5 @@
 """`skilloc localize`: finetune a model so that few units carry what is to be kept."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,8 +73,9 @@ class Command:
         _check("products", self.products, ("float32", "bfloat16"))
         if self.loss.replace(".", "", 1).isdecimal():
             raise ValueError(f'`loss` is "{self.loss}", a number; to steer to a loss, write --wanted-loss {self.loss}')
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
         from skilloc.lasso import LocalizeConfig
+        from skilloc.report.pruning import localized_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.localizing import localize_into
         from skilloc.training import TrainConfig
@@ -101,9 +101,9 @@ class Command:
         subtasks = subtasks_of(opened, sources, length=self.length)
         found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)
         if self.json:
-            tables.print_json({"out": str(self.out), **found})
+            print_json(found, out=self.out)
             return
-        print_localized(found)
+        print_sections(localized_section(found))
         place = self.out / "model"
         print(f"saved in {place}; next: skilloc effects {place} --out {self.out / 'effects'}")
 
@@ -111,31 +111,3 @@ class Command:
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f'unknown `{name}` "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
-
-
-def print_localized(found: Mapping[str, Any]) -> None:
-    """Print the live units of each layer, and the losses before and after."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from skilloc.cli.tables import scored
-    from skilloc.study.report import number
-
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
-    live, units = found["live"], found["units"]
-    revived = f", {found['revivals']} revivals" if found["revivals"] else ""
-    console.print(f"[bold]live units[/]: {sum(live.values()):,} of {sum(units.values()):,}{revived}")
-    made = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for hook, width in units.items():
-        made.add_row(hook, f"{live[hook]:,} of {width:,}")
-    console.print(made)
-    console.print(f"[bold]loss in {found.get('unit', 'nats')}[/], on the report split \\[95 % interval]")
-    made = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "before", "after", "change"):
-        made.add_column(column, no_wrap=True, header_style="dim")
-    for name, row in found["subtasks"].items():
-        change = {end: float("nan") if value is None else value for end, value in row["change"].items()}
-        label = f"{name} (kept)" if row["kept"] else name
-        made.add_row(label, number(row["before"], 3), number(row["after"], 3), scored(change))
-    console.print(made)

@@ -31,19 +31,19 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print where each unit matters."""
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.positions import positions_section
+        from skilloc.report.scored import by_position as told_by_position
         from skilloc.study.folder import load_study
         from skilloc.study.positioned import by_position
-        from skilloc.study.report import positions_record
 
         model, (folder,) = places_of(self.places)
         effects = load_study(folder).effects
         out = self.out or folder / "positions"
         opened = open_for(self.machine, model, folder, effects)
-        found = by_position(opened, effects, out, top=self.count, names=self.names)
-        record = {"out": str(out), **positions_record(found)}
+        found = told_by_position(by_position(opened, effects, out, top=self.count, names=self.names))
         if self.json:
-            tables.print_json(record)
+            print_json(found, out=out)
             return
-        tables.print_positions(record)
+        print_sections(positions_section(found))
         print(f"saved in {out}; next: skilloc show {folder}")

@@ -1,9 +1,8 @@
 """`skilloc prune`: the smaller model without the units that some subtasks do not need."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import arg
 
@@ -59,7 +58,11 @@ class Command:
             raise ValueError("give `count`, a number of units, or `share`, and not both")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"`share` is {self.share}; use more than 0 and at most 1")
-        from skilloc.cli import tables
+        from skilloc import store
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.pruning import Curve
+        from skilloc.report.pictures import save_pictures
+        from skilloc.report.pruning import pruning_section
         from skilloc.study.folder import load_study
         from skilloc.study.pruning import Choice, prune_into
 
@@ -76,7 +79,7 @@ class Command:
             draws=self.draws,
             seed=self.seed,
         )
-        record = prune_into(
+        found = prune_into(
             self.out,
             opened,
             effects,
@@ -86,36 +89,10 @@ class Command:
             reference=self.reference,
             workers=self.workers or cores(),
         )
+        section = pruning_section(found, store.load(Curve, self.out / "curve"))
+        save_pictures(section.pictures, self.out)
         if self.json:
-            tables.print_json({"out": str(self.out), **record})
+            print_json(found, out=self.out)
             return
-        print_pruning(record)
+        print_sections(section)
         print(f"saved in {self.out}; next: skilloc effects {self.out}/model, or skilloc relearn {opened.name} ...")
-
-
-def print_pruning(record: Mapping[str, Any]) -> None:
-    """Print sizes, and per subtask the loss before, after, and with random masks."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from skilloc.cli.tables import scored
-
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
-    before, after = record["parameters"]["before"], record["parameters"]["after"]
-    zeros = f", and {record['zeros']} more as zeros" if record["zeros"] else ""
-    console.print(f"{record['kept']:,} of {record['units']:,} units kept{zeros}")
-    console.print(f"{after:,} of {before:,} parameters ({after / before:.1%}), {record['bytes'] / 1e6:,.1f} MB\n")
-    for measure, title in (("loss", f"loss in {record.get('unit', 'nats')}"), ("accuracy", "accuracy")):
-        rows = {name: found[measure] for name, found in record["subtasks"].items() if measure in found}
-        if not rows:
-            continue
-        made = Table(box=None, padding=(0, 2, 0, 0))
-        for column in ("", "before", "after", "random units"):
-            made.add_column(column, no_wrap=True, header_style="dim")
-        for name, found in rows.items():
-            kept = "" if name in record["kept_for"] else " (not kept)"
-            made.add_row(f"{name}{kept}", *(scored(found[part]) for part in ("before", "after", "random")))
-        console.print(f"[bold]{title}[/] \\[95 % interval], {record['split']} split")
-        console.print(made)
-        console.print()

@@ -1,9 +1,9 @@
 """`skilloc relearn`: is a skill that was pruned away removed, hidden, or is the model broken?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -78,8 +78,9 @@ class Command:
         if self.seeds < 1:
             raise ValueError(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
         from skilloc.relearning import Grid
+        from skilloc.report.relearning import attack_section, keep_attack
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.relearning import attack_models
 
@@ -111,11 +112,12 @@ class Command:
             seeds=range(self.seeds),
             **others,
         )
+        for name, one in found.items():
+            keep_attack(one, self.out, name)
         if self.json:
-            tables.print_json({"out": str(self.out), "results": found})
+            print_json(out=self.out, results=found)
             return
-        for record in found.values():
-            print_probe(record)
+        print_sections(*(attack_section(one, name) for name, one in found.items()))
         print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
 
 
@@ -151,48 +153,3 @@ def _named(models: Sequence[str]) -> dict[str, str]:
             raise ValueError(f'"{given}" has no name, or one that is taken; write NAME=MODEL, each with its own name')
         found[name] = place
     return found
-
-
-def print_probe(found: Mapping[str, Any]) -> None:
-    """Print what a probe found: a row per model and data size, then the verdict in words."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
-    last = found["steps"][-1]
-    made = Table(box=None, padding=(0, 2, 0, 0))
-    columns = ["", "loss before", f"after {last}", "steps to recover", "area", "damage", "information removed"]
-    for column in columns:
-        made.add_column(column, no_wrap=True, header_style="dim")
-    for name, model in found["models"].items():
-        for z, curve in enumerate(model["sizes"]):
-            size = "" if len(found["sizes"]) == 1 else f", {curve['size'] or 'fresh'} examples"
-            made.add_row(f"{name}{size}", *_row(model, curve, last, first=z == 0))
-    title = f"loss on {found['report']} in {found.get('unit', 'nats')} under attack by {found['kind']}"
-    console.print(f"[bold]{title}[/] \\[95 % interval over seeds and folds]")
-    console.print(made)
-    console.print(found["summary"], markup=False)
-    console.print()
-
-
-def _row(model: Mapping[str, Any], curve: Mapping[str, Any], last: int, *, first: bool) -> list[str]:
-    from skilloc.study.report import number
-
-    recovered = curve["steps_to_recover"]
-    steps = sorted(
-        f"{step:,.0f}" if there else f"> {last:,}"
-        for step, there in zip(recovered["steps"], recovered["recovered"], strict=True)
-    )
-    losses = [number(curve["loss"]["value"][place], 3) for place in (0, -1)]
-    removed = model.get("information_removed")
-    told = "" if removed is None else "undecidable" if removed["why"] else _scored(removed)
-    area, damage = (float("nan") if at is None else at for at in (curve["area"]["value"], model["damage"]["value"]))
-    row = [*losses, ", ".join(steps), number(area)]
-    return [*row, number(damage), told] if first else [*row, "", ""]
-
-
-def _scored(score: Mapping[str, float | None]) -> str:
-    from skilloc.cli.tables import scored
-
-    return scored({end: float("nan") if (found := score[end]) is None else found for end in ("value", "low", "high")})

@@ -37,10 +37,11 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print the matrices."""
-        from skilloc.cli import tables
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.removal import removal_section
+        from skilloc.report.scored import removed
         from skilloc.study.folder import load_study
         from skilloc.study.removing import remove
-        from skilloc.study.report import removal_record
 
         model, (folder,) = places_of(self.places)
         effects = load_study(folder).effects
@@ -56,9 +57,9 @@ class Command:
             draws=self.draws,
             seed=self.seed,
         )
-        record = {"out": str(out), **removal_record(removal)}
+        found = removed(removal)
         if self.json:
-            tables.print_json(record)
+            print_json(found, out=out)
             return
-        tables.print_removal(record)
+        print_sections(removal_section(found))
         print(f"saved in {out}; next: skilloc show {folder}")

@@ -20,7 +20,7 @@ class Command:
         """Write it, and print where it is."""
         from datetime import UTC, datetime
 
-        from skilloc.pages import report_page, write
+        from skilloc.report import report_page, write
 
         path = self.out or self.folder / "report.html"
         if path.is_dir():

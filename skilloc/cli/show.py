@@ -20,53 +20,17 @@ class Command:
 
     def run(self) -> None:
         """Print the tables, draw the pictures."""
-        from skilloc import store
-        from skilloc.cli import tables
-        from skilloc.positions import PositionEffects
-        from skilloc.removal import Removal
-        from skilloc.study.folder import load_study
-        from skilloc.study.pictures import draw_study
-        from skilloc.study.report import (
-            about,
-            calibration_record,
-            locality_record,
-            positions_record,
-            removal_record,
-            top_units,
-        )
+        from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.findings import read_findings, sections_of
+        from skilloc.report.pictures import save_pictures
 
-        study = load_study(self.folder)
-        folds = len(study.effects.values)
-        most = int(study.effects.measured.sum()) - 1
-        enough = folds >= 3 and most >= 1
-        locality = locality_record(study.effects, top=min(self.count, most)) if enough else None
-        held = self.folder / "removal"
-        removal = removal_record(store.load(Removal, held)) if held.is_dir() else None
-        where = self.folder / "positions"
-        positions = positions_record(store.load(PositionEffects, where)) if where.is_dir() else None
-        pictures = draw_study(study, locality, removal, self.folder / "pictures", positions)
-        record = {
-            "folder": str(self.folder),
-            **about(study.effects),
-            "top": top_units(study.effects),
-            "locality": locality,
-            "removal": removal,
-            "positions": positions,
-            "calibration": calibration_record(study),
-            "pictures": [str(path) for path in pictures],
-        }
+        found = read_findings(self.folder, top=self.count)
+        sections = sections_of(found)
+        pictures = save_pictures(
+            [picture for section in sections for picture in section.pictures], self.folder / "pictures"
+        )
         if self.json:
-            tables.print_json(record)
+            print_json(found, folder=self.folder, pictures=pictures)
             return
-        tables.print_about(record)
-        tables.print_top(record)
-        tables.print_calibration(record)
-        if locality is None:
-            print(f"no locality scores: {most + 1} unit(s) in {folds} fold(s), and they need at least 2 in 3")
-        else:
-            tables.print_locality(locality)
-        if removal is not None:
-            tables.print_removal(removal)
-        if positions is not None:
-            tables.print_positions(positions)
+        print_sections(*sections)
         print(f"pictures: {', '.join(path.name for path in pictures)} (and .svg) in {self.folder / 'pictures'}")

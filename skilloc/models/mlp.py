@@ -243,11 +243,12 @@ def headed(model: nn.Module, depth: int, weight: Float[Tensor, "d_out d_in"], bi
     """
     assert isinstance(model, MLP)
     cfg = model.cfg
-    smaller = MLP(cfg.d_in, len(bias), cfg.widths[:depth], depth + 1, activation=cfg.activation).to(model.out.weight)
+    smaller = MLP(cfg.d_in, len(bias), cfg.widths[:depth], depth + 1, activation=cfg.activation)
+    smaller.to(model.out.weight)
     with torch.no_grad():
         for new, old in zip(smaller.layers, model.layers, strict=False):
-            new.weight.copy_(old.weight)  # type: ignore[operator, union-attr]
-            new.bias.copy_(old.bias)  # type: ignore[operator, union-attr]
+            new.weight.copy_(old.weight)
+            new.bias.copy_(old.bias)
         smaller.out.weight.copy_(weight)
         smaller.out.bias.copy_(bias)
     return smaller

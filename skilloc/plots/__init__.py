@@ -18,10 +18,11 @@ from skilloc.plots.matrices import entanglement_matrix, removal_matrix
 from skilloc.plots.network import mlp_network
 from skilloc.plots.relearning import recovery_curves
 from skilloc.plots.retraining import retraining_curves
-from skilloc.plots.style import NARROW, WIDE, colour_of, figure, style
+from skilloc.plots.style import CONTROL, NARROW, WIDE, colour_of, figure, style
 from skilloc.plots.units import colour_bar, effect_norm, position_map, unit_map
 
 __all__ = [
+    "CONTROL",
     "NARROW",
     "WIDE",
     "Diagram",

@@ -61,7 +61,9 @@ def subtask_legend(ax: Axes, subtasks: Sequence[str], *, control: str | None = N
         ax.plot([], [], "o", color=colour_of(s), label=name)
     if control:
         ax.plot([], [], color=CONTROL, lw=2.2, alpha=0.7, label=control)
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(subtasks) + 1, borderaxespad=0.2, columnspacing=1.0)
+    letters = max(8, sum(len(name) + 4 for name in subtasks))  # more than a line holds go on the next
+    columns = max(1, min(len(subtasks) + 1, 60 * (len(subtasks) + 1) // letters))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.0)
     return ax
 
 

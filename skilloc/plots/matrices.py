@@ -11,8 +11,8 @@ from matplotlib.colors import Normalize
 
 from skilloc.plots.style import short
 
-DETAILED = 5
-"""With more subtasks than this, cells hold a single number."""
+DETAILED, NUMBERED = 5, 12
+"""With more subtasks than this, cells hold a single number; with more than that, their colour says it alone."""
 
 
 def removal_matrix(
@@ -74,7 +74,7 @@ def _cells(
     colours = colormaps["Blues"].with_extremes(bad="#e8e8e8")
     ax.imshow(np.ma.masked_invalid(values), norm=Normalize(0, 1.25 * largest), cmap=colours, aspect="auto")
     size = 8.0 if n <= DETAILED else max(4.0, 36 / n)
-    for row, column in np.ndindex(n, n):
+    for row, column in np.ndindex(n, n) if n <= NUMBERED else ():
         value, known = float(values[row, column]), bool(np.isfinite(values[row, column]))
         place: dict[str, Any] = {
             "ha": "center",
@@ -89,10 +89,12 @@ def _cells(
             ax.text(column, row + 0.06, interval, fontsize=5.5, **place)
             ax.text(column, row + 0.28, beside, fontsize=5.5, **place)
     flat = n <= DETAILED and max(map(len, subtasks)) <= 9
-    ax.set_xticks(
-        range(n), subtasks, rotation=0 if flat else 45, ha="center" if flat else "right", rotation_mode="anchor"
-    )
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    if flat or n > NUMBERED:
+        turned = {"rotation": 0, "ha": "center"} if flat else {"rotation": 90, "ha": "center"}
+    ax.set_xticks(range(n), subtasks, **turned)
     ax.set_yticks(range(n), subtasks)
+    ax.tick_params(labelsize=7 if n <= NUMBERED else 6)
     ax.spines[:].set_visible(False)
     ax.set_xticks(np.arange(n - 1) + 0.5, minor=True)
     ax.set_yticks(np.arange(n - 1) + 0.5, minor=True)

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from skilloc.intervals import number
+
 WIDE, NARROW = 6.8, 3.3
 """Widths in inches of a figure over two columns, and over one."""
 
@@ -71,13 +73,8 @@ def colour_of(position: int) -> str:
 
 
 def short(value: float) -> str:
-    """Return a number with two figures: 0.0012, 0.12, 1.2, 12, 1,200."""
-    if not np.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    digits = max(0, 1 - int(np.floor(np.log10(abs(float(f"{value:.1e}"))))))  # 0.999 is written like 1
-    return f"{value:,.{min(digits, 6)}f}".replace("-", "−")
+    """Return a number with two figures, as `intervals.number`; a dash for one that is not finite."""
+    return number(value) if np.isfinite(value) else "–"
 
 
 def signed_ticks(linear: float, largest: float, *, most: int) -> tuple[list[float], list[str]]:

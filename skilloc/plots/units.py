@@ -42,6 +42,7 @@ def unit_map(
     *,
     norm: Normalize,
     ordered: bool = True,
+    bars: bool = True,
 ) -> Axes:
     """Draw effects with one row per layer and subtask, the rows of a layer in a block, and one column per unit.
 
@@ -56,6 +57,7 @@ def unit_map(
         subtasks: names, in the order of the rows of a block.
         norm: the colour scale, see `effect_norm`.
         ordered: whether to sort and bin the units of a layer.
+        bars: whether a bar in its subtask's colour stands before each row.
     """
     blocks = [values[:, layers == layer] for layer in np.unique(layers)]
     widest = max(block.shape[1] for block in blocks)
@@ -67,7 +69,7 @@ def unit_map(
         top = i * (rows + GAP)
         places = top + np.arange(rows + 1)
         ax.pcolormesh(np.arange(len(edges)), places, drawn, norm=norm, cmap=colours, edgecolors="none", rasterized=True)
-        for s in range(rows):
+        for s in range(rows if bars else 0):
             ax.plot([-0.012] * 2, [top + s + 0.08, top + s + 0.92], color=colour_of(s), lw=2.5, clip_on=False,
                     transform=ax.get_yaxis_transform(), solid_capstyle="butt")  # fmt: skip
     ax.set_ylim(len(blocks) * (rows + GAP) - GAP, 0)

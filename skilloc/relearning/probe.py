@@ -140,7 +140,7 @@ def _wider(grid: Grid, found: Relearning) -> Grid:
 
 
 def _result(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     of: Mapping[str, Sequence[nn.Module]],
     question: Question,
     chance: float,

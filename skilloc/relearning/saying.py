@@ -3,7 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,9 +42,9 @@ def hit_rate(word: str) -> HitRate | None:
 
 
 @cache
-def _kept() -> dict[str, dict[str, int]]:
+def _kept() -> dict[str, Any]:
     try:
-        found: dict[str, dict[str, int]] = json.loads(RECORD.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     return found

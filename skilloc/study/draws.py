@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from skilloc.asked import Asked
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.losses import READY, Loss, as_loss
+from skilloc.losses import READY, Loss, as_loss, mistake
+from skilloc.masks import Mask
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
 from skilloc.tasks import Split, Subtask
-from skilloc.tasks.text import documents, text_subtask
+from skilloc.tasks.prompts import prompts
+from skilloc.tasks.text import Encode, documents, text_subtask
 from skilloc.tasks.world import open_world
 from skilloc.units import Units
 
@@ -22,9 +25,26 @@ DRAW = ("sequences", "split", "seed", "reference", "loss", "at")
 MEANS = ("mean", "flat mean")
 
 
+class Shown(NamedTuple):
+    """An example as text, as people wrote it: to be shown, and never read as markup.
+
+    Attributes:
+        prompt: what the model reads.
+        answer: what is right.
+        wrong: answers that are not.
+        corrupted: the prompt's twin.
+    """
+
+    prompt: str
+    answer: str
+    wrong: tuple[str, ...]
+    corrupted: str | None
+
+
 def subtasks_of(
-    opened: Opened, sources: Mapping[str, str], *, length: int, add_bos: bool | None = None
-) -> dict[str, Subtask]:
+    opened: Opened, sources: Mapping[str, str], *, length: int, add_bos: bool | None = None,
+    asked: Asked | None = None, least: int = 1,
+) -> dict[str, Subtask]:  # fmt: skip
     """Make a subtask of every source: of texts, in the tokens of a model; of a model without a tokenizer, of the world
     beside it.
 
@@ -34,6 +54,9 @@ def subtasks_of(
             tokenizer, a name of a subtask in its `world.json`, such as composite_012.
         length: tokens per example; a model without a tokenizer has none.
         add_bos: whether rows begin with the tokenizer's first token; if not given, where the tokenizer puts one first.
+        asked: which fields of a row are a prompt and its answer, if it names a prompt; else the sources are running
+            text.
+        least: of prompts in groups: leave out groups with fewer than this in a split, saying so.
 
     Raises:
         ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
@@ -60,11 +83,42 @@ def subtasks_of(
     first = None if add_bos is False else first_token(opened.tokenizer)
     if add_bos and first is None:
         raise ValueError(f'`add_bos` is True, but the tokenizer of "{opened.name}" puts no token first; leave it out')
+    if asked is not None and asked.prompt is not None:
+        return _prompted(sources, encode, asked, first, least)
     made = {
         name: text_subtask(name, documents(source), encode, length=length, separator=end, first=first)
         for name, source in sources.items()
     }
     return {name: replace(made[name], made={**(made[name].made or {}), "source": sources[name]}) for name in made}
+
+
+def _prompted(
+    sources: Mapping[str, str], encode: Encode, asked: Asked, first: int | None, least: int
+) -> dict[str, Subtask]:
+    made: dict[str, Subtask] = {}
+    for name, source in sources.items():
+        for called, own in prompts(source, encode, asked, name=name, first=first, least=least).items():
+            if called in made:
+                raise ValueError(f'two groups are called "{called}"; give the sources other names')
+            made[called] = replace(own, made={**(own.made or {}), "source": source, "named": name})
+    return made
+
+
+def shown(subtask: Subtask, settings: Settings, count: int = 8) -> list[Shown]:
+    """Return the first examples of a study as text: prompts with their answers; none of running text."""
+    if subtask.items is None:
+        return []
+    items = subtask.items(settings.sequences, cast(Split, settings.split), settings.seed)[:count]
+    return [Shown(item.prompt, item.answer, item.wrong, item.corrupted) for item in items]
+
+
+def accuracies(experiment: Experiment, mask: Mask | None = None) -> dict[str, float]:
+    """Return, for each subtask, the share of examples that the model gets right, with some units held or none.
+
+    Right is: the right one of the options is the likeliest, or every scored token is the likeliest.
+    """
+    wrong = replace(experiment, loss=mistake).losses(mask)
+    return {name: 1 - float(wrong[experiment.folded.of(name)].mean()) for name in experiment.folded.subtasks}
 
 
 def _of_world(folder: Path, sources: Mapping[str, str]) -> dict[str, Subtask]:
@@ -190,7 +244,16 @@ def redraw(
         if not all(sources.values()):
             raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
         before = any(drawn["subtasks"][name].get("add_bos", False) for name in effects.subtasks)  # version 0.1 had none
-        subtasks = subtasks_of(opened, sources, length=drawn["length"], add_bos=None if before else False)
+        add_bos = None if before else False
+        asked = [drawn["subtasks"][name].get("asked") for name in effects.subtasks]
+        if all(asked):
+            sources = {drawn["subtasks"][name]["named"]: sources[name] for name in effects.subtasks}
+            every = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos, asked=Asked(**asked[0]))
+            if missing := [name for name in effects.subtasks if name not in every]:
+                raise ValueError(f'"{missing[0]}" is no group of its source any more; measure the effects again')
+            subtasks = {name: every[name] for name in effects.subtasks}
+        else:
+            subtasks = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos)
     settings = Settings(folds=len(effects.values), **kept)
     experiment = experiment_of(opened, subtasks, settings, units=effects.units)
     for name, own in experiment.examples.items():

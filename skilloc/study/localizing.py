@@ -6,15 +6,15 @@ The folder holds `request/` (what was asked), `checkpoints/` until it is done, `
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
 from skilloc import store
-from skilloc.intervals import mean_interval
+from skilloc.intervals import Interval, mean_interval
 from skilloc.intervene import losses, prepared_for
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.losses import Loss
@@ -24,12 +24,46 @@ from skilloc.pruning import can
 from skilloc.study.folder import claim
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.world import save_world
+from skilloc.training import History
+from skilloc.training.history import NATS
 
 FOLDS = 8
 """Disjoint parts of the held-out examples, for intervals; fewer where there are fewer examples."""
 
 CHECKPOINT_EVERY = 200
 """Least number of steps between checkpoints."""
+
+
+class Moved(NamedTuple):
+    """The loss of a subtask on the report split, before and after, and the change with its 95 % interval over folds."""
+
+    kept: bool
+    before: float
+    after: float
+    change: Interval
+
+
+@dataclass(frozen=True)
+class Localized:
+    """What became of a localized model.
+
+    Attributes:
+        subtasks: by name; the model was trained on those that are kept.
+        unit: of the losses.
+        live: number of units whose weights are not all zero, by hook.
+        units: number of units, by hook.
+        revivals: how often a dead unit came to life again.
+        model: digest of the localized model.
+        history: of the training.
+    """
+
+    subtasks: dict[str, Moved]
+    unit: str
+    live: dict[str, int]
+    units: dict[str, int]
+    revivals: int
+    model: str
+    history: History
 
 
 def localize_into(
@@ -40,7 +74,7 @@ def localize_into(
     config: LocalizeConfig,
     *,
     seed: int,
-) -> dict[str, Any]:
+) -> Localized:
     """Localize a model, save it, and return what became of it; the same call goes on where it stopped.
 
     Args:
@@ -50,10 +84,6 @@ def localize_into(
         keep: names of those that the localized model is trained on.
         config: the settings.
         seed: of the examples.
-
-    Returns:
-        A record: per subtask, whether it was kept, and its loss on the report split before, after, and the
-        change with its 95 % interval over folds; live units of each hook; revivals; and the history.
 
     Raises:
         ValueError: if a name to keep is unknown, the model has no such units, or the folder belongs to something else.
@@ -99,7 +129,26 @@ def localize_into(
         arrays = {"norms": store.Labelled(norms, ("unit",), {"unit": units.names})}
         store.write(folder / "history", request, metrics, arrays)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return store.read(folder / "history").metrics
+    return load_localized(folder)
+
+
+def load_localized(folder: Path) -> Localized:
+    """Read what became of a localized model.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it was cut or altered.
+    """
+    found = dict(store.read(folder / "history").metrics)
+    found["subtasks"] = {
+        name: Moved(row["kept"], row["before"], row["after"], _interval(row["change"]))
+        for name, row in found["subtasks"].items()
+    }
+    return Localized(**{"unit": NATS, **found, "history": History.from_record(found["history"])})
+
+
+def _interval(record: Mapping[str, Any]) -> Interval:
+    return Interval(*(float("nan") if record[end] is None else record[end] for end in ("value", "low", "high")))
 
 
 def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.masks import top
 from skilloc.models.language import Opened
-from skilloc.study.draws import experiment_of, record_of
+from skilloc.study.draws import accuracies, experiment_of, record_of, shown
 from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
 from skilloc.study.settings import Settings
 from skilloc.tasks import Subtask
@@ -61,7 +61,10 @@ def measure(
     }
     claim(folder, request)
     if not (folder / "effects").is_dir() or (folder / "items").is_dir():
-        extra = {"name": opened.name, "drawn": record_of(subtasks, experiment, settings)}
+        extra: dict[str, Any] = {"name": opened.name, "drawn": record_of(subtasks, experiment, settings)}
+        if all((subtask.made or {}).get("family") == "prompts" for subtask in subtasks.values()):
+            extra["accuracy"] = accuracies(experiment)
+            extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
         _measure(Work(experiment, settings, candidates, ranking, extra), folder, workers, seconds)
     return load_study(folder)
 

@@ -1,25 +1,25 @@
 """Prune an opened model by the effects of a study, into a folder: the smaller model, and the curve that led to it.
 
 The folder holds `request/` (what was asked), `model/` (which `open_model` opens), `curve/` (losses against kept units,
-beside random masks), `report/` (losses before and after, sizes) and `curve.png` and `.svg`.
+beside random masks) and `report/` (losses before and after, sizes).
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from skilloc import plots, store
+from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import mean_interval
+from skilloc.intervals import Interval, mean_interval
 from skilloc.masks import DRAWS, Mask
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
@@ -30,8 +30,6 @@ from skilloc.pruning.smaller import check_cut
 from skilloc.study.draws import held_out, redraw
 from skilloc.study.folder import claim
 from skilloc.tasks.world import open_world, save_world
-
-Record = dict[str, Any]
 
 CURVE = (0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
 """Shares of the units that the curve keeps, where no numbers are given."""
@@ -59,9 +57,55 @@ class Choice:
     draws: int = DRAWS
     seed: int = 0
 
-    def record(self) -> Record:
+    def record(self) -> dict[str, Any]:
         """Return the fields. JSON only."""
         return {**vars(self), "subtasks": list(self.subtasks)}
+
+
+class Stages(NamedTuple):
+    """A loss, or an accuracy, before and after pruning, and with random masks of equal size on every hook."""
+
+    before: Interval
+    after: Interval
+    random: Interval
+
+
+class Parameters(NamedTuple):
+    """Number of parameters before and after."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What became of a pruned model.
+
+    Attributes:
+        unit: of the losses.
+        kept: number of units that were kept.
+        units: number of units there were.
+        zeros: number of dropped units that stay as zeros, since they could not be cut out alone.
+        parameters: of the model.
+        bytes: size of the saved weights.
+        widths: number of units that are left, by hook.
+        kept_for: subtasks that units were kept for.
+        subtasks: by name, the loss, and the accuracy where there are classes, with 95 % intervals over folds.
+        model: digest of the smaller model.
+        split: of the examples that losses are of.
+    """
+
+    unit: str
+    kept: int
+    units: int
+    zeros: int
+    parameters: Parameters
+    bytes: int
+    widths: dict[str, int]
+    kept_for: tuple[str, ...]
+    subtasks: dict[str, dict[str, Stages]]
+    model: str
+    split: str
 
 
 def prune_into(
@@ -74,7 +118,7 @@ def prune_into(
     counts: Sequence[int] = (),
     reference: str | None = None,
     workers: int = 1,
-) -> Record:
+) -> Pruned:
     """Prune a model, save it, and return what became of it; the same call reads what the folder holds already.
 
     Units are chosen on the examples of the study, and losses are those on as many examples of another split.
@@ -88,10 +132,6 @@ def prune_into(
         counts: other numbers of units to keep, for the curve.
         reference: what dropped units are held at, another than that of the effects.
         workers: threads of an exact sweep, where effects are measured again.
-
-    Returns:
-        A record: sizes, and per subtask its loss (and accuracy, where it has classes) before, after, and with
-        random masks of equal size on every hook, with 95 % intervals over folds; and the curve.
 
     Raises:
         ValueError: if the model or the texts are not those of the effects, units were not measured, the choice is out
@@ -130,8 +170,29 @@ def prune_into(
         curve = mask_curve(stated_on, masks, draws=choice.draws, seed=choice.seed)
         _save(folder, opened, smaller, curve, stated_on, choice, {**request, "split": stated_on.split})
     shutil.rmtree(folder / "items", ignore_errors=True)
+    return load_pruned(folder)
+
+
+def load_pruned(folder: Path) -> Pruned:
+    """Read what became of a pruned model.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it was cut or altered.
+    """
     found = store.read(folder / "report")
-    return {**found.metrics, "split": found.spec["split"]}
+    rest = {name: value for name, value in found.metrics.items() if name not in ("parameters", "kept_for", "subtasks")}
+    subtasks = {
+        name: {measure: Stages(*(Interval(**part[stage]) for stage in Stages._fields)) for measure, part in one.items()}
+        for name, one in found.metrics["subtasks"].items()
+    }
+    return Pruned(
+        parameters=Parameters(**found.metrics["parameters"]),
+        kept_for=tuple(found.metrics["kept_for"]),
+        subtasks=subtasks,
+        split=found.spec["split"],
+        **{"unit": "nats", **rest},
+    )
 
 
 def _counts(effects: Effects, choice: Choice, counts: Sequence[int]) -> list[int]:
@@ -190,7 +251,7 @@ def _save(
     curve: Curve,
     experiment: Experiment,
     choice: Choice,
-    request: Record,
+    request: Mapping[str, Any],
 ) -> None:
     for part in ("model", "curve"):  # of a call that was stopped between here and the end
         shutil.rmtree(folder / part, ignore_errors=True)
@@ -223,28 +284,9 @@ def _save(
         },
         "model": digest(smaller),
     }
-    _draw(folder, curve, choice, experiment.metric.unit)
     store.write(folder / "report", request, metrics)
 
 
 def _parameters(model: nn.Module) -> int:
     inner: nn.Module = plain(model) if face_of(model).stream else model
     return sum(parameter.numel() for parameter in inner.parameters())
-
-
-def _draw(folder: Path, curve: Curve, choice: Choice, unit: str) -> None:
-    """Draw the losses of all subtasks against kept units, and their random masks beside them."""
-    with plots.style():
-        figure, axes = plots.figure(1, len(curve.subtasks), height=2.6, squeeze=False)
-        for s, name in enumerate(curve.subtasks):
-            both = np.stack([curve.losses[..., s], curve.random_losses[..., s].mean(axis=0)])
-            value, low, high = np.moveaxis(np.array([[mean_interval(one)[:3] for one in row] for row in both]), 2, 0)
-            plots.kept_curves(
-                axes[0, s], curve.kept, value, low, high, ["by effects", "random units, equal layers"],
-                controls=["random units, equal layers"],
-            )  # fmt: skip
-            axes[0, s].set(title=name, ylabel=f"loss ({unit})" if s == 0 else "")
-            axes[0, s].axvline(choice.keep, color="black", lw=0.6, ls=":")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        for kind in ("svg", "png"):
-            figure.savefig(folder / f"curve.{kind}", metadata={"Date": None} if kind == "svg" else None)

@@ -1,14 +1,13 @@
-"""The relearning probe for opened models: attacked beside their controls, kept in a folder, drawn."""
+"""The relearning probe for opened models: attacked beside their controls, kept in a folder."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from skilloc import plots, store
+from skilloc import store
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
 from skilloc.relearning import (
@@ -16,8 +15,8 @@ from skilloc.relearning import (
     PLAIN,
     UNSEEN,
     Grid,
+    Relearning,
     never_saw_like,
-    record,
     relearn_controls,
     relearn_probe,
     unseen_parity,
@@ -40,15 +39,14 @@ def attack_models(
     seeds: Sequence[int] = (0, 1, 2),
     never_saw: Opened | None = None,
     plain: Opened | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Attack each model beside controls of its own shape; return a record of each (`relearning.record`), by name.
+) -> dict[str, Relearning]:
+    """Attack each model beside controls of its own shape; return what was found, by name.
 
     Where no network that never saw the attacked subtask is given, chains of linear maps get one of each candidate's
     shape; of other models, the verdict is "not comparable". In a parity world, each candidate also learns a parity that
     nobody has seen (`relearning.plasticity`).
 
-    Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses, `out/NAME.json` with its
-    record, and `out/NAME.png` and `.svg`.
+    Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses.
 
     Args:
         original: before anything was done to it.
@@ -83,36 +81,8 @@ def attack_models(
         if new is not None:
             result = with_plasticity(result, models, new, grid, seeds, out=out)
         store.save(result, out / name)
-        found[name] = record(result)
-        (out / f"{name}.json").write_text(json.dumps(found[name], indent=1) + "\n", encoding="utf-8")
-        with plots.style():
-            figure = draw_relearning(found[name])
-            for kind in ("svg", "png"):
-                figure.savefig(out / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
+        found[name] = result
     return found
-
-
-def draw_relearning(found: Mapping[str, Any]) -> Any:
-    """Draw recovery curves from a record: per data size, the attacked subtask, and beside it the kept ones."""
-    sizes, kept = found["sizes"], found["kept"]
-    figure, axes = plots.figure(len(sizes), 2 if kept else 1, height=2.7 * len(sizes), squeeze=False)
-    names, unit = list(found["models"]), found.get("unit", "nats")
-    for z, size in enumerate(sizes):
-        curves = [found["models"][name]["sizes"][z] for name in names]
-        value, low, high = (
-            np.array([curve["loss"][end] for curve in curves], dtype=float) for end in ("value", "low", "high")
-        )
-        plots.recovery_curves(axes[z, 0], found["steps"], value, low, high, names, chance=found["chance"], unit=unit)
-        data = "fresh examples" if size is None else f"{size} examples"
-        axes[z, 0].set_title(f"{found['report']}, {data}")
-        if kept:
-            mean = np.array([np.mean([curve["kept"][subtask] for subtask in kept], axis=0) for curve in curves], float)
-            empty = np.full_like(mean, np.nan)
-            plots.recovery_curves(axes[z, 1], found["steps"], mean, empty, empty, names, unit=unit)
-            axes[z, 1].set_title(f"meanwhile, kept: {', '.join(kept)}")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
-    return figure
 
 
 def _request(

@@ -1,10 +1,9 @@
 """Circuits for a study: units chosen by its effects, everything stated on another split, one file per subtask."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import networkx as nx
@@ -14,14 +13,13 @@ from jaxtyping import Float
 from skilloc import store
 from skilloc.circuits import graph as g
 from skilloc.circuits.faithfulness import enough, faithfulness
-from skilloc.circuits.overlap import consensus, overlap
+from skilloc.circuits.overlap import consensus
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
 from skilloc.models.language import Opened
 from skilloc.study.draws import held_out, redraw
-from skilloc.study.report import Record
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import input_names
 
@@ -38,7 +36,7 @@ class Choice(NamedTuple):
     n: int | None = None
     share: float | None = None
 
-    def record(self) -> Record:
+    def record(self) -> dict[str, int | float | None]:
         """Return what was chosen, in words and numbers."""
         return {"n": self.n, "share": self.share}
 
@@ -163,49 +161,7 @@ def mask_of(graph: nx.DiGraph, effects: Effects) -> Mask:
     return Mask(effects.units, effects.units.named(g.units_in(graph)))
 
 
-def circuits_record(circuits: Mapping[str, nx.DiGraph], effects: Effects) -> Record:
-    """Return what the circuits say, as plain records: per subtask, and what they share."""
-    found: Record = {"subtasks": {name: circuit_record(graph) for name, graph in circuits.items()}}
-    if len(circuits) > 1:
-        shared = overlap({name: mask_of(graph, effects) for name, graph in circuits.items()})
-        found["overlap"] = {
-            "names": list(shared.names),
-            **{part: getattr(shared, part).tolist() for part in shared._fields if part != "names"},
-        }
-    return found
-
-
-def circuit_record(graph: nx.DiGraph, *, n: int = 10) -> Record:
-    """Return what one circuit says: its size, faithfulness, strongest units and edges."""
-    subtask = graph.graph[g.SUBTASK]
-    members = g.units_in(graph)
-    size = len(members)
-    curve = graph.graph.get(g.FAITHFULNESS, [])
-
-    def strongest(entries: list[tuple[str, Record]]) -> list[Record]:
-        entries = sorted(entries, key=lambda entry: -abs(entry[1][g.EFFECT][subtask]["value"] or 0))
-        return [
-            {
-                "name": name,
-                **{part: one[part][subtask] for part in (g.EFFECT, g.ADDS) if subtask in one.get(part, {})},
-            }
-            for name, one in entries[:n]
-        ]
-
-    return {
-        "chosen": graph.graph[g.CHOSEN],
-        "size": size,
-        "edges": graph.number_of_edges(),
-        "kinds": dict(Counter(graph.nodes[name][g.KIND] for name in members)),
-        "unit": g.unit_of(graph),
-        "circuit": next((record for record in curve if record["size"] == size), None),
-        "curve": curve,
-        "strongest_units": strongest([(name, graph.nodes[name]) for name in members]),
-        "strongest_edges": strongest([(f"{a} → {b}", graph.edges[a, b]) for a, b in graph.edges]),
-    }
-
-
-def _there(path: Path, request: Record) -> nx.DiGraph | None:
+def _there(path: Path, request: Mapping[str, Any]) -> nx.DiGraph | None:
     if not path.exists():
         return None
     found = g.load(path)
@@ -238,7 +194,7 @@ def _trace(
 def _inputs(experiment: Experiment) -> tuple[str, ...] | None:
     """Return the names of the bits, where the inputs are the bits of a parity task."""
     first = next(iter(experiment.subtasks.values()))
-    made: Record = dict(getattr(first, "made", None) or {})
+    made: dict[str, Any] = dict(getattr(first, "made", None) or {})
     if experiment.face.chain is None or "sets" not in made:
         return None
     return input_names(made["n"], len(made["sets"]))

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from skilloc.tasks.examples import Examples
-
-Split = Literal["train", "selection", "report"]
-"""Train on `train`, choose on `selection`, state numbers on `report`."""
+from skilloc.tasks.items import Item
+from skilloc.tasks.items import Split as Split
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,7 @@ class Subtask:
         sample: `sample(n, split, seed)` gives n examples of a split; a pure function of its arguments.
         atoms: names of the atomic subtasks that a composite needs; empty for an atomic one.
         made: what the examples come from (files, settings, hashes), for the record of results.
+        items: the prompts and answers, as text, of the examples that `sample` gives; None where there are none.
 
     Example:
         >>> import torch
@@ -34,6 +34,7 @@ class Subtask:
     sample: Callable[[int, Split, int], Examples]
     atoms: tuple[str, ...] = ()
     made: Mapping[str, object] | None = None
+    items: Callable[[int, Split, int], list[Item]] | None = None
 
     def draw(self, n: int, *, split: Split = "report", seed: int = 0) -> Examples:
         """Return n examples of a split.

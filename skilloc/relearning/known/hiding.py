@@ -53,9 +53,9 @@ def widened(model: MLP, first: int = 0, second: int = 0) -> MLP:
     for parameter in wider.parameters():
         parameter.zero_()
     for new, old in zip((*wider.layers, wider.out), (*model.layers, model.out), strict=True):
-        rows, columns = old.weight.shape  # type: ignore[union-attr]
-        new.weight[:rows, :columns] = old.weight  # type: ignore[union-attr, index]
-        new.bias[:rows] = old.bias  # type: ignore[union-attr, index]
+        rows, columns = old.weight.shape
+        new.weight[:rows, :columns] = old.weight
+        new.bias[:rows] = old.bias
     return wider
 
 
@@ -107,8 +107,8 @@ def _tiny_gains(model: MLP, hidden: Hidden) -> MLP:
     own, gain = copy.deepcopy(model), 1.0
     for linear in (*own.layers, own.out):
         gain *= 0.05
-        linear.weight.mul_(0.05)  # type: ignore[union-attr, operator]
-        linear.bias.mul_(gain)  # type: ignore[union-attr, operator]
+        linear.weight.mul_(0.05)
+        linear.bias.mul_(gain)
     return own
 
 

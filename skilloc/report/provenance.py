@@ -8,11 +8,12 @@ from typing import Any
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
-from skilloc.pages.attack import attack_section, is_attack
-from skilloc.pages.document import escape, pairs, table
+from skilloc.report.document import escape, pairs, table
+from skilloc.report.relearning import is_attack
+from skilloc.report.section import Table
 from skilloc.study.folder import Study
 
-SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal"}
+SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal", "positions"}
 """Result folders of a study that the report has sections for."""
 
 
@@ -28,24 +29,25 @@ def results_in(folder: Path) -> list[Path]:
     ]
 
 
+def attacks_in(folder: Path) -> dict[str, Path]:
+    """Return the results of attacks in a folder, by where they lie in it."""
+    return {name: path for name, path in _others(folder).items() if is_attack(path)}
+
+
 def other_results(folder: Path) -> str:
-    """Return the results that are no part of the study itself: attacks, and the plain numbers of any other."""
-    attacks, others = [], []
-    for path in results_in(folder):
-        name = path.relative_to(folder).as_posix()
-        if path == folder or name.split("/")[0] in SHOWN:
-            continue
-        if is_attack(path):
-            attacks.append(attack_section(path, name))
-            continue
-        rows = list(_flat(store.read(path).metrics).items())
-        if rows:
+    """Return the plain numbers of results that are no part of the study itself, and no attack."""
+    others = []
+    for name, path in _others(folder).items():
+        rows = tuple(_flat(store.read(path).metrics).items())
+        if rows and not is_attack(path):
             summary = f"<summary>{escape(name)}: {len(rows)} numbers</summary>"
-            others.append(f"<details>{summary}{table(['', 'value'], rows)}</details>")
-    found = ""
-    if attacks:
-        found += f"<section><h2>Was it removed, or hidden?</h2>\n{chr(10).join(attacks)}</section>\n"
-    return found + (f"<section><h2>Also measured</h2>\n{chr(10).join(others)}</section>" if others else "")
+            others.append(f"<details>{summary}{table(Table('', ('', 'value'), rows))}</details>")
+    return f"<section><h2>Also measured</h2>\n{chr(10).join(others)}</section>" if others else ""
+
+
+def _others(folder: Path) -> dict[str, Path]:
+    found = {path.relative_to(folder).as_posix(): path for path in results_in(folder)}
+    return {name: path for name, path in found.items() if name != "." and name.split("/")[0] not in SHOWN}
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, str]:
@@ -82,9 +84,8 @@ def provenance(folder: Path, study: Study | None, circuits: Mapping[str, Any]) -
         parts.append(f"<details><summary>circuit {escape(name)}</summary>{pairs(kept)}</details>")
     rows = [_file(folder, path) for path in results_in(folder)]
     if rows:
-        parts.append(
-            table(["folder", "holds", "key of what was asked", "sha256 of its manifest"], rows, caption="files")
-        )
+        columns = ("folder", "holds", "key of what was asked", "sha256 of its manifest")
+        parts.append(table(Table("files", columns, tuple(rows))))
     return f"<section>{chr(10).join(parts)}</section>"
 
 
@@ -102,7 +103,7 @@ def _groups(made: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _file(folder: Path, path: Path) -> list[str]:
+def _file(folder: Path, path: Path) -> tuple[str, ...]:
     spec = store.read(path).spec
     digest = hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()[:16]
-    return [path.relative_to(folder).as_posix(), str(spec.get("what", "")), store.key(spec), digest]
+    return path.relative_to(folder).as_posix(), str(spec.get("what", "")), store.key(spec), digest

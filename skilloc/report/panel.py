@@ -7,12 +7,15 @@ import numpy as np
 
 from skilloc import plots
 from skilloc.circuits import graph as names
-from skilloc.pages.document import document, escape, rounded, table
-from skilloc.pages.still import still
-from skilloc.plots.diagram import Diagram, diagram_of, place
+from skilloc.plots.diagram import diagram_of, place
+from skilloc.report.circuits import circuits_found, circuits_section, few
+from skilloc.report.document import body_of, document, escape, rounded
+from skilloc.report.section import Section
+from skilloc.report.still import still
+from skilloc.report.words import explained
 
 LISTED = 100
-"""Edges in the table; the picture with script shows all."""
+"""Units and edges in the tables; the picture with script shows all."""
 
 Examples = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -63,8 +66,10 @@ def circuit_page(
     Raises:
         ValueError: if there are no circuits, or one has no nodes.
     """
-    body = f"<header><h1>{escape(title)}</h1></header>\n<main>{circuit_section(circuits)}</main>"
-    return document(title, body, data=circuit_data(circuits, examples), when=when)
+    data = circuit_data(circuits, examples)
+    (section,) = explained([circuits_section(circuits_found(circuits, None, n=LISTED), every=True)])
+    body = f"<header><h1>{escape(title)}</h1></header>\n<main>{panel(section, circuits)}</main>"
+    return document(title, body, data=data, when=when)
 
 
 def circuit_data(circuits: Mapping[str, Any], examples: Examples | None = None) -> dict[str, Any]:
@@ -88,6 +93,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
     weights = [edge.get(names.WEIGHT) for edge in edges]
     shares = [node.get(names.SHARE) for node in nodes]
     adds = [node.get(names.ADDS, {}).get(graph.graph.get(names.SUBTASK)) for node in nodes]
+    own = diagram.subtasks.index(graph.graph.get(names.SUBTASK, diagram.subtasks[0]))
     return {
         "name": name,
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
@@ -111,6 +117,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
             **_packed(diagram.flows, diagram.flows_low, diagram.flows_high),
             "weight": [None if w is None else rounded(w) for w in weights] if any(weights) else None,
         },
+        "few": few(diagram.flows[own]),
         "measured": sorted({edge[names.MEASURED] for edge in edges if names.MEASURED in edge}),
         "faithfulness": graph.graph.get(names.FAITHFULNESS) or [],
         "colours": [plots.colour_of(s) for s in range(len(diagram.subtasks))],
@@ -143,69 +150,16 @@ def _whole(value: float, figures: int) -> int | None:
     return round(found) or (1 if found > 0 else -1)
 
 
-def circuit_section(circuits: Mapping[str, Any]) -> str:
-    """Return the HTML of the interactive circuit, with a picture and tables of each for readers without script."""
-    parts = [_CONTROLS]
+def panel(section: Section, circuits: Mapping[str, Any]) -> str:
+    """Return the HTML of a section about circuits: what is said of them, the interactive circuit, and tables.
+
+    For readers without script there is a picture of each.
+    """
+    stills = []
     for name, graph in circuits.items():
         diagram = diagram_of(graph)
         subtask = graph.graph.get(names.SUBTASK, diagram.subtasks[0])
-        parts.append(f"<noscript><h3>{escape(name)}</h3>\n{still(diagram, subtask, title=name)}</noscript>")
-        parts.append(_tables(name, diagram, graph))
-    return "\n".join(parts)
-
-
-def _tables(name: str, diagram: Diagram, graph: Any) -> str:
-    subtasks = diagram.subtasks
-    own = subtasks.index(graph.graph.get(names.SUBTASK, subtasks[0]))
-    nodes = np.argsort(-np.nan_to_num(np.abs(diagram.effects[own]), nan=-1.0), kind="stable").tolist()
-    node_rows = [
-        (
-            diagram.names[n],
-            diagram.kinds[n],
-            *(_interval(diagram.effects, diagram.low, diagram.high, s, n) for s in range(len(subtasks))),
-        )
-        for n in nodes
-    ]
-    strongest = np.argsort(-np.nan_to_num(np.abs(diagram.flows[own])), kind="stable")[:LISTED].tolist()
-    ends = diagram.flows, diagram.flows_low, diagram.flows_high
-    edge_rows = [
-        (f"{diagram.names[a]} → {diagram.names[b]}", *(_interval(*ends, s, e) for s in range(len(subtasks))))
-        for e in strongest
-        for a, b in [diagram.edges[e]]
-    ]
-    effects = [f"{subtask}, {diagram.unit}" for subtask in subtasks]
-    some = f"the {LISTED} strongest of {len(diagram.edges):,} edges" if len(diagram.edges) > LISTED else "all edges"
-    parts = [table(["unit", "kind", *effects], node_rows, caption="effects, with 95 % intervals over folds")]
-    if graph.graph.get(names.FAITHFULNESS):
-        parts.insert(0, _faithfulness(graph.graph[names.FAITHFULNESS]))
-    if edge_rows:
-        parts.append(table(["edge", *effects], edge_rows, caption=some))
-    summary = f"The circuit {escape(name)} as tables: {len(diagram.names)} nodes, {len(diagram.edges):,} edges"
-    return f"<details><summary>{summary}</summary>\n{''.join(parts)}</details>"
-
-
-def _faithfulness(records: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        (
-            f"{one['size']:,}",
-            _said(one.get("faithfulness"), one.get("low"), one.get("high")),
-            _said(one.get("random"), one.get("random_low"), one.get("random_high")),
-            _said(one.get("completeness"), one.get("completeness_low"), one.get("completeness_high")),
-        )
-        for one in records
-    ]
-    return table(
-        ["units", "faithfulness", "of random units", "completeness"], rows, caption="is the circuit the skill?"
-    )
-
-
-def _interval(value: np.ndarray, low: np.ndarray, high: np.ndarray, row: int, column: int) -> str:
-    return _said(*(float(end[row, column]) for end in (value, low, high)))
-
-
-def _said(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or not np.isfinite(value):
-        return "–"
-    said = f"{value:.3g}"
-    known = low is not None and high is not None and np.isfinite([low, high]).all()
-    return (f"{said} [{low:.2g}, {high:.2g}]" if known else said).replace("-", "−")
+        flows = diagram.flows[diagram.subtasks.index(subtask)]
+        drawn = still(diagram, subtask, title=name, most=few(flows))
+        stills.append(f"<noscript><h3>{escape(name)}</h3>\n{drawn}</noscript>")
+    return body_of(section, before="\n".join([_CONTROLS, *stills]), folded="The circuits as tables")

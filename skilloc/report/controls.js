@@ -55,7 +55,7 @@ function chooseCircuit(i) {
   state.picked = c.nodes.name.indexOf(kept);
   by("nodes").max = Math.max(1, c.units.length);
   by("nodes").value = state.count;
-  slideEdges(Math.min(1, Math.max(0, 1 - 400 / Math.max(1, c.flows.length))));
+  slideEdges(Math.min(1, Math.max(0, 1 - c.few / Math.max(1, c.flows.length))));  // the few that matter
   fit();
   showLegend();
   showPanel();

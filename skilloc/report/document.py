@@ -7,14 +7,15 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from skilloc import store
+from skilloc import plots, store
+from skilloc.report.section import Section, Table
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ("view.js", "panel.js", "controls.js")
@@ -89,14 +90,40 @@ def rounded(value: float, figures: int = 3) -> float | None:
     return float(f"{value:.{figures - 1}e}") if math.isfinite(value) else None
 
 
-def table(columns: Sequence[object], rows: Sequence[Sequence[object]], *, caption: str = "") -> str:
-    """Return a table of plain texts, whose first column names the rows."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+def body_of(section: Section, *, before: str = "", folded: str = "") -> str:
+    """Return the HTML of a section: sentences, what words mean that stand here first, tables, pictures.
+
+    Args:
+        section: what is said.
+        before: HTML that stands before the tables.
+        folded: what the tables are called where they stand behind a click.
+    """
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
+    words = "".join(f"<dt><dfn>{escape(word)}</dfn></dt><dd>{escape(said)}</dd>" for word, said in section.words)
+    tables = "\n".join(map(table, section.tables))
+    if folded and tables:
+        tables = f"<details><summary>{escape(folded)}</summary>\n{tables}</details>"
+    with plots.style():
+        pictures = [picture(drawn(one.draw()), one.alt) for one in section.pictures]
+    parts = [
+        f'<ul class="said">{sentences}</ul>' if sentences else "",
+        f'<dl class="words">{words}</dl>' if words else "",
+        before,
+        tables,
+        *pictures,
+    ]
+    inside = "\n".join(part for part in parts if part)
+    return f"<section><h2>{escape(section.title)}</h2>\n{inside}</section>"
+
+
+def table(given: Table) -> str:
+    """Return a table, whose first column names the rows."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in given.columns)
     lines = [
         f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in rows
+        for row in given.texts()
     ]
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    said = f"<caption>{escape(given.caption)}</caption>" if given.caption else ""
     body = "\n".join(lines)
     return f'<div class="scroll"><table>{said}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 

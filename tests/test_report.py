@@ -16,11 +16,11 @@ from skilloc import store
 from skilloc.circuits import graph as circuit_graph
 from skilloc.cli import main
 from skilloc.effects import Effects
-from skilloc.pages import circuit_page, report_page, write
-from skilloc.pages.circuit import circuit_data
-from skilloc.pages.document import embedded, escape
 from skilloc.relearning import Relearning, summary
 from skilloc.removal import Removal
+from skilloc.report import circuit_page, report_page, write
+from skilloc.report.document import embedded, escape
+from skilloc.report.panel import circuit_data
 from skilloc.units import Units, heads, neurons
 
 HOSTILE = '</script><script>window.hacked=1</script><!--<img src="http://x.example/a.png" onerror=alert(1)>&amp; \u2028'
@@ -150,13 +150,13 @@ def test_it_is_readable_without_script():
     for name in graph:
         assert outside.count(name) >= 3  # in the picture, the table of units and that of edges
     assert "<noscript>" in outside
-    assert "0.9 [0.8, 1]" in outside
+    assert "0.900 [0.800, 1]" in outside
 
 
 def test_the_same_circuit_is_the_same_page_in_another_process(tmp_path):
     circuit_graph.save(circuit(), tmp_path / "circuit.json")
     code = (
-        "import sys; from skilloc.circuits.graph import load; from skilloc.pages import circuit_page;"
+        "import sys; from skilloc.circuits.graph import load; from skilloc.report import circuit_page;"
         "sys.stdout.buffer.write(circuit_page({'python': load(sys.argv[1])}, when='noon').encode())"
     )
     other = subprocess.run(
@@ -212,7 +212,7 @@ def test_a_report_tells_everything_that_was_measured(folder):
     texts = " ".join(text for _, text in found.texts)
     for words in (
         "What the units of toy do", "44 of 44 units", "L0N1 1.0", "effective number of units", "more local than chance",
-        "overlap of effects", "without the top 8", "Circuits", "abc123", "9.9", "sha256",
+        "overlap of effects", "top 8 units removed", "Circuits", "abc123", "9.9", "sha256",
     ):  # fmt: skip
         assert words in texts, words
     pictures = [attributes["alt"] for tag, attributes in found.elements if tag == "img"]
@@ -294,7 +294,8 @@ def test_a_report_shows_attacks_with_their_verdict(folder):
     repair = np.full((4, 2, seeds, 1), 0.1)
     found = Relearning(
         selection=report.mean(axis=-1), report=report, kept=report.mean(axis=-1)[..., None], repair=repair,
-        repair_steps=np.zeros((4, seeds)), models=models, sizes=(None,), rates=rates, steps=steps,
+        repair_steps=np.zeros((4, seeds)), learned=np.full((4, 2, seeds, folds), np.nan), models=models,
+        ways=("as it is", "repaired"), sizes=(None,), rates=rates, steps=steps,
         subtasks=("parity_0",), chance=float(np.log(2)),
         made={"report": "parity_1", "kind": "relearning", "seeds": [0, 1, 2]},
     )  # fmt: skip

@@ -3,20 +3,17 @@
 import numpy as np
 
 from skilloc.circuits.graph import HEAD, INPUT, OUTPUT, WHOLE_MLP
-from skilloc.pages.document import escape
 from skilloc.plots.diagram import Diagram, place, uncertain
+from skilloc.report.document import escape
 
 WIDTH, HEIGHT, MARGIN = 1000, 560, 70
-STRONGEST = 200
-"""Edges that are drawn, at most."""
-
 SMALL, LARGE, THIN, THICK = 2.0, 9.0, 0.4, 5.0
 LETTER, LINE = 6.0, 11.0
 """Room for a letter of a name, and for a line."""
 
 
-def still(diagram: Diagram, subtask: str, *, title: str) -> str:
-    """Return a circuit as an SVG element: effects on one subtask, red where needed, blue where harmful."""
+def still(diagram: Diagram, subtask: str, *, title: str, most: int) -> str:
+    """Return a circuit as an SVG with so many edges: effects on one subtask, red where needed, blue where harmful."""
     row = diagram.subtasks.index(subtask)
     places = place(diagram)
     left, right = places[:, 0].min(), places[:, 0].max()
@@ -25,8 +22,12 @@ def still(diagram: Diagram, subtask: str, *, title: str) -> str:
     ends = np.isin(diagram.kinds, (INPUT, OUTPUT))
     share = _share(diagram.effects, row, ~ends)
     radii = np.where(ends, 6.0, SMALL + (LARGE - SMALL) * share)
-    parts = [*_edges(diagram, row, x, y), *_nodes(diagram, row, x, y, radii), *_labels(diagram, x, y, radii, ends)]
-    drawn = min(STRONGEST, len(diagram.edges))
+    parts = [
+        *_edges(diagram, row, x, y, most),
+        *_nodes(diagram, row, x, y, radii),
+        *_labels(diagram, x, y, radii, ends),
+    ]
+    drawn = min(most, len(diagram.edges))
     said = f"{title}: effects on {subtask}, {drawn} of {len(diagram.edges)} edges"
     inside = "\n".join(parts)
     return (
@@ -45,11 +46,11 @@ def _look(value: float, *, faint: bool) -> str:
     return f"{sign} faint" if faint else sign
 
 
-def _edges(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray) -> list[str]:
+def _edges(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray, most: int) -> list[str]:
     flows = np.nan_to_num(diagram.flows[row])
     widths = THIN + (THICK - THIN) * _share(diagram.flows, row)
     faint = uncertain(diagram.flows_low[row], diagram.flows_high[row])
-    order = np.argsort(np.abs(flows), kind="stable")[-STRONGEST:]
+    order = np.argsort(-np.abs(flows), kind="stable")[:most][::-1]
     parts = []
     for e in order[flows[order] != 0]:
         a, b = diagram.edges[e]

@@ -15,7 +15,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from skilloc.pages import circuit_page
+from skilloc.report import circuit_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")

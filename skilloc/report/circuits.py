@@ -1,0 +1,240 @@
+"""Circuits: what their units keep of the skill beside random ones, the few edges that matter, what circuits share."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float
+
+from skilloc.circuits import graph as g
+from skilloc.circuits.overlap import Overlap, overlap
+from skilloc.effects import Effects
+from skilloc.intervals import Interval, number, said
+from skilloc.report.section import Cell, Section, Table
+from skilloc.study.tracing import mask_of
+
+SHARE, MOST = 0.8, 60
+"""The edges that matter: the fewest whose |effect| adds up to this share of that of all, and at most so many."""
+
+
+class Kept(NamedTuple):
+    """What circuits of one size keep: shares of the skill, with 95 % intervals; NaN where they were not measured."""
+
+    size: int
+    faithfulness: Interval
+    random: Interval
+    completeness: Interval
+    completeness_random: Interval
+
+
+class Strong(NamedTuple):
+    """A unit or an edge of a circuit, with its effects by subtask and what it adds to the circuit."""
+
+    name: str
+    kind: str
+    effect: dict[str, Interval]
+    adds: Interval | None
+
+
+@dataclass(frozen=True)
+class CircuitFound:
+    """What one circuit says.
+
+    Attributes:
+        subtask: whose circuit it is.
+        chosen: how its units were chosen.
+        size: number of units.
+        edges: number of edges.
+        few: how many of them matter.
+        kinds: number of units by kind.
+        unit: of effects.
+        subtasks: on which effects were measured.
+        curve: what circuits keep, by size.
+        strongest_units: units by |effect| on the circuit's own subtask.
+        strongest_edges: edges by |effect|.
+    """
+
+    subtask: str
+    chosen: str
+    size: int
+    edges: int
+    few: int
+    kinds: dict[str, int]
+    unit: str
+    subtasks: tuple[str, ...]
+    curve: tuple[Kept, ...]
+    strongest_units: tuple[Strong, ...]
+    strongest_edges: tuple[Strong, ...]
+
+    @property
+    def kept(self) -> Kept | None:
+        """What the circuit itself keeps, where that was measured."""
+        return next((kept for kept in self.curve if kept.size == self.size), None)
+
+
+@dataclass(frozen=True)
+class CircuitsFound:
+    """What circuits say, by subtask, and what they share."""
+
+    subtasks: dict[str, CircuitFound]
+    overlap: Overlap | None
+
+
+def circuits_found(circuits: Mapping[str, nx.DiGraph], effects: Effects | None, *, n: int = 10) -> CircuitsFound:
+    """Return what circuits say, with the n strongest units and edges of each, and what they share of all units."""
+    shared = None
+    if effects is not None and len(circuits) > 1 and _fits(circuits, effects):
+        shared = overlap({name: mask_of(graph, effects) for name, graph in circuits.items()})
+    return CircuitsFound({name: circuit_found(graph, n=n) for name, graph in circuits.items()}, shared)
+
+
+def _fits(circuits: Mapping[str, nx.DiGraph], effects: Effects) -> bool:
+    known = set(effects.units.names)
+    return all(g.units_in(graph) and known.issuperset(g.units_in(graph)) for graph in circuits.values())
+
+
+def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
+    """Return what one circuit says: its size, faithfulness, strongest units and edges."""
+    subtasks = tuple(graph.graph.get(g.SUBTASKS, ()))
+    subtask = graph.graph.get(g.SUBTASK, subtasks[0])
+    members = g.units_in(graph)
+
+    def strongest(entries: list[tuple[str, str, Mapping[str, Any]]]) -> tuple[Strong, ...]:
+        found = [
+            Strong(
+                name,
+                kind,
+                {on: _interval(one) for on, one in entry.get(g.EFFECT, {}).items()},
+                _interval(entry[g.ADDS][subtask]) if subtask in entry.get(g.ADDS, {}) else None,
+            )
+            for name, kind, entry in entries
+        ]
+        return tuple(sorted(found, key=lambda one: -_size(one, subtask))[:n])
+
+    edges = [(f"{a} → {b}", graph.edges[a, b].get(g.MEASURED, ""), graph.edges[a, b]) for a, b in graph.edges]
+    flows = np.array([_interval(edge.get(g.EFFECT, {}).get(subtask, {})).value for *_, edge in edges], dtype=float)
+    return CircuitFound(
+        subtask=subtask,
+        chosen=str(graph.graph.get(g.CHOSEN, "")),
+        size=len(members),
+        edges=graph.number_of_edges(),
+        few=few(flows),
+        kinds=dict(Counter(graph.nodes[name][g.KIND] for name in members)),
+        unit=g.unit_of(graph),
+        subtasks=subtasks,
+        curve=tuple(_kept(one) for one in graph.graph.get(g.FAITHFULNESS) or []),
+        strongest_units=strongest([(name, graph.nodes[name][g.KIND], graph.nodes[name]) for name in members]),
+        strongest_edges=strongest(edges),
+    )
+
+
+def few(flows: Float[np.ndarray, " edge"]) -> int:
+    """Return how many of the largest |flows| add up to the share `SHARE` of all, at most `MOST`."""
+    sizes = np.sort(np.abs(np.nan_to_num(flows)))[::-1]
+    if not sizes.sum():
+        return 0
+    return min(MOST, int(np.searchsorted(np.cumsum(sizes) / sizes.sum(), SHARE - 1e-9)) + 1)
+
+
+def _size(one: Strong, subtask: str) -> float:
+    return abs(float(np.nan_to_num(one.effect[subtask].value))) if subtask in one.effect else 0.0
+
+
+def _interval(record: Mapping[str, Any], value: str = "value", ends: str = "") -> Interval:
+    """Return an interval of a circuit's file; what is not there is NaN."""
+    parts = (record.get(key) for key in (value, f"{ends}low", f"{ends}high"))
+    return Interval(*(float("nan") if part is None else float(part) for part in parts))
+
+
+def _kept(record: Mapping[str, Any]) -> Kept:
+    names = ("random", "completeness", "completeness_random")
+    return Kept(
+        record["size"], _interval(record, "faithfulness"), *(_interval(record, name, f"{name}_") for name in names)
+    )
+
+
+def circuit_words(found: CircuitFound) -> str:
+    """Say how far a circuit beats random units of its size."""
+    kept, units = found.kept, " and ".join(f"{count:,} {kind}s" for kind, count in found.kinds.items() if count)
+    about = f"{found.subtask} ({found.chosen}: {units})"
+    if kept is None or np.isnan(kept.faithfulness.value):
+        return f"{about}: how much of the skill the circuit keeps was not measured."
+    alone = f"{about}: these units alone keep {said(kept.faithfulness)} of the skill"
+    if np.isnan(kept.random.value):
+        return f"{alone}; no random units were measured beside them, so that this cannot be judged."
+    ahead = kept.faithfulness.value - kept.random.value
+    ends = np.array([kept.faithfulness.low, kept.faithfulness.high, kept.random.low, kept.random.high], dtype=float)
+    told = (
+        "more" if np.isnan(ends).any() else "more, beyond both intervals" if ends[0] > ends[3]
+        else "more, but the intervals overlap" if ends[1] >= ends[2] else "more"
+    )  # fmt: skip
+    beside = f"random ones of their number and layers {said(kept.random)}"
+    if ahead <= 0:
+        return f"{alone}, {beside}: the circuit is no better than random units of its size."
+    return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
+
+
+def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
+    """Return what circuits say: sentences, what they keep by size, their strongest units and edges, what they share.
+
+    Args:
+        found: the circuits.
+        every: whether the tables have the effects on all subtasks, or on each circuit's own only.
+    """
+    sentences, tables = [circuit_words(one) for one in found.subtasks.values()], []
+    for name, one in found.subtasks.items():
+        if one.edges:
+            sentences.append(
+                f"{name}: {one.few:,} of its {one.edges:,} edges carry {_carried(one)} of what passes along edges."
+            )
+        if one.curve:
+            rows: list[tuple[Cell, ...]] = [
+                (f"{kept.size:,}{' *' if kept.size == one.size else ''}", *kept[1:]) for kept in one.curve
+            ]
+            columns = ("units", "kept", "kept by random units", "lost without", "lost without random units")
+            caption = f"{name}: share of the skill kept by the circuit alone, and lost without it (* = its own size)"
+            tables.append(Table(caption, columns, tuple(rows)))
+        subtasks = one.subtasks if every else (one.subtask,)
+        tables.append(_strongest(name, one, "unit", subtasks))
+        tables += [_strongest(name, one, "edge", subtasks)] if one.edges else []
+    if found.overlap is not None:
+        tables.append(_shared(found.overlap))
+    return Section("Circuits", tuple(sentences), tuple(tables))
+
+
+def _carried(one: CircuitFound) -> str:
+    return f"{SHARE:.0%}".replace("%", " %") if one.few < MOST else "the largest part"
+
+
+def _strongest(name: str, found: CircuitFound, what: str, subtasks: tuple[str, ...]) -> Table:
+    entries: Sequence[Strong] = found.strongest_units
+    if what == "edge":
+        entries = found.strongest_edges[: max(found.few, 1)]
+    adds = any(one.adds is not None for one in entries)
+    nothing = Interval(float("nan"), float("nan"), float("nan"))
+    rows = []
+    for one in entries:
+        cells: list[Cell] = [one.effect.get(on, nothing) for on in subtasks]
+        rows.append((one.name, one.kind, *cells, *([one.adds or nothing] if adds else [])))
+    columns = ["kind" if what == "unit" else "measured", *(f"effect on {on}" for on in subtasks)]
+    total = found.size if what == "unit" else found.edges
+    some = f"all {total:,}" if len(rows) == total else f"the {len(rows):,} strongest of {total:,}"
+    caption = f"{name}: {some} {what}s, effects in {found.unit}"
+    return Table(caption, (what, *columns, *(["adds to the circuit"] if adds else [])), tuple(rows))
+
+
+def _shared(found: Overlap) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for a, name in enumerate(found.names):
+        cells = [
+            "1" if a == b
+            else f"{number(found.jaccard[a, b])} (random {number(found.chance_low[a, b])} to "
+            f"{number(found.chance_high[a, b])})"
+            for b in range(len(found.names))
+        ]  # fmt: skip
+        rows.append((name, *cells))
+    caption = "units in common: in both / in either (in brackets the range of 95 % of random circuits)"
+    return Table(caption, ("circuit", *found.names), tuple(rows))

@@ -1,0 +1,151 @@
+"""Everything that a folder holds, as typed results and as sections: what was found comes first."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from skilloc import store
+from skilloc.calibration import Calibration
+from skilloc.intervals import number, said
+from skilloc.positions import PositionEffects
+from skilloc.relearning import Relearning
+from skilloc.removal import Removal
+from skilloc.report.about import About, TopUnit, about, top_units
+from skilloc.report.calibration import calibration_section, calibration_words
+from skilloc.report.circuits import CircuitsFound, circuit_words
+from skilloc.report.effects import MOST, measured_section, units_section
+from skilloc.report.locality import between_section, between_words, label, locality_section
+from skilloc.report.positions import positions_section
+from skilloc.report.provenance import attacks_in
+from skilloc.report.relearning import attack_section
+from skilloc.report.removal import removal_section, removal_words
+from skilloc.report.scored import ByPosition, Locality, Removed, by_position, locality_of, removed
+from skilloc.report.section import Section, compared
+from skilloc.study.folder import Study, load_study
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured in a folder; None where it was not.
+
+    Attributes:
+        about: what the effects are about.
+        top: the units that each subtask needs most.
+        locality: scores; they need 2 measured units in 3 folds.
+        removal: joint removal.
+        positions: effects by position.
+        calibration: how far the estimate can be trusted, by subtask.
+        study: the effects themselves.
+        attacks: by where they lie.
+    """
+
+    about: About
+    top: dict[str, tuple[TopUnit, ...]]
+    locality: Locality | None
+    removal: Removed | None
+    positions: ByPosition | None
+    calibration: dict[str, Calibration] | None
+    study: Study = field(repr=False)
+    attacks: dict[str, Relearning] = field(default_factory=dict, repr=False)
+
+
+def read_findings(folder: Path, *, top: int = 10) -> Findings:
+    """Read what a folder holds.
+
+    Args:
+        folder: what `skilloc effects` and the commands after it wrote.
+        top: number of units that count as a subtask's top.
+
+    Raises:
+        FileNotFoundError: if nothing finished was measured there.
+        ValueError: if a part of it was cut or altered.
+    """
+    study = load_study(folder)
+    effects, held, where = study.effects, folder / "removal", folder / "positions"
+    most = int(effects.measured.sum()) - 1
+    enough = len(effects.values) >= 3 and most >= 1
+    return Findings(
+        about=about(effects),
+        top=top_units(effects),
+        locality=locality_of(effects, top=min(top, most)) if enough else None,
+        removal=removed(store.load(Removal, held)) if held.is_dir() else None,
+        positions=by_position(store.load(PositionEffects, where)) if where.is_dir() else None,
+        calibration=None if study.compared is None else study.compared.calibration,
+        study=study,
+        attacks={name: store.load(Relearning, path) for name, path in attacks_in(folder).items()},
+    )
+
+
+def title_of(found: Findings) -> str:
+    """Return what a page about them is called."""
+    return f"What the units of {found.about.model} do"
+
+
+def sections_of(found: Findings, circuits: CircuitsFound | None = None) -> list[Section]:
+    """Return all sections but that of the circuits, which comes last: what was found, then each result."""
+    parts: list[Section | None] = [found_section(found, circuits)]
+    if found.locality is not None:
+        parts += [locality_section(found.locality), between_section(found.locality)]
+    if found.removal is not None:
+        parts.append(removal_section(found.removal))
+    if found.positions is not None:
+        parts.append(positions_section(found.positions))
+    if found.calibration is not None:
+        parts.append(calibration_section(found.calibration, found.study.effects, found.study.compared))
+    parts += [attack_section(attack, name) for name, attack in found.attacks.items()]
+    parts += [units_section(found.study.effects), limits_section(found)]
+    return [part for part in parts if part is not None]
+
+
+def found_section(found: Findings, circuits: CircuitsFound | None = None) -> Section:
+    """Return the opening: what was found, in sentences, and then what was measured."""
+    measured = measured_section(found.study.effects)
+    sentences = [_of_subtask(found, name) for name in found.about.subtasks[:MOST]]
+    if len(found.about.subtasks) > MOST:
+        sentences.append(f"{len(found.about.subtasks) - MOST} more subtasks are in the tables.")
+    if found.locality is not None and found.locality.between:
+        sentences.append(f"{between_words(found.locality)}.")
+    if found.removal is not None:
+        sentences.append(removal_words(found.removal))
+    if found.calibration is not None:
+        sentences.append(calibration_words(found.calibration))
+    for name, attack in found.attacks.items():
+        sentences.append(attack_section(attack, name).sentences[0])
+    if circuits is not None:
+        sentences += [circuit_words(one) for one in list(circuits.subtasks.values())[:MOST]]
+    return replace(measured, title="What was found", sentences=(*sentences, *measured.sentences))
+
+
+def _of_subtask(found: Findings, name: str) -> str:
+    """Say of one subtask how local it is, and what it needs most."""
+    unit, top = found.about.unit, [one for one in found.top[name][:3] if np.isfinite(one.value)]
+    needs = ", ".join(f"{one.unit} ({number(one.value)})" for one in top)
+    needed = f"It needs most: {needs} {unit}." if needs else "None of its units was measured."
+    if found.locality is None:
+        return f"{name}: no locality scores, which need at least 2 measured units in 3 folds. {needed}"
+    score = found.locality.scores[name]["effective_number"]
+    verdict = compared(score, below="more local than chance", above="less local than chance")
+    units = f" (effective number of units {said(score)}, chance {number(score.chance)})"
+    return f"{name} is {verdict}{units if np.isfinite(score.value) else ''}. {needed}"
+
+
+def limits_section(found: Findings) -> Section:
+    """Return what these numbers do not say."""
+    sentences, drawn = [], found.study.effects.made.get("drawn", {})
+    if found.locality is not None:
+        unknown = [
+            f"{label(score, found.locality)} of {name}"
+            for name, scores in found.locality.scores.items()
+            for score in ("effective_number", "k50")
+            if not np.isfinite(scores[score].value)
+        ]
+        if unknown:
+            sentences.append(f"Too noisy to state on so few examples: {', '.join(unknown)}.")
+    counted = f"{drawn['sequences']:,} examples per subtask" if drawn else "These are examples"
+    sentences.append(
+        f"{counted} of one model, and one reference ({found.about.reference}); another may rank units differently "
+        "(`--reference mean`)."
+    )
+    sentences.append("Units that stand in for each other have small effects alone, whatever they do together.")
+    return Section("What this does not say", tuple(sentences))

@@ -1,0 +1,104 @@
+"""How local each skill is, which units subtasks share, and how far both depend on the reference."""
+
+from itertools import combinations
+
+import numpy as np
+
+from skilloc.intervals import number
+from skilloc.report import pictures
+from skilloc.report.scored import Locality, References
+from skilloc.report.section import Cell, Picture, Section, Table, compared, grouped
+
+LABELS = {
+    "mass": "mass ({unit})",
+    "top_share": "share of top {top}",
+    "k50": "units for half",
+    "k90": "units for 90 %",
+    "negative_share": "harmful share",
+}
+"""How the tables call the scores; others are called by their names."""
+
+PAIRS = 30
+"""Pairs of subtasks in the table, at most."""
+
+
+def label(score: str, found: Locality) -> str:
+    """Return what a score is called."""
+    return LABELS.get(score, score.replace("_", " ")).format(top=found.top, unit=found.about.unit)
+
+
+def locality_section(found: Locality) -> Section:
+    """Return how few units carry each subtask."""
+    names = found.about.subtasks
+    rows: list[tuple[Cell, ...]] = []
+    for score in found.scores[names[0]]:
+        cells = [found.scores[name][score] for name in names]
+        level = cells[0].chance
+        rows.append((label(score, found), *cells, "" if level is None else float(level)))
+    caption = f"scores with 95 % intervals over {found.about.folds} folds; – = cannot be told from noise"
+    table = Table(caption, ("how local", *names, "chance"), tuple(rows), kept=1)
+    alt = "locality scores with intervals and chance levels"
+    return Section(
+        "How local is each skill?",
+        (local_words(found) + ".",),
+        (table,),
+        (Picture("locality", alt, lambda: pictures.scores(found)),),
+    )
+
+
+def local_words(found: Locality) -> str:
+    """Say of each subtask whether it is more local than chance."""
+    words = {"below": "more local than chance", "above": "less local than chance"}
+    return grouped([(name, compared(scores["effective_number"], **words)) for name, scores in found.scores.items()])
+
+
+def between_section(found: Locality) -> Section | None:
+    """Return which subtasks need the same units; None for a single subtask."""
+    if not found.between:
+        return None
+    names = found.about.subtasks
+    pairs = list(combinations(range(len(names)), 2))
+    overlaps = [float(found.between["overlap"].value[a][b]) for a, b in pairs]
+    order = sorted(range(len(pairs)), key=lambda i: -np.nan_to_num(overlaps[i], nan=-1.0))
+    shown = sorted(order[:PAIRS])
+    rows: list[tuple[Cell, ...]] = [
+        (f"{names[a]}, {names[b]}", *(scores.at(a, b) for scores in found.between.values()))
+        for a, b in (pairs[i] for i in shown)
+    ]
+    titles = {"overlap": "overlap of effects", "top_jaccard": f"top {found.top} in common"}
+    some = f"the {PAIRS} of {len(pairs)} pairs with the largest overlap" if len(pairs) > PAIRS else "all pairs"
+    columns = ("weighted overlap", *(titles.get(name, name.replace("_", " ")) for name in found.between))
+    alt = "how far subtasks need the same units"
+    return Section(
+        "Do they need the same units?",
+        (between_words(found) + ".",),
+        (Table(f"{some} of subtasks, in brackets the 95 % interval", columns, tuple(rows), beside="chance"),),
+        (Picture("entanglement", alt, lambda: pictures.between(found)),),
+    )
+
+
+def between_words(found: Locality) -> str:
+    """Say of each pair whether it shares units beyond chance; of many pairs, how many do."""
+    names, overlap = found.about.subtasks, found.between["overlap"]
+    words = {"below": "share fewer units than chance", "above": "share units beyond chance"}
+    said = [
+        (f"{names[a]} and {names[b]}", compared(overlap.at(a, b), **words))
+        for a, b in combinations(range(len(names)), 2)
+    ]
+    if len(said) <= 6:
+        return "; ".join(f"{pair}: {told}" for pair, told in said)
+    counts = {told: sum(other == told for _, other in said) for _, told in said}
+    return f"Of {len(said):,} pairs of subtasks: " + "; ".join(f"{count:,} {told}" for told, count in counts.items())
+
+
+def references_section(found: References) -> Section:
+    """Return how far the scores move between references."""
+    names = tuple(found.scores)
+    rows = []
+    for score in found.scores[names[0]]:
+        cells: list[Cell] = [float(found.scores[name][score].range) for name in names]
+        rows.append((LABELS.get(score, score.replace("_", " ")).partition(" (")[0], *cells))
+    caption = f"largest minus smallest score over the references {', '.join(found.references)}"
+    moved = max(float(found.scores[name]["locality"].range) for name in names)
+    sentence = f"Between these references, locality moves by {number(moved)} at most."
+    return Section("Does it depend on the reference?", (sentence,), (Table(caption, ("score", *names), tuple(rows)),))

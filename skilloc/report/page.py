@@ -1,0 +1,101 @@
+"""The report: everything that was measured in a folder, as one page that a colleague can judge without installing."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skilloc import store
+from skilloc.circuits import graph as circuit_graph
+from skilloc.report import markdown
+from skilloc.report.circuits import circuits_found, circuits_section
+from skilloc.report.document import body_of, document, escape, write
+from skilloc.report.findings import Findings, read_findings, sections_of, title_of
+from skilloc.report.panel import LISTED, circuit_data, panel
+from skilloc.report.pictures import save_pictures
+from skilloc.report.provenance import other_results, provenance
+from skilloc.report.words import explained
+
+EXAMPLES = "examples.json"
+"""Top examples, as `top_examples` collects them, lie beside the circuits in a file of this name."""
+
+
+def report_page(folder: Path, *, when: str | None = None) -> str:
+    """Return a page about everything in a folder: the study, its removal and calibration, attacks, and circuits last.
+
+    Args:
+        folder: what `skilloc effects` and the commands after it wrote; circuits may lie anywhere in it.
+        when: a time to state; without it the same folder gives the same bytes.
+
+    Raises:
+        FileNotFoundError: if nothing finished was measured there.
+        ValueError: if a part of it was cut or altered.
+    """
+    folder = Path(folder)
+    circuits, examples = find_circuits(folder)
+    measured = (folder / "effects").is_dir() or (folder / "manifest.json").is_file()
+    found = read_findings(folder) if measured or not circuits else None
+    title = "circuits" if found is None else title_of(found)
+    told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED)
+    sections = [] if found is None else sections_of(found, told)
+    if circuits:
+        sections.append(circuits_section(told, every=True))
+    sections = explained(sections)
+    parts = [body_of(section) for section in (sections[:-1] if circuits else sections)]
+    parts += [panel(sections[-1], circuits)] if circuits else []
+    parts += [other_results(folder), provenance(folder, None if found is None else found.study, circuits)]
+    body = f"<header><h1>{escape(title)}</h1></header>\n<main>\n{chr(10).join(part for part in parts if part)}\n</main>"
+    return document(title, body, data=circuit_data(circuits, examples) if circuits else None, when=when)
+
+
+def write_report(folder: Path) -> Findings:
+    """Write what a folder holds as `report.html` and `summary.md`, with its `pictures/`; return what was found.
+
+    Both say the same, since both are the same sections.
+    """
+    circuits, _ = find_circuits(folder)
+    found = read_findings(folder)
+    told = circuits_found(circuits, found.study.effects)
+    sections = [*sections_of(found, told), *([circuits_section(told)] if circuits else [])]
+    save_pictures([picture for section in sections for picture in section.pictures], folder / "pictures")
+    store.write_file(folder / "summary.md", markdown.page(title_of(found), explained(sections)))
+    write(folder / "report.html", report_page(folder))
+    return found
+
+
+def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the circuits in a folder by name, in the order of their subtasks, and the top examples beside them.
+
+    Raises:
+        ValueError: if a circuit or the examples cannot be read.
+    """
+    found: list[tuple[Path, Any]] = []
+    examples: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*.json")):
+        if (path.parent / "manifest.json").is_file():
+            continue  # a result folder: its own files
+        if path.parent.name.startswith("run_") and (path.parent.parent / path.name).is_file():
+            continue  # of one run; what the runs agree on lies above
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if path.name == EXAMPLES:
+            examples |= _examples(path, text)
+        elif '"directed"' in text:
+            found.append((path, circuit_graph.load(path)))
+    found.sort(key=lambda pair: _place(pair[1].graph))
+    circuits: dict[str, Any] = {}
+    for path, graph in found:
+        name = graph.graph.get(circuit_graph.SUBTASK) or path.stem
+        circuits[name if name not in circuits else path.relative_to(folder).with_suffix("").as_posix()] = graph
+    return circuits, examples
+
+
+def _place(about: Mapping[str, Any]) -> int:
+    own, every = about.get(circuit_graph.SUBTASK), list(about.get(circuit_graph.SUBTASKS, ()))
+    return every.index(own) if own in every else len(every)
+
+
+def _examples(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no examples ({error}); delete it, or make the circuits again") from error
