@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from skilloc.attribution import attribution_effects as attribution_effects
     from skilloc.calibration import calibrate as calibrate
     from skilloc.circuits.trace import trace_circuit as trace_circuit
+    from skilloc.comparison import Comparison as Comparison
+    from skilloc.comparison import compare as compare
     from skilloc.effects import Effects as Effects
     from skilloc.experiment import Experiment as Experiment
     from skilloc.intervene import hold as hold
@@ -65,6 +67,7 @@ _HOMES = {
     "skilloc.asked": ("Asked",),
     "skilloc.attribution": ("attribution_effects",),
     "skilloc.calibration": ("calibrate",),
+    "skilloc.comparison": ("Comparison", "compare"),
     "skilloc.circuits.trace": ("trace_circuit",),
     "skilloc.effects": ("Effects",),
     "skilloc.experiment": ("Experiment",),

@@ -1,13 +1,14 @@
-"""The demo: everything that skilloc says about the embedded model and three built-in corpora, in three minutes.
+"""The demo: everything that skilloc says about the embedded model and three built-in corpora, in one to two minutes.
 
-Exact effects of all neurons and heads; how local each skill is; how entangled they are; joint removal beside random
-masks; attribution against the exact effects; the circuit of each corpus; pictures, a page in plain words, and all of it
+Effects of all neurons and heads, exact where that is cheap and else estimated, with the estimate's calibration (or all
+of them exact, in several minutes); how local each skill is; how entangled they are; joint removal beside random
+masks; the circuit of each corpus; pictures, a page in plain words, and all of it
 as one report. Stopped at any moment, the same call goes on where it was.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,37 +25,67 @@ from skilloc.study.draws import experiment_of, subtasks_of
 from skilloc.study.folder import Compared, save_compared
 from skilloc.study.measure import measure
 from skilloc.study.removing import remove
-from skilloc.study.settings import Settings
+from skilloc.study.settings import LAST, Settings
 from skilloc.study.tracing import Choice, trace_study
 from skilloc.tasks import Subtask
 from skilloc.tasks.text import BUILTIN
 
-SETTINGS = Settings(sequences=24, length=32)
-"""2,304 tokens in all: what two cores ablate 2,072 units on in two minutes. Many short examples tell more than few
-long ones, because documents differ."""
 
-SIZES, DRAWS = (10, 30, 100), 3
+@dataclass(frozen=True)
+class Plan:
+    """What a demo measures.
 
-CIRCUIT, TRACING = Choice(30), Tracing(draws=2, adds=False)
-"""The 30 units that each corpus needs most: half a minute for all three on two cores."""
+    Attributes:
+        settings: how the effects are measured, and of which units exactly.
+        sizes: numbers of neurons that are removed together.
+        draws: number of random masks beside each removal.
+        circuit: how the units of the circuits are chosen.
+        tracing: how the circuits are measured.
+    """
+
+    settings: Settings
+    sizes: tuple[int, ...]
+    draws: int
+    circuit: Choice
+    tracing: Tracing
+
+
+QUICK = Plan(
+    Settings(sequences=16, length=32, method="two-stage", exact=("head", LAST), sample=32, top=10),
+    sizes=(10, 100),
+    draws=2,
+    circuit=Choice(10, by="estimates, of which the largest were measured"),
+    tracing=Tracing(sizes=(), draws=2, adds=False),
+)
+"""Exact where that is cheap: all heads, the last layer, the top of the estimate and a random sample that calibrates it.
+1,536 tokens in all; many short examples tell more than few long ones, because documents differ."""
+
+FULL = Plan(
+    Settings(sequences=24, length=32),
+    sizes=(10, 30, 100),
+    draws=3,
+    circuit=Choice(30),
+    tracing=Tracing(draws=2, adds=False),
+)
+"""Every unit exactly, of the embedded model 2,072; and for each circuit, those of other sizes."""
 
 
 def run_demo(
     folder: Path,
     *,
+    plan: Plan = QUICK,
     workers: int = 1,
     model: str = "embedded",
-    settings: Settings = SETTINGS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """Measure, draw and summarise the embedded model into a folder.
 
     Args:
         folder: where everything is kept; a study, so that `skilloc show` and the others read it.
+        plan: what to measure.
         workers: number of threads of the exact sweep.
         model: another model.
-        settings: how and what to measure.
-        report: told, line by line, what is being done.
+        report: told, line by line, what is being done, and the first numbers.
 
     Returns:
         What was found, and what the pages were written from.
@@ -63,22 +94,37 @@ def run_demo(
         ValueError: if the folder belongs to another study.
     """
     report(f"opening {model}, drawing examples of {', '.join(BUILTIN)}")
-    opened = open_model(model)
+    opened, settings = open_model(model), plan.settings
     subtasks = subtasks_of(opened, {name: name for name in BUILTIN}, length=settings.length)
-    report("ablating every unit")
+    if settings.estimates:
+        report("estimating the effect of every unit from gradients")
+        first = measure(opened, subtasks, settings, folder, workers=workers, seconds=0.0)
+        _first_numbers(first.effects, report)
+        report("measuring exactly: heads, the last layer, the largest estimates, and a random sample")
+    else:
+        report("ablating every unit")
     study = measure(opened, subtasks, settings, folder, workers=workers)
     effects = study.effects
-    report("comparing attribution with the exact effects")
     if study.compared is None:
+        report("comparing attribution with the exact effects")
         _compare(opened, subtasks, effects, settings, folder)
     report("removing the neurons that each subtask needs most, beside random ones")
     neurons = effects.units.kinds.count("neuron")
-    sizes = [n for n in SIZES if n <= neurons]
-    remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, kinds=["neuron"], draws=DRAWS)
+    sizes = [n for n in plan.sizes if n <= neurons]
+    remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, kinds=["neuron"], draws=plan.draws)
     report("tracing the circuit of each subtask, on other text than chose its units")
-    _trace(opened, subtasks, effects, settings, folder / "circuits", report)
+    _trace(opened, subtasks, effects, plan, folder / "circuits", report)
     report("drawing pictures, writing the summary and the report")
     return write_report(folder)
+
+
+def _first_numbers(effects: Effects, report: Callable[[str], None]) -> None:
+    """Say what each subtask needs most, as far as that is known."""
+    for name in effects.subtasks:
+        mean, loss = effects.mean(name), effects.baseline[:, effects.subtasks.index(name)].mean()
+        order = np.argsort(-np.where(np.isfinite(mean), mean, -np.inf), kind="stable")[:3]
+        said = ", ".join(f"{effects.units.names[u]} ({'' if effects.exact[u] else '~'}{mean[u]:.2f})" for u in order)
+        report(f"  {name}: loss {loss:.2f}; needs most: {said}")
 
 
 def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, settings: Settings, folder: Path) -> None:
@@ -96,7 +142,7 @@ def _trace(
     opened: Opened,
     subtasks: dict[str, Subtask],
     effects: Effects,
-    settings: Settings,
+    plan: Plan,
     folder: Path,
     report: Callable[[str], None],
 ) -> None:
@@ -104,12 +150,14 @@ def _trace(
     names: dict[str, None] = {}
     for name in effects.subtasks:
         try:
-            found = trace_study(opened, effects, folder, CIRCUIT, TRACING, subtasks=[name], drawn_from=subtasks)
+            found = trace_study(
+                opened, effects, folder, plan.circuit, plan.tracing, subtasks=[name], drawn_from=subtasks
+            )
         except ValueError as error:  # such as a model that has no skill at all: the rest can still be told
             report(f"no circuit of {name}: {error}")
             continue
         names |= dict.fromkeys(found[name])
-    experiment = experiment_of(opened, subtasks, settings, units=effects.units)
+    experiment = experiment_of(opened, subtasks, plan.settings, units=effects.units)
     examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
     folder.mkdir(exist_ok=True)
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")

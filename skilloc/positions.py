@@ -19,6 +19,7 @@ from torch import Tensor
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import slopes_by_position
 from skilloc.experiment import Experiment
+from skilloc.progress import progress
 from skilloc.units import Units
 
 
@@ -86,7 +87,7 @@ def position_effects(
     masks = _masks(experiment, names)
     if exact:
         parts = []
-        for mask in masks.values():
+        for mask in progress(masks.values(), "ablating, by position", total=len(masks)):
             held = replace(experiment, at=mask, reference=experiment.held)
             parts.append(ablation_effects(held, select=select).values)
         values = np.stack(parts, axis=2)

@@ -21,6 +21,9 @@ class Counter(Protocol):
     def update(self, count: int | float = 1) -> object:
         """Add some."""
 
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> object:
+        """Say in words what there is beside how much is done, such as how many failed."""
+
 
 def progress(
     items: Iterable[T], what: str, *, total: int | None = None, initial: int = 0, shown: bool = True
@@ -47,7 +50,7 @@ def counter(
     """Give a counter of finished items, for work that is no loop."""
     if shown and not sys.stderr.isatty():
         return Lines(total, what, initial=initial)
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     return tqdm(total=total, desc=what, initial=initial, disable=not shown, file=sys.stderr, bar_format=form)
 
 
@@ -62,6 +65,7 @@ class Lines:
 
     def __init__(self, total: int | float, what: str, *, initial: int | float = 0) -> None:
         self.total, self.what, self.initial, self.done = total, what, initial, initial
+        self.words = ""
         self.began = self.last = time.monotonic()
 
     def __enter__(self) -> "Lines":
@@ -79,11 +83,17 @@ class Lines:
         if time.monotonic() - self.last >= EVERY:
             self._line()
 
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Say this at the end of the lines that come."""
+        self.words = f" ({s})" if s else ""
+
     def _line(self) -> None:
         self.last = time.monotonic()
         spent, run = self.last - self.began, self.done - self.initial
         left = f", {_time(spent / run * (self.total - self.done))} left" if run and self.done < self.total else ""
-        sys.stderr.write(f"{self.what}: {self.done / (self.total or 1):.0%} done, {_time(spent)} so far{left}\n")
+        sys.stderr.write(
+            f"{self.what}: {self.done / (self.total or 1):.0%} done, {_time(spent)} so far{left}{self.words}\n"
+        )
         sys.stderr.flush()
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -611,6 +612,25 @@ def test_intervals_in_tables():
     assert said(score._replace(value=float("nan"))) == "–"
 
 
+def test_the_quick_demo_is_exact_where_it_says_so_and_shows_numbers_first(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        draws, "documents", lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts("code"))]
+    )
+    settings = replace(demo.QUICK.settings, sequences=6, length=12, folds=6, sample=8, top=4)
+    plan = replace(demo.QUICK, settings=settings, sizes=(10,), circuit=demo.QUICK.circuit._replace(n=4))
+    lines: list[str] = []
+    found = demo.run_demo(tmp_path, plan=plan, model=str(home / "model"), report=lines.append)
+    assert found.about.exact < found.about.measured == found.about.units
+    effects = store.load(Effects, tmp_path / "effects")
+    units = effects.units
+    cheap = np.isin(units.kinds, "head") | (units.layers == units.layers.max())
+    assert effects.exact[cheap].all()
+    assert not (tmp_path / "items").exists()
+    told = [line for line in lines if line.startswith("  python: loss ")]
+    assert len(told) == 1
+    assert lines.index(told[0]) < next(i for i, line in enumerate(lines) if line.startswith("measuring exactly"))
+
+
 def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_path, monkeypatch):
     kinds = {"python": "code", "cpp": "fish", "english": "fish"}
     monkeypatch.setattr(
@@ -618,10 +638,10 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
         "documents",
         lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts(kinds[name]))],
     )
-    settings = Settings(sequences=6, length=12, folds=6)
+    plan = replace(demo.FULL, settings=Settings(sequences=6, length=12, folds=6))
     lines: list[str] = []
     folder = tmp_path / "demo"
-    found = demo.run_demo(folder, model=str(home / "model"), settings=settings, report=lines.append)
+    found = demo.run_demo(folder, model=str(home / "model"), plan=plan, report=lines.append)
     assert found.about.measured == found.about.exact == found.about.units
     assert found.calibration["python"].drawn == found.about.units
     steps = [line for line in lines if not line.startswith("no circuit of ")]  # of what an untrained model cannot do
@@ -638,7 +658,7 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     assert {"units.png", "locality.png", "entanglement.png", "removal.png", "calibration.png"} <= pictures
     monkeypatch.setattr("skilloc.study.measure.ablation_effects", None)  # nothing is measured again
     monkeypatch.setattr("skilloc.demo.attribution_effects", None)
-    again = demo.run_demo(folder, model=str(home / "model"), settings=settings)
+    again = demo.run_demo(folder, model=str(home / "model"), plan=plan)
     assert (folder / "summary.md").read_text() == page
     assert (folder / "report.html").read_bytes() == report
     np.testing.assert_equal(as_json(again), as_json(found))

@@ -1,5 +1,6 @@
 """The rules of the house that no type checker sees: who knows what a model is, and who knows what a loss is."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -54,3 +55,35 @@ def test_nothing_in_the_package_knows_an_analysis():
 )
 def test_a_broken_rule_is_found(rule, line):
     assert re.search(RULES[rule][0], line)
+
+
+JSON = {
+    "circuits/graph.py": "attributes of a circuit's nodes and edges, as its file holds them",
+    "circuits/overlap.py": "the same, of a consensus",
+    "models/residual_saved.py": "a part of a saved model's config.json",
+    "models/saving.py": "the same",
+    "relearning/runs.py": "a run's record on disk",
+    "report/examples.py": "examples.json, which the page's script reads",
+    "report/page.py": "the same, read again, beside circuits by name",
+    "report/panel.py": "data of the page's script",
+    "study/draws.py": "how examples were drawn, on disk, so that they can be drawn again",
+    "sweep/cells.py": "a cell's spec on disk",
+    "sweep/grid.py": "the same",
+    "training/optimisers.py": "torch's own form of parameter groups and states",
+    "units.py": "parts of a vector, by hook",
+}
+"""Modules in which public functions return dicts of anything, and which JSON or whose form that is."""
+
+
+def test_right_of_the_effects_results_are_typed():
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef) or function.returns is None or function.name.startswith("_"):
+                continue
+            told = ast.unparse(function.returns)
+            loose = "dict[str, Any]" in told or "Mapping[str, Any]" in told or told.endswith("Record")
+            if loose and function.name not in ("record", "metrics") and not name.startswith(("cli/", "store/")):
+                found.add(name)
+    assert found <= set(JSON)

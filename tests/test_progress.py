@@ -8,6 +8,7 @@ import pytest
 
 from skilloc import progress as module
 from skilloc.progress import counter, progress
+from skilloc.sweep.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -63,3 +64,17 @@ def test_a_terminal_gets_a_bar(monkeypatch: Any) -> None:
     monkeypatch.setattr(sys, "stderr", screen)
     list(progress(range(3), "ablating"))
     assert "ablating 100%" in screen.getvalue()
+
+
+def test_a_sweep_says_how_many_cells_failed_in_the_same_lines(clock: list[float], monkeypatch: Any) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with Progress(4, {"cached": 1}, shown=True) as bar:
+        for counts in ({"cached": 1, "done": 1}, {"cached": 1, "done": 1, "failed": 1}):
+            clock[0] += 40
+            bar.show(counts)
+    assert log.getvalue().splitlines() == [
+        "sweep: 50% done, 40 s so far, 1 min 20 s left (1 done, 1 cached, 0 failed)",
+        "sweep: 75% done, 1 min 20 s so far, 40 s left (1 done, 1 cached, 1 failed)",
+        "sweep: 75% done, 1 min 20 s so far, 40 s left (1 done, 1 cached, 1 failed)",
+    ]

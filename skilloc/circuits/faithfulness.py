@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Float64
 
 from skilloc.ablation import mask_effects
@@ -125,17 +126,16 @@ def faithfulness(
     found, baseline = mask_effects(own, masks)
     floor = found[0, :, 0]
     _check_floor(floor, subtask, unit)
-    # Per circuit: itself and its rest, then each random one and its rest.
-    table = found[1:, :, 0].reshape(len(circuits), 1 + draws, 2, experiment.folds)
-    random = table[:, 1:].swapaxes(0, 1)
+    # Of each circuit: itself and its rest, then each random one and its rest.
+    table = rearrange(found[1:, :, 0], "(size draw part) fold -> part draw size fold", size=len(circuits), part=2)
     return Curve(
         sizes=tuple(int(circuit.keep.sum()) for circuit in circuits),
         floor=floor,
         baseline=baseline[:, 0],
-        circuit=table[:, 0, 0],
-        rest=table[:, 0, 1],
-        random=random[:, :, 0],
-        random_rest=random[:, :, 1],
+        circuit=table[0, 0],
+        rest=table[1, 0],
+        random=table[0, 1:],
+        random_rest=table[1, 1:],
         unit=unit,
         disjoint=tuple(map(disjoint_draws, circuits)),
     )
@@ -158,7 +158,7 @@ def minimality(experiment: Experiment, circuit: Mask) -> Float64[np.ndarray, "fo
         keep[unit] = False
         masks.append(Mask(circuit.units, keep))
     found, _ = mask_effects(experiment, masks)
-    return np.moveaxis(found[1:] - found[0], 0, -1)
+    return rearrange(found[1:] - found[0], "member fold subtask -> fold subtask member")
 
 
 def enough(experiment: Experiment, ranking: Float[np.ndarray, "unit"], share: float, *, subtask: str) -> int:

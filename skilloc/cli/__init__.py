@@ -24,6 +24,7 @@ COMMANDS = (
     "relearn",
     "show",
     "report",
+    "compare",
     "check",
     "fetch",
     "sweep",

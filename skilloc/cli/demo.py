@@ -11,13 +11,18 @@ from tyro.conf import arg
 
 @dataclass(frozen=True)
 class Command:
-    """Measure the embedded model on three corpora; write tables, pictures, circuits and a report. Three minutes.
+    """Measure the embedded model on three corpora; write tables, pictures, circuits and a report. One to two minutes.
+
+    Exact are the effects of all heads, of the last layer, of the largest estimates and of a random sample; the others
+    are estimated from gradients, and how far that can be trusted is said.
 
     Killed at any moment, the same command goes on where it was.
     """
 
     out: Path = Path("skilloc-demo")
     """folder for the results"""
+    full: bool = False
+    """measure every unit exactly, and circuits of many sizes: several minutes; in a folder of its own"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
     """threads of the exact sweep (default: one per core)"""
     json: bool = False
@@ -33,10 +38,10 @@ class Command:
         report("loading")
         from skilloc.cli.effects import cores
         from skilloc.cli.printed import print_json, print_sections
-        from skilloc.demo import run_demo
+        from skilloc.demo import FULL, QUICK, run_demo
         from skilloc.report.findings import sections_of
 
-        found = run_demo(self.out, workers=self.workers or cores(), report=report)
+        found = run_demo(self.out, plan=FULL if self.full else QUICK, workers=self.workers or cores(), report=report)
         report("done")
         if self.json:
             print_json(found, folder=self.out)

@@ -32,6 +32,7 @@ class Options(Settings):
     only: Annotated[tuple[str, ...], arg(metavar="UNIT ...", help_behavior_hint="(default: all)")] = ()
     sample: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    exact: Annotated[tuple[str, ...], arg(metavar="KIND|last ...", help_behavior_hint="(default: none)")] = ()
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
 
 
@@ -72,6 +73,10 @@ class Command:
     data.parquet#field or hub:owner/name#field. Without it: python, cpp and english. For a saved MLP, a subtask of its
     world.json, such as composite_012; without it, all"""
     settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
+    until: Annotated[float | None, arg(metavar="R", help_behavior_hint="")] = None
+    """draw more and more text, until the lower end of every subtask's reliability is at least this, such as 0.5"""
+    budget: Annotated[int, arg(metavar="TOKENS")] = 200_000
+    """with `until`: begin no round on more tokens than this, of all subtasks together"""
     asked: Annotated[Prompted, arg(name="")] = field(default_factory=Prompted)
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
@@ -90,7 +95,10 @@ class Command:
         from skilloc.report.effects import measured_section, units_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
+        from skilloc.study.until import measure_until
 
+        if self.until is not None and self.seconds is not None:
+            raise ValueError("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
         subtasks = subtasks_of(
@@ -100,18 +108,26 @@ class Command:
             asked=Asked(**vars(self.asked)),
             least=self.settings.sequences,
         )
-        study = measure(
-            opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
-        )
+        workers, until = self.workers or cores(), None
+        if self.until is None:
+            study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
+        else:
+            until = measure_until(
+                opened, subtasks, self.settings, self.out, wanted=self.until, budget=self.budget, workers=workers
+            )
+            study = until.study
         found = None if study.compared is None else study.compared.calibration
+        more = {} if until is None else {"until": until.record()}
         if self.json:
-            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found)
+            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found, **more)
             return
         print_sections(
             measured_section(study.effects),
             units_section(study.effects),
             None if found is None else calibration_section(found, None, None),
         )
+        if until is not None:
+            print(until)
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
 
 

@@ -9,6 +9,7 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float
 
 from skilloc.intervals import Interval, t_quantile
@@ -233,10 +234,10 @@ def _agreement(
 
     Replicate 0 uses all fold sets of (F − 1) // 2 folds; replicate 1 + g those without fold g.
     """
-    folds, subtasks, _ = table.shape
+    folds = len(table)
     sets = list(combinations(range(folds), (folds - 1) // 2))
-    vectors = np.stack([features(table[list(chosen)].mean(axis=0)) for chosen in sets]).reshape(-1, table.shape[-1])
-    products = (vectors @ vectors.T).reshape(len(sets), subtasks, len(sets), subtasks).astype(np.float64)
+    vectors = np.concatenate([features(table[list(chosen)].mean(axis=0)) for chosen in sets])
+    products = rearrange(vectors @ vectors.T, "(x a) (y b) -> x a y b", x=len(sets), y=len(sets)).astype(np.float64)
     apart = np.array([[not set(x) & set(y) for y in sets] for x in sets])
     cross, own = [], []
     for left_out in (None, *range(folds)):

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 
 from skilloc.models.copying import copied
@@ -93,7 +94,7 @@ def _move_to_values(model: Any, attn: Any, homes: set[int]) -> None:
     size, keys = int(model.cfg.d_head), len(by_output(values)) // int(model.cfg.d_head)
     if not keys or write.shape[1] % (keys * size):
         return
-    shared = write.unflatten(1, (keys, -1, size)).sum(dim=2).flatten(1)  # type: ignore[no-untyped-call]
+    shared = reduce(write, "out (key query size) -> out (key size)", "sum", key=keys, size=size)
     wanted = output.bias.double()
     moved = torch.linalg.lstsq(shared, wanted[:, None], driver="gelsd").solution[:, 0]
     if (shared @ moved - wanted).abs().max() <= 1e-5 * wanted.abs().max():

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from skilloc.models.reading import quiet
@@ -86,8 +87,7 @@ def _mended(adapter: Any) -> None:
 def _split_falcon(attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
     """Split the fused projection of Falcon's new form: each key and value stands behind the queries that read it."""
     fused, keys, size = attention.query_key_value, attention.num_kv_heads, attention.head_dim
-    queries = attention.num_heads // keys
-    rows = torch.arange(fused.weight.shape[0]).view(keys, queries + 2, size)
+    rows = rearrange(torch.arange(len(fused.weight)), "(key part size) -> key part size", key=keys, size=size)
     return tuple(  # type: ignore[return-value]
         _rows_of(fused, part.flatten()) for part in (rows[:, :-2], rows[:, -2], rows[:, -1])
     )

@@ -12,6 +12,7 @@ runs, would be better than it is. With one seed, its own selection split is all 
 from typing import NamedTuple
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Bool, Float, Float64, Int
 
 from skilloc.intervals import Survival, survival
@@ -63,10 +64,10 @@ def _best(score: Float64[np.ndarray, "model way size rate step"]) -> tuple[np.nd
     """Return the places of the best way, rate and stop per model, size and budget, as an index of the score."""
     models, ways, sizes, rates, steps = score.shape
     # Ties go to the earliest step, and to the first way: whoever need not train does not.
-    ranked = score.transpose(0, 2, 4, 1, 3).reshape(models, sizes, steps, ways * rates)
+    ranked = rearrange(score, "model way size rate step -> model size step (way rate)")
     place = np.zeros((models, sizes, steps), dtype=np.int64)
     for t in range(steps):
-        place[..., t] = ranked[:, :, : t + 1].reshape(models, sizes, -1).argmax(axis=-1)
+        place[..., t] = rearrange(ranked[:, :, : t + 1], "model size step run -> model size (step run)").argmax(axis=-1)
     stop, way, rate = np.unravel_index(place, (steps, ways, rates))
     m, z, _ = np.ogrid[:models, :sizes, :1]
     return m, way, z, rate, stop

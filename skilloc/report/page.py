@@ -7,7 +7,8 @@ from typing import Any
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
-from skilloc.report import markdown
+from skilloc.comparison import Comparison
+from skilloc.report import comparison, markdown
 from skilloc.report.circuits import circuits_found, circuits_section
 from skilloc.report.document import body_of, document, escape, write
 from skilloc.report.findings import Findings, read_findings, sections_of, title_of
@@ -61,6 +62,22 @@ def write_report(folder: Path) -> Findings:
     store.write_file(folder / "summary.md", markdown.page(title_of(found), explained(sections)))
     write(folder / "report.html", report_page(folder))
     return found
+
+
+def write_comparison(found: Comparison, folder: Path) -> None:
+    """Write a comparison: the result itself, and what it says as `compare.html` and `compare.md`.
+
+    Raises:
+        ValueError: if the folder holds something else.
+    """
+    sections = explained(comparison.comparison_sections(found))
+    title = comparison.title_of(found)
+    store.save(found, folder / "comparison")
+    save_pictures([picture for section in sections for picture in section.pictures], folder / "pictures")
+    store.write_file(folder / "compare.md", markdown.page(title, sections))
+    parts = "\n".join(body_of(section) for section in sections)
+    body = f"<header><h1>{escape(title)}</h1></header>\n<main>\n{parts}\n</main>"
+    write(folder / "compare.html", document(title, body))
 
 
 def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

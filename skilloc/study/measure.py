@@ -1,7 +1,7 @@
 """Measure a study: draw the examples, estimate or ablate, compare, and keep every step in the folder."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +11,17 @@ from jaxtyping import Bool
 
 from skilloc import store
 from skilloc.ablation import ablation_effects
+from skilloc.alarms import alarm_records, sign_alarms
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.calibration import RECALLS, Sample, calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
+from skilloc.intervene import injections
 from skilloc.masks import top
 from skilloc.models.language import Opened
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
 from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
-from skilloc.study.settings import Settings
+from skilloc.study.settings import LAST, Settings
 from skilloc.tasks import Subtask
 from skilloc.units import Units
 
@@ -93,14 +95,25 @@ def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> N
     if estimate is not None and exact is not None and work.settings.method == "two-stage":
         effects = estimate.overlay(exact)
     assert effects is not None
+    alarms = _alarms(work, estimate, exact)
     # A part that an earlier budget allowed gives way to a larger one; the pieces of both are in `items`.
     for part in ("effects", "calibration", "exact"):
         shutil.rmtree(folder / part, ignore_errors=True)
     if estimate is not None and exact is not None:
         _compare(folder, estimate, exact, sample, work.settings)
-    store.save(replace(effects, made={**effects.made, **work.extra}), folder / "effects")
+    store.save(replace(effects, made={**effects.made, **work.extra, **alarms}), folder / "effects")
     if complete:
         shutil.rmtree(items)
+
+
+def _alarms(work: Work, estimate: Effects | None, exact: Effects | None) -> dict[str, Any]:
+    """Return the record of what the reference injects and of estimates with the wrong sign; empty where all is well."""
+    experiment = work.experiment
+    found = list(injections(experiment.model, experiment.folded.examples, experiment.units, experiment.held))
+    if estimate is not None and exact is not None:
+        for subtask in estimate.subtasks:
+            found += sign_alarms(estimate.of(subtask), exact.of(subtask), estimate.units.names, subtask=subtask)
+    return {"alarms": alarm_records(found)} if found else {}
 
 
 def _estimate(work: Work, folder: Path) -> Effects:
@@ -126,7 +139,8 @@ def _choose(work: Work, estimate: Effects | None) -> tuple[Sample, Bool[np.ndarr
     settings, nothing = work.settings, np.zeros_like(work.candidates)
     if settings.method == "ablation" and settings.sample is None and settings.top is None:
         return Sample(nothing, nothing.astype(float)), work.candidates
-    chosen, certain = nothing.copy(), nothing.copy()
+    chosen = work.candidates & _asked_exactly(settings.exact, work.experiment.units)
+    certain = chosen.copy()
     ranking = work.ranking or estimate
     if ranking is not None:
         for subtask in ranking.subtasks:
@@ -138,6 +152,12 @@ def _choose(work: Work, estimate: Effects | None) -> tuple[Sample, Bool[np.ndarr
     chance = chances(values, count=settings.drawn, certain=certain, candidates=work.candidates)
     sample = draw_sample(chance, seed=settings.seed)
     return sample, chosen | sample.drawn
+
+
+def _asked_exactly(names: Sequence[str], units: Units) -> Bool[np.ndarray, "unit"]:
+    """Return which units are of kinds that are to be measured exactly, or of the last layer if that is."""
+    kinds, layers = np.array(units.kinds), np.asarray(units.layers)
+    return np.isin(kinds, names) | ((layers == layers.max()) & (LAST in names))
 
 
 def _compare(folder: Path, estimate: Effects, exact: Effects, sample: Sample, settings: Settings) -> None:

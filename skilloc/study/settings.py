@@ -7,6 +7,8 @@ from typing import Any
 
 METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
 SPLITS = ("train", "selection", "report")
+LAST = "last"
+"""In `exact`: the units of the last layer, behind which only the unembedding has to be run again."""
 REFERENCES = ("zero", "mean", "flat mean", "resample", "paired")
 
 
@@ -46,6 +48,9 @@ class Settings:
     """measure this many random units exactly (default: 64 beside an estimate; every unit for ablation)"""
     top: int | None = None
     """measure the units with the largest effects exactly, this many per subtask (default: 50 beside an estimate)"""
+    exact: tuple[str, ...] = ()
+    """beside an estimate, measure these exactly too: a kind of unit, such as head, or last: the last layer's units,
+    which are cheap"""
     of: Path | None = None
     """rank the top units by the effects of this study, instead of the estimate"""
     curvature: int = 8
@@ -69,6 +74,14 @@ class Settings:
             raise ValueError(
                 f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"
             )
+        if self.exact and not self.estimates:
+            raise ValueError(
+                f"`exact` is {' '.join(self.exact)}, but ablation measures every unit exactly; leave it out, or use "
+                "the method two-stage"
+            )
+        for name in self.exact:
+            if name not in (*self.units, LAST):
+                raise ValueError(f'`exact` has "{name}"; use {", ".join(self.units)} or {LAST}')
         if self.method == "ablation" and (self.sample, self.top) != (None, None) and not self.drawn + self.ranked:
             raise ValueError("`sample` and `top` choose no unit; leave them out to measure every unit")
         if self.method == "ablation" and self.top and self.of is None:
@@ -107,6 +120,7 @@ class Settings:
             "only": list(self.only),
             "sample": self.drawn,
             "top": self.ranked,
+            **({"exact": list(self.exact)} if self.exact else {}),
             **({"curvature": self.curvature} if self.method in ("attribution", "two-stage") else {}),
         }
 

@@ -31,17 +31,25 @@ TAKEN = ("circuit", "circuits", "examples")
 
 
 class Choice(NamedTuple):
-    """How the units of a circuit are chosen: the n with the largest effects, or enough of them to keep a share."""
+    """How the units of a circuit are chosen: the n with the largest effects, or enough of them to keep a share.
+
+    Attributes:
+        n: number of units.
+        share: of the skill that the circuit is to keep.
+        by: what ranked the units, in words, where that is not an exact effect of each.
+    """
 
     n: int | None = None
     share: float | None = None
+    by: str = ""
 
-    def record(self) -> dict[str, int | float | None]:
+    def record(self) -> dict[str, int | float | str | None]:
         """Return what was chosen, in words and numbers."""
-        return {"n": self.n, "share": self.share}
+        return {"n": self.n, "share": self.share, **({"by": self.by} if self.by else {})}
 
     def __str__(self) -> str:
-        return f"top {self.n}" if self.share is None else f"share {self.share:g}"
+        chosen = f"top {self.n}" if self.share is None else f"share {self.share:g}"
+        return f"{chosen} by {self.by}" if self.by else chosen
 
 
 def trace_study(

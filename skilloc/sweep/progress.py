@@ -1,14 +1,10 @@
-"""How far a sweep is: a bar on a terminal, a line now and then in a log."""
+"""How far a sweep is: how many cells there are of each kind, beside what every long work shows."""
 
-import sys
-import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 
-from tqdm import tqdm
-
-EVERY = 30.0
-"""Seconds between two lines where stderr is no terminal."""
+from skilloc.progress import counter
 
 
 class Progress:
@@ -21,15 +17,9 @@ class Progress:
     """
 
     def __init__(self, total: int, counts: Mapping[str, int], *, shown: bool) -> None:
-        self.total, self.counts, self.shown = total, counts, shown
-        self.known = sum(counts.values())
-        self.began = self.last = time.monotonic()
-        terminal = shown and sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=self.known, unit="cell", file=sys.stderr) if terminal else None
-        if self.bar is not None:
-            self.bar.set_postfix_str(self._words())
-        elif shown:
-            self._line()
+        self.seen, self._stack = sum(counts.values()), ExitStack()
+        self._bar = self._stack.enter_context(counter(total, "sweep", initial=self.seen, shown=shown))
+        self._bar.set_postfix_str(_words(counts))
 
     def __enter__(self) -> "Progress":
         """Return itself."""
@@ -39,27 +29,15 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Show the last state."""
-        if self.bar is not None:
-            self.bar.close()
-        elif self.shown:
-            self._line()
+        self._stack.close()
 
     def show(self, counts: Mapping[str, int]) -> None:
         """Show these counts now, or when the next line is due."""
-        self.counts = counts
-        if self.bar is not None:
-            self.bar.set_postfix_str(self._words(), refresh=False)
-            self.bar.update(sum(counts.values()) - self.bar.n)
-        elif self.shown and time.monotonic() - self.last > EVERY:
-            self._line()
+        self._bar.set_postfix_str(_words(counts), refresh=False)
+        seen = sum(counts.values())
+        self._bar.update(seen - self.seen)
+        self.seen = seen
 
-    def _words(self) -> str:
-        return ", ".join(f"{self.counts.get(word, 0)} {word}" for word in ("done", "cached", "failed"))
 
-    def _line(self) -> None:
-        self.last = time.monotonic()
-        seen = sum(self.counts.values())
-        run, ahead = seen - self.known, self.total - seen
-        left = f", {tqdm.format_interval((self.last - self.began) / run * ahead)} left" if run and ahead else ""
-        sys.stderr.write(f"sweep: {seen} of {self.total} cells: {self._words()}{left}\n")
-        sys.stderr.flush()
+def _words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts.get(word, 0)} {word}" for word in ("done", "cached", "failed"))
