@@ -33,10 +33,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "Subtasks": ("Subtask", "Examples", "subtasks_of", "prompts", "choices", "Asked", "parity_subtasks", "tasks"),
     "Models": ("open_model", "MLP", "describe", "At", "save_model", "units_of"),
     "Experiments": ("Experiment", "losses"),
-    "Effects": (
-        "Effects", "ablation_effects", "attribution_effects", "position_effects", "calibrate", "compare",
-        "Comparison",
-    ),
+    "Effects": ("Effects", "ablation_effects", "attribution_effects", "calibrate", "compare"),
     "Scores": ("locality",),
     "Masks": ("Mask", "masks", "hold", "mask_effects", "removal_effects"),
     "Pruned models": ("prune", "pruning"),

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from skilloc.attribution import attribution_effects as attribution_effects
     from skilloc.calibration import calibrate as calibrate
     from skilloc.circuits.trace import trace_circuit as trace_circuit
-    from skilloc.comparison import Comparison as Comparison
     from skilloc.comparison import compare as compare
     from skilloc.effects import Effects as Effects
     from skilloc.experiment import Experiment as Experiment
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from skilloc.models.makers import save_model as save_model
     from skilloc.models.makers import units_of as units_of
     from skilloc.models.mlp import MLP as MLP
-    from skilloc.positions import position_effects as position_effects
     from skilloc.pruning import prune as prune
     from skilloc.relearning import relearn_probe as relearn_probe
     from skilloc.removal import removal_effects as removal_effects
@@ -67,7 +65,7 @@ _HOMES = {
     "skilloc.asked": ("Asked",),
     "skilloc.attribution": ("attribution_effects",),
     "skilloc.calibration": ("calibrate",),
-    "skilloc.comparison": ("Comparison", "compare"),
+    "skilloc.comparison": ("compare",),
     "skilloc.circuits.trace": ("trace_circuit",),
     "skilloc.effects": ("Effects",),
     "skilloc.experiment": ("Experiment",),
@@ -78,7 +76,6 @@ _HOMES = {
     "skilloc.models.language": ("open_model",),
     "skilloc.models.makers": ("save_model", "units_of"),
     "skilloc.models.mlp": ("MLP",),
-    "skilloc.positions": ("position_effects",),
     "skilloc.pruning": ("prune",),
     "skilloc.relearning": ("relearn_probe",),
     "skilloc.removal": ("removal_effects",),

@@ -277,8 +277,8 @@ class _Drawing(NamedTuple):
         n = len(self.places)
         shaken = np.sqrt(1 - 1 / self.weight) * (rng.exponential(size=(REPLICATES, n)) - 1)
         weights = self.weight * np.concatenate([np.ones((1, n)), 1 + shaken])
-        both = (self.guess[self.places], self.truth.mean(axis=0))
-        found = _correlation(*(_counted_ranks(values, weights) for values in both), weights)
+        guess, truth = self.guess[self.places], self.truth.mean(axis=0)
+        found = _correlation(_counted_ranks(guess, weights), _counted_ranks(truth, weights), weights)
         if not np.isfinite(found[0]):
             return Interval(np.nan, -1.0, 1.0)
         bent = np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12))

@@ -77,10 +77,11 @@ def position_effects(
 
     Example:
         >>> import skilloc as sk
+        >>> from skilloc.positions import position_effects
         >>> opened = sk.open_model("embedded")
         >>> subtasks = sk.subtasks_of(opened, {"python": "python"}, length=16)
         >>> experiment = sk.Experiment(opened.model, subtasks, kinds=("head",), count=8)
-        >>> found = sk.position_effects(experiment, exact=False)
+        >>> found = position_effects(experiment, exact=False)
         >>> found.values.shape  # fold subtask position unit
         (8, 1, 16, 24)
     """

@@ -57,7 +57,14 @@ def refused(capsys, *arguments):
 def test_a_pruned_network_is_attacked_and_the_same_command_goes_on(networks, tmp_path, capsys, monkeypatch):
     relearn(networks, tmp_path / "out", *FAST)
     told = capsys.readouterr().out
-    for word in ("original", "random mask", "never trained", "small", "Controls that are missing: never saw"):
+    for word in (
+        "original",
+        "random mask",
+        "never trained",
+        "small",
+        "never saw",
+        "Controls that are missing: plain finetuning",
+    ):
         assert word in told
     assert {"small.json", "small.png", "small.svg"} <= {path.name for path in (tmp_path / "out").iterdir()}
     monkeypatch.setattr("skilloc.relearning.attack.train", None)

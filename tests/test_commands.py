@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = "|".join(COMMANDS)
 ALONE = re.compile(rf"^(?: {{4}}|\| `)?(skilloc (?:{NAMES})\b.*)$", flags=re.MULTILINE)
-IN_TEXT = re.compile(rf"`(skilloc (?:{NAMES}) [^`]+)`")
+IN_TEXT = re.compile(rf"`(skilloc (?:{NAMES}) [^-`][^`]*)`")  # not one that only names an option
 NO_COMMAND = re.compile(r"\.\.\.|…")
 MAKE = re.compile(r"^(?: {4})?make ([a-z-]+)", flags=re.MULTILINE)
 
@@ -30,7 +30,7 @@ def shown() -> list[Shown]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in (*ALONE.findall(text), *IN_TEXT.findall(text.replace("\n", " "))):
-            line = line.split("`")[0]
+            line = re.sub(r"\s+#\s.*", "", line.split("`")[0])  # a # inside a word belongs to it
             if not NO_COMMAND.search(line):
                 found[Shown(page.name, line)] = None
     return list(found)
@@ -51,7 +51,7 @@ def test_a_command_is_taken(one: Shown, monkeypatch: Any, capsys: Any) -> None:
     read = tyro.extras.subcommand_cli_from_dict
     monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", lambda *a, **k: (read(*a, **k), Nothing())[1])
     try:
-        main(shlex.split(one.line, comments=True)[1:])
+        main(shlex.split(one.line)[1:])
     except SystemExit:
         pytest.fail(f"{one.page} shows `{one.line}`:\n{capsys.readouterr().err}")
 

@@ -58,6 +58,7 @@ def test_a_broken_rule_is_found(rule, line):
 
 
 JSON = {
+    "alarms.py": "what a reference injects, kept with the effects on disk",
     "circuits/graph.py": "attributes of a circuit's nodes and edges, as its file holds them",
     "circuits/overlap.py": "the same, of a consensus",
     "models/residual_saved.py": "a part of a saved model's config.json",
@@ -67,6 +68,7 @@ JSON = {
     "report/page.py": "the same, read again, beside circuits by name",
     "report/panel.py": "data of the page's script",
     "study/draws.py": "how examples were drawn, on disk, so that they can be drawn again",
+    "study/evaluate.py": "what the evaluation harness itself returns",
     "sweep/cells.py": "a cell's spec on disk",
     "sweep/grid.py": "the same",
     "training/optimisers.py": "torch's own form of parameter groups and states",

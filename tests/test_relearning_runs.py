@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 
 from skilloc.models.mlp import MLP
-from skilloc.relearning import NEVER, ORIGINAL, Grid, relearn_probe
+from skilloc.relearning import NEVER, ORIGINAL, PLAIN_WAYS, Grid, relearn_probe
 from skilloc.relearning.attack import attack_all
 from skilloc.tasks.parity import parity_subtasks
 
 KEPT, GONE = parity_subtasks(8, atoms=2, k=2).values()
-GRID = Grid(rates=(1e-3, 1e-2), budgets=(1, 8, 32), sizes=(16, None), examples=24, held_out=60, folds=3, repair=4)
+GRID = Grid(
+    ways=PLAIN_WAYS,
+    rates=(1e-3, 1e-2),
+    budgets=(1, 8, 32),
+    sizes=(16, None),
+    examples=24,
+    held_out=60,
+    folds=3,
+    repair=4,
+)
 MODELS = {name: MLP(10, 2, width, 3, seed=width) for name, width in {ORIGINAL: 20, NEVER: 12, "pruned": 7}.items()}
 
 

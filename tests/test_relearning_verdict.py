@@ -1,12 +1,27 @@
 """The number behind a verdict, and the rules, on synthetic losses whose truth is known."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from skilloc.intervals import Interval
-from skilloc.relearning import NEVER, ORIGINAL, UNSEEN, Relearning, area, envelope, information_removed, verdict
+from skilloc.relearning import (
+    NEVER,
+    ORIGINAL,
+    UNSEEN,
+    Reading,
+    Relearning,
+    area,
+    envelope,
+    information_removed,
+    readings,
+    verdict,
+)
+from skilloc.relearning.brought import reference_of
 from skilloc.relearning.result import DIMS
-from skilloc.relearning.verdict import Removed, reference_of, word_for
+from skilloc.relearning.verdict import word_for, words_for
 
 STEPS = (0, 1, 4, 16)
 CHANCE = 1.0
@@ -15,7 +30,16 @@ CHANCE = 1.0
 def made(curves, *, seeds=4, folds=5, noise=0.0, seed=0, kept=0.1):
     """Losses of models at `STEPS`, with noise over seeds, folds and both."""
     rng = np.random.default_rng(seed)
-    shape = {"model": len(curves), "start": 2, "size": 1, "rate": 1, "step": len(STEPS), "seed": seeds, "fold": folds}
+    shape = {
+        "model": len(curves),
+        "way": 2,
+        "learner": 2,
+        "size": 1,
+        "rate": 1,
+        "step": len(STEPS),
+        "seed": seeds,
+        "fold": folds,
+    }
     shape |= {"subtask": 1, "stage": 2}
     arrays = {name: np.full([shape[dim] for dim in dims], kept) for name, dims in DIMS.items()}
     mean = np.array([curves[name] for name in curves], dtype=float)[:, None, None, None, :, None]
@@ -24,13 +48,21 @@ def made(curves, *, seeds=4, folds=5, noise=0.0, seed=0, kept=0.1):
     arrays["selection"][:] = mean + over_seeds
     arrays["report"][:] = (mean + over_seeds)[..., None] + over_folds
     arrays["repair_steps"][:] = 0
-    axes = {"models": tuple(curves), "sizes": (None,), "rates": (1e-3,), "steps": STEPS, "subtasks": ("other",)}
+    arrays["learned"][:] = np.nan
+    axes = {
+        "models": tuple(curves),
+        "ways": ("as it is", "repaired"),
+        "sizes": (None,),
+        "rates": (1e-3,),
+        "steps": STEPS,
+        "subtasks": ("other",),
+    }
     return Relearning(**arrays, **axes, chance=CHANCE, made={"report": "this"})
 
 
 def half(**changes):
     """A model from which half is back at the last step, when a never-trained one is still at chance."""
-    return made({ORIGINAL: [0, 0, 0, 0], NEVER: [1, 1, 1, 1], "pruned": [1, 1, 0.8, 0.5]}, **changes)
+    return made({ORIGINAL: [0, 0, 0, 0], UNSEEN: [1, 1, 1, 1], "pruned": [1, 1, 0.8, 0.5]}, **changes)
 
 
 def test_information_removed_is_what_the_formula_says_at_the_worst_budget():
@@ -68,30 +100,90 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         found = half(noise=0.08, seed=seed)
         share = information_removed(found, envelope(found), "pruned").share
         inside.append(share.low <= 0.5 <= share.high)
-    assert np.mean(inside) > 0.92  # on the safe side: noise common to all models cancels, but is counted
+    assert np.mean(inside) >= 0.9
     assert any(not there for there in inside)
 
 
 def test_a_lead_within_noise_is_undecidable():
-    equal = made({ORIGINAL: [0.5] * 4, NEVER: [0.52] * 4, "pruned": [0.9] * 4}, noise=0.2)
+    equal = made({ORIGINAL: [0.5] * 4, UNSEEN: [0.52] * 4, "pruned": [0.9] * 4}, noise=0.2)
     word = verdict(equal, "pruned")
     assert word.word == "undecidable"
     assert np.isnan(word.removed.share.value)
 
 
+def test_without_a_network_that_never_saw_it_nothing_is_comparable():
+    found = made({ORIGINAL: [0, 0, 0, 0], NEVER: [1, 1, 1, 1], "pruned": [0, 0, 0, 0]})
+    told = verdict(found, "pruned")
+    assert told.word == "not comparable"
+    assert "never_saw_like" in told.sentence
+
+
+def read(*intervals):
+    return [Reading(0, step, Interval(*interval)) for step, interval in enumerate(intervals)]
+
+
+NOTHING, ALL, HALF = (0.0, -0.05, 0.1), (1.0, 0.9, 1.1), (0.5, 0.4, 0.6)
+WIDE, NONE = (0.5, -0.5, 1.5), (np.nan, np.nan, np.nan)
+
+
 @pytest.mark.parametrize(
-    ("share", "damage", "word"),
+    ("intervals", "words"),
     [
-        ((0.1, 0.0, 0.2), 0.0, "not removed"),
-        ((0.1, 0.0, 0.2), 0.9, "not removed"),
-        ((0.9, 0.8, 1.0), 0.0, "removed"),
-        ((0.9, 0.8, 1.0), 0.2, "damaged"),
-        ((0.5, 0.1, 0.9), 0.0, "partly removed"),
-        ((0.5, 0.0, 0.9), 0.0, "undecidable"),
-        ((0.9, 0.7, 1.0), 0.0, "undecidable"),
+        ([NOTHING], ["removed"]),
+        ([ALL, NOTHING, WIDE], ["not removed"] * 3),
+        ([NOTHING, ALL], ["removed", "not removed"]),
+        ([WIDE, NOTHING, WIDE, NONE], ["undecidable", "removed", "removed", "removed"]),
+        ([NOTHING, (0.6, 0.2, 1.1)], ["removed", "partly removed"]),
+        ([NOTHING, (0.4, 0.01, 0.8)], ["removed", "removed"]),
+        ([HALF, NOTHING], ["partly removed", "partly removed"]),
+        ([WIDE, (0.6, 0.2, 1.1)], ["undecidable", "undecidable"]),
     ],
 )
-def test_the_first_rule_that_holds(share, damage, word):
-    removed = Removed(Interval(*share), 0, 1, 1, "")
-    assert word_for(removed, Interval(damage, damage, damage)) == word
-    assert word_for(removed._replace(why="nobody leads"), Interval(0, 0, 0)) == "undecidable"
+def test_budgets_one_after_the_other(intervals, words):
+    assert [word for word, _ in words_for(read(*intervals))] == words
+
+
+def test_more_budget_never_blurs():
+    rng = np.random.default_rng(0)
+    clear = {"removed", "partly removed", "not removed"}
+    for _ in range(2000):
+        middle, half = rng.normal(0.4, 0.5, 6), rng.exponential(0.2, 6)
+        ends = np.stack([middle, middle - half, middle + half], axis=1)
+        for before, after in pairwise([word for word, _ in words_for(read(*ends.tolist()))]):
+            assert before not in clear or after in clear
+            assert before != "not removed" or after == "not removed"
+
+
+def test_the_best_of_many_noisy_runs_is_stated_on_other_runs():
+    """Three seeds, forty ways that are equal but for noise that both splits of a run share."""
+    rng = np.random.default_rng(0)
+    # Away from chance, where skill cannot be negative and noise has a mean.
+    plain = made({ORIGINAL: [0] * 4, UNSEEN: [0.7] * 4, "pruned": [0.4] * 4}, seeds=3)
+    more = {"ways": tuple(map(str, range(40))), "kept": plain.kept[:, :1].repeat(40, axis=1)}
+    shares = []
+    for _ in range(300):
+        run = rng.normal(0, 0.05, (3, 40, *plain.selection.shape[2:])).astype(plain.selection.dtype)
+        selection, report = plain.selection[:, :1] + run, plain.report[:, :1] + run[..., None]
+        found = replace(plain, selection=selection, report=report, **more)
+        shares.append(readings(found, envelope(found), "pruned")[-1].back.value)
+    assert np.mean(shares) == pytest.approx(3 / 7, abs=0.03)
+    best = (1 - found.report).mean(axis=-1).max(axis=(1, 3, 4))  # chosen and stated on the same runs
+    assert best[2].mean() > 0.6 + 0.05
+
+
+@pytest.mark.parametrize(
+    ("said", "damage", "plasticity", "word"),
+    [
+        ("not removed", (0.9, 0.8, 1.0), (0.0, 0.0, 0.1), "not removed"),
+        ("removed", (0.2, 0.15, 0.25), (1.0, 0.9, 1.1), "damaged"),
+        ("removed", (0.0975, 0.05, 0.15), (1.0, 0.9, 1.1), "undecidable"),
+        ("removed", (0.0, 0.0, 0.0), (0.1, 0.0, 0.3), "damaged"),
+        ("removed", (0.0, 0.0, 0.0), (0.4, 0.2, 0.6), "undecidable"),
+        ("removed", (0.0, 0.0, 0.0), (0.8, 0.4, 1.2), "removed"),
+        ("removed", (0.0, 0.0, 0.0), (np.nan, np.nan, np.nan), "removed"),
+        ("partly removed", (0.2, 0.15, 0.25), (np.nan, np.nan, np.nan), "damaged"),
+        ("undecidable", (0.0, 0.0, 0.0), (np.nan, np.nan, np.nan), "undecidable"),
+    ],
+)
+def test_damage_and_plasticity(said, damage, plasticity, word):
+    assert word_for(said, Interval(*damage), Interval(*plasticity)) == word

@@ -294,7 +294,8 @@ def test_a_report_shows_attacks_with_their_verdict(folder):
     repair = np.full((4, 2, seeds, 1), 0.1)
     found = Relearning(
         selection=report.mean(axis=-1), report=report, kept=report.mean(axis=-1)[..., None], repair=repair,
-        repair_steps=np.zeros((4, seeds)), models=models, sizes=(None,), rates=rates, steps=steps,
+        repair_steps=np.zeros((4, seeds)), learned=np.full((4, 2, seeds, folds), np.nan), models=models,
+        ways=("as it is", "repaired"), sizes=(None,), rates=rates, steps=steps,
         subtasks=("parity_0",), chance=float(np.log(2)),
         made={"report": "parity_1", "kind": "relearning", "seeds": [0, 1, 2]},
     )  # fmt: skip

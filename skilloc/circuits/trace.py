@@ -8,12 +8,15 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.ablation import ablation_effects
+from skilloc.alarms import alarm_records
 from skilloc.circuits import graph as g
+from skilloc.circuits.alarms import completeness_alarms, edge_alarms
 from skilloc.circuits.edges import Edges, check_edges, edge_effects
 from skilloc.circuits.faithfulness import faithfulness, minimality, sizes_up_to
 from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
+from skilloc.intervene import injections
 from skilloc.masks import DRAWS, Mask, top
 
 NOTHING = 1e-6
@@ -116,6 +119,14 @@ def trace_circuit(
         _add_minimality(graph, experiment.only(subtask), circuit)
     if found is not None:
         _add_edges(graph, found, config.edges)
+    raised = [*completeness_alarms(curve), *edge_alarms(found, curve, subtask)]
+    if experiment.held.name != "zero":
+        folded = experiment.folded
+        kept = injections(experiment.model, folded.examples, experiment.units, experiment.held)
+        members = {experiment.units.names[u] for u in np.flatnonzero(circuit.keep)}
+        raised += [alarm for alarm in kept if alarm.about in members]
+    if raised:
+        graph.graph[g.MADE] = {**graph.graph[g.MADE], "alarms": alarm_records(raised)}
     idle = [name for name in graph if graph.nodes[name][g.KIND] == g.INPUT and not graph.out_degree(name)]
     graph.remove_nodes_from(idle)
     return graph

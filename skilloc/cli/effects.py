@@ -1,10 +1,10 @@
 """`skilloc effects`: what a model loses when it loses a unit."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -73,6 +73,10 @@ class Command:
     data.parquet#field or hub:owner/name#field. Without it: python, cpp and english. For a saved MLP, a subtask of its
     world.json, such as composite_012; without it, all"""
     settings: Annotated[Options, arg(name="")] = field(default_factory=Options)
+    until: Annotated[float | None, arg(metavar="R", help_behavior_hint="")] = None
+    """draw more and more text, until the lower end of every subtask's reliability is at least this, such as 0.5"""
+    budget: Annotated[int, arg(metavar="TOKENS")] = 200_000
+    """with `until`: begin no round on more tokens than this, of all subtasks together"""
     asked: Annotated[Prompted, arg(name="")] = field(default_factory=Prompted)
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
@@ -91,7 +95,10 @@ class Command:
         from skilloc.report.effects import measured_section, units_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
+        from skilloc.study.until import measure_until
 
+        if self.until is not None and self.seconds is not None:
+            raise ValueError("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
         subtasks = subtasks_of(
@@ -101,19 +108,34 @@ class Command:
             asked=Asked(**vars(self.asked)),
             least=self.settings.sequences,
         )
-        study = measure(
-            opened, subtasks, self.settings, self.out, workers=self.workers or cores(), seconds=self.seconds
-        )
+        workers, until = self.workers or cores(), None
+        if self.until is None:
+            study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
+        else:
+            until = measure_until(
+                opened, subtasks, self.settings, self.out, wanted=self.until, budget=self.budget, workers=workers
+            )
+            study = until.study
         found = None if study.compared is None else study.compared.calibration
+        more = {} if until is None else {"until": until.record()}
         if self.json:
-            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found)
+            print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found, **more)
             return
         print_sections(
             measured_section(study.effects),
             units_section(study.effects),
             None if found is None else calibration_section(found, None, None),
         )
+        for name, share in study.effects.made.get("accuracy", {}).items():
+            known = _commonest(subtasks[name].made or {})
+            print(f"{name}: accuracy {share:.3f}; of always giving the commonest answer {known:.3f}")
+        if until is not None:
+            print(until)
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
+
+
+def _commonest(made: Mapping[str, Any]) -> float:
+    return float(made["baseline"]["accuracy"])
 
 
 def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTIN) -> dict[str, str]:

@@ -31,8 +31,7 @@ class Command:
 
     def run(self) -> None:
         """Evaluate, print the metrics."""
-        import json
-
+        from skilloc.cli.printed import print_json
         from skilloc.masks import drop_top
         from skilloc.study.evaluate import evaluate
         from skilloc.study.folder import load_study
@@ -43,7 +42,7 @@ class Command:
             mask = drop_top(effects.units, effects.mean(self.subtask or effects.subtasks[0]), self.count)
         found = evaluate(opened, self.tasks, mask=mask, limit=self.limit)
         if self.json:
-            print(json.dumps({"task": found.task, "held": 0 if mask is None else self.count, **found.metrics}))
+            print_json(task=found.task, held=0 if mask is None else self.count, **found.metrics)
             return
         print(f"{found.task}: {len(found.samples)} items" + (f", {self.count} units held" if mask else ""))
         for key, value in found.metrics.items():

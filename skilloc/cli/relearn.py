@@ -19,14 +19,16 @@ class Command:
     of the same shape that was never trained, are made here; name the other controls if you have them.
     """
 
-    model: Annotated[Model, arg(metavar="ORIGINAL")]
+    model: Annotated[Model, arg(metavar="ORIGINAL", help_behavior_hint="")] = ""
     """the model before anything was done to it: embedded, smollm2, a hub name, a folder, or a .gguf file"""
-    pruned: Annotated[Positional[tuple[str, ...]], arg(metavar="PRUNED ...")]
+    pruned: Annotated[Positional[tuple[str, ...]], arg(metavar="PRUNED ...", help_behavior_hint="")] = ()
     """models that were made of it; NAME=MODEL gives one another name than that of its folder"""
-    attack: Annotated[str, arg(metavar="NAME")]
+    attack: Annotated[str, arg(metavar="NAME", help_behavior_hint="")] = ""
     """the subtask that was to be removed"""
-    out: Path
+    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     """folder for the results"""
+    self_test: bool = False
+    """attack networks of which it is known whether they have a skill, and print what the probe says of them"""
     subtask: Subtask = ()
     """the attacked subtask and those that were to be kept, as for `skilloc effects`"""
     loss: Annotated[str, arg(metavar="LOSS")] = "cross_entropy"
@@ -64,7 +66,15 @@ class Command:
     """print JSON only"""
 
     def run(self) -> None:
-        """Attack, save, draw, print the verdicts."""
+        """Attack, save, draw, print the verdicts; or test the probe itself."""
+        if self.self_test:
+            print_self_test(self.out)
+            return
+        if not (self.model and self.pruned and self.attack and self.out):
+            raise ValueError(
+                f'`attack` is "{self.attack}" and `out` {self.out}, with {len(self.pruned)} models; write skilloc '
+                "relearn ORIGINAL PRUNED --attack NAME --out FOLDER, or skilloc relearn --self-test"
+            )
         if self.seeds < 1:
             raise ValueError(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
@@ -109,6 +119,28 @@ class Command:
             return
         print_sections(*(attack_section(one, name) for name, one in found.items()))
         print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
+
+
+def print_self_test(out: Path | None) -> None:
+    """Run the self-test and print its tables; with a folder, write them and its record there."""
+    import json
+
+    from skilloc.relearning.known import confusion, record_of, self_test
+
+    found = self_test()
+    told = [
+        f"{len(found)} networks whose truth is known",
+        confusion(found),
+        "with limits that were tuned without the kind of each network",
+        confusion(found, left_out=True),
+        *(f"{one.name}: {one.word}, not {one.truth}" for one in found if one.word != one.truth),
+    ]
+    print("\n\n".join(told))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "self_test.md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
+        record = record_of(found, "skilloc relearn --self-test --out FOLDER")
+        (out / "self_test.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _named(models: Sequence[str]) -> dict[str, str]:

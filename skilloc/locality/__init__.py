@@ -7,18 +7,21 @@ marks a unit that was not measured. Every score comes with a 95 % interval over 
 - What lies under the noise (`bulk`), and the largest units with intervals that pay for having been picked (`picked`).
 - Between subtasks (`between`): overlap, top-k Jaccard, rank correlation; `selectivity` per unit.
 - Joint removal (`removal_scores`): specificity, asymmetry, hierarchy, excess over random masks; `interaction` of pairs.
-- `spread` between references.
+- `spread` and `reference_spread` between references.
 """
 
 from .concentration import NAMES, chance, plain, scores, table
 from .deconvolution import Bulk, Picked, bulk, picked
 from .entanglement import between, overlap, rank_correlation, reliability, selectivity, top_jaccard
+from .references import Moved, ReferenceSpread, reference_spread
 from .removal import Spread, interaction, removal_scores, spread
 
 __all__ = [
     "NAMES",
     "Bulk",
+    "Moved",
     "Picked",
+    "ReferenceSpread",
     "Spread",
     "between",
     "bulk",
@@ -28,6 +31,7 @@ __all__ = [
     "picked",
     "plain",
     "rank_correlation",
+    "reference_spread",
     "reliability",
     "removal_scores",
     "scores",

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from .uncertainty import grouped, mean_over_folds, measured
 
-STEPS = 300
+STEPS = 150
 FINER = np.sqrt(2)
 MOST = 60
 """Degrees of freedom above which Student's t is taken to be that of so many."""

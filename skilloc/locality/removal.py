@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from skilloc.intervals import Interval, t_quantile
 
-from .uncertainty import check_folds, mean_over_folds, standard_error
+from .uncertainty import check_folds, mean_over_folds, skewed_mean, standard_error
 
 
 class Spread(NamedTuple):
@@ -35,8 +35,9 @@ def removal_scores(
     - asymmetry: ‖M − Mᵀ‖_F / ‖M + Mᵀ‖_F; chance that of R. 0 = mutual. The squares are products of different folds, so
       that noise does not look like asymmetry.
 
-    Intervals are over folds (t · standard error); those of ratios are Fieller's, and reach to ±∞ where the denominator
-    is within noise.
+    Intervals are over folds (t · standard error; of the loss increase also on its logarithm, `skewed_mean`, as
+    folds with few of the tokens that matter are skewed), about the units that were chosen; those of ratios are
+    Fieller's, and reach to ±∞ where the denominator is within noise.
 
     Raises:
         ValueError: if there are fewer than 3 folds or 2 draws, M is not square, or the shapes do not belong together.
@@ -62,7 +63,7 @@ def removal_scores(
         share = chance / np.diag(chance)[:, None]
         specificity = _own(chance[None])[0] / _others(chance[None])[0]
     return {
-        "loss_increase": mean_over_folds(removal)._replace(chance=chance),
+        "loss_increase": skewed_mean(removal)._replace(chance=chance),
         "excess": _excess(removal - masks, drawn.mean(axis=1, dtype=np.float64)),
         "share": _ratio(removal, np.broadcast_to(own[:, :, None], removal.shape), share),
         "specificity": _ratio(own, others, specificity),

@@ -232,6 +232,28 @@ def _cut(model: MLP, left: Left) -> MLP:
     return smaller
 
 
+def headed(model: nn.Module, depth: int, weight: Float[Tensor, "d_out d_in"], bias: Float[Tensor, " d_out"]) -> MLP:
+    """Return the first hidden layers of a network, with a head of one's own.
+
+    Args:
+        model: a network of this kind.
+        depth: number of hidden layers that stay.
+        weight: of the head.
+        bias: of the head.
+    """
+    assert isinstance(model, MLP)
+    cfg = model.cfg
+    smaller = MLP(cfg.d_in, len(bias), cfg.widths[:depth], depth + 1, activation=cfg.activation)
+    smaller.to(model.out.weight)
+    with torch.no_grad():
+        for new, old in zip(smaller.layers, model.layers, strict=False):
+            new.weight.copy_(old.weight)
+            new.bias.copy_(old.bias)
+        smaller.out.weight.copy_(weight)
+        smaller.out.bias.copy_(bias)
+    return smaller
+
+
 def _save(model: MLP, folder: Path, shape: str) -> None:
     if shape != "as it is":
         raise ValueError(f'`shape` is "{shape}", but the file of an MLP says all its widths; use "as it is"')

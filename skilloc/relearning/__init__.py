@@ -3,36 +3,60 @@
 `relearn_probe` retrains the pruned model and its controls under one attack; `verdicts` and `record` say what it found.
 """
 
-from skilloc.relearning.controls import randomly_pruned, relearn_controls, untrained
+from skilloc.relearning.brought import Reading, readings, reference_of
+from skilloc.relearning.controls import never_saw_like, randomly_pruned, relearn_controls, untrained
 from skilloc.relearning.curves import area, envelope, steps_to_recover
+from skilloc.relearning.plasticity import unseen_parity, with_plasticity
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.record import record, summary
 from skilloc.relearning.result import Relearning, over_seeds
 from skilloc.relearning.settings import CONTROLS, NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN, Grid
-from skilloc.relearning.verdict import Verdict, damage, information_removed, verdict, verdicts
+from skilloc.relearning.verdict import (
+    WORDS,
+    Removed,
+    Verdict,
+    damage,
+    information_removed,
+    plasticity_of,
+    verdict,
+    verdicts,
+)
+from skilloc.relearning.ways import PLAIN_WAYS, WAYS, Way
 
 __all__ = [
     "CONTROLS",
     "NEVER",
     "ORIGINAL",
     "PLAIN",
+    "PLAIN_WAYS",
     "RANDOM",
     "UNSEEN",
+    "WAYS",
+    "WORDS",
     "Grid",
+    "Reading",
     "Relearning",
+    "Removed",
     "Verdict",
+    "Way",
     "area",
     "damage",
     "envelope",
     "information_removed",
+    "never_saw_like",
     "over_seeds",
+    "plasticity_of",
     "randomly_pruned",
+    "readings",
     "record",
+    "reference_of",
     "relearn_controls",
     "relearn_probe",
     "steps_to_recover",
     "summary",
+    "unseen_parity",
     "untrained",
     "verdict",
     "verdicts",
+    "with_plasticity",
 ]

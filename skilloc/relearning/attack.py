@@ -14,7 +14,8 @@ from skilloc.masks import Mask
 from skilloc.models.makers import face_of
 from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
-from skilloc.tasks import Examples, Subtask
+from skilloc.relearning.ways import FEW, Data
+from skilloc.tasks import Examples, Subtask, joined
 from skilloc.tasks.stream import stream
 from skilloc.training import Sample, TrainConfig, train
 from skilloc.training.many import retrain
@@ -157,44 +158,70 @@ def repair(
     return Repaired(own, steps, before, after)
 
 
+def sample_of(data: Data, attack: Sequence[Subtask], kept: Sequence[Subtask], grid: Grid, **drawn: Any) -> Sample:
+    """Return the training examples of each step of an attack.
+
+    Args:
+        data: what is trained on.
+        attack: the attacked subtasks.
+        kept: the kept ones.
+        grid: the settings.
+        drawn: `seed`, and `size`: number of different examples per subtask; None = fresh ones at every step.
+    """
+    size = FEW if data == "few" and drawn["size"] is None else drawn["size"]
+    parts = {"mixed": [attack, kept], "kept": [kept]}.get(data, [attack])
+    streams = [stream(subtasks, grid.examples, seed=drawn["seed"], pool=size) for subtasks in parts]
+    return streams[0] if len(streams) == 1 else lambda step: joined([sample(step) for sample in streams])
+
+
 def attack_all(
     models: Sequence[nn.Module],
-    attack: Sequence[Subtask],
+    sample: Sample | None,
     held_out: HeldOut,
     grid: Grid,
     *,
     rate: float,
-    size: int | None,
     seed: int,
     mask: Mask | None = None,
 ) -> Iterator[tuple[int, Run]]:
-    """Train a copy of each model on the attacked subtasks, and measure it at every budget; yield what is done.
+    """Train a copy of each model, and measure it at every budget; yield what is done.
 
     Args:
         models: they are left as they were.
-        attack: what is trained.
+        sample: the training examples of each step; None if nothing is trained.
         held_out: what is measured.
         grid: the settings.
         rate: of Adam.
-        size: number of different training examples per subtask; None = fresh ones at every step.
-        seed: of the examples, and of what a model draws (dropout).
+        seed: of what a model draws (dropout).
         mask: held at zero, if given.
     """
-    config = TrainConfig(steps=grid.budgets[-1], rate=rate, eps=EPS, evaluate_at=grid.budgets)
-    rules = None if mask is None else lambda model: [keep(model, mask)]
-    sample = _on(models[0], stream(attack, grid.examples, seed=seed, pool=size))
     batches = [held_out.selection, *held_out.folds, *held_out.kept.values()]
 
-    def look(model: nn.Module) -> list[float]:
-        return [_mean(model, batch, grid.metric) for batch in batches]
+    # One pass over everything: with small networks, each call costs more than its examples.
+    whole = joined(batches) if models and face_of(models[0]).chain is not None else None
+    ends = np.cumsum([len(batch) for batch in batches])[:-1].tolist()
 
+    def look(model: nn.Module) -> list[float]:
+        if whole is None:
+            return [_mean(model, batch, grid.metric) for batch in batches]
+        return [float(part.mean()) for part in torch.tensor_split(losses(model, whole, grid.metric), ends)]
+
+    if sample is None:
+        yield from ((i, _run_of([look(model.eval())], grid, len(held_out.folds))) for i, model in enumerate(models))
+        return
+    config = TrainConfig(steps=grid.budgets[-1], rate=rate, eps=EPS, evaluate_at=grid.budgets)
+    rules = None if mask is None else lambda model: [keep(model, mask)]
     # A rate that diverges is not the attacker's best; what was seen before stands.
-    copies = map(_trainable, models)
+    copies, sample = map(_trainable, models), _on(models[0], sample)
     for i, seen in retrain(copies, sample, config, look, loss=grid.metric, rules=rules, seed=seed, go_on=True):
-        table = np.full((len(grid.steps), len(batches)), np.nan)
-        table[: len(seen)] = seen
-        selection, report, kept = np.split(table, [1, 1 + len(held_out.folds)], axis=1)
-        yield i, Run(selection[:, 0], report, kept)
+        yield i, _run_of(seen, grid, len(held_out.folds))
+
+
+def _run_of(seen: Sequence[Sequence[float]], grid: Grid, folds: int) -> Run:
+    table = np.full((len(grid.steps), len(seen[0])), np.nan)
+    table[: len(seen)] = seen
+    selection, report, kept = np.split(table, [1, 1 + folds], axis=1)
+    return Run(selection[:, 0], report, kept)
 
 
 def _trainable(model: nn.Module) -> nn.Module:

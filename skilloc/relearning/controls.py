@@ -9,7 +9,17 @@ from skilloc.masks import Mask, matched_random
 from skilloc.models.makers import face_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
+from skilloc.tasks import Subtask
+from skilloc.tasks.stream import stream
+from skilloc.training import TrainConfig
+from skilloc.training.many import retrain
 from skilloc.units import EXPERT, LAYER, RESIDUAL, Units
+
+OTHERS = 10_000
+"""Added to seeds of networks that never saw the subtask, so that they share none with what they stand beside."""
+
+EXAMPLES = 100
+"""Per subtask and step of their training."""
 
 
 def relearn_controls(original: Model, pruned: Model, *, seeds: Sequence[int]) -> dict[str, Model]:
@@ -76,6 +86,33 @@ def untrained(model: nn.Module, *, seed: int) -> nn.Module:
             "describe, or leave the never-trained control out"
         )
     return face.fresh(seed)
+
+
+def never_saw_like(
+    model: nn.Module, kept: Sequence[Subtask], *, seeds: Sequence[int], steps: int = 1500, rate: float = 5e-3
+) -> list[nn.Module]:
+    """Return networks of a model's shape that were trained on all but the subtask in question, one per seed.
+
+    For networks that learn in seconds; of a language model, train one by the recipe of the original, and pass it.
+
+    Args:
+        model: its shape is what counts.
+        kept: what they are trained on: all subtasks but the attacked one.
+        seeds: of initial values and examples.
+        steps: of Adam.
+        rate: of Adam.
+
+    Raises:
+        ValueError: if nobody knows how to initialise one, or there is nothing to train on.
+    """
+    if not kept:
+        raise ValueError("`kept` is empty; pass the subtasks that a network that never saw the attacked one knows")
+    fresh = [untrained(model, seed=OTHERS + seed).requires_grad_(True) for seed in seeds]
+    config = TrainConfig(steps=steps, rate=rate)
+    sample = stream(kept, EXAMPLES, seed=OTHERS + min(seeds))
+    for _ in retrain(fresh, sample, config, lambda _: None):
+        pass
+    return fresh
 
 
 def _listed(model: Model, seeds: Sequence[int]) -> list[nn.Module]:

@@ -3,9 +3,10 @@
     skill = max(0, chance - loss),    chance = loss of a model that knows nothing (cross-entropy: log(classes))
 
 in the loss's unit, so that more is better, and a network that is confidently wrong has no skill rather than a negative
-one. With a budget of t steps, the attacker takes the model as it is or repaired, whichever is better, at the best
-rate, and stops at the best of the steps up to t. These are chosen on the selection split, by the mean over seeds; the
-skill that comes of them is stated on the report split.
+one. With a budget of t steps, the attacker takes the best of all ways (`ways`), at the best
+rate, and stops at the best of the steps up to t. For the skill of a seed, these are chosen on the other seeds'
+selection split and stated on this seed's report split (cross-fitting): the best of many noisy runs, stated on the same
+runs, would be better than it is. With one seed, its own selection split is all there is.
 """
 
 from typing import NamedTuple
@@ -22,19 +23,19 @@ RECOVERED = 0.9
 
 
 class Envelope(NamedTuple):
-    """The attacker's best.
+    """The attacker's best. What is chosen is that of all seeds together; each seed's skill has a choice of its own.
 
     Attributes:
-        skill: on the report split, in the loss's unit.
+        skill: on the report split, in the loss's unit, chosen on the other seeds.
         selection: on the selection split, mean over seeds.
-        start: position of the start that was chosen: as it is, or repaired.
+        way: position of the way that was chosen.
         rate: position of the rate that was chosen.
-        stop: position of the step at which the attacker stops; 0 = before the attack.
+        stop: position of the step at which the attacker stops; 0 = before any training.
     """
 
     skill: Float64[np.ndarray, "model size step seed fold"]
     selection: Float64[np.ndarray, "model size step"]
-    start: Int[np.ndarray, "model size step"]
+    way: Int[np.ndarray, "model size step"]
     rate: Int[np.ndarray, "model size step"]
     stop: Int[np.ndarray, "model size step"]
 
@@ -46,18 +47,30 @@ def skill(losses: Float[np.ndarray, "*shape"], chance: float) -> Float64[np.ndar
 
 def envelope(found: Relearning) -> Envelope:
     """Return the attacker's best at every budget."""
-    chosen = skill(found.selection, found.chance).mean(axis=-1)  # model start size rate step
-    stated = skill(found.report, found.chance)
-    models, starts, sizes, rates, steps = chosen.shape
-    # Ties go to the earliest step, and to the model as it is: whoever need not train does not.
-    ranked = rearrange(chosen, "model start size rate step -> model size step (start rate)")
+    chosen, stated = skill(found.selection, found.chance), skill(found.report, found.chance)
+    seeds = chosen.shape[-1]
+    total = chosen.sum(axis=-1)
+    best = np.empty((len(found.models), len(found.sizes), len(found.steps), *stated.shape[-2:]))
+    for s in range(seeds):
+        others = total if seeds == 1 else total - chosen[..., s]
+        # Whether a way can be gone at all is known without trying how far it leads.
+        others = np.where(np.isnan(found.selection[..., s]), -1.0, others)
+        best[..., s, :] = stated[..., s, :][_best(others)]
+    at = _best(total)
+    return Envelope(best, total[at] / seeds, at[1], at[3], at[4])
+
+
+def _best(score: Float64[np.ndarray, "model way size rate step"]) -> tuple[np.ndarray, ...]:
+    """Return the places of the best way, rate and stop per model, size and budget, as an index of the score."""
+    models, ways, sizes, rates, steps = score.shape
+    # Ties go to the earliest step, and to the first way: whoever need not train does not.
+    ranked = rearrange(score, "model way size rate step -> model size step (way rate)")
     place = np.zeros((models, sizes, steps), dtype=np.int64)
     for t in range(steps):
         place[..., t] = rearrange(ranked[:, :, : t + 1], "model size step run -> model size (step run)").argmax(axis=-1)
-    stop, start, rate = np.unravel_index(place, (steps, starts, rates))
+    stop, way, rate = np.unravel_index(place, (steps, ways, rates))
     m, z, _ = np.ogrid[:models, :sizes, :1]
-    at = (m, start, z, rate, stop)
-    return Envelope(stated[at], chosen[at], start, rate, stop)
+    return m, way, z, rate, stop
 
 
 def steps_to_recover(

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.progress import counter
 from skilloc.relearning.attack import chances_of, hold_out, targets_of
-from skilloc.relearning.curves import warnings_of
-from skilloc.relearning.result import DIMS, STARTS, Relearning
-from skilloc.relearning.runs import Asked, Question, do_runs, runs_of, shared_by_runs
+from skilloc.relearning.curves import edges, envelope, warnings_of
+from skilloc.relearning.result import DIMS, Relearning
+from skilloc.relearning.runs import Asked, Question, context_of, do_runs, runs_of, shared_by_runs, short_list
 from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
 from skilloc.tasks import Subtask, as_subtasks
+
+WIDER = 3.0
+"""Factor by which rates are widened."""
 
 
 def relearn_probe(
@@ -33,10 +38,10 @@ def relearn_probe(
 ) -> Relearning:
     """Retrain every model on the same examples, and measure how fast a subtask comes back.
 
-    Each model is attacked: trained on other subtasks at every rate and data size of the grid, as it is, and once more
-    after a repair. The repair trains it on the kept subtasks until it is as good at them as the original, or for
-    `grid.repair` steps; a model that is as good already needs none. What is attacked makes the kind of attack: the
-    reported subtask itself, related data, or kept data only; a size in the grid makes it one of few examples.
+    Each model is attacked in every way of the grid (`ways`), at every rate and data size. The repair trains it on the
+    kept subtasks until it is as good at them as the original, or for `grid.repair` steps; a model that is as good
+    already needs none. What is attacked makes the kind of attack: the reported subtask itself, related data, or kept
+    data only; a size in the grid makes it one of few examples.
 
     Args:
         models: by name; those named as in `CONTROLS` are controls, the others get a verdict. They are left as they
@@ -73,37 +78,85 @@ def relearn_probe(
     held_out = hold_out(report, kept, grid, next(first.parameters()).device)
     chance, chances = chances_of(first, held_out, grid.metric)
     question = Question(attack, kept, held_out, grid, out)
+    arrays = _attacked(of, question, seeds, masks, chances)
+    for _ in range(grid.wider):
+        wider = _wider(grid, _result(arrays, of, question, chance, chances, {}))
+        if wider.rates == grid.rates:
+            break
+        grid = wider
+        question = question._replace(grid=grid)
+        arrays = _attacked(of, question, seeds, masks, chances)
+    made = _made(of, report, question, seeds)
+    result = _result(arrays, of, question, chance, chances, made)
+    for said in warnings_of(result):
+        warnings.warn(said, stacklevel=2)
+    return result
+
+
+def _attacked(
+    of: Mapping[str, Sequence[nn.Module]],
+    question: Question,
+    seeds: Sequence[int],
+    masks: Mapping[str, Mask],
+    chances: Sequence[float],
+) -> dict[str, np.ndarray]:
+    """Attack all models, and return the arrays of a `Relearning`."""
+    grid, kept, held_out = question.grid, question.kept, question.held_out
     shape = {"model": len(of), "size": len(grid.sizes), "rate": len(grid.rates), "step": len(grid.steps)}
-    shape |= {"seed": len(seeds), "fold": grid.folds, "subtask": len(kept), "stage": 2, "start": len(STARTS)}
+    shape |= {"seed": len(seeds), "fold": grid.folds, "subtask": len(kept), "stage": 2, "way": len(grid.ways)}
+    shape["learner"] = 2
     arrays: dict[str, Any] = {name: np.full([shape[dim] for dim in dims], np.nan) for name, dims in DIMS.items()}
-    total = len(of) * len(seeds) * len(STARTS) * len(grid.sizes) * len(grid.rates)
+    total = len(of) * len(seeds) * len(grid.ways) * len(grid.sizes) * len(grid.rates)
+    listed: dict[str, set[int]] = {}
     with counter(total, "relearning") as bar:
         for s, seed in enumerate(seeds):
             original = of[ORIGINAL][s]
             targets = targets_of(original, held_out, chances, grid.metric)
             shared = shared_by_runs(question, original, seed)
+            context = cache(partial(context_of, question, original, seed))
             together: list[Asked] = []
-            for m, (name, listed) in enumerate(of.items()):
-                mask = masks.get(name)
-                runs = runs_of(listed[s], mask, question, targets, shared, _at(arrays, m, s))
-                # Of larger models, no more copies are held than of one.
-                if mask is None and face_of(listed[s]).chain is not None:
+            for m, (name, models) in enumerate(of.items()):
+                mask, into = masks.get(name), _at(arrays, m, s)
+                runs = runs_of(models[s], mask, question, targets, shared, into, context)
+                # Of larger models, no more copies are held than of one, and not every way is tried at every rate.
+                if mask is None and face_of(models[s]).chain is not None:
                     together += runs
-                else:
+                elif face_of(models[s]).chain is not None:
                     do_runs(runs, question, bar, mask=mask)
+                else:
+                    if name not in listed:
+                        listed[name] = short_list(runs, question, bar, mask=mask)
+                    do_runs([run for run in runs if run.at[0][0] in listed[name]], question, bar, mask=mask)
             do_runs(together, question, bar)
-    made = _made(of, report, question, seeds)
+    return arrays
+
+
+def _wider(grid: Grid, found: Relearning) -> Grid:
+    """Return the grid with a rate more at each end at which some model's best rate lies after the largest budget."""
+    ends = {edge.end for edge in edges(found, envelope(found)) if edge.step == found.steps[-1]}
+    low = (grid.rates[0] / WIDER,) if ends & {"lowest", "only"} else ()
+    high = (grid.rates[-1] * WIDER,) if ends & {"highest", "only"} else ()
+    return replace(grid, rates=(*low, *grid.rates, *high))
+
+
+def _result(
+    arrays: Mapping[str, Any],
+    of: Mapping[str, Sequence[nn.Module]],
+    question: Question,
+    chance: float,
+    chances: tuple[float, ...],
+    made: Mapping[str, Any],
+) -> Relearning:
+    grid = question.grid
     axes: dict[str, Any] = {
+        "ways": tuple(way.name for way in grid.ways),
         "sizes": grid.sizes,
         "rates": grid.rates,
         "steps": grid.steps,
-        "subtasks": tuple(s.name for s in kept),
+        "subtasks": tuple(s.name for s in question.kept),
     }
     about_loss: dict[str, Any] = {"chance": chance, "chances": chances, "unit": grid.metric.unit}
-    result = Relearning(**arrays, models=tuple(of), **axes, **about_loss, made=made)
-    for said in warnings_of(result):
-        warnings.warn(said, stacklevel=2)
-    return result
+    return Relearning(**dict(arrays), models=tuple(of), **axes, **about_loss, made=made)
 
 
 def _made(

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from skilloc.intervals import Interval, mean_interval
+from skilloc.relearning.brought import LEAD, reference_of
 from skilloc.relearning.curves import (
     RECOVERED,
     Envelope,
@@ -17,9 +18,9 @@ from skilloc.relearning.curves import (
     steps_to_recover,
     warnings_of,
 )
-from skilloc.relearning.result import STARTS, Relearning
+from skilloc.relearning.result import Relearning
 from skilloc.relearning.settings import CONTROLS, ORIGINAL
-from skilloc.relearning.verdict import LEAD, damage, information_removed, missing, reference_of, verdict, verdicts
+from skilloc.relearning.verdict import damage, information_removed, missing, verdict, verdicts
 
 
 def record(found: Relearning) -> dict[str, Any]:
@@ -100,11 +101,11 @@ def _curve(found: Relearning, best: Envelope, name: str, z: int) -> dict[str, An
     steps, happened = steps_to_recover(found, best, name, z)
     left = not_recovered(found, best, name, z)
     loss = [mean_interval(at) for at in found.chance - best.skill[m, z].mean(axis=-1)]
-    kept = found.kept[m][best.start[m, z], z, best.rate[m, z], best.stop[m, z]].mean(axis=1)  # step subtask
+    kept = found.kept[m][best.way[m, z], z, best.rate[m, z], best.stop[m, z]].mean(axis=1)  # step subtask
     return {
         "size": found.sizes[z],
         "loss": {end: [getattr(at, end) for at in loss] for end in ("value", "low", "high")},
-        "start": [STARTS[start] for start in best.start[m, z]],
+        "way": [found.ways[way] for way in best.way[m, z]],
         "rate": [found.rates[r] for r in best.rate[m, z]],
         "stop": [found.steps[t] for t in best.stop[m, z]],
         "kept": {subtask: kept[:, s].tolist() for s, subtask in enumerate(found.subtasks)},
@@ -120,7 +121,7 @@ def by_rate(found: Relearning, model: str) -> Float64[np.ndarray, "size rate ste
     How far it moves along the rates says how far one rate would have decided the verdict. NaN where the original does
     not lead by `verdict.LEAD` of what it led by before.
     """
-    chosen = skill(found.selection, found.chance).mean(axis=-1)  # model start size rate step
+    chosen = skill(found.selection, found.chance).mean(axis=-1)  # model way size rate step
     stated = skill(found.report, found.chance).mean(axis=(-2, -1))
     mean = np.take_along_axis(stated, chosen.argmax(axis=1, keepdims=True), axis=1)[:, 0]
     own, whole, never = (mean[found.place(name)] for name in (model, ORIGINAL, reference_of(found)))

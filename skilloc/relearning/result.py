@@ -10,17 +10,12 @@ from jaxtyping import Float
 from skilloc import store
 from skilloc.training.history import NATS
 
-STARTS = ("as it is", "repaired")
-"""What the attack starts from."""
-
-AXES = ("models", "sizes", "rates", "steps", "subtasks")
+AXES = ("models", "ways", "sizes", "rates", "steps", "subtasks")
 
 
 @dataclass(frozen=True)
 class Relearning:
-    """Losses under attack; NaN where a rate made training diverge.
-
-    A model that needed no repair has the same losses from both starts.
+    """Losses under attack; NaN where a rate made training diverge, a way makes no sense for a model, or trains nothing.
 
     Attributes:
         selection: of the reported subtask, on the selection split: rates and budgets are chosen here.
@@ -28,7 +23,10 @@ class Relearning:
         kept: of the kept subtasks, on the report split.
         repair: of the kept subtasks, on the report split, before and after the repair.
         repair_steps: number of steps that the repair took.
+        learned: what a model, and a fresh one of its shape, learned of a task that nobody has seen: skill on the report
+            split; NaN where that was not tried. See `plasticity`.
         models: names on the model axis.
+        ways: names of what was tried.
         sizes: numbers of training examples; None = fresh ones at every step.
         rates: learning rates.
         steps: numbers of attack steps, from 0.
@@ -41,16 +39,18 @@ class Relearning:
     """
 
     WHAT: ClassVar[str] = "relearning"
-    LABELS: ClassVar[Mapping[str, str]] = {"start": "STARTS", "stage": "STAGES"}
-    STARTS: ClassVar[tuple[str, ...]] = STARTS
+    LABELS: ClassVar[Mapping[str, str]] = {"stage": "STAGES", "learner": "LEARNERS"}
     STAGES: ClassVar[tuple[str, ...]] = ("before", "after")
+    LEARNERS: ClassVar[tuple[str, ...]] = ("itself", "fresh")
 
-    selection: Float[np.ndarray, "model start size rate step seed"]
-    report: Float[np.ndarray, "model start size rate step seed fold"]
-    kept: Float[np.ndarray, "model start size rate step seed subtask"]
+    selection: Float[np.ndarray, "model way size rate step seed"]
+    report: Float[np.ndarray, "model way size rate step seed fold"]
+    kept: Float[np.ndarray, "model way size rate step seed subtask"]
     repair: Float[np.ndarray, "model stage seed subtask"]
     repair_steps: Float[np.ndarray, "model seed"]
+    learned: Float[np.ndarray, "model learner seed fold"]
     models: tuple[str, ...]
+    ways: tuple[str, ...]
     sizes: tuple[int | None, ...]
     rates: tuple[float, ...]
     steps: tuple[int, ...]

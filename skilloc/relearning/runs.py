@@ -1,7 +1,8 @@
 """The runs of the attack: what each depends on, those that are kept on disk, and those that are left to do.
 
-All models and starts of a seed see the same examples at each step, so their runs at one rate and data size are done
-together (`training.many`). Each is kept by itself, so that another probe of some of the models finds it.
+All models and ways of a seed that train on the same see the same examples at each step, so their runs at one rate and
+data size are done together (`training.many`). Each is kept by itself, so that another probe of some of the models
+finds it.
 """
 
 import hashlib
@@ -16,15 +17,26 @@ from torch import nn
 from skilloc import store
 from skilloc.masks import Mask
 from skilloc.models.language import digest
-from skilloc.relearning.attack import HeldOut, Repaired, attack_all, repair
-from skilloc.relearning.result import DIMS, STARTS
+from skilloc.models.makers import face_of
+from skilloc.relearning.attack import HeldOut, Repaired, attack_all, repair, sample_of
+from skilloc.relearning.result import DIMS
 from skilloc.relearning.settings import Grid
+from skilloc.relearning.starts import Context
+from skilloc.relearning.ways import SHOWN, Data, Way
 from skilloc.store import Labelled
-from skilloc.tasks import Subtask
+from skilloc.tasks import Examples, Subtask, joined
 from skilloc.tasks.stream import stream
 
-OUTER = ("model", "start", "size", "rate", "seed")
+OUTER = ("model", "way", "size", "rate", "seed")
 """Axes of a result that one run does not have."""
+
+
+FEWER = 32
+"""Examples that a start may look at, of a model that is no chain of linear maps."""
+
+
+SHORT = 4
+"""Ways that are tried at every rate, of a model that is no chain of linear maps."""
 
 
 class Question(NamedTuple):
@@ -41,15 +53,17 @@ class Asked(NamedTuple):
     """A run that is asked for.
 
     Attributes:
-        model: gives what is attacked.
+        model: gives what is trained; None where the way makes no sense for the model.
+        data: what it is trained on.
         size: number of different training examples per subtask; None = fresh ones at every step.
         rate: of Adam.
         spec: what the run depends on. JSON only.
         into: the entries of the result that are about its model and seed.
-        at: where its losses go there: starts, size, rate.
+        at: where its losses go there: ways, size, rate.
     """
 
-    model: Callable[[], nn.Module]
+    model: Callable[[], nn.Module | None]
+    data: Data
     size: int | None
     rate: float
     spec: Mapping[str, Any]
@@ -66,7 +80,8 @@ def shared_by_runs(question: Question, original: nn.Module, seed: int) -> dict[s
         **{name: [subtask.name for subtask in subtasks] for name, subtasks in trained.items()},
         "examples": {name: _first(subtasks, question.grid, seed) for name, subtasks in trained.items()},
         "held_out": question.held_out.record(),
-        "grid": {name: grid[name] for name in grid if name not in ("rates", "sizes")},
+        "grid": {name: grid[name] for name in grid if name not in ("rates", "sizes", "ways", "wider")},
+        "shown": SHOWN,
         "seed": seed,
     }
 
@@ -81,6 +96,30 @@ def _bits(mask: Mask) -> str:
     return hashlib.sha256(hooks + mask.keep.tobytes()).hexdigest()[:16]
 
 
+def context_of(question: Question, original: nn.Module, seed: int) -> Context:
+    """Return what a start may look at: examples from the train split, and the original."""
+    device = next(original.parameters()).device
+
+    def shown(subtasks: Sequence[Subtask]) -> Examples | None:
+        drawn = [_as_many(subtask, SHOWN if face_of(original).chain else FEWER, seed) for subtask in subtasks]
+        return joined(drawn).to(device) if drawn else None
+
+    attacked = shown(question.attack)
+    assert attacked is not None
+    return Context(attacked, shown(question.kept), original, question.grid.metric, seed)
+
+
+def _as_many(subtask: Subtask, count: int, seed: int) -> Examples:
+    """Return examples from the train split: so many, or half as many, and so on, if there are not."""
+    while True:
+        try:
+            return subtask.draw(count, split="train", seed=seed)
+        except ValueError:
+            count //= 2
+            if not count:
+                raise
+
+
 def runs_of(
     model: nn.Module,
     mask: Mask | None,
@@ -88,6 +127,7 @@ def runs_of(
     targets: Mapping[str, float],
     shared: Mapping[str, Any],
     into: Mapping[str, np.ndarray],
+    context: Callable[[], Context],
 ) -> list[Asked]:
     """Repair a model, or read what came of it, and return the runs of the attack on it.
 
@@ -98,12 +138,14 @@ def runs_of(
         targets: where the repair ends; see `attack.targets_of`.
         shared: see `shared_by_runs`.
         into: the entries of the result that are about this model and seed.
+        context: gives what a start may look at.
     """
     about = {**shared, "model": digest(model), "mask": None if mask is None else _bits(mask)}
+    grid = question.grid
 
     @cache
     def repaired() -> Repaired:
-        return repair(model, question.kept, question.held_out, targets, question.grid, seed=about["seed"], mask=mask)
+        return repair(model, question.kept, question.held_out, targets, grid, seed=about["seed"], mask=mask)
 
     spec = {**about, "what": "repair"}
     found = _read(question.out, spec)
@@ -113,15 +155,33 @@ def runs_of(
         _write(question.out, spec, found)
     for name, array in found.items():
         into[name][...] = array
+    needed = bool(found["repair_steps"])
     runs = []
-    # What needed no repair is the same from both starts.
-    for starts in [[0], [1]] if found["repair_steps"] else [[0, 1]]:
-        given = (lambda: repaired().model) if starts == [1] else (lambda: model)
-        for z, size in enumerate(question.grid.sizes):
-            for r, rate in enumerate(question.grid.rates):
-                spec = {"what": "relearning run", "start": STARTS[starts[0]], "size": size, "rate": rate}
-                runs.append(Asked(given, size, rate, {**about, **spec}, into, (starts, z, r)))
+    for places in _alike(question, needed):
+        way = grid.ways[places[0]]
+
+        def given(way: Way = way) -> nn.Module | None:
+            return way.start(repaired().model if way.repaired and needed else model, context())
+
+        # Of larger models, no copies are kept.
+        given = given if face_of(model).chain is None else cache(given)
+        # What trains nothing is the same at every rate and size.
+        sizes, rates = (grid.sizes[:1], grid.rates[:1]) if way.data == "none" else (grid.sizes, grid.rates)
+        for z, size in enumerate(sizes):
+            for r, rate in enumerate(rates):
+                spec = {"what": "relearning run", "way": way.name, "data": way.data, "size": size, "rate": rate}
+                runs.append(Asked(given, way.data, size, rate, {**about, **spec}, into, (places, z, r)))
     return runs
+
+
+def _alike(question: Question, needed: bool) -> list[list[int]]:
+    """Return the places of the ways, those together that are the same where no repair was needed."""
+    groups: dict[Any, list[int]] = {}
+    for place, way in enumerate(question.grid.ways):
+        if way.data in ("mixed", "kept") and not question.kept:
+            continue
+        groups.setdefault((way.start, way.data, way.repaired and needed), []).append(place)
+    return list(groups.values())
 
 
 def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> None:
@@ -133,31 +193,69 @@ def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask |
         bar: shows the progress.
         mask: held at zero in all of them, if given.
     """
-    left: dict[tuple[int | None, float], dict[Any, list[Asked]]] = {}
+    left: dict[tuple[Data, int | None, float], dict[Any, list[Asked]]] = {}
     for i, run in enumerate(runs):
         found = _read(question.out, run.spec)
         if found is None:
             # Equal models share a run that is kept.
             key = i if question.out is None else store.key(run.spec)
-            left.setdefault((run.size, run.rate), {}).setdefault(key, []).append(run)
+            left.setdefault((run.data, run.size, run.rate), {}).setdefault(key, []).append(run)
         else:
             _put(found, [run], bar)
-    for (size, rate), equal in left.items():
-        shares = list(equal.values())
-        models, seed = [share[0].model() for share in shares], shares[0][0].spec["seed"]
-        attacked = attack_all(
-            models, question.attack, question.held_out, question.grid, rate=rate, size=size, seed=seed, mask=mask
-        )
+    for (data, size, rate), equal in left.items():
+        shares, models = [], []
+        for share in equal.values():
+            model = share[0].model()
+            if model is not None and (mask is None or _same_units(model, mask)):
+                shares.append(share)
+                models.append(model)
+            else:
+                bar.update(sum(len(run.at[0]) for run in share))
+        if not models:
+            continue
+        seed, grid = shares[0][0].spec["seed"], question.grid
+        sample = None
+        if data != "none":
+            sample = sample_of(data, question.attack, question.kept, grid, seed=seed, size=size)
+        attacked = attack_all(models, sample, question.held_out, grid, rate=rate, seed=seed, mask=mask)
         for place, done in attacked:
             found = done._asdict()
             _write(question.out, shares[place][0].spec, found)
             _put(found, shares[place], bar)
 
 
+def short_list(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> set[int]:
+    """Return the ways that are worth trying at every rate and with every seed on a larger model, by place.
+
+    They are the `SHORT` from which most skill comes on the selection split, at the middle rate and with this seed, and
+    those that come first in any case. What was tried of the others is not part of the result.
+    """
+    grid = question.grid
+    middle = grid.rates[len(grid.rates) // 2]
+    tried = [run for run in runs if run.size == grid.sizes[0] and (run.rate == middle or run.data == "none")]
+    do_runs(tried, question, bar, mask=mask)
+    best = {}
+    for run in tried:
+        places, z, r = run.at
+        seen = run.into["selection"][places[0], z, r]
+        best[places[0]] = float(np.nanmin(seen)) if np.isfinite(seen).any() else np.inf
+    chosen = {*sorted(best, key=lambda place: best[place])[:SHORT], *(0, 1)}
+    for run in tried:
+        if run.at[0][0] not in chosen:
+            for name in ("selection", "report", "kept"):
+                run.into[name][run.at[0]] = np.nan
+    return chosen
+
+
+def _same_units(model: nn.Module, mask: Mask) -> bool:
+    return set(mask.units.banks) <= set(face_of(model).banks())
+
+
 def _put(found: Mapping[str, np.ndarray], runs: Sequence[Asked], bar: Any) -> None:
     for run in runs:
         for name, array in found.items():
-            run.into[name][run.at] = array
+            places, z, r = run.at
+            run.into[name][places, z, r] = array
         bar.update(len(run.at[0]))
 
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from skilloc.losses import Loss, as_loss, cross_entropy
+from skilloc.relearning.ways import WAYS, Way
 from skilloc.tasks import Examples, Subtask
 from skilloc.training.settings import check_loss
 
@@ -28,7 +29,7 @@ CONTROLS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Settings of the attack. Every combination of rate, size and seed is one run; budgets are read off it.
+    """Settings of the attack. Every combination of way, rate, size and seed is one run; budgets are read off it.
 
     Attributes:
         rates: learning rates of Adam, rising; the attacker's best is chosen per model, size and budget.
@@ -41,6 +42,8 @@ class Grid:
         repair_rate: the rate of these.
         loss: what is trained on and measured: a `Loss`, the name of one that is ready, or a function of (logits,
             examples). It must have a gradient and a known chance.
+        ways: all that is tried; the best counts. `PLAIN_WAYS` is gradient descent alone.
+        wider: how often the rates are widened, by a factor of 3 at an end, while the best rate lies there.
     """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -52,6 +55,8 @@ class Grid:
     repair: int = 256
     repair_rate: float = 1e-3
     loss: Loss | str | Callable[[Tensor, Examples], Tensor] = cross_entropy
+    ways: tuple[Way, ...] = WAYS
+    wider: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", as_loss(self.loss))
@@ -62,9 +67,13 @@ class Grid:
         numbers = [1 if size is None else size for size in self.sizes]
         if not numbers or len(set(self.sizes)) < len(numbers) or min(numbers) < 1:
             raise ValueError(f"`sizes` is {self.sizes}; use different numbers from 1 up, or None for fresh examples")
-        for name, least in (("examples", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0)):
+        for name, least in (("examples", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0), ("wider", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
+        if not self.ways or len({way.name for way in self.ways}) < len(self.ways):
+            raise ValueError(
+                f"`ways` has {len(self.ways)}; use at least one, such as PLAIN_WAYS, each with its own name"
+            )
         if self.repair_rate <= 0:
             raise ValueError(f"`repair_rate` is {self.repair_rate}; use a positive number")
 
@@ -80,7 +89,8 @@ class Grid:
 
     def record(self) -> dict[str, Any]:
         """Return a JSON form."""
-        return {**asdict(replace(self, loss=cross_entropy)), "loss": self.metric.record()}
+        plain = asdict(replace(self, loss=cross_entropy, ways=WAYS[:1]))
+        return {**plain, "ways": [way.name for way in self.ways], "loss": self.metric.record()}
 
 
 def attack_kind(attack: Sequence[Subtask], report: Subtask, kept: Sequence[Subtask]) -> str:

@@ -1,43 +1,63 @@
 """The verdict: was the skill removed, or hidden, or was the model broken?
 
-    information removed = 1 - clip((pruned - never) / (original - never), 0, 1)
+    information removed = 1 - clip(back, 0, 1)
 
-of the skills (`curves.skill`) that an attacker gets out of three networks with one budget: the pruned model, the
-original, and a network that never learned the subtask. 0 = the attack gets as much out of the pruned model as out of
-the original; 1 = no more than out of a network that never had it.
+where `back` (`brought`) is the share of the original's lead over a network that never saw the subtask that an attack
+brings back. Budgets are gone through from the shortest to the longest (`words_for`), and each interval that says
+something counts; one that says nothing leaves what was said:
+
+1. not removed, for good, once an interval lies above 3/4: what an attacker got with that budget, he has got;
+2. removed, up to this budget, where the interval lies below 1/4 and no shorter budget brought back as much for certain;
+3. partly removed where the interval lies above 0 and is narrower than 1/2, or lies above 1/10 where a shorter budget
+   had said something else;
+4. otherwise, what the shorter budgets said.
+
+So more budget never turns a clear word into "undecidable", and never changes "not removed"; it may overturn "removed",
+which names its budget. Then, unless it is "not removed":
+
+5. damaged, if after its repair a kept subtask lacks certainly over 1/10 of the way to chance, or if the model learns
+   certainly less than half as much of a task that nobody has seen as a fresh network of its shape does;
+6. undecidable instead of removed, if that damage is within noise of 1/10, or that learning within noise of half.
+
+Without a network that never saw the subtask the word is "not comparable": against random weights, what any trained
+network learns faster would count as left over.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
-from skilloc.intervals import Interval, mean_interval, t_quantile
+from skilloc.intervals import Interval, mean_interval
+from skilloc.relearning.brought import LIMITS, Limits, Reading, ratio, readings, reference_of
 from skilloc.relearning.curves import Envelope, envelope
 from skilloc.relearning.result import Relearning
-from skilloc.relearning.settings import CONTROLS, NEVER, ORIGINAL, UNSEEN
+from skilloc.relearning.settings import CONTROLS, ORIGINAL, UNSEEN
 
-LEAD = 0.25
-"""A budget counts while the original's lead over a network that never learned it is at least this part of what it was
-before the attack; later, that network has caught up, and nothing can be told."""
-
-QUARTER = 0.25
-"""Removed: certainly less than this share came back. Not removed: certainly all but this share."""
+SOME = 0.1
+"""Certainly more than this share came back: enough to overturn "removed", however wide the interval."""
 
 DAMAGED = 0.1
 """A model is damaged if, after its repair, it is further than this part of the way from the original to chance on some
 kept subtask."""
+
+SLOW = 0.5
+"""A model that gets less than this part of what a fresh network of its shape learns of a new task cannot learn."""
+
+REMOVED, PARTLY, KEPT = "removed", "partly removed", "not removed"
+BROKEN, UNCLEAR, APART = "damaged", "undecidable", "not comparable"
+WORDS = (REMOVED, PARTLY, KEPT, BROKEN, UNCLEAR, APART)
 
 
 class Removed(NamedTuple):
     """Information removed, and where it was read off.
 
     Attributes:
-        share: information removed with its 95 % interval; all NaN if undecidable.
+        share: information removed with its 95 % interval; all NaN if nothing can be told.
         size: position of the data size.
         step: position of the budget.
         last: position of the largest budget that counted.
-        why: why it is undecidable; empty if it is not.
+        why: why there is no number; empty if there is one.
     """
 
     share: Interval
@@ -52,9 +72,10 @@ class Verdict(NamedTuple):
 
     Attributes:
         model: its name.
-        word: "removed", "not removed", "partly removed", "damaged" or "undecidable".
+        word: one of `WORDS`.
         removed: the number behind it.
         damage: see `damage`.
+        plasticity: see `plasticity_of`; all NaN where it was not measured.
         sentence: all of it in words.
     """
 
@@ -62,44 +83,49 @@ class Verdict(NamedTuple):
     word: str
     removed: Removed
     damage: Interval
+    plasticity: Interval
     sentence: str
 
 
-def reference_of(found: Relearning) -> str:
-    """Return which control stands for never having learned the subtask: one trained on all else, where there is one."""
-    return UNSEEN if UNSEEN in found.models else NEVER
+def words_for(found: Sequence[Reading], limits: Limits = LIMITS) -> list[tuple[str, Reading]]:
+    """Return the word after each budget, and the budget that it was read off, by rules 1 to 4 of this module."""
+    quarter = limits.quarter
+    word, at, floor = UNCLEAR, None, -np.inf
+    said: list[tuple[str, Reading]] = []
+    for reading in found:
+        back = reading.back
+        if word != KEPT and np.isfinite(back.value):
+            floor = max(floor, back.low)
+            if back.low > 1 - quarter:
+                word, at = KEPT, reading
+            elif back.high < quarter and floor < quarter:
+                word, at = REMOVED, reading
+            elif (back.low > 0 and back.high - back.low < 2 * quarter) or (back.low > SOME and word != UNCLEAR):
+                word, at = PARTLY, reading
+        elif word == KEPT and at is not None and back.low > at.back.low:
+            at = reading
+        said.append((word, at or reading))
+    return said
 
 
-def information_removed(found: Relearning, best: Envelope, model: str) -> Removed:
-    """Return how much of the information behind a skill is gone, at the budget where the attacker gets most of it back.
-
-    Size and budget are those with the largest (model - never) / (original - never) on the selection split, among those
-    where the original still leads (`LEAD`); the number is stated on the report split. Its interval is Fieller's, for a
-    ratio of means [Fieller 1954], with Student's t for the number of seeds; the covariance of the two means is that
-    over seeds plus that over folds of the report examples, which errs on the safe side.
-
-    Undecidable where the denominator's interval holds 0, or the original leads at no budget.
-    """
-    own, whole, never = (found.place(name) for name in (model, ORIGINAL, reference_of(found)))
-    lead = best.selection[whole] - best.selection[never]  # size step
-    counts = (lead > 0) & (lead >= LEAD * lead[:, :1]) & (np.arange(lead.shape[1]) > 0)
+def information_removed(found: Relearning, best: Envelope, model: str, limits: Limits = LIMITS) -> Removed:
+    """Return how much of the information behind a skill is gone, at the budget that decides (`words_for`)."""
+    whole, never = found.place(ORIGINAL), found.place(reference_of(found))
+    listed = readings(found, best, model, limits)
     nothing = Interval(np.nan, np.nan, np.nan)
-    if not counts.any():
+    if not any(reading.step for reading in listed):
         before = best.selection[whole, 0, 0] - best.selection[never, 0, 0]
-        return Removed(nothing, 0, lead.shape[1] - 1, lead.shape[1] - 1, _no_lead(found, before))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(counts, (best.selection[own] - best.selection[never]) / lead, -np.inf)
-    size, step = (int(i) for i in np.unravel_index(shares.argmax(), shares.shape))
-    last = int(np.flatnonzero(counts.any(axis=0))[-1])
-    back = best.skill[own, size, step] - best.skill[never, size, step]  # seed fold
-    ahead = best.skill[whole, size, step] - best.skill[never, size, step]
-    ratio = _ratio(back, ahead)
-    if ratio is None:
+        return Removed(nothing, 0, len(found.steps) - 1, len(found.steps) - 1, _no_lead(found, before))
+    at, last = words_for(listed, limits)[-1][1], listed[-1].step
+    if not np.isfinite(at.back.value):
         noise = f"what the original is ahead of the {reference_of(found)} network is within noise"
-        why = "one seed gives no interval" if len(ahead) == 1 else noise
-        return Removed(nothing, size, step, last, why)
-    value, low, high = (1 - float(np.clip(end, 0, 1)) for end in (ratio.value, ratio.high, ratio.low))
-    return Removed(Interval(value, low, high), size, step, last, "")
+        return Removed(nothing, at.size, at.step, last, "one seed gives no interval" if _seeds(found) == 1 else noise)
+    value, low, high = (1 - float(np.clip(end, 0, 1)) for end in (at.back.value, at.back.high, at.back.low))
+    return Removed(Interval(value, low, high), at.size, at.step, last, "")
+
+
+def _seeds(found: Relearning) -> int:
+    return int(found.selection.shape[-1])
 
 
 def _no_lead(found: Relearning, before: float) -> str:
@@ -109,22 +135,6 @@ def _no_lead(found: Relearning, before: float) -> str:
         f"a network that never learned it ({reference_of(found)}) is as good as the original after "
         f"{found.steps[1]} steps already; use smaller `budgets`"
     )
-
-
-def _ratio(top: Float[np.ndarray, "seed fold"], bottom: Float[np.ndarray, "seed fold"]) -> Interval | None:
-    """Return mean(top) / mean(bottom) with Fieller's interval; None where the denominator's interval holds 0."""
-    seeds, folds = top.shape
-    if seeds == 1:
-        return None
-    mean = np.array([top.mean(), bottom.mean()])
-    over_seeds = np.cov(top.mean(axis=1), bottom.mean(axis=1)) / seeds
-    over_folds = np.cov(top.mean(axis=0), bottom.mean(axis=0)) / folds
-    spread = (over_seeds + over_folds) * float(t_quantile(seeds - 1)) ** 2
-    a, b, c = mean[1] ** 2 - spread[1, 1], mean.prod() - spread[0, 1], mean[0] ** 2 - spread[0, 0]
-    if a <= 0 or mean[1] <= 0:
-        return None
-    half = np.sqrt(max(0.0, b**2 - a * c))
-    return Interval(float(mean[0] / mean[1]), float((b - half) / a), float((b + half) / a))
 
 
 def damage(found: Relearning, model: str) -> Interval:
@@ -141,33 +151,43 @@ def damage(found: Relearning, model: str) -> Interval:
     return mean_interval(lacking.max(axis=1))
 
 
-def word_for(removed: Removed, damage: Interval) -> str:
-    """Return the verdict in a word, by the first rule that holds:
+def plasticity_of(found: Relearning, model: str) -> Interval:
+    """Return how much of a task that nobody has seen a model learns, as a share of what a fresh one of its shape does.
 
-    1. undecidable: information removed has no number;
-    2. not removed: its interval lies below 1/4;
-    3. damaged: after repair, a kept subtask is over 1/10 of the way to chance; a broken network learns nothing fast;
-    4. removed: the interval lies above 3/4;
-    5. partly removed: the interval holds neither 0 nor 1;
-    6. undecidable: the interval is too wide.
+    Where a fresh one does not learn half of all there is either, the share is of all there is: what has no room for
+    anything new cannot show by not learning that something is gone. All NaN where it was not measured.
     """
-    if removed.why:
-        return "undecidable"
-    if removed.share.high < QUARTER:
-        return "not removed"
-    if damage.value > DAMAGED:
-        return "damaged"
-    if removed.share.low > 1 - QUARTER:
-        return "removed"
-    return "partly removed" if removed.share.low > 0 and removed.share.high < 1 else "undecidable"
+    own, fresh = found.learned[found.place(model)]
+    if not (np.isfinite(own).all() and np.isfinite(fresh).all()):
+        return Interval(np.nan, np.nan, np.nan)
+    share = ratio(own, fresh) if fresh.mean() >= SLOW * found.chance else None
+    return share or mean_interval(own.mean(axis=1) / found.chance)
 
 
-def verdict(found: Relearning, model: str, *, best: Envelope | None = None) -> Verdict:
-    """Return the verdict about one model, by the rules of `word_for`."""
+def word_for(word: str, damage: Interval, plasticity: Interval) -> str:
+    """Return the verdict, from what the budgets say, by rules 5 and 6 of this module."""
+    if word == KEPT:
+        return word
+    low, high = (damage.value if np.isnan(end) else end for end in (damage.low, damage.high))
+    if low > DAMAGED or plasticity.high < SLOW:
+        return BROKEN
+    doubted = high > DAMAGED or plasticity.value < SLOW
+    return UNCLEAR if word == REMOVED and doubted else word
+
+
+def verdict(found: Relearning, model: str, *, best: Envelope | None = None, limits: Limits = LIMITS) -> Verdict:
+    """Return the verdict about one model, by the rules of this module."""
+    from skilloc.relearning.saying import sentence_of
+
     best = best or envelope(found)
-    removed, lacking = information_removed(found, best, model), damage(found, model)
-    word = word_for(removed, lacking)
-    return Verdict(model, word, removed, lacking, _sentence(found, model, word, removed, lacking))
+    removed, lacking = information_removed(found, best, model, limits), damage(found, model)
+    plastic = plasticity_of(found, model)
+    said = words_for(readings(found, best, model, limits), limits)
+    word = UNCLEAR if removed.why else word_for(said[-1][0], lacking, plastic)
+    if UNSEEN not in found.models:
+        word = APART
+    made = Verdict(model, word, removed, lacking, plastic, "")
+    return made._replace(sentence=sentence_of(found, made))
 
 
 def verdicts(found: Relearning) -> list[Verdict]:
@@ -179,21 +199,3 @@ def verdicts(found: Relearning) -> list[Verdict]:
 def missing(found: Relearning) -> list[str]:
     """Return the controls that were not there."""
     return [name for name in CONTROLS if name not in found.models]
-
-
-def _sentence(found: Relearning, model: str, word: str, removed: Removed, lacking: Interval) -> str:
-    report, never = found.made.get("report", "the subtask"), reference_of(found)
-    if removed.why:
-        said = f"{model}: undecidable, since {removed.why}."
-    else:
-        share, steps, last = removed.share, found.steps[removed.step], found.steps[removed.last]
-        said = (
-            f"{model}: {word}. With up to {last} steps, the attack brings back at most {1 - share.value:.0%} "
-            f"[{1 - share.high:.0%}, {1 - share.low:.0%}] (after {steps}) of what the original is ahead of the {never} "
-            f"network on {report}."
-        )
-    if word == "undecidable" and not removed.why:
-        said += " That is too wide an interval to tell more; use more seeds."
-    if found.subtasks and lacking.value > DAMAGED:
-        said += f" It is damaged: after repair, {lacking.value:.0%} of a kept skill is missing."
-    return said

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from skilloc import locality
 from skilloc.effects import Effects
 from skilloc.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import mean_over_folds
@@ -99,14 +100,20 @@ def about(effects: Effects) -> About:
 
 
 def top_units(effects: Effects, *, n: int = 10) -> dict[str, tuple[TopUnit, ...]]:
-    """Return the n units that each subtask needs most, with 95 % intervals over folds (NaN below 2 folds)."""
+    """Return the n units that each subtask needs most, with 95 % intervals over folds (NaN below 2 folds).
+
+    From 3 folds on the intervals pay for the units' having been picked (`locality.picked`).
+    """
     found, names = {}, effects.units.names
     for subtask in effects.subtasks:
         mean, low, high = over_folds(effects.of(subtask))[:3]
         order = np.argsort(-np.where(np.isfinite(mean), mean, -np.inf), kind="stable")
+        order = order[: min(n, int(effects.measured.sum()))]
+        if len(effects.values) > 2 and len(order):
+            paid = locality.picked(effects.of(subtask), top=len(order))
+            low[paid.units], high[paid.units] = paid.low, paid.high
         found[subtask] = tuple(
-            TopUnit(names[u], float(mean[u]), float(low[u]), float(high[u]), bool(effects.exact[u]))
-            for u in order[: min(n, int(effects.measured.sum()))]
+            TopUnit(names[u], float(mean[u]), float(low[u]), float(high[u]), bool(effects.exact[u])) for u in order
         )
     return found
 

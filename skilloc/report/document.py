@@ -119,10 +119,11 @@ def body_of(section: Section, *, before: str = "", folded: str = "") -> str:
 def table(given: Table) -> str:
     """Return a table, whose first column names the rows."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in given.columns)
-    lines = [
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in given.texts()
-    ]
+    kinds = [' class="grey"' if column in given.grey else "" for column in range(len(given.columns))]
+    lines = []
+    for row in given.texts():
+        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True))
+        lines.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
     said = f"<caption>{escape(given.caption)}</caption>" if given.caption else ""
     body = "\n".join(lines)
     return f'<div class="scroll"><table>{said}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'

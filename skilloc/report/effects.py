@@ -3,6 +3,7 @@
 import numpy as np
 
 from skilloc import locality
+from skilloc.alarms import read_alarms
 from skilloc.effects import Effects
 from skilloc.intervals import Interval, number
 from skilloc.report import pictures
@@ -31,6 +32,7 @@ def measured_section(effects: Effects) -> Section:
         commonest = drawn.get("subtasks", {}).get(name, {}).get("baseline", {}).get("accuracy")
         beside = "" if commonest is None else f"; of always giving the commonest answer {number(commonest, 3)}"
         sentences.append(f"{name}: accuracy {number(share, 3)}{beside}.")
+    sentences += [f"Alarm: {alarm}." for alarm in read_alarms(effects.made)]
     rows: tuple[tuple[Cell, ...], ...] = tuple(found.baseline.items())
     caption = f"{found.loss_words}, of the whole model"
     return Section("What was measured?", tuple(sentences), (Table(caption, ("subtask", found.unit), rows),))
@@ -45,6 +47,7 @@ def units_section(effects: Effects) -> Section:
     estimated = any(not unit.exact for units in found.values() for unit in units)
     caption = f"units needed most: effect in {effects.unit}{' (~ = an estimate)' if estimated else ''}"
     sentences = [f"{name} needs {where}" for name in names[:MOST] if (where := _where(effects, name))]
+    sentences += _false_words(effects, len(rows))
     drawn = [Picture("units", "effects of all units on all subtasks, by layer", lambda: pictures.units(effects))]
     if len(effects.values) > 1:
         drawn.append(Picture("sorted", "effects by rank", lambda: pictures.by_rank(effects)))
@@ -54,6 +57,16 @@ def units_section(effects: Effects) -> Section:
 
 MOST = 8
 """Subtasks that have a sentence of their own, at most."""
+
+
+def _false_words(effects: Effects, shown: int) -> list[str]:
+    """Say how many of the units that are shown are not expected to be needed."""
+    if len(effects.values) < 3:
+        return []
+    names = effects.subtasks[:MOST]
+    false = [locality.picked(effects.of(name), top=shown).false for name in names]
+    told = listed([f"{count:.1f} for {name}" for name, count in zip(names, false, strict=True)])
+    return [f"Of the {shown} units shown, so many are expected not to be needed: {told}."]
 
 
 def _named(unit: TopUnit) -> Named:

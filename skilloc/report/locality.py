@@ -7,7 +7,7 @@ import numpy as np
 from skilloc.intervals import number
 from skilloc.report import pictures
 from skilloc.report.scored import Locality, References
-from skilloc.report.section import Cell, Picture, Section, Table, compared, grouped
+from skilloc.report.section import Cell, Picture, Section, Table, compared, grouped, listed
 
 LABELS = {
     "mass": "mass ({unit})",
@@ -17,6 +17,9 @@ LABELS = {
     "negative_share": "harmful share",
 }
 """How the tables call the scores; others are called by their names."""
+
+RELIABLE = 0.3
+"""Reliability below which scores are grey."""
 
 PAIRS = 30
 """Pairs of subtasks in the table, at most."""
@@ -35,15 +38,45 @@ def locality_section(found: Locality) -> Section:
         cells = [found.scores[name][score] for name in names]
         level = cells[0].chance
         rows.append((label(score, found), *cells, "" if level is None else float(level)))
+    own = found.reliability
+    rows.append(("reliability", *(own.at(s) for s in range(len(names))), 0.0))
     caption = f"scores with 95 % intervals over {found.about.folds} folds; – = cannot be told from noise"
-    table = Table(caption, ("how local", *names, "chance"), tuple(rows), kept=1)
+    grey = tuple(s + 1 for s in range(len(names)) if own.value[s] < RELIABLE)
+    table = Table(caption, ("how local", *names, "chance"), tuple(rows), kept=1, grey=grey)
     alt = "locality scores with intervals and chance levels"
     return Section(
         "How local is each skill?",
-        (local_words(found) + ".",),
+        (local_words(found) + ".", *_reliability_words(found), *_tail_words(found)),
         (table,),
         (Picture("locality", alt, lambda: pictures.scores(found)),),
     )
+
+
+def _reliability_words(found: Locality) -> list[str]:
+    """Say which subtasks' scores are mostly noise."""
+    low = [name for name, value in zip(found.about.subtasks, found.reliability.value, strict=True) if value < RELIABLE]
+    if not low:
+        return []
+    return [
+        f"The effects of {listed(low)} are mostly noise (reliability below {RELIABLE}; grey): measure more text, "
+        "such as with `skilloc effects --until 0.5`, before anything is made of their scores."
+    ]
+
+
+def _tail_words(found: Locality) -> list[str]:
+    """Warn where the effective number of units and the bulk disagree by an order of magnitude."""
+    told = []
+    for name, scores in found.scores.items():
+        head, bulk = scores["effective_number"].value, scores["k90"].value
+        beside = "units carry 90 %"
+        if np.isnan(bulk) and name in found.bulk:
+            bulk, beside = found.bulk[name].k90, "units are estimated to carry 90 %, most of them below the noise"
+        if bulk > 10 * head:
+            told.append(
+                f"{name} is heavy-tailed: the effective number, {number(head)}, is about its few largest units, while "
+                f"{number(bulk)} {beside}; neither number alone says how local it is."
+            )
+    return told
 
 
 def local_words(found: Locality) -> str:

@@ -1,14 +1,14 @@
 """Numbers made from effects, as typed results: locality, its spread between references, joint removal, positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from skilloc import locality
 from skilloc.effects import Effects
 from skilloc.intervals import Interval
-from skilloc.locality import Spread
+from skilloc.locality import Bulk, Spread
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.positions import PositionEffects
 from skilloc.removal import Removal
@@ -26,6 +26,7 @@ class Locality:
         scores: by subtask and by name of the score.
         reliability: of the effects of each subtask.
         between: by name, on `subtask subtask`; none for a single subtask.
+        bulk: what is estimated to lie below the noise, by subtask.
     """
 
     about: About
@@ -33,6 +34,7 @@ class Locality:
     scores: dict[str, dict[str, Interval]]
     reliability: Interval
     between: dict[str, Interval]
+    bulk: dict[str, Bulk] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def locality_of(effects: Effects, *, top: int = 10) -> Locality:
     """
     scores = locality.table(effects.values, effects.subtasks, top=top)
     between = locality.between(effects.values, top=top) if len(effects.subtasks) > 1 else {}
-    return Locality(about(effects), top, scores, locality.reliability(effects.values), between)
+    bulk = {name: locality.bulk(effects.of(name)) for name in effects.subtasks}
+    return Locality(about(effects), top, scores, locality.reliability(effects.values), between, bulk)
 
 
 def references_of(found: Sequence[Locality]) -> References | None:

@@ -33,6 +33,7 @@ class Table:
         columns: names of the columns, that of the first included.
         rows: the cells.
         beside: what the chance of an interval is called where cells show it too, such as "random"; "" to leave it out.
+        grey: columns whose numbers are mostly noise.
         kept: number of last columns that stay on every part of a table which is too wide.
     """
 
@@ -41,6 +42,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     beside: str = ""
     kept: int = 0
+    grey: tuple[int, ...] = ()
 
     def texts(self) -> list[list[str]]:
         """Return all cells as text: the only place where numbers of tables become text."""

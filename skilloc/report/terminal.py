@@ -47,5 +47,5 @@ def _part(table: Table, texts: list[list[str]], columns: list[int]) -> Drawn:
     for column in columns:
         made.add_column(Text(table.columns[column]), no_wrap=True, header_style="dim", overflow="fold")
     for row in texts:
-        made.add_row(*(Text(row[column]) for column in columns))
+        made.add_row(*(Text(row[column], style="dim" if column in table.grey else "") for column in columns))
     return made

@@ -16,6 +16,9 @@ from skilloc.losses import cross_entropy
 from skilloc.study.settings import reference_name
 from skilloc.units import Units
 
+UNTIL = "until"
+"""Where a study that is measured on more and more text keeps its rounds."""
+
 ASKED = {
     "model": "of another model",
     "units": "of other units",
@@ -70,7 +73,8 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'"{folder}" is a file; choose a folder for `out`')
     home = folder / "request"
-    there = {path.name for path in folder.iterdir() if not path.name.endswith(".aside")} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {name for name in names if not name.endswith(".aside")} - {UNTIL}
     if home.is_dir():
         asked, wanted = _upgraded(store.read(home).spec), json.loads(store.canonical(request))
         if asked == wanted:

@@ -11,10 +11,12 @@ from jaxtyping import Bool
 
 from skilloc import store
 from skilloc.ablation import ablation_effects
+from skilloc.alarms import alarm_records, sign_alarms
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.calibration import RECALLS, Sample, calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
+from skilloc.intervene import injections
 from skilloc.masks import top
 from skilloc.models.language import Opened
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
@@ -93,14 +95,25 @@ def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> N
     if estimate is not None and exact is not None and work.settings.method == "two-stage":
         effects = estimate.overlay(exact)
     assert effects is not None
+    alarms = _alarms(work, estimate, exact)
     # A part that an earlier budget allowed gives way to a larger one; the pieces of both are in `items`.
     for part in ("effects", "calibration", "exact"):
         shutil.rmtree(folder / part, ignore_errors=True)
     if estimate is not None and exact is not None:
         _compare(folder, estimate, exact, sample, work.settings)
-    store.save(replace(effects, made={**effects.made, **work.extra}), folder / "effects")
+    store.save(replace(effects, made={**effects.made, **work.extra, **alarms}), folder / "effects")
     if complete:
         shutil.rmtree(items)
+
+
+def _alarms(work: Work, estimate: Effects | None, exact: Effects | None) -> dict[str, Any]:
+    """Return the record of what the reference injects and of estimates with the wrong sign; empty where all is well."""
+    experiment = work.experiment
+    found = list(injections(experiment.model, experiment.folded.examples, experiment.units, experiment.held))
+    if estimate is not None and exact is not None:
+        for subtask in estimate.subtasks:
+            found += sign_alarms(estimate.of(subtask), exact.of(subtask), estimate.units.names, subtask=subtask)
+    return {"alarms": alarm_records(found)} if found else {}
 
 
 def _estimate(work: Work, folder: Path) -> Effects:

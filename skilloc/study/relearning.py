@@ -10,7 +10,18 @@ import torch
 from skilloc import store
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
-from skilloc.relearning import CONTROLS, PLAIN, UNSEEN, Grid, Relearning, relearn_controls, relearn_probe
+from skilloc.relearning import (
+    CONTROLS,
+    PLAIN,
+    UNSEEN,
+    Grid,
+    Relearning,
+    never_saw_like,
+    relearn_controls,
+    relearn_probe,
+    unseen_parity,
+    with_plasticity,
+)
 from skilloc.relearning.settings import Model
 from skilloc.study.folder import claim
 from skilloc.tasks import Subtask
@@ -30,6 +41,10 @@ def attack_models(
     plain: Opened | None = None,
 ) -> dict[str, Relearning]:
     """Attack each model beside controls of its own shape; return what was found, by name.
+
+    Where no network that never saw the attacked subtask is given, chains of linear maps get one of each candidate's
+    shape; of other models, the verdict is "not comparable". In a parity world, each candidate also learns a parity that
+    nobody has seen (`relearning.plasticity`).
 
     Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses.
 
@@ -57,8 +72,14 @@ def attack_models(
     found = {}
     for name, opened in pruned.items():
         models: dict[str, Model] = relearn_controls(original.model, opened.model, seeds=seeds)
+        if never_saw is None and kept and face_of(opened.model).chain is not None:
+            # Networks of this kind learn in seconds, so that each candidate gets some of its own shape.
+            models[UNSEEN] = never_saw_like(opened.model, kept, seeds=seeds)
         models |= {control: other.model for control, other in others.items()} | {name: opened.model}
         result = relearn_probe(models, trained, subtasks[attack], grid, seeds, kept=kept, out=out)
+        new = unseen_parity(subtasks[attack], kept)
+        if new is not None:
+            result = with_plasticity(result, models, new, grid, seeds, out=out)
         store.save(result, out / name)
         found[name] = result
     return found

@@ -51,7 +51,9 @@ def plain():
 
 def attacked(models):
     held_out = hold_out(ATOM, [], GRID, torch.device("cpu"))
-    assert len(list(attack_all(models, [ATOM], held_out, GRID, rate=RATE, size=None, seed=0))) == len(models)
+    assert len(
+        list(attack_all(models, stream([ATOM], GRID.examples, seed=0), held_out, GRID, rate=RATE, seed=0))
+    ) == len(models)
 
 
 def each():

@@ -1,0 +1,103 @@
+"""Can a model still learn? The same attack with a task that nobody has seen.
+
+Trainability is not knowledge: a network that lost most of its units, or whose units are off, learns nothing back
+because it learns nothing at all. So each candidate, and a fresh network of its shape, learn something new at the rates
+of the attack, for up to `BUDGETS[-1]` steps, from where they are and from a little shrunk: what is well trained is slow
+at first, and what is broken does not get there. Ways that put in most of a fresh network are left out: they would show
+what that one learns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from torch import nn
+
+from skilloc.models.makers import face_of
+from skilloc.relearning.controls import untrained
+from skilloc.relearning.curves import envelope
+from skilloc.relearning.probe import relearn_probe
+from skilloc.relearning.result import Relearning
+from skilloc.relearning.settings import NEVER, ORIGINAL, Grid, Model
+from skilloc.relearning.verdict import BROKEN, KEPT, verdicts
+from skilloc.relearning.ways import WAYS
+from skilloc.tasks import Subtask
+from skilloc.tasks.parity import FAMILY, parity_subtasks
+
+LEARNING = tuple(way for way in WAYS if way.name in ("as it is", "shrunk a little"))
+"""Ways to learn something new."""
+
+BUDGETS = (128, 512)
+"""Numbers of steps; what has been learned is read at the last one."""
+
+
+def with_plasticity(
+    found: Relearning,
+    models: Mapping[str, Model],
+    new: Subtask,
+    grid: Grid,
+    seeds: Sequence[int],
+    *,
+    out: Path | None = None,
+) -> Relearning:
+    """Return a result with what every candidate, and a fresh network of its shape, learn of a new task.
+
+    Args:
+        found: as `relearn_probe` gave it.
+        models: as they were attacked.
+        new: what nobody has seen; `unseen_parity` makes one of a parity subtask.
+        grid: the settings; ways and budgets are those of this module.
+        seeds: of the attack.
+        out: a folder for the runs.
+    """
+    learned = np.full(found.learned.shape, np.nan)
+    # Where the skill came back, or what was kept is broken, nothing is left to be asked.
+    asked = {told.model for told in verdicts(replace(found, learned=learned)) if told.word not in (KEPT, BROKEN)}
+    own = replace(grid, ways=LEARNING, budgets=BUDGETS, sizes=(None,), repair=0, wider=0)
+    alike: dict[Any, dict[str, Sequence[nn.Module]]] = {}
+    for name in found.models:
+        if name in asked:
+            model = models[name]
+            listed = [model] * len(seeds) if isinstance(model, nn.Module) else list(model)
+            shapes = tuple((key, tuple(p.shape)) for key, p in listed[0].named_parameters())
+            alike.setdefault(shapes, {})[name] = listed
+    for candidates in alike.values():
+        first = next(iter(candidates.values()))
+        if face_of(first[0]).fresh is None:
+            continue
+        fresh = [untrained(model, seed=seed) for model, seed in zip(first, seeds, strict=True)]
+        # The probe wants an original; whoever learns from nothing is the measure here.
+        tried = relearn_probe({ORIGINAL: fresh, NEVER: fresh, **candidates}, [new], new, own, seeds, out=out)
+        best = envelope(tried)
+        for name in candidates:
+            learned[found.place(name)] = best.skill[[tried.place(name), tried.place(ORIGINAL)], 0, -1]
+    return replace(found, learned=learned)
+
+
+def unseen_parity(subtask: Subtask, known: Sequence[Subtask]) -> Subtask | None:
+    """Return a parity of as many bits as a subtask's, under its control bit, of which some belong to no other subtask.
+
+    Args:
+        subtask: the attacked one.
+        known: all subtasks of its world that somebody may have seen.
+
+    Returns:
+        The subtask; None if the given one is no atomic parity, or all bits are taken.
+    """
+    made = dict(subtask.made or {})
+    if made.get("family") != FAMILY or len(cast(list[int], made["code"])) != 1:
+        return None
+    n, code = cast(int, made["n"]), cast(list[int], made["code"])[0]
+    sets = [list(bits) for bits in cast(list[list[int]], made["sets"])]
+    taken = {bit for bits in sets for bit in bits}
+    free = [bit for bit in range(n) if bit not in taken]
+    if not free:
+        return None
+    size = len(sets[code])
+    # Its own bits fill up where too few are free: the parity is another one as soon as one bit is.
+    others = [list(bits) for bits in sets]
+    others[code] = (free + sets[code])[:size]
+    found = parity_subtasks(n, atoms=others)[f"parity_{code}"]
+    return Subtask(f"new_{subtask.name}", found.sample, (), found.made)

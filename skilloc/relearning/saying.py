@@ -1,0 +1,105 @@
+"""A verdict in words, with what the probe gets right on models whose truth is known beside it."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skilloc.intervals import Interval, proportion_interval
+from skilloc.relearning.brought import reference_of
+from skilloc.relearning.result import Relearning
+from skilloc.relearning.verdict import APART, BROKEN, DAMAGED, KEPT, PARTLY, REMOVED, SLOW, UNCLEAR, Verdict
+
+RECORD = Path(__file__).parent / "self_test.json"
+"""What the self-test found, and the command that made it."""
+
+
+class HitRate(NamedTuple):
+    """How often a word was right in the self-test.
+
+    Attributes:
+        right: models called so that were so.
+        called: models called so.
+        share: right / called with Wilson's interval.
+        command: what measures it again.
+    """
+
+    right: int
+    called: int
+    share: Interval
+    command: str
+
+
+def hit_rate(word: str) -> HitRate | None:
+    """Return how often a word was right in the self-test that is kept in the package; None if it was never said."""
+    kept = _kept()
+    right, called = kept.get("right", {}).get(word, 0), kept.get("called", {}).get(word, 0)
+    if not called:
+        return None
+    return HitRate(right, called, proportion_interval(right, called), kept["command"])
+
+
+@cache
+def _kept() -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def sentence_of(found: Relearning, verdict: Verdict) -> str:
+    """Return a verdict in words."""
+    parts = [_number(found, verdict)]
+    if found.subtasks and verdict.damage.value > DAMAGED:
+        parts.append(f"It is damaged: after repair, {verdict.damage.value:.0%} of a kept skill is missing.")
+    if verdict.word in (BROKEN, REMOVED, PARTLY):
+        parts.append(_learning(verdict))
+    if verdict.word == APART:
+        parts.append(
+            "Not comparable, since no network that never saw the subtask was attacked beside it, and what any trained "
+            "network learns faster than random weights would count as left over; train one of the model's shape on all "
+            'other subtasks and give it as "never saw" (never_saw_like makes one of a small network)'
+            "."
+        )
+    if (rate := hit_rate(verdict.word)) is not None:
+        ends = f"[{rate.share.low:.2f}, {rate.share.high:.2f}]"
+        parts.append(
+            f"In the self-test, {rate.right} of {rate.called} models called {verdict.word} were so "
+            f"({rate.share.value:.2f} {ends})."
+        )
+    return " ".join(part for part in parts if part)
+
+
+def _number(found: Relearning, verdict: Verdict) -> str:
+    removed, model = verdict.removed, verdict.model
+    if removed.why:
+        # What cannot be told is no reason for "not comparable", which has one of its own.
+        word = UNCLEAR if verdict.word == APART else verdict.word
+        return f"{model}: {word}, since {removed.why}."
+    share, steps, last = removed.share, found.steps[removed.step], found.steps[removed.last]
+    report, never = found.made.get("report", "the subtask"), reference_of(found)
+    most = "at least" if verdict.word == KEPT else "at most"
+    said = (
+        f"{model}: {verdict.word}. With up to {last} steps, the attack brings back {most} {1 - share.value:.0%} "
+        f"[{1 - share.high:.0%}, {1 - share.low:.0%}] (after {steps}) of what the original is ahead of the {never} "
+        f"network on {report}."
+    )
+    if verdict.word == UNCLEAR:
+        within = verdict.damage.low <= DAMAGED < verdict.damage.high
+        cause = "That damage is within noise of its limit" if within else "That is too wide an interval to tell more"
+        said += f" {cause}; use more seeds."
+    return said
+
+
+def _learning(verdict: Verdict) -> str:
+    plastic = verdict.plasticity
+    if np.isnan(plastic.value):
+        return "Whether it can still learn something new was not measured, or nothing of its shape learns it."
+    said = f"Of a task that nobody has seen it learns {plastic.value:.0%} [{plastic.low:.0%}, {plastic.high:.0%}] of "
+    said += "what a fresh network of its shape does"
+    return said + (
+        ": it cannot learn, so that nothing is said by what it does not learn." if plastic.high < SLOW else "."
+    )

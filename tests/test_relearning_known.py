@@ -1,0 +1,95 @@
+"""Networks whose truth is known: they are what they are said to be, and the probe says so."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from skilloc.intervals import Interval
+from skilloc.relearning.known import (
+    HIDINGS,
+    QUICK,
+    Hidden,
+    Judged,
+    attacked,
+    confusion,
+    judged,
+    known_models,
+    record_of,
+)
+from skilloc.relearning.known.networks import _hidden, _trained
+from skilloc.tasks.parity import parity_subtasks
+
+*KEPT_ONES, GONE = parity_subtasks(16, atoms=3, k=3).values()
+HIDDEN = Hidden(2, [9, 10, 11], [12, 13, 14])
+
+
+@pytest.fixture(scope="module")
+def original():
+    return _trained([*KEPT_ONES, GONE], 0, 1, of=0)[0]
+
+
+@torch.no_grad()
+def accuracy(model, subtask):
+    drawn = subtask.draw(400)
+    return float((model(drawn.inputs).argmax(dim=-1) == drawn.targets).float().mean())
+
+
+@torch.no_grad()
+def loss(model, subtask):
+    drawn = subtask.draw(400)
+    return float(torch.nn.functional.cross_entropy(model(drawn.inputs), drawn.targets))
+
+
+def test_there_are_enough_ways_to_hide():
+    assert len({hiding.name for hiding in HIDINGS}) >= 12
+
+
+@pytest.mark.parametrize("hiding", HIDINGS, ids=lambda hiding: hiding.name)
+def test_what_is_hidden_looks_gone_and_what_is_kept_stays(original, hiding):
+    before = {name: p.clone() for name, p in original.named_parameters()}
+    model = hiding.edit(original, HIDDEN)
+    assert all(torch.equal(p, before[name]) for name, p in original.named_parameters())
+    assert loss(model, GONE) > 0.6
+    if hiding.name not in ("small head", "small layer", "tiny gains"):  # these say everything softly
+        assert min(accuracy(model, subtask) for subtask in KEPT_ONES) > 0.98
+        assert accuracy(model, GONE) < 0.8
+
+
+def judge(kind, truth, word):
+    return Judged(kind, kind, truth, word, word, 0.0, Interval(0.0, 0.0, 0.0))
+
+
+def test_a_table_of_truths_and_words():
+    found = [judge("gate", "not removed", "removed"), judge("never saw", "removed", "removed")]
+    table = confusion(found)
+    assert "| hidden | 1 | 1 |" in table
+    assert "| removed | 1 | 1 |" in table
+    assert record_of(found, "this")["right"] == {"removed": 1}
+    assert record_of(found, "this")["called"] == {"removed": 2}
+
+
+@pytest.mark.slow
+def test_three_ways_to_hide_are_found(original):
+    shelves = [shelf for shelf in _hidden(original, GONE, KEPT_ONES, QUICK._replace(hidings=3), 0)]
+    found = judged(attacked(shelves, seeds=(0, 1, 2)))
+    assert [one.word for one in found] == ["not removed"] * 3
+    assert all(one.back.low > 0.75 for one in found)
+
+
+@pytest.mark.long
+def test_the_probe_on_networks_whose_truth_is_known():
+    found = judged(attacked(known_models()))
+    assert len(found) >= 60
+    by_truth = Counter(one.truth for one in found)
+    right = Counter(one.truth for one in found if one.left_out == one.truth)
+    hidden = [one.left_out for one in found if one.kind in {hiding.name for hiding in HIDINGS}]
+    assert len(hidden) >= 36
+    assert "removed" not in hidden
+    assert hidden.count("not removed") >= 0.9 * len(hidden)
+    assert right["removed"] >= 0.8 * by_truth["removed"]
+    assert right["damaged"] >= 0.9 * by_truth["damaged"]
+    assert sum(one.left_out == "undecidable" for one in found) <= 0.1 * len(found)
+    graded = [one for one in found if "of 4 facts" in one.kind]
+    assert all(one.back.low - 1e-9 <= one.left <= one.back.high + 1e-9 for one in graded if np.isfinite(one.left))
