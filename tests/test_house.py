@@ -73,6 +73,8 @@ JSON = {
     "sweep/grid.py": "the same",
     "training/optimisers.py": "torch's own form of parameter groups and states",
     "units.py": "parts of a vector, by hook",
+    "relearning/known/networks.py": "models by name, as a probe takes them",
+    "relearning/known/testing.py": "the record of the self-test in the package",
 }
 """Modules in which public functions return dicts of anything, and which JSON or whose form that is."""
 

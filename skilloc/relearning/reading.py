@@ -6,10 +6,11 @@ for the activations h_d of hidden layer d, each divided by its spread. A head th
 permuted says nothing about what the layers below it know.
 """
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skilloc.models.makers import face_of
 from skilloc.models.mlp import headed
@@ -34,16 +35,20 @@ def read_out(depth: int) -> Start:
         if chain is None or targets is None or targets.ndim != 1 or depth >= len(chain.linears):
             return None
         hidden = chain.activation(pre_activations(chain, context.attacked.first)[depth - 1])
-        weight, bias = affine(hidden, targets, len(chain.linears[-1].bias))
+
+        def mean(logits: Tensor) -> Tensor:
+            return context.loss(logits, context.attacked).mean().float()
+
+        weight, bias = affine(hidden, mean, len(chain.linears[-1].bias))
         return headed(model, depth, weight, bias)
 
     return start
 
 
 def affine(
-    hidden: Float[Tensor, "example d_in"], targets: Int[Tensor, " example"], outputs: int
+    hidden: Float[Tensor, "example d_in"], loss_of: Callable[[Tensor], Tensor], outputs: int
 ) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, " d_out"]]:
-    """Return the affine map that reads targets from activations; see the module."""
+    """Return the affine map that reads from activations what lowers a loss of logits; see the module."""
     hidden = hidden.detach()
     centre, spread = hidden.mean(dim=0), hidden.std(dim=0)
     scale = torch.where(spread > SMALL * spread.max(), 1 / spread, 0.0).nan_to_num(0.0, 0.0, 0.0)
@@ -54,7 +59,7 @@ def affine(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.cross_entropy(even @ weight.T + bias, targets) + RIDGE / 2 * weight.square().sum()
+        loss = loss_of(even @ weight.T + bias) + RIDGE / 2 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
