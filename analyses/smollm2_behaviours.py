@@ -154,7 +154,7 @@ def _removal(experiments: dict[str, Experiment], values: Float[np.ndarray, "fold
         mask = Mask(units, ~top(values[::2, s].mean(axis=0), scale.removed))
         matrix.append(increase(mask))
         draws = [increase(matched_random(mask, seed=seed)) for seed in range(scale.draws)]
-        control.append(np.mean(draws, axis=(0, 3)).tolist())
+        control.append(np.mean(draws, axis=(0, 2)).tolist())
     every = np.array(matrix)
     half = 3.182 * every.std(axis=2, ddof=1) / np.sqrt(every.shape[2])  # Student's t of four folds
     mean = every.mean(axis=2)
