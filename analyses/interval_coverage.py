@@ -119,12 +119,12 @@ def of_two(world: World, rng: np.random.Generator) -> Iterator[Hit]:
     first, other = world.effects(rng), world.effects(rng)
     both = np.stack([first, np.where(rng.random(len(first)) < SHARED, first, other)])
     table = world.measure(both, rng)
-    mass = np.maximum(both, 0)
-    p, q = mass / mass.sum(axis=1, keepdims=True)
+    mass = np.maximum(both, 0.0)
+    p, q = (row / row.sum() for row in mass)
     ruzicka = np.minimum(p, q).sum() / np.maximum(p, q).sum()
     yield _hit("overlap", locality.overlap(table, draws=1), ruzicka, place=(0, 1))
     ranks = np.argsort(np.argsort(both, axis=1), axis=1)
-    truth = float(np.corrcoef(ranks)[0, 1])
+    truth = float(np.asarray(np.corrcoef(ranks))[0, 1])
     if len(np.unique(both[0])) == len(both[0]):  # ties at 0 have no order
         yield _hit("rank correlation", locality.rank_correlation(table), truth, place=(0, 1))
 

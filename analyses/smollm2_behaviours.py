@@ -186,7 +186,8 @@ def prefix_matching(experiment: Experiment, length: int = 24, rows: int = 8) -> 
 
     score[h] = mean over positions t of the second copy of pattern[h, t, t - length + 1]
     """
-    model, units = experiment.model, experiment.units
+    model: Any = experiment.model
+    units = experiment.units
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.cfg.d_vocab)
     once = torch.randint(min(100, vocabulary // 2), vocabulary, (rows, length), generator=generator)

@@ -82,4 +82,4 @@ def sign_alarms(
         np.abs(mean) > t * values.std(axis=0, ddof=1) for mean, values in zip(means, (estimate, exact), strict=True)
     ]
     wrong = np.flatnonzero(clear[0] & clear[1] & (means[0] * means[1] < 0))
-    return tuple(Alarm(SIGN, f"{names[u]} on {subtask}", float(means[0][u]), float(means[1][u])) for u in wrong)
+    return tuple(Alarm(SIGN, f"{names[int(u)]} on {subtask}", float(means[0][u]), float(means[1][u])) for u in wrong)

@@ -366,7 +366,7 @@ def _gamma_interval(total: np.ndarray, spread: np.ndarray, heaviest: float) -> t
         with np.errstate(all="ignore"):
             half_dof = mean**2 / variance  # shape of the gamma; its cube root is nearly normal
             root = 1 - 1 / (9 * half_dof) + z / (3 * np.sqrt(half_dof))
-            return np.where(variance > 0, mean * np.maximum(root, 0) ** 3, mean)
+            return np.asarray(np.where(variance > 0, mean * np.maximum(root, 0) ** 3, mean))
 
     return quantile(total, spread, -1.96), quantile(total + heaviest, spread + heaviest**2, 1.96)
 
@@ -375,7 +375,7 @@ def _cross_fitted(effects: Float[np.ndarray, "fold unit"]) -> Float[np.ndarray, 
     """Positive part of each effect: a fold's value counts where the other folds say that the effect is positive."""
     folds = len(effects)
     if folds < 2:
-        return np.maximum(effects, 0)
+        return np.asarray(np.maximum(effects, 0))
     others = (effects.sum(axis=0) - effects) / (folds - 1)
     return np.asarray(effects * (others > 0))
 

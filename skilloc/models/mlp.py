@@ -247,8 +247,7 @@ def headed(model: nn.Module, depth: int, weight: Float[Tensor, "d_out d_in"], bi
     smaller.to(model.out.weight)
     with torch.no_grad():
         for new, old in zip(smaller.layers, model.layers, strict=False):
-            new.weight.copy_(old.weight)
-            new.bias.copy_(old.bias)
+            new.load_state_dict(old.state_dict())
         smaller.out.weight.copy_(weight)
         smaller.out.bias.copy_(bias)
     return smaller

@@ -157,7 +157,7 @@ def _choose(work: Work, estimate: Effects | None) -> tuple[Sample, Bool[np.ndarr
 def _asked_exactly(names: Sequence[str], units: Units) -> Bool[np.ndarray, "unit"]:
     """Return which units are of kinds that are to be measured exactly, or of the last layer if that is."""
     kinds, layers = np.array(units.kinds), np.asarray(units.layers)
-    return np.isin(kinds, names) | ((layers == layers.max()) & (LAST in names))
+    return np.asarray(np.isin(kinds, names) | ((layers == layers.max()) & (LAST in names)))
 
 
 def _compare(folder: Path, estimate: Effects, exact: Effects, sample: Sample, settings: Settings) -> None:

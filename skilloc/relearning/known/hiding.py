@@ -60,11 +60,11 @@ def widened(model: MLP, first: int = 0, second: int = 0) -> MLP:
 
 
 def _first(model: nn.Module) -> nn.Linear:
-    return model.layers[0]  # type: ignore[union-attr, index, return-value]
+    return model.layers[0]  # type: ignore[index, return-value]
 
 
 def _second(model: nn.Module) -> nn.Linear:
-    return model.layers[1]  # type: ignore[union-attr, index, return-value]
+    return model.layers[1]  # type: ignore[index, return-value]
 
 
 @torch.no_grad()

@@ -228,7 +228,7 @@ def _planted(attacked: Subtask, kept: Sequence[Subtask], count: int, seed: int) 
         rule = _Frozen(fresh, base)
         with torch.no_grad():
             # What the base reads or writes is its own: added neurons must not disturb it before they have learned.
-            fresh.layers[1].weight[:32, 32:] = 0  # type: ignore[index]
+            cast(nn.Linear, fresh.layers[1]).weight[:32, 32:] = 0
         rule.after_step(cast(Any, None))
         config = TrainConfig(steps=STEPS, rate=RATE)
         sample = stream([*kept, attacked], EXAMPLES, seed=1000 * seed + 60 + i)
