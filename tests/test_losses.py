@@ -66,6 +66,15 @@ def literal_choice(logits: Tensor, asked: Examples) -> Tensor:
     return torch.stack(found)
 
 
+def literal_mistake(logits: Tensor, asked: Examples) -> Tensor:
+    found = []
+    for row in range(ROWS):
+        options = [int(token) for token in asked.fields["options"][row] if token != IGNORE]
+        best = max(range(len(options)), key=lambda i: float(logits[row, -1, options[i]]))
+        found.append(float(best != int(asked.fields["right"][row])))
+    return torch.tensor(found, dtype=torch.float64)
+
+
 def literal_difference(logits: Tensor, asked: Examples) -> Tensor:
     found = []
     for row in range(ROWS):
@@ -91,6 +100,7 @@ def literal(name: str, logits: Tensor, clean: Tensor, asked: Examples) -> Tensor
         return literal_kl(logits, clean)
     plain: dict[str, Callable[..., Tensor]] = {
         "choice": literal_choice,
+        "mistake": literal_mistake,
         "logit_difference": literal_difference,
         "doubt": doubt,
     }
