@@ -67,6 +67,9 @@ def test_without_noise_scores_are_the_definitions_and_intervals_vanish():
     expected = locality.plain(effects)
     for folds in (3, 4, 5, 6, 7, 8, 13):
         for name, score in locality.scores(np.tile(effects, (folds, 1))).items():
+            if (name, folds) == ("k90", 3):
+                assert np.isnan(score.value)  # its interval does not cover with so few folds
+                continue
             assert score[:3] == pytest.approx((expected[name],) * 3, rel=1e-6), (folds, name)
 
 
