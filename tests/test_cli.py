@@ -250,7 +250,9 @@ def test_two_stage_keeps_estimates_and_measures_a_sample_and_the_top(run, tmp_pa
 
 def test_an_attribution_stays_an_estimate_and_is_compared_all_the_same(run, tmp_path):
     out = tmp_path / "estimate"
-    _, text, _ = run(*effects_args(out, "--method", "attribution", "--curvature", 2, "--sample", 12, "--top", 2, "--json"))
+    _, text, _ = run(
+        *effects_args(out, "--method", "attribution", "--curvature", 2, "--sample", 12, "--top", 2, "--json")
+    )
     record = json.loads(text)
     assert record["exact"] == 0
     assert 8 <= record["calibration"]["fish"]["drawn"] <= 12  # what is sure to be drawn is not counted

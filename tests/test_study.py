@@ -19,6 +19,7 @@ from skilloc.report.findings import Findings, read_findings, sections_of
 from skilloc.report.record import as_json
 from skilloc.report.scored import locality_of, references_of
 from skilloc.report.section import compared
+from skilloc.report.words import WORDS
 from skilloc.study.folder import claim
 from skilloc.study.settings import Settings
 from skilloc.units import Units, heads, neurons
