@@ -2,6 +2,7 @@
 
 import pytest
 
+from _frame import Cells
 from interval_coverage import BENIGN, LEAST, WORLDS, coverage, draw, measure, table
 
 
@@ -30,8 +31,8 @@ def test_printed_intervals_hold_the_truth_in_2000_repetitions(name):
     assert problems(name, 2000, LEAST) == {}
 
 
-def test_the_record_becomes_a_table_and_a_figure(monkeypatch):
+def test_the_record_becomes_a_table_and_a_figure(monkeypatch, tmp_path):
     monkeypatch.setattr("interval_coverage.WORLDS", {"3 folds": WORLDS["3 folds"]})
-    record = measure(2, None)
+    record = measure(2, Cells(tmp_path))
     assert "| mass |" in table(record)
     assert draw(record).axes

@@ -105,7 +105,9 @@ def recovered(model: nn.Module) -> list[np.ndarray]:
 
 def probed(model: nn.Module) -> np.ndarray:
     smaller = sk.prune(model, mask(model))
-    grid = sk.relearning.Grid(rates=(1e-2,), budgets=(1, 4), examples=16, held_out=64, folds=4, repair=0)
+    grid = sk.relearning.Grid(
+        rates=(1e-2,), budgets=(1, 4), examples=16, held_out=64, folds=4, repair=0, ways=sk.relearning.PLAIN_WAYS
+    )
     models = {**sk.relearning.relearn_controls(model, smaller, seeds=(0, 1)), "pruned": smaller}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a grid as small as this

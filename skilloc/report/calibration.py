@@ -26,8 +26,6 @@ def calibration_section(found: dict[str, Calibration], effects: Effects | None, 
     for key in first.recall:
         label = f"top {key.replace(' in ', ' found in estimated top ')}"
         rows.append((label, *(found[s].recall.get(key, UNKNOWN) for s in names)))
-    for key in sorted(first.missed_mass, key=int):
-        rows.append((f"mass missed beyond {key}", *(found[s].missed_mass.get(key, UNKNOWN) for s in names)))
     caption = f"the estimate against {first.measured:,} exact effects, {first.drawn:,} of random units"
     drawn: tuple[Picture, ...] = ()
     if effects is not None and compared is not None:

@@ -46,7 +46,6 @@ WORDS: dict[str, str] = {
     "Pearson": "correlation of estimated and exact effects: 1 = on a line; stated only where all effects are exact",
     "Spearman": "correlation of the ranks of estimated and exact effects: 1 = the same order",
     "relative error": "sum of all errors over the sum of all exact effects, by magnitude: 1 = no better than 0",
-    "missed": "share of the positive effects that lies in units outside the estimate's own top",
     "position": "a place in the row of tokens",
     "attack": "all that is tried to get a removed skill back: retraining at several rates, for a few or many steps",
     "damage": "what the kept subtasks have lost, as a share of what the original model knows of them",
