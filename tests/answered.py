@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _frame import Cells
+
 
 @dataclass(frozen=True)
 class Answered(Cells):

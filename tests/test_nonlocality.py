@@ -7,6 +7,7 @@ import torch
 
 import pruning_nonlocality
 import width_and_seed
+from _frame import Cells
 from _nonlocality import (
     KEPT,
     OTHER,

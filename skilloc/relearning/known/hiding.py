@@ -58,11 +58,11 @@ def widened(model: MLP, first: int = 0, second: int = 0) -> MLP:
     return wider
 
 
-def _first(model: Any) -> Any:
+def _first(model: nn.Module) -> Any:
     return model.layers[0]
 
 
-def _second(model: Any) -> Any:
+def _second(model: nn.Module) -> Any:
     return model.layers[1]
 
 
