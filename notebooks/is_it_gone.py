@@ -44,8 +44,6 @@ seeds = (0, 1)
 grid = sk.relearning.Grid(
     rates=(3e-4,), budgets=(1, 2, 4), examples=4, ways=sk.relearning.PLAIN_WAYS, held_out=8, folds=4, repair=4
 )
-    rates=(3e-4,), budgets=(1, 2, 4), examples=4, ways=sk.relearning.PLAIN_WAYS, held_out=8, folds=4, repair=4
-)
 models = sk.relearning.relearn_controls(opened.model, pruned, seeds=seeds) | {"pruned": pruned}
 found = sk.relearn_probe(models, [english], english, grid, seeds, kept=[python])
 for verdict in sk.relearning.verdicts(found):
