@@ -160,4 +160,4 @@ def _trace(
     experiment = experiment_of(opened, subtasks, plan.settings, units=effects.units)
     examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
     folder.mkdir(exist_ok=True)
-    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    store.write_file(folder / "examples.json", json.dumps(examples))

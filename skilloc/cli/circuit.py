@@ -92,13 +92,14 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     """Write the circuits as one page, with the examples that excite each unit most; return where it is."""
     import json
 
+    from skilloc import store
     from skilloc.report import circuit_page, top_examples, write
     from skilloc.study.draws import redraw
 
     names = dict.fromkeys(name for graph in circuits.values() for name in graph)
     decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))
     examples = top_examples(redraw(opened, effects), names, decode=decode)
-    (out / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    store.write_file(out / "examples.json", json.dumps(examples))
     path = out / "circuit.html"
     write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples))
     return path

@@ -123,8 +123,7 @@ class Command:
 
 def print_self_test(out: Path | None) -> None:
     """Run the self-test and print its tables; with a folder, write them and its record there."""
-    import json
-
+    from skilloc import store
     from skilloc.relearning.known import confusion, record_of, self_test
 
     found = self_test()
@@ -138,9 +137,8 @@ def print_self_test(out: Path | None) -> None:
     print("\n\n".join(told))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "self_test.md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
-        record = record_of(found, "skilloc relearn --self-test --out FOLDER")
-        (out / "self_test.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        store.write_file(out / "self_test.md", "\n\n".join(told) + "\n")
+        store.write_json(out / "self_test.json", record_of(found, "skilloc relearn --self-test --out FOLDER"))
 
 
 def _named(models: Sequence[str]) -> dict[str, str]:

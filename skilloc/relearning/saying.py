@@ -88,10 +88,17 @@ def _number(found: Relearning, verdict: Verdict) -> str:
         f"network on {report}."
     )
     if verdict.word == UNCLEAR:
-        within = verdict.damage.low <= DAMAGED < verdict.damage.high
-        cause = "That damage is within noise of its limit" if within else "That is too wide an interval to tell more"
-        said += f" {cause}; use more seeds."
+        said += f" {_doubt(verdict)}; use more seeds."
     return said
+
+
+def _doubt(verdict: Verdict) -> str:
+    if verdict.damage.low <= DAMAGED < verdict.damage.high:
+        return "That damage is within noise of its limit"
+    if verdict.plasticity.low < SLOW <= verdict.plasticity.high:
+        ends = f"[{verdict.plasticity.low:.0%}, {verdict.plasticity.high:.0%}]"
+        return f"Whether it can learn anything new is within noise: {ends} of what a fresh network of its shape does"
+    return "That is too wide an interval to tell more"
 
 
 def _learning(verdict: Verdict) -> str:

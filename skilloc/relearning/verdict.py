@@ -171,7 +171,7 @@ def word_for(word: str, damage: Interval, plasticity: Interval) -> str:
     low, high = (damage.value if np.isnan(end) else end for end in (damage.low, damage.high))
     if low > DAMAGED or plasticity.high < SLOW:
         return BROKEN
-    doubted = high > DAMAGED or plasticity.value < SLOW
+    doubted = high > DAMAGED or plasticity.low < SLOW
     return UNCLEAR if word == REMOVED and doubted else word
 
 

@@ -60,11 +60,11 @@ def widened(model: MLP, first: int = 0, second: int = 0) -> MLP:
 
 
 def _first(model: nn.Module) -> Any:
-    return model.layers[0]
+    return model.layers[0]  # type: ignore[index]
 
 
 def _second(model: nn.Module) -> Any:
-    return model.layers[1]
+    return model.layers[1]  # type: ignore[index]
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def attacked(shelves: Sequence[Shelf], grid: Grid = GRID, seeds: Sequence[int] =
     """Attack all networks, and return what the probe says."""
     listed: list[Tested] = []
     with counter(sum(len(shelf.known) for shelf in shelves), "self-test") as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a best rate at an end of the grid
+        warnings.filterwarnings("ignore", message=r"(there is one rate|the best rate is)")
         for shelf in shelves:
             models: dict[str, Any] = {ORIGINAL: shelf.original, **shelf_of(shelf, seeds)}
             models |= {known.name: known.model for known in shelf.known}
