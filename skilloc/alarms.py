@@ -54,7 +54,7 @@ def read_alarms(made: Mapping[str, Any]) -> tuple[Alarm, ...]:
 
 def alarm_records(alarms: Iterable[Alarm], *, most: int = 20) -> list[dict[str, Any]]:
     """Return the alarms as a record holds them: of each kind, the `most` that exceed their limit furthest."""
-    found: list[dict[str, Any]] = []
+    alarms, found = list(alarms), list[dict[str, Any]]()
     for kind in (INJECTION, COMPLETENESS, EDGE, SIGN):
         own = [alarm for alarm in alarms if alarm.kind == kind]
         own.sort(key=lambda alarm: -abs(alarm.value) / max(abs(alarm.limit), 1e-30))

@@ -100,7 +100,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         found = half(noise=0.08, seed=seed)
         share = information_removed(found, envelope(found), "pruned").share
         inside.append(share.low <= 0.5 <= share.high)
-    assert np.mean(inside) >= 0.9
+    assert np.mean(inside) >= 0.92
     assert any(not there for there in inside)
 
 
