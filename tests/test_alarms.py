@@ -26,6 +26,8 @@ def test_records_keep_the_worst_and_are_read_again():
     records = alarm_records(alarms, most=2)
     assert read_alarms({"alarms": records}) == (alarms[4], alarms[3])
     assert read_alarms({}) == ()
+    other = Alarm(SIGN, "L0N0", 1.0, -1.0)
+    assert read_alarms({"alarms": alarm_records(iter([alarms[0], other]))}) == (alarms[0], other)
 
 
 def test_a_value_that_a_unit_never_has_at_a_position_is_an_injection(llama: Any, tokens: torch.Tensor) -> None:
