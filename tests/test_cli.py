@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import demo, store
+from skilloc import demo, locality, store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
@@ -289,7 +289,8 @@ def test_references_differ_and_their_spread_is_printed(run, study, tmp_path, ref
     record = json.loads(out)
     assert record["spread"]["references"] == ["zero", reference]
     masses = [result["scores"]["fish"]["mass"]["value"] for result in record["results"]]
-    assert record["spread"]["scores"]["fish"]["mass"]["range"] == pytest.approx(abs(masses[0] - masses[1]))
+    place = locality.NAMES.index("mass")
+    assert [row[place] for row in record["spread"]["subtasks"]["fish"]["values"]] == pytest.approx(masses)
 
 
 def test_the_mean_reference_comes_from_other_text_than_the_measured(run, tmp_path):

@@ -479,14 +479,6 @@ def test_backup_units_interact():
         locality.interaction(joint, first, second[:, :1])
 
 
-def test_spread_between_references():
-    found = locality.spread(np.array([[1.0, 5], [2, 5], [4, 5]]))
-    assert found.range.tolist() == [3, 0]
-    assert found.deviation == pytest.approx([np.sqrt(7 / 3), 0])
-    with pytest.raises(ValueError, match="at least 2"):
-        locality.spread(np.ones((1, 3)))
-
-
 # The ground
 
 

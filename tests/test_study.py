@@ -16,8 +16,9 @@ from skilloc.removal import Removal
 from skilloc.report import markdown, pictures, report_page
 from skilloc.report.about import about, noise_of, sorted_effects, top_units
 from skilloc.report.findings import Findings, read_findings, sections_of
+from skilloc.report.locality import references_section
 from skilloc.report.record import as_json
-from skilloc.report.scored import locality_of, references_of
+from skilloc.report.scored import references_of
 from skilloc.report.section import compared
 from skilloc.report.words import WORDS
 from skilloc.study.folder import claim
@@ -107,14 +108,22 @@ def test_the_units_needed_most_are_the_planted_ones(planted):
 
 
 def test_spread_is_between_references_of_the_same_measurement_only(planted):
-    zero = locality_of(planted)
-    mean = replace(zero, about=replace(zero.about, reference="mean"))
-    found = references_of([zero, mean])
-    assert found.references == ("zero", "mean")
-    assert not any(score.range > 0 for row in found.scores.values() for score in row.values())
-    assert references_of([zero]) is None
-    assert references_of([zero, zero]) is None
-    assert references_of([zero, replace(mean, about=replace(mean.about, model="another"))]) is None
+    mean = replace(planted, made={**planted.made, "reference": {"name": "resample"}})
+    found = references_of([planted, mean])
+    assert found.references == ("zero", "resample")
+    assert not any(one.range("locality") > 0 or one.moved for one in found.subtasks.values())
+    assert references_of([planted]) is None
+    assert references_of([planted, planted]) is None
+    assert references_of([planted, replace(mean, made={**mean.made, "model": "another", "name": "another"})]) is None
+
+
+def test_units_whose_ranks_depend_on_the_reference_are_named(planted):
+    values = planted.values.copy()
+    first = planted.mean(planted.subtasks[0]).argmax()
+    values[:, 0, first] = -values[:, 0, first]
+    turned = replace(planted, values=values, made={**planted.made, "reference": {"name": "resample"}})
+    said = " ".join(references_section(references_of([planted, turned])).sentences)
+    assert f"{planted.units.names[first]} (rank 1 to" in said
 
 
 def test_results_become_json():

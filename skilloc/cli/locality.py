@@ -34,7 +34,7 @@ class Command:
 
         studies = [load_study(folder).effects for folder in self.folders]
         results = [locality_of(effects, top=self.count) for effects in studies]
-        spread = references_of(results)
+        spread = references_of(studies, top=self.count)
         if self.json:
             told = [{"folder": str(folder), **as_json(one)} for folder, one in zip(self.folders, results, strict=True)]
             print_json(results=told, spread=spread)

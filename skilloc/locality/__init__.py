@@ -7,14 +7,14 @@ marks a unit that was not measured. Every score comes with a 95 % interval over 
 - What lies under the noise (`bulk`), and the largest units with intervals that pay for having been picked (`picked`).
 - Between subtasks (`between`): overlap, top-k Jaccard, rank correlation; `selectivity` per unit.
 - Joint removal (`removal_scores`): specificity, asymmetry, hierarchy, excess over random masks; `interaction` of pairs.
-- `spread` and `reference_spread` between references.
+- Scores and ranks under several references (`reference_spread`).
 """
 
 from .concentration import NAMES, chance, plain, scores, table
 from .deconvolution import Bulk, Picked, bulk, picked
 from .entanglement import between, overlap, rank_correlation, reliability, selectivity, top_jaccard
 from .references import Moved, ReferenceSpread, reference_spread
-from .removal import Spread, interaction, removal_scores, spread
+from .removal import interaction, removal_scores
 
 __all__ = [
     "NAMES",
@@ -22,7 +22,6 @@ __all__ = [
     "Moved",
     "Picked",
     "ReferenceSpread",
-    "Spread",
     "between",
     "bulk",
     "chance",
@@ -36,7 +35,6 @@ __all__ = [
     "removal_scores",
     "scores",
     "selectivity",
-    "spread",
     "table",
     "top_jaccard",
 ]

@@ -1,6 +1,4 @@
-"""What removing the units of one subtask does to the others, and how far single numbers depend on the reference."""
-
-from typing import NamedTuple
+"""What removing the units of one subtask does to the others."""
 
 import numpy as np
 from jaxtyping import Float
@@ -8,13 +6,6 @@ from jaxtyping import Float
 from skilloc.intervals import Interval, t_quantile
 
 from .uncertainty import check_folds, mean_over_folds, skewed_mean, standard_error
-
-
-class Spread(NamedTuple):
-    """How far a score moves between references: largest minus smallest, and the sample standard deviation."""
-
-    range: Float[np.ndarray, "*shape"]
-    deviation: Float[np.ndarray, "*shape"]
 
 
 def removal_scores(
@@ -93,19 +84,6 @@ def interaction(
             "three effects of the same pairs on the same folds"
         )
     return mean_over_folds(joint.astype(np.float64) - first - second)
-
-
-def spread(values: Float[np.ndarray, "reference *shape"]) -> Spread:
-    """Range and sample standard deviation of the same scores under several references (zero, mean, resample).
-
-    Raises:
-        ValueError: if there are fewer than 2 references.
-    """
-    if len(values) < 2:
-        raise ValueError(
-            f"`values` has {len(values)} reference(s); measure the effects under at least 2 to compare them"
-        )
-    return Spread(np.asarray(np.ptp(values, axis=0)), np.asarray(values.std(axis=0, ddof=1)))
 
 
 def _own(matrix: Float[np.ndarray, "fold source target"]) -> Float[np.ndarray, "fold source"]:

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 
+from skilloc import locality
 from skilloc.intervals import number
 from skilloc.report import pictures
 from skilloc.report.scored import Locality, References
@@ -17,6 +18,9 @@ LABELS = {
     "negative_share": "harmful share",
 }
 """How the tables call the scores; others are called by their names."""
+
+MOVED = 3
+"""So many units whose ranks depend on the reference are named."""
 
 RELIABLE = 0.3
 """Reliability below which scores are grey."""
@@ -126,12 +130,24 @@ def between_words(found: Locality) -> str:
 
 def references_section(found: References) -> Section:
     """Return how far the scores move between references."""
-    names = tuple(found.scores)
+    names = tuple(found.subtasks)
     rows = []
-    for score in found.scores[names[0]]:
-        cells: list[Cell] = [float(found.scores[name][score].range) for name in names]
+    for score in locality.NAMES:
+        cells: list[Cell] = [found.subtasks[name].range(score) for name in names]
         rows.append((LABELS.get(score, score.replace("_", " ")).partition(" (")[0], *cells))
     caption = f"largest minus smallest score over the references {', '.join(found.references)}"
-    moved = max(float(found.scores[name]["locality"].range) for name in names)
-    sentence = f"Between these references, locality moves by {number(moved)} at most."
-    return Section("Does it depend on the reference?", (sentence,), (Table(caption, ("score", *names), tuple(rows)),))
+    ranges = [found.subtasks[name].range("locality") for name in names]
+    known = [moved for moved in ranges if np.isfinite(moved)]
+    said = f"moves by {number(max(known))} at most" if known else "is withheld under all but one, or all, of them"
+    sentences = [f"Between these references, locality {said}."]
+    for name in names:
+        if moved := found.subtasks[name].moved:
+            told = ", ".join(
+                f"{found.units[one.unit]} (rank {one.ranks[0]} to {one.ranks[1]} under {one.first}, {one.ranks[2]} to "
+                f"{one.ranks[3]} under {one.second})"
+                for one in moved[:MOVED]
+            )
+            more = f" and {len(moved) - MOVED} more" if len(moved) > MOVED else ""
+            sentences.append(f"{name}: the ranks of these units move by more than their intervals allow: {told}{more}.")
+    table = Table(caption, ("score", *names), tuple(rows))
+    return Section("Does it depend on the reference?", tuple(sentences), (table,))

@@ -8,7 +8,7 @@ import numpy as np
 from skilloc import locality
 from skilloc.effects import Effects
 from skilloc.intervals import Interval
-from skilloc.locality import Bulk, Spread
+from skilloc.locality import Bulk, ReferenceSpread
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.positions import PositionEffects
 from skilloc.removal import Removal
@@ -39,15 +39,17 @@ class Locality:
 
 @dataclass(frozen=True)
 class References:
-    """How far each score moves between references.
+    """How far scores and ranks move between references.
 
     Attributes:
         references: their names.
-        scores: by subtask and by name of the score.
+        units: names of the units, which `Moved.unit` counts.
+        subtasks: what was found about each.
     """
 
     references: tuple[str, ...]
-    scores: dict[str, dict[str, Spread]]
+    units: tuple[str, ...]
+    subtasks: dict[str, ReferenceSpread]
 
 
 def locality_of(effects: Effects, *, top: int = 10) -> Locality:
@@ -62,17 +64,20 @@ def locality_of(effects: Effects, *, top: int = 10) -> Locality:
     return Locality(about(effects), top, scores, locality.reliability(effects.values), between, bulk)
 
 
-def references_of(found: Sequence[Locality]) -> References | None:
-    """Return how far the scores move between references; None unless the results differ in nothing else."""
-    references = tuple(str(one.about.reference) for one in found)
-    kinds = {(one.about.model, one.about.subtasks, one.about.units, one.about.measured) for one in found}
+def references_of(measured: Sequence[Effects], *, top: int = 10) -> References | None:
+    """Return how far scores and ranks move between references; None unless the effects differ in nothing else."""
+    found = [about(effects) for effects in measured]
+    references = tuple(str(one.reference) for one in found)
+    kinds = {(one.model, one.subtasks, one.units, one.measured, one.folds) for one in found}
     if len(found) < 2 or len(kinds) > 1 or len(set(references)) < len(references):
         return None
-    moved: dict[str, dict[str, Spread]] = {}
-    for subtask, scores in found[0].scores.items():
-        values = {name: np.array([one.scores[subtask][name].value for one in found]) for name in scores}
-        moved[subtask] = {name: Spread(*locality.spread(own)) for name, own in values.items()}
-    return References(references, moved)
+    subtasks = {
+        name: locality.reference_spread(
+            {reference: effects.of(name) for reference, effects in zip(references, measured, strict=True)}, top=top
+        )
+        for name in measured[0].subtasks
+    }
+    return References(references, tuple(measured[0].units.names), subtasks)
 
 
 @dataclass(frozen=True)
