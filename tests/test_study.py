@@ -122,7 +122,9 @@ def test_units_whose_ranks_depend_on_the_reference_are_named(planted):
     first = planted.mean(planted.subtasks[0]).argmax()
     values[:, 0, first] = -values[:, 0, first]
     turned = replace(planted, values=values, made={**planted.made, "reference": {"name": "resample"}})
-    said = " ".join(references_section(references_of([planted, turned])).sentences)
+    section = references_section(references_of([planted, turned], top=3))
+    assert "share of top 3" in [row[0] for row in section.tables[0].rows]
+    said = " ".join(section.sentences)
     assert f"{planted.units.names[first]} (rank 1 to" in said
 
 

@@ -134,7 +134,7 @@ def references_section(found: References) -> Section:
     rows = []
     for score in locality.NAMES:
         cells: list[Cell] = [found.subtasks[name].range(score) for name in names]
-        rows.append((LABELS.get(score, score.replace("_", " ")).partition(" (")[0], *cells))
+        rows.append((LABELS.get(score, score.replace("_", " ")).partition(" (")[0].format(top=found.top), *cells))
     caption = f"largest minus smallest score over the references {', '.join(found.references)}"
     ranges = [found.subtasks[name].range("locality") for name in names]
     known = [moved for moved in ranges if np.isfinite(moved)]

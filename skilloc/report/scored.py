@@ -43,11 +43,13 @@ class References:
 
     Attributes:
         references: their names.
+        top: number of units that count as a subtask's top.
         units: names of the units, which `Moved.unit` counts.
         subtasks: what was found about each.
     """
 
     references: tuple[str, ...]
+    top: int
     units: tuple[str, ...]
     subtasks: dict[str, ReferenceSpread]
 
@@ -77,7 +79,7 @@ def references_of(measured: Sequence[Effects], *, top: int = 10) -> References |
         )
         for name in measured[0].subtasks
     }
-    return References(references, tuple(measured[0].units.names), subtasks)
+    return References(references, top, tuple(measured[0].units.names), subtasks)
 
 
 @dataclass(frozen=True)
