@@ -154,10 +154,15 @@ def survival(times: Float[np.ndarray, " run"], happened: Bool[np.ndarray, " run"
 
 
 def number(value: float, figures: int = 2) -> str:
-    """Return a number with so many figures, and all those before the point: 0.0012, 0.12, 1.2, 123, 1,234."""
+    """Return a number with so many figures, and all those before the point: 0.0012, 0.12, 1.2, 123, 1,234.
+
+    At most six stand after the point; what is smaller is 0.
+    """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value in (-1, 0, 1):
+    if abs(value) < 5e-7:  # no figure is left of it
+        return "0"
+    if value in (-1, 1):
         return f"{value:.0f}".replace("-", "−")
     rounded = float(f"{value:.{figures - 1}e}")  # 0.999 has as many figures before the point as 1
     digits = max(0, figures - 1 - math.floor(math.log10(abs(rounded))))

@@ -3,7 +3,15 @@ from math import comb, exp, log, sqrt
 import numpy as np
 import pytest
 
-from skilloc.intervals import Interval, mean_interval, paired_difference, proportion_interval, survival, t_quantile
+from skilloc.intervals import (
+    Interval,
+    mean_interval,
+    number,
+    paired_difference,
+    proportion_interval,
+    survival,
+    t_quantile,
+)
 
 Z = 1.96
 
@@ -159,3 +167,10 @@ def test_nothing_is_refused() -> None:
         survival(np.array([]), np.array([], bool))
     with pytest.raises(ValueError, match="pass both for each run"):
         paired_difference(np.array([], bool), np.array([], bool))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (3e-9, "0"), (-3e-9, "0"), (1e-6, "0.000001"), (-1.0, "−1"), (0.0123, "0.012")]
+)
+def test_what_has_no_figure_left_is_0(value: float, text: str) -> None:
+    assert number(value) == text
