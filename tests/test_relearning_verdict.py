@@ -21,7 +21,7 @@ from skilloc.relearning import (
 )
 from skilloc.relearning.brought import reference_of
 from skilloc.relearning.result import DIMS
-from skilloc.relearning.verdict import word_for, words_for
+from skilloc.relearning.rules import word_for, words_for
 
 STEPS = (0, 1, 4, 16)
 CHANCE = 1.0

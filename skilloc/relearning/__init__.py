@@ -10,17 +10,9 @@ from skilloc.relearning.plasticity import unseen_parity, with_plasticity
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.record import record, summary
 from skilloc.relearning.result import Relearning, over_seeds
+from skilloc.relearning.rules import WORDS, Removed, Verdict, damage, information_removed, plasticity_of
 from skilloc.relearning.settings import CONTROLS, NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN, Grid
-from skilloc.relearning.verdict import (
-    WORDS,
-    Removed,
-    Verdict,
-    damage,
-    information_removed,
-    plasticity_of,
-    verdict,
-    verdicts,
-)
+from skilloc.relearning.verdict import verdict, verdicts
 from skilloc.relearning.ways import PLAIN_WAYS, WAYS, Way
 
 __all__ = [

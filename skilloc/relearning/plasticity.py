@@ -20,8 +20,9 @@ from skilloc.relearning.controls import untrained
 from skilloc.relearning.curves import envelope
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.result import Relearning
+from skilloc.relearning.rules import BROKEN, KEPT
 from skilloc.relearning.settings import NEVER, ORIGINAL, Grid, Model
-from skilloc.relearning.verdict import BROKEN, KEPT, verdicts
+from skilloc.relearning.verdict import verdicts
 from skilloc.relearning.ways import WAYS
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import FAMILY, parity_subtasks

@@ -19,8 +19,9 @@ from skilloc.relearning.curves import (
     warnings_of,
 )
 from skilloc.relearning.result import Relearning
+from skilloc.relearning.rules import damage, information_removed
 from skilloc.relearning.settings import CONTROLS, ORIGINAL
-from skilloc.relearning.verdict import damage, information_removed, missing, verdict, verdicts
+from skilloc.relearning.verdict import missing, verdict, verdicts
 
 
 def record(found: Relearning) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from skilloc.pruning import prune
 from skilloc.relearning.controls import never_saw_like
 from skilloc.relearning.known.hiding import HIDINGS, Hidden, widened
 from skilloc.relearning.plasticity import unseen_parity
-from skilloc.relearning.verdict import BROKEN, KEPT, PARTLY, REMOVED
+from skilloc.relearning.rules import BROKEN, KEPT, PARTLY, REMOVED
 from skilloc.tasks import Examples, Split, Subtask, joined
 from skilloc.tasks.parity import parity_subtasks
 from skilloc.tasks.stream import seed_of, stream

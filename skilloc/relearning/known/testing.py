@@ -18,8 +18,9 @@ from skilloc.relearning.known.networks import Known, Shelf, Size, known_models, 
 from skilloc.relearning.plasticity import with_plasticity
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.result import Relearning
+from skilloc.relearning.rules import KEPT, WORDS
 from skilloc.relearning.settings import ORIGINAL, Grid
-from skilloc.relearning.verdict import KEPT, WORDS, verdict
+from skilloc.relearning.verdict import verdict
 
 GRID = Grid(rates=(3e-3, 1e-2, 3e-2), budgets=(1, 4, 16, 64), held_out=512, folds=8, repair=64)
 """Settings of the self-test."""
