@@ -113,13 +113,16 @@ def test_a_wrong_device(saved):
         open_model(saved, device="abacus")
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_model_that_sees_what_it_is_asked_for(tmp_path, tokenizer, causal):
+def test_a_model_that_sees_what_it_is_asked_for(tmp_path, tokenizer, causal, seed):
     from transformers import BertConfig, BertLMHeadModel
 
     shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = BertConfig(vocab_size=len(tokenizer), is_decoder=causal, initializer_range=1.0, **shape)
-    BertLMHeadModel(config).save_pretrained(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        BertLMHeadModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     if causal:
         open_model(tmp_path)

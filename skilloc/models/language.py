@@ -217,11 +217,14 @@ def _bridge(checkpoint: Checkpoint, name: str) -> Any:
 
 
 def _check_causal(bridge: Any, name: str, kind: str) -> None:
-    # BERT and its kin open as language models too, but they have seen the token that they are asked for.
-    pair = torch.tensor([[0, 0], [0, 1]], device=next(bridge.parameters()).device)
+    # BERT and its kin open as language models too, but they have seen the token that they are asked for. Many texts of
+    # one beginning: where attention is nearly one-hot, a single other token may well leave the first one's logits alone.
+    device = next(bridge.parameters()).device
+    texts = torch.arange(16 * 8, device=device).reshape(16, 8) % bridge.cfg.d_vocab
+    texts[:, 0] = texts[0, 0]
     with torch.no_grad():
-        first, other = bridge(pair)[:, 0].float()
-    if not torch.allclose(first, other, rtol=1e-3, atol=1e-3, equal_nan=True):
+        first = bridge(texts)[:, 0].float()
+    if not torch.allclose(first, first[:1].expand_as(first), rtol=1e-3, atol=1e-3, equal_nan=True):
         raise ValueError(
             f'"{name}" is a {kind} whose predictions depend on later tokens; open a decoder such as Llama or GPT-2'
         )
