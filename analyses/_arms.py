@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from _frame import Cells
 from _parity import LEARNED, ParityTraining, train_parity
-from skilloc.intervals import Interval, proportion_interval, survival
+from skilloc.locality.intervals import Interval, proportion_interval, survival
 
 DRAWS = 2000
 """Bootstrap samples."""

@@ -27,8 +27,8 @@ from skilloc import plots, store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import mean_interval
 from skilloc.lasso import group_norms
+from skilloc.locality.intervals import mean_interval
 from skilloc.masks import Mask
 from skilloc.plots.learning import interval_rows
 from skilloc.plots.style import CONTROL

@@ -26,7 +26,7 @@ from skilloc.circuits.faithfulness import enough, faithfulness
 from skilloc.circuits.overlap import overlap, reuse
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import mean_interval
+from skilloc.locality.intervals import mean_interval
 from skilloc.masks import Mask, matched_random, top
 from skilloc.plots.style import CONTROL
 from skilloc.store import Labelled, Result

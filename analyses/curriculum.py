@@ -18,7 +18,7 @@ from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining, train_parity
 from _worlds import curriculum_network
 from skilloc import plots
-from skilloc.intervals import proportion_interval, survival
+from skilloc.locality.intervals import proportion_interval, survival
 from skilloc.plots.learning import examples_axis, survival_curve
 from skilloc.plots.style import CONTROL
 

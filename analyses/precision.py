@@ -20,7 +20,7 @@ from _arms import Arm, note_of, run_arms, speed_up
 from _frame import Cells, analyse
 from _parity import LEARNED, ParityTraining
 from _worlds import curriculum_network
-from skilloc.intervals import paired_difference
+from skilloc.locality.intervals import paired_difference
 from skilloc.plots.learning import learning_of_arms
 
 PRECISIONS: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")

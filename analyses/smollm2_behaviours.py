@@ -25,10 +25,10 @@ from tqdm import tqdm
 from _frame import Cells, analyse
 from skilloc import locality, plots, store
 from skilloc.ablation import ablation_effects
-from skilloc.able import ability
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random, top
 from skilloc.models.language import Opened, encoder, first_token, open_model
+from skilloc.study.able import ability
 from skilloc.study.draws import subtasks_of
 from skilloc.tasks import Subtask
 from skilloc.tasks.behaviours import MAKERS, behaviours

@@ -22,8 +22,8 @@ from skilloc import plots
 from skilloc.ablation import ablation_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import Interval, mean_interval
 from skilloc.locality import chance, overlap, table
+from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.plots.learning import interval_rows
 from skilloc.plots.neurons import bands, effect_image, effect_scatter, paired_dots
 from skilloc.report.about import noise_of

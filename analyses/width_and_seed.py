@@ -21,7 +21,7 @@ from _nonlocality import PAPER, QUICK, Nonlocality, curves, line_of, measure_non
 from _parity import ParityTraining, train_parity
 from _worlds import nonlocality_network, tiny_nonlocality_network
 from skilloc import plots, store
-from skilloc.intervals import mean_interval
+from skilloc.locality.intervals import mean_interval
 
 VARIANTS = ("as trained", "random units", "never trained")
 PUBLISHED = {64: (0.48, 0.65), 128: (0.74, 0.61), 256: (0.88, 0.80), 512: (0.94, 0.74), 1024: (0.97, 0.74)}

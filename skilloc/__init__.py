@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from skilloc import tasks as tasks
     from skilloc.ablation import ablation_effects as ablation_effects
     from skilloc.ablation import mask_effects as mask_effects
+    from skilloc.ablation.removal import removal_effects as removal_effects
     from skilloc.asked import Asked as Asked
     from skilloc.attribution import attribution_effects as attribution_effects
-    from skilloc.calibration import calibrate as calibrate
+    from skilloc.attribution.calibration import calibrate as calibrate
+    from skilloc.circuits.comparison import compare as compare
     from skilloc.circuits.trace import trace_circuit as trace_circuit
-    from skilloc.comparison import compare as compare
     from skilloc.effects import Effects as Effects
     from skilloc.experiment import Experiment as Experiment
     from skilloc.intervene import hold as hold
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from skilloc.models.mlp import MLP as MLP
     from skilloc.pruning import prune as prune
     from skilloc.relearning import relearn_probe as relearn_probe
-    from skilloc.removal import removal_effects as removal_effects
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.tasks import Examples as Examples
     from skilloc.tasks import Subtask as Subtask
@@ -64,8 +64,8 @@ _HOMES = {
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
     "skilloc.asked": ("Asked",),
     "skilloc.attribution": ("attribution_effects",),
-    "skilloc.calibration": ("calibrate",),
-    "skilloc.comparison": ("compare",),
+    "skilloc.attribution.calibration": ("calibrate",),
+    "skilloc.circuits.comparison": ("compare",),
     "skilloc.circuits.trace": ("trace_circuit",),
     "skilloc.effects": ("Effects",),
     "skilloc.experiment": ("Experiment",),
@@ -78,7 +78,7 @@ _HOMES = {
     "skilloc.models.mlp": ("MLP",),
     "skilloc.pruning": ("prune",),
     "skilloc.relearning": ("relearn_probe",),
-    "skilloc.removal": ("removal_effects",),
+    "skilloc.ablation.removal": ("removal_effects",),
     "skilloc.study.draws": ("subtasks_of",),
     "skilloc.tasks": ("Examples", "Subtask"),
     "skilloc.tasks.parity": ("parity_subtasks",),

@@ -19,7 +19,7 @@ from torch import Tensor
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import slopes_by_position
 from skilloc.experiment import Experiment
-from skilloc.progress import progress
+from skilloc.store.progress import progress
 from skilloc.units import Units
 
 

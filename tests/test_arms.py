@@ -16,7 +16,7 @@ from _parity import ParityTraining, world_of
 from _worlds import curriculum_network, nonlocality_network
 from curriculum_controls import control_arms, halved_world, pair_arms
 from skilloc import plots, store
-from skilloc.intervals import survival
+from skilloc.locality.intervals import survival
 from skilloc.models.mlp import MLP
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skilloc.calibration import _counted_ranks, calibrate, chances, draw_sample
+from skilloc.attribution.calibration import _counted_ranks, calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.units import Units, neurons
 

@@ -24,7 +24,7 @@ from skilloc.cli import COMMANDS, main
 from skilloc.cli.effects import sources_of
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import Interval, number, said
+from skilloc.locality.intervals import Interval, number, said
 from skilloc.models.language import open_model
 from skilloc.report.record import as_json
 from skilloc.study import draws
@@ -200,7 +200,7 @@ def test_removal_draws_the_very_tokens_again_and_is_not_measured_twice(run, stud
 
 def test_removal_can_be_of_one_kind_of_unit_and_refuses_to_mix(run, study, monkeypatch):
     dropped = []
-    from skilloc import removal
+    from skilloc.ablation import removal
 
     original = removal.mask_effects
     monkeypatch.setattr(
@@ -660,7 +660,7 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     assert pictures == set(re.findall(r"pictures/(\w+\.png)", page))
     assert {"units.png", "locality.png", "entanglement.png", "removal.png", "calibration.png"} <= pictures
     monkeypatch.setattr("skilloc.study.measure.ablation_effects", None)  # nothing is measured again
-    monkeypatch.setattr("skilloc.demo.attribution_effects", None)
+    monkeypatch.setattr("skilloc.cli.tour.attribution_effects", None)
     again = demo.run_demo(folder, model=str(home / "model"), plan=plan)
     assert (folder / "summary.md").read_text() == page
     assert (folder / "report.html").read_bytes() == report

@@ -11,8 +11,8 @@ from skilloc.circuits import graph as g
 from skilloc.cli import main
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.study.tracing import file_of
+from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.tasks.world import save_world
 from skilloc.training import TrainConfig, train
 
 WORLD = parity_subtasks(4, atoms=2, k=1, composites=[(0, 1)])

@@ -15,8 +15,8 @@ from skilloc.models.language import digest, open_model
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.study.draws import subtasks_of
+from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.tasks.world import save_world
 from skilloc.training import TrainConfig, train
 
 WORLD = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])

@@ -8,13 +8,13 @@ import pytest
 
 from skilloc import store
 from skilloc.ablation import ablation_effects
+from skilloc.ablation.removal import Removal
 from skilloc.cli import main
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.models.mlp import MLP, save_mlp
-from skilloc.removal import Removal
+from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_subtasks
-from skilloc.tasks.world import save_world
 
 WORLD = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])
 

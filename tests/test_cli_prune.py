@@ -16,8 +16,8 @@ from skilloc.models.language import open_model
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import Curve
+from skilloc.study.world import open_world, save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.tasks.world import open_world, save_world
 from skilloc.training import TrainConfig, train
 
 

@@ -13,9 +13,9 @@ from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import prune
 from skilloc.relearning import Grid, record
 from skilloc.study.relearning import attack_models
+from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.text import Document, text_subtask
-from skilloc.tasks.world import save_world
 from skilloc.training import TrainConfig, train
 
 WORLD = parity_subtasks(8, atoms=2, k=2)

@@ -8,10 +8,10 @@ import pytest
 from test_report import circuit
 
 from skilloc import locality, store
+from skilloc.circuits.comparison import Comparison, compare
 from skilloc.cli import main
-from skilloc.comparison import Comparison, compare
 from skilloc.effects import Effects
-from skilloc.intervals import t_quantile
+from skilloc.locality.intervals import t_quantile
 from skilloc.report.comparison import comparison_sections
 from skilloc.units import Units, neurons
 

@@ -5,7 +5,7 @@ import pytest
 
 from skilloc import store
 from skilloc.effects import Effects
-from skilloc.intervals import mean_interval
+from skilloc.locality.intervals import mean_interval
 from skilloc.units import Units, neurons
 
 UNITS = Units((neurons("blocks.0.mlp.hook_post", 3, 0),))

@@ -58,7 +58,7 @@ def test_a_broken_rule_is_found(rule, line):
 
 
 JSON = {
-    "alarms.py": "what a reference injects, kept with the effects on disk",
+    "effects/alarms.py": "what a reference injects, kept with the effects on disk",
     "circuits/graph.py": "attributes of a circuit's nodes and edges, as its file holds them",
     "circuits/overlap.py": "the same, of a consensus",
     "models/residual_saved.py": "a part of a saved model's config.json",

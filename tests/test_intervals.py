@@ -3,7 +3,7 @@ from math import comb, exp, log, sqrt
 import numpy as np
 import pytest
 
-from skilloc.intervals import (
+from skilloc.locality.intervals import (
     Interval,
     mean_interval,
     number,

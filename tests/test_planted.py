@@ -10,10 +10,10 @@ import torch
 
 from skilloc import locality, store
 from skilloc.ablation import ablation_effects
+from skilloc.ablation.removal import Removal, pair_interactions, removal_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.masks import top
-from skilloc.removal import Removal, pair_interactions, removal_effects
 from skilloc.tasks import IGNORE, Examples, Subtask
 from skilloc.tasks.text import shuffled_targets
 

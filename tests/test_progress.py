@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from skilloc import progress as module
-from skilloc.progress import counter, progress
+from skilloc.store import progress as module
+from skilloc.store.progress import counter, progress
 from skilloc.sweep.progress import Progress
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from skilloc import store
 from skilloc.ablation import ablation_effects
+from skilloc.ablation.removal import Removal, pair_interactions, removal_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.intervene import flat_mean_reference, hold, zero_reference
@@ -23,7 +24,6 @@ from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.pruning import Curve, effects_again, keep, mask_curve, prune, pruning_curve, recover, remaining
 from skilloc.pruning.scored import scored
-from skilloc.removal import Removal, pair_interactions, removal_effects
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train

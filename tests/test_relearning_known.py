@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc.intervals import Interval
+from skilloc.locality.intervals import Interval
 from skilloc.relearning.known import (
     HIDINGS,
     QUICK,

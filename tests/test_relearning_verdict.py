@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from skilloc.intervals import Interval
+from skilloc.locality.intervals import Interval
 from skilloc.relearning import (
     NEVER,
     ORIGINAL,

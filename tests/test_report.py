@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from skilloc import store
+from skilloc.ablation.removal import Removal
 from skilloc.circuits import graph as circuit_graph
 from skilloc.cli import main
 from skilloc.effects import Effects
 from skilloc.relearning import Relearning, summary
-from skilloc.removal import Removal
 from skilloc.report import circuit_page, report_page, write
 from skilloc.report.document import embedded, escape
 from skilloc.report.panel import circuit_data

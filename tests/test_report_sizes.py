@@ -9,8 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from skilloc import plots, store
+from skilloc.ablation.removal import Removal
 from skilloc.effects import Effects
-from skilloc.removal import Removal
 from skilloc.report import pictures, write_report
 from skilloc.report.circuits import few
 from skilloc.report.scored import locality_of, removed

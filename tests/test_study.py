@@ -8,11 +8,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from skilloc import store
+from skilloc.ablation.removal import Removal
 from skilloc.cli.printed import print_sections
 from skilloc.effects import Effects
-from skilloc.intervals import Interval
+from skilloc.locality.intervals import Interval
 from skilloc.losses import cross_entropy, logit_difference
-from skilloc.removal import Removal
 from skilloc.report import markdown, pictures, report_page
 from skilloc.report.about import about, noise_of, sorted_effects, top_units
 from skilloc.report.findings import Findings, read_findings, sections_of

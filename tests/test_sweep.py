@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import sweep_cells
 
-from skilloc import progress as progress_module
 from skilloc import store
+from skilloc.store import progress as progress_module
 from skilloc.sweep import grid, seed_of, status, sweep
 
 CELLS = Path(__file__).parent / "cells"

@@ -5,9 +5,9 @@ import zlib
 import pytest
 import torch
 
-from skilloc.able import ability, check_able
 from skilloc.experiment import Experiment
 from skilloc.models.language import open_model
+from skilloc.study.able import ability, check_able
 from skilloc.tasks import IGNORE, Examples
 from skilloc.tasks.behaviours import _MANY, MAKERS, _Words, behaviours
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from skilloc.study.world import open_world, save_world
 from skilloc.tasks.parity import parity_subtasks
-from skilloc.tasks.world import open_world, save_world
 
 WORLD = parity_subtasks(12, atoms=[(0, 5), (3, 4, 7), (9,)], composites=[(0, 2), (2, 1)])
 

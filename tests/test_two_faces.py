@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import skilloc as sk
+from skilloc.ablation.removal import pair_interactions
 from skilloc.attribution import integrated_gradients_effects
 from skilloc.lasso import group_norms
 from skilloc.models.mlp import MLP
-from skilloc.removal import pair_interactions
 
 SUBTASKS = sk.parity_subtasks(6, atoms=2, k=2, composites=[(0, 1)])
 GIVEN = {name: subtask.draw(96) for name, subtask in SUBTASKS.items()}

@@ -29,7 +29,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.masks import Mask
 from skilloc.models.points import hooks_of_users
-from skilloc.progress import counter, progress
+from skilloc.store.progress import counter, progress
 
 UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 128
 """Of a transformer, and of a chain of linear maps, whose neurons take milliseconds each."""

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from skilloc.alarms import COMPLETENESS, EDGE, Alarm
 from skilloc.circuits.edges import Edges
 from skilloc.circuits.faithfulness import Curve
+from skilloc.effects.alarms import COMPLETENESS, EDGE, Alarm
 
 
 def completeness_alarms(curve: Curve) -> list[Alarm]:

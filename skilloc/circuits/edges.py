@@ -43,7 +43,7 @@ from skilloc.experiment import Experiment
 from skilloc.intervene import Reference
 from skilloc.intervene.gradients import read_gradients
 from skilloc.models.points import hooks_of_users
-from skilloc.progress import progress
+from skilloc.store.progress import progress
 from skilloc.tasks import Folded
 from skilloc.units import Units
 

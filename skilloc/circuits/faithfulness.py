@@ -22,7 +22,7 @@ from jaxtyping import Float, Float64
 from skilloc.ablation import mask_effects
 from skilloc.circuits.graph import Record, number
 from skilloc.experiment import Experiment
-from skilloc.intervals import Interval, mean_interval, t_quantile
+from skilloc.locality.intervals import Interval, mean_interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
 

@@ -27,8 +27,8 @@ class Command:
 
     def run(self) -> None:
         """Compare, print, save."""
+        from skilloc.circuits.comparison import compare
         from skilloc.cli.printed import print_json, print_sections
-        from skilloc.comparison import compare
         from skilloc.report.comparison import comparison_sections
         from skilloc.report.page import find_circuits, write_comparison
         from skilloc.study.folder import load_study

@@ -38,7 +38,7 @@ class Command:
         report("loading")
         from skilloc.cli.effects import cores
         from skilloc.cli.printed import print_json, print_sections
-        from skilloc.demo import FULL, QUICK, run_demo
+        from skilloc.cli.tour import FULL, QUICK, run_demo
         from skilloc.report.findings import sections_of
 
         found = run_demo(self.out, plan=FULL if self.full else QUICK, workers=self.workers or cores(), report=report)

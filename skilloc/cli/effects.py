@@ -169,7 +169,7 @@ def builtin_of(model: str) -> tuple[str, ...]:
     folder = Path(model).expanduser()
     if not (folder / "world.json").is_file():
         return BUILTIN
-    from skilloc.tasks.world import open_world
+    from skilloc.study.world import open_world
 
     return tuple(open_world(folder))
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from skilloc.alarms import INJECTION, Alarm
+from skilloc.effects.alarms import INJECTION, Alarm
 from skilloc.intervene.axes import by_unit
 from skilloc.intervene.hooks import read_activations
 from skilloc.intervene.reference import Reference

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 
 from .uncertainty import DOUBT, Replicates, cross_fit, grouped, mean_of, mean_over_folds, measured, standard_error
 

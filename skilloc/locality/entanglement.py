@@ -12,7 +12,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float
 
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 
 from .uncertainty import (
     DOUBT,

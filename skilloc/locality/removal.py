@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 
 from .uncertainty import check_folds, mean_over_folds, skewed_mean, standard_error
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 
 GROUPS = 8
 """More folds than this are averaged into this many groups: all subsets of 8 groups can be visited, and an interval

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from skilloc.intervals import number
+from skilloc.locality.intervals import number
 
 WIDE, NARROW = 6.8, 3.3
 """Widths in inches of a figure over two columns, and over one."""

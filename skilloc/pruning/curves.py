@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Float64, Int
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
-from skilloc.progress import progress
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
+from skilloc.store.progress import progress
 from skilloc.units import Units
 
 

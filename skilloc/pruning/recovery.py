@@ -10,10 +10,10 @@ from torch import nn
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
-from skilloc.progress import counter
 from skilloc.pruning.scored import scored
 from skilloc.pruning.scoring import check_prunable, loss_of_whole
 from skilloc.pruning.smaller import prune
+from skilloc.store.progress import counter
 from skilloc.training import Sample, TrainConfig
 from skilloc.training.many import retrain
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64
 
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.relearning.curves import Envelope
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.settings import NEVER, ORIGINAL, UNSEEN

@@ -15,7 +15,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, Float64, Int
 
-from skilloc.intervals import Survival, survival
+from skilloc.locality.intervals import Survival, survival
 from skilloc.relearning.result import Relearning
 
 RECOVERED = 0.9

@@ -13,12 +13,12 @@ from torch import nn
 from skilloc.masks import Mask
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
-from skilloc.progress import counter
 from skilloc.relearning.attack import chances_of, hold_out, targets_of
 from skilloc.relearning.curves import edges, envelope, warnings_of
 from skilloc.relearning.result import DIMS, Relearning
 from skilloc.relearning.runs import Asked, Question, context_of, do_runs, runs_of, shared_by_runs, short_list
 from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
+from skilloc.store.progress import counter
 from skilloc.tasks import Subtask, as_subtasks
 
 WIDER = 3.0

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from skilloc.intervals import Interval, mean_interval
+from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.relearning.brought import LEAD, reference_of
 from skilloc.relearning.curves import (
     RECOVERED,

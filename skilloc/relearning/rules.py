@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skilloc.intervals import Interval, mean_interval
+from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.relearning.brought import LIMITS, Limits, Reading, ratio, readings, reference_of
 from skilloc.relearning.curves import Envelope
 from skilloc.relearning.result import Relearning

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skilloc.intervals import Interval, proportion_interval
+from skilloc.locality.intervals import Interval, proportion_interval
 from skilloc.relearning.brought import reference_of
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.rules import APART, BROKEN, DAMAGED, KEPT, PARTLY, REMOVED, SLOW, UNCLEAR, Verdict

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from skilloc import locality
 from skilloc.effects import Effects
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.study.settings import reference_name
 

@@ -1,8 +1,8 @@
 """How far estimates can be trusted: attribution against exact effects."""
 
-from skilloc.calibration import Calibration
+from skilloc.attribution.calibration import Calibration
 from skilloc.effects import Effects
-from skilloc.intervals import Interval, number
+from skilloc.locality.intervals import Interval, number
 from skilloc.report import pictures
 from skilloc.report.section import Cell, Picture, Section, Table
 from skilloc.study.folder import Compared

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from skilloc.circuits import graph as g
 from skilloc.circuits.overlap import Overlap, overlap
 from skilloc.effects import Effects
-from skilloc.intervals import Interval, number, said
+from skilloc.locality.intervals import Interval, number, said
 from skilloc.report.section import Cell, Section, Table
 from skilloc.study.tracing import mask_of
 

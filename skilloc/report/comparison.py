@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots
-from skilloc.comparison import Comparison
-from skilloc.intervals import Interval, number, said
+from skilloc.circuits.comparison import Comparison
+from skilloc.locality.intervals import Interval, number, said
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.report.locality import LABELS
 from skilloc.report.pictures import PANELS

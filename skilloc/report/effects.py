@@ -3,9 +3,9 @@
 import numpy as np
 
 from skilloc import locality
-from skilloc.alarms import read_alarms
 from skilloc.effects import Effects
-from skilloc.intervals import Interval, number
+from skilloc.effects.alarms import read_alarms
+from skilloc.locality.intervals import Interval, number
 from skilloc.report import pictures
 from skilloc.report.about import TopUnit, about, top_units
 from skilloc.report.section import Cell, Named, Picture, Section, Table, listed

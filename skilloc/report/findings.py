@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from skilloc import store
-from skilloc.calibration import Calibration
-from skilloc.intervals import number, said
+from skilloc.ablation.removal import Removal
+from skilloc.attribution.calibration import Calibration
+from skilloc.locality.intervals import number, said
 from skilloc.positions import PositionEffects
 from skilloc.relearning import Relearning
-from skilloc.removal import Removal
 from skilloc.report.about import About, TopUnit, about, top_units
 from skilloc.report.calibration import calibration_section, calibration_words
 from skilloc.report.circuits import CircuitsFound, circuit_words

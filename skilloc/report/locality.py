@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 
 from skilloc import locality
-from skilloc.intervals import number
+from skilloc.locality.intervals import number
 from skilloc.report import pictures
 from skilloc.report.scored import Locality, References
 from skilloc.report.section import Cell, Picture, Section, Table, compared, grouped, listed

@@ -7,7 +7,7 @@ from typing import Any
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
-from skilloc.comparison import Comparison
+from skilloc.circuits.comparison import Comparison
 from skilloc.report import comparison, markdown
 from skilloc.report.circuits import circuits_found, circuits_section
 from skilloc.report.document import body_of, document, escape, write

@@ -9,7 +9,7 @@ import numpy as np
 from skilloc import plots
 from skilloc.circuits.graph import CHOSEN, REFERENCE
 from skilloc.effects import Effects
-from skilloc.intervals import said
+from skilloc.locality.intervals import said
 from skilloc.report.about import noise_of, sorted_effects
 from skilloc.report.scored import ByPosition, Locality, Removed
 from skilloc.report.section import Picture

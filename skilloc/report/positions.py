@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skilloc.intervals import Interval
+from skilloc.locality.intervals import Interval
 from skilloc.report import pictures
 from skilloc.report.scored import ByPosition
 from skilloc.report.section import Cell, Named, Picture, Section, Table

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots
-from skilloc.intervals import mean_interval, number
+from skilloc.locality.intervals import mean_interval, number
 from skilloc.pruning import Curve
 from skilloc.report.pictures import PANELS
 from skilloc.report.section import Cell, Picture, Section, Table

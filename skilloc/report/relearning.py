@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots, store
-from skilloc.intervals import Interval, number
+from skilloc.locality.intervals import Interval, number
 from skilloc.relearning import Relearning, record
 from skilloc.report.pictures import save_pictures
 from skilloc.report.section import Cell, Picture, Section, Table

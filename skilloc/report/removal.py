@@ -1,6 +1,6 @@
 """What is lost when the units that a subtask needs most are taken away together."""
 
-from skilloc.intervals import number
+from skilloc.locality.intervals import number
 from skilloc.report import pictures
 from skilloc.report.scored import Removed
 from skilloc.report.section import Cell, Picture, Section, Table, compared, grouped

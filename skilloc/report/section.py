@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from skilloc.intervals import Interval, number, said
+from skilloc.locality.intervals import Interval, number, said
 
 FIGURES = 3
 

@@ -14,10 +14,10 @@ from skilloc.masks import Mask
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
+from skilloc.study.world import open_world
 from skilloc.tasks import Split, Subtask
 from skilloc.tasks.prompts import prompts
 from skilloc.tasks.text import Encode, documents, text_subtask
-from skilloc.tasks.world import open_world
 from skilloc.units import Units
 
 DRAW = ("sequences", "split", "seed", "reference", "loss", "at")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from skilloc import store
-from skilloc.calibration import Calibration
+from skilloc.attribution.calibration import Calibration
 from skilloc.effects import Effects
 from skilloc.losses import cross_entropy
 from skilloc.study.settings import reference_name

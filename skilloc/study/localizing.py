@@ -14,16 +14,16 @@ import numpy as np
 from torch import nn
 
 from skilloc import store
-from skilloc.intervals import Interval, mean_interval
 from skilloc.intervene import losses, prepared_for
 from skilloc.lasso import LocalizeConfig, group_norms, localize
+from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.losses import Loss
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.pruning import can
 from skilloc.study.folder import claim
+from skilloc.study.world import save_world
 from skilloc.tasks import Examples, Subtask
-from skilloc.tasks.world import save_world
 from skilloc.training import History
 from skilloc.training.history import NATS
 

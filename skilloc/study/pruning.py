@@ -19,7 +19,7 @@ from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import Interval, mean_interval
+from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.masks import DRAWS, Mask
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
@@ -29,7 +29,7 @@ from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
 from skilloc.study.draws import held_out, redraw
 from skilloc.study.folder import claim
-from skilloc.tasks.world import open_world, save_world
+from skilloc.study.world import open_world, save_world
 
 CURVE = (0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
 """Shares of the units that the curve keeps, where no numbers are given."""

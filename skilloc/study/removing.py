@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from skilloc import store
+from skilloc.ablation.removal import Removal, removal_effects
 from skilloc.effects import Effects
 from skilloc.masks import DRAWS
 from skilloc.models.language import Opened
-from skilloc.removal import Removal, removal_effects
 from skilloc.study.draws import redraw
 from skilloc.study.settings import reference_name
 from skilloc.tasks import Subtask

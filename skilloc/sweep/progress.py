@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
-from skilloc.progress import counter
+from skilloc.store.progress import counter
 
 
 class Progress:

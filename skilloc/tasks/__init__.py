@@ -6,7 +6,6 @@ from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.stream import stream
 from skilloc.tasks.subtask import Split, Subtask, as_subtasks
 from skilloc.tasks.text import documents, text_subtask
-from skilloc.tasks.world import open_world, save_world
 
 __all__ = [
     "IGNORE",
@@ -22,10 +21,8 @@ __all__ = [
     "documents",
     "fold",
     "joined",
-    "open_world",
     "parity_stream",
     "parity_subtasks",
-    "save_world",
     "stream",
     "text_subtask",
 ]

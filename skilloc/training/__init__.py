@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from skilloc import progress as shown
 from skilloc.intervene import check_model, losses_of, prepared_for
 from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.models.points import hooks_of_users
+from skilloc.store import progress as shown
 from skilloc.tasks import Examples
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History

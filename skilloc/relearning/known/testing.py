@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from skilloc.intervals import Interval, proportion_interval
-from skilloc.progress import counter
+from skilloc.locality.intervals import Interval, proportion_interval
 from skilloc.relearning.brought import LIMITS, Limits
 from skilloc.relearning.curves import envelope
 from skilloc.relearning.known.hiding import HIDINGS
@@ -21,6 +20,7 @@ from skilloc.relearning.result import Relearning
 from skilloc.relearning.rules import KEPT, WORDS
 from skilloc.relearning.settings import ORIGINAL, Grid
 from skilloc.relearning.verdict import verdict
+from skilloc.store.progress import counter
 
 GRID = Grid(rates=(3e-3, 1e-2, 3e-2), budgets=(1, 4, 16, 64), held_out=512, folds=8, repair=64)
 """Settings of the self-test."""

@@ -49,7 +49,7 @@ def open_world(folder: Path | str) -> dict[str, Subtask]:
     if not path.is_file():
         raise FileNotFoundError(
             f'"{folder}" has no {WORLD}, so that the subtasks of this network have no names; write it with '
-            "skilloc.save_world(subtasks, folder)"
+            "skilloc.study.world.save_world(subtasks, folder)"
         )
     try:
         found = store.read_json(path)
@@ -58,4 +58,4 @@ def open_world(folder: Path | str) -> dict[str, Subtask]:
         return parity_subtasks(found["n"], atoms=found["sets"], composites=found["composites"])
     except (LookupError, TypeError, ValueError) as error:
         first = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged ({first}); write it again with skilloc.save_world") from error
+        raise ValueError(f"{path} is damaged ({first}); write it again with skilloc.study.world.save_world") from error

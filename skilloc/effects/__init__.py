@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc.intervals import t_quantile
+from skilloc.locality.intervals import t_quantile
 from skilloc.units import Units
 
 if TYPE_CHECKING:

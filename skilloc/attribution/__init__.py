@@ -29,7 +29,7 @@ from skilloc.experiment import Experiment, check_losses
 from skilloc.intervene.axes import at_positions, over_positions, per_unit
 from skilloc.losses import wide
 from skilloc.models.face import Edit
-from skilloc.progress import progress
+from skilloc.store.progress import progress
 from skilloc.units import Bank
 
 PerUnit = dict[str, Tensor]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from skilloc.experiment import Experiment
-from skilloc.intervals import t_quantile
+from skilloc.locality.intervals import t_quantile
 from skilloc.losses import RIGHT, WRONG, logit_difference, mistake
 from skilloc.tasks import Examples
 

@@ -19,7 +19,7 @@ from skilloc import locality
 from skilloc.circuits import graph as g
 from skilloc.circuits.overlap import overlap
 from skilloc.effects import Effects
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import grouped, mean_over_folds, standard_error
 from skilloc.masks import Mask
 from skilloc.units import Units

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from skilloc.intervals import t_quantile
+from skilloc.locality.intervals import t_quantile
 
 INJECTION, COMPLETENESS, EDGE, SIGN = "injection", "completeness", "edge", "sign"
 

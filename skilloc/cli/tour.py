@@ -15,7 +15,7 @@ import numpy as np
 
 from skilloc import store
 from skilloc.attribution import attribution_effects
-from skilloc.calibration import calibrate
+from skilloc.attribution.calibration import calibrate
 from skilloc.circuits.trace import Tracing
 from skilloc.effects import Effects
 from skilloc.models.language import Opened, open_model

@@ -19,7 +19,7 @@ from skilloc import locality
 from skilloc.ablation import mask_effects
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervals import Interval
+from skilloc.locality.intervals import Interval
 from skilloc.masks import DRAWS, Mask, disjoint_draws, drop_top, matched_random, top
 
 

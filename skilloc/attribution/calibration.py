@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from skilloc.effects import Effects
-from skilloc.intervals import Interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 
 RECALLS = ((10, 20), (50, 100), (50, 200))
 
