@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from skilloc.mistakes import WrongValue
+
 BY = ("text", "letter")
 PADS = ("right", "left")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -46,13 +48,13 @@ class Asked:
     def __post_init__(self) -> None:
         for name, value, allowed in (("by", self.by, BY), ("pad", self.pad, PADS)):
             if value not in allowed:
-                raise ValueError(f'`{name}` is "{value}"; use {" or ".join(allowed)}')
+                raise WrongValue(f'`{name}` is "{value}"; use {" or ".join(allowed)}')
         if self.shots < 0:
-            raise ValueError(f"`shots` is {self.shots}; use 0 or more")
+            raise WrongValue(f"`shots` is {self.shots}; use 0 or more")
         if self.template is not None and "{prompt}" not in self.template:
-            raise ValueError(f'`template` is "{self.template}"; write {{prompt}} where the prompt goes')
+            raise WrongValue(f'`template` is "{self.template}"; write {{prompt}} where the prompt goes')
         if self.prompt is None and (self.choices or self.wrong or self.group or self.corrupted):
-            raise ValueError("`prompt` is not given, but other fields of prompts are; name the field of the prompt")
+            raise WrongValue("`prompt` is not given, but other fields of prompts are; name the field of the prompt")
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from skilloc.intervene import (
 )
 from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of, units_of
@@ -101,27 +102,27 @@ class Experiment:
 
     def _check(self) -> None:
         if not isinstance(self.subtasks, Mapping) or not self.subtasks:
-            raise ValueError("`subtasks` is empty or no mapping; pass at least one subtask by name")
+            raise WrongValue("`subtasks` is empty or no mapping; pass at least one subtask by name")
         kinds = {type(own) for own in self.subtasks.values()}
         if not kinds <= {Subtask} and not kinds <= {Examples}:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            raise TypeError(f"`subtasks` hold {names}; pass subtasks, or the examples of each, and not both")
+            raise WrongType(f"`subtasks` hold {names}; pass subtasks, or the examples of each, and not both")
         if isinstance(self.reference, str) and self.reference not in REFERENCES:
-            raise ValueError(
+            raise WrongValue(
                 f'unknown `reference` "{self.reference}"; use one of {", ".join(REFERENCES)}, or one value per unit'
             )
         if self.split not in get_args(Split):
-            raise ValueError(f'unknown split "{self.split}"; use one of {", ".join(get_args(Split))}')
+            raise WrongValue(f'unknown split "{self.split}"; use one of {", ".join(get_args(Split))}')
         if isinstance(self.at, np.ndarray):
             object.__setattr__(self, "at", torch.as_tensor(self.at))
         if not isinstance(self.reference, str | Reference | np.ndarray):
-            raise TypeError(
+            raise WrongType(
                 f"`reference` is a {type(self.reference).__name__}; use one of {', '.join(REFERENCES)}, an array with "
                 "one value per unit, or a Reference"
             )
         if not set(self.units.banks) <= set(self.face.banks()):
             own = units_of(self.model, kinds=tuple(dict.fromkeys(self.units.kinds)))
-            raise ValueError(
+            raise WrongValue(
                 f"`units` are {len(self.units)} on {', '.join(self.units.hooks)} but `model` has {len(own)} on "
                 f"{', '.join(own.hooks)}; build them with units_of(model)"
             )
@@ -143,7 +144,7 @@ class Experiment:
             ValueError: if the split is unknown, or `subtasks` are examples, which belong to one split already.
         """
         if not self.draws:
-            raise ValueError(f'`split` is "{split}", but `subtasks` are examples already; pass subtasks to draw from')
+            raise WrongValue(f'`split` is "{split}", but `subtasks` are examples already; pass subtasks to draw from')
         return replace(self, split=split)
 
     def only(self, subtask: str) -> "Experiment":
@@ -153,7 +154,7 @@ class Experiment:
             ValueError: if there is no such subtask.
         """
         if subtask not in self.subtasks:
-            raise ValueError(f'unknown subtask "{subtask}"; this experiment has {", ".join(self.subtasks)}')
+            raise WrongValue(f'unknown subtask "{subtask}"; this experiment has {", ".join(self.subtasks)}')
         own, rows = self.examples[subtask], self.rows_of(self.folded.of(subtask))
         at = self.at if isinstance(self.at, str) else self.at[rows]
         held, longest = self.held.part(rows), self.folded.examples.positions
@@ -219,16 +220,16 @@ class Experiment:
         if isinstance(self.at, str) and self.at == ALL:
             return None
         if examples.targets.ndim == 1 and examples.tokens is None:
-            raise ValueError(f'`at` is "{self.at}", but these examples have no positions; use at="all"')
+            raise WrongValue(f'`at` is "{self.at}", but these examples have no positions; use at="all"')
         shape = examples.targets.shape if examples.tokens is None else examples.tokens.shape
         if isinstance(self.at, Tensor):
             if self.at.shape != shape or self.at.dtype != torch.bool:
-                raise ValueError(
+                raise WrongValue(
                     f"`at` is {self.at.dtype} of shape {tuple(self.at.shape)}, but the examples have {tuple(shape)}; "
                     "pass True or False (torch.bool) for every row and position"
                 )
             if not bool(self.at.any()):
-                raise ValueError("`at` is False everywhere, so that no unit would be held anywhere; choose positions")
+                raise WrongValue("`at` is False everywhere, so that no unit would be held anywhere; choose positions")
             return self.at.to(self.device)
         if self.at == SCORED:
             return examples.scored
@@ -239,7 +240,7 @@ class Experiment:
             if mask is not None:
                 found = shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
         if found is None:
-            raise ValueError(
+            raise WrongValue(
                 f'unknown `at` "{self.at}"; use all, scored, last'
                 + (f", {', '.join(sorted(examples.at))}" if examples.at else "")
                 + ", or a mask"
@@ -317,7 +318,7 @@ class Experiment:
         """
         fingerprint, before = self._seen
         if fingerprint != _fingerprint(self.model) and before != digest(self.model):
-            raise ValueError(
+            raise WrongValue(
                 "`model` has changed since this experiment began, and what it remembers of the untouched model is "
                 "stale; make a new Experiment"
             )
@@ -348,7 +349,7 @@ def check_losses(losses: Float64[np.ndarray, "fold subtask"], subtasks: tuple[st
         ValueError: naming the subtask.
     """
     for s in np.flatnonzero(~np.isfinite(losses).all(axis=0)):
-        raise ValueError(
+        raise WrongValue(
             f'`model` has loss {losses[:, s].mean()} on subtask "{subtasks[s]}"; look for NaN or infinite weights, or '
             "for what your loss makes of ordinary logits"
         )

@@ -26,6 +26,7 @@ from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.tasks import IGNORE, Examples
 
 CACHED = 2**18
@@ -94,7 +95,7 @@ class Loss:
         found = self.value(logits, examples, prepared)
         if not isinstance(found, Tensor) or found.shape != (len(examples),):
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
+            raise WrongValue(
                 f'`loss` "{self.name}" gave {shape} for {len(examples)} examples; return a tensor with one number per '
                 "example, larger = worse"
             )
@@ -115,7 +116,7 @@ class Loss:
             leaf = logits.detach().requires_grad_(True)
             total = self(leaf, examples, prepared).sum()
             if not total.requires_grad:
-                raise ValueError(
+                raise WrongValue(
                     f'`loss` "{self.name}" does not depend on the logits in a way that can be differentiated; measure '
                     "it by ablation, or write it with differentiable operations"
                 )
@@ -128,7 +129,7 @@ class Loss:
             ValueError: if so.
         """
         if not self.differentiable:
-            raise ValueError(
+            raise WrongValue(
                 f'`loss` is "{self.name}", which is a count and has no gradient to attribute by; measure it by '
                 "ablation, or attribute a smooth loss such as cross_entropy"
             )
@@ -279,7 +280,7 @@ def _answer_targets(examples: Examples) -> Tensor:
 
 def _named(examples: Examples, name: str, loss: str) -> Tensor:
     if name not in examples.at:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{loss}", which needs a position named "{name}", but these examples name '
             f"{', '.join(examples.at) or 'none'}; make them from prompts with answers"
         )
@@ -295,7 +296,7 @@ def _as_mask(where: Tensor, like: Tensor) -> Tensor:
 
 def _field(examples: Examples, name: str, loss: str) -> Tensor:
     if name not in examples.fields:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{loss}", which needs a field "{name}", but these examples have '
             f"{', '.join(examples.fields) or 'none'}; pass it as Examples(..., fields={{'{name}': ...}})"
         )
@@ -376,7 +377,7 @@ def _number_of_options(_: int, examples: Examples) -> float:
 
 def _kl(logits: Tensor, examples: Examples, prepared: Tensor | None) -> Tensor:
     if prepared is None:
-        raise ValueError(
+        raise WrongValue(
             '`loss` "kl" was not prepared; measure it through an Experiment, which runs the untouched model'
         )
     scored = examples.scored
@@ -486,10 +487,10 @@ def as_loss(loss: "Loss | str | Callable[[Tensor, Examples], Tensor]") -> Loss:
         return loss
     if isinstance(loss, str):
         if loss not in READY:
-            raise ValueError(f'unknown `loss` "{loss}"; use one of {", ".join(READY)}, or pass a function')
+            raise WrongValue(f'unknown `loss` "{loss}"; use one of {", ".join(READY)}, or pass a function')
         return READY[loss]
     if not callable(loss):
-        raise TypeError(f"`loss` is a {type(loss).__name__}; pass a Loss, a name such as cross_entropy, or a function")
+        raise WrongType(f"`loss` is a {type(loss).__name__}; pass a Loss, a name such as cross_entropy, or a function")
     return custom(loss)
 
 

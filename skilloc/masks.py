@@ -11,6 +11,7 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float
 
+from skilloc.mistakes import WrongValue
 from skilloc.units import Units
 
 DRAWS = 20
@@ -44,7 +45,7 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.keep.shape != (len(self.units),):
-            raise ValueError(
+            raise WrongValue(
                 f"`keep` has shape {self.keep.shape} but `units` has length {len(self.units)}; pass one value per unit"
             )
 
@@ -59,7 +60,7 @@ class Mask:
 
     def _with(self, other: "Mask", combine: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> "Mask":
         if other.units != self.units:
-            raise ValueError(
+            raise WrongValue(
                 f"`mask` has {len(other.units)} units on {len(other.units.hooks)} hooks but this one has "
                 f"{len(self.units)} on {len(self.units.hooks)}; combine masks of one model"
             )
@@ -81,7 +82,7 @@ def top(values: Float[np.ndarray, "unit"], n: int) -> Bool[np.ndarray, "unit"]:
     """
     measured = int(np.isfinite(values).sum())
     if not 0 <= n <= measured:
-        raise ValueError(f"`n` is {n} but {measured} units were measured; choose 0 to {measured}")
+        raise WrongValue(f"`n` is {n} but {measured} units were measured; choose 0 to {measured}")
     order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
     selected = np.zeros(len(values), dtype=bool)
     selected[order[:n]] = True
@@ -95,7 +96,7 @@ def sample(units: Units, n: int, *, seed: int) -> Bool[np.ndarray, "unit"]:
         ValueError: if there are fewer than n units.
     """
     if not 0 <= n <= len(units):
-        raise ValueError(f"`n` is {n} but there are {len(units)} units; choose 0 to {len(units)}")
+        raise WrongValue(f"`n` is {n} but there are {len(units)} units; choose 0 to {len(units)}")
     selected = np.zeros(len(units), dtype=bool)
     selected[np.random.default_rng(seed).choice(len(units), n, replace=False)] = True
     return selected

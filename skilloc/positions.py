@@ -19,6 +19,7 @@ from torch import Tensor
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import slopes_by_position
 from skilloc.experiment import Experiment
+from skilloc.mistakes import WrongValue
 from skilloc.store.progress import progress
 from skilloc.units import Units
 
@@ -52,7 +53,7 @@ class PositionEffects:
             ValueError: if there is no such subtask.
         """
         if subtask not in self.subtasks:
-            raise ValueError(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
+            raise WrongValue(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
         found: np.ndarray = self.values[:, self.subtasks.index(subtask)].mean(axis=0)
         return found
 
@@ -104,7 +105,7 @@ def _masks(experiment: Experiment, names: Sequence[str]) -> dict[str, Bool[Tenso
     """Return where each position is, within the positions of the experiment."""
     examples = experiment.folded.examples
     if examples.tokens is None and examples.targets.ndim == 1:
-        raise ValueError("these examples have no positions; measure them with ablation_effects")
+        raise WrongValue("these examples have no positions; measure them with ablation_effects")
     shape = examples.targets.shape if examples.tokens is None else examples.tokens.shape
     whole = torch.ones(shape, dtype=torch.bool, device=experiment.device)
     every = whole if experiment.where is None else experiment.where

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from skilloc.mistakes import WrongValue
+
 NEURON, HEAD, EXPERT, RESIDUAL, LAYER = "neuron", "head", "expert", "residual", "layer"
 
 ALONE = (RESIDUAL, LAYER)
@@ -56,11 +58,11 @@ class Bank:
 
     def __post_init__(self) -> None:
         if self.width < 1:
-            raise ValueError(f"`width` of {self.name} is {self.width}; leave out banks without units")
+            raise WrongValue(f"`width` of {self.name} is {self.width}; leave out banks without units")
         if self.axis is None and self.width != 1:
-            raise ValueError(f"`width` of {self.name} is {self.width}, but its whole activation is one unit; use 1")
+            raise WrongValue(f"`width` of {self.name} is {self.width}, but its whole activation is one unit; use 1")
         if self.axis is not None and self.axis >= 0:
-            raise ValueError(f"`axis` of {self.name} is {self.axis}; count from the end, such as -1")
+            raise WrongValue(f"`axis` of {self.name} is {self.axis}; count from the end, such as -1")
         if not self.writes:
             object.__setattr__(self, "writes", (self.name,))
 
@@ -107,10 +109,10 @@ class Units:
 
     def __post_init__(self) -> None:
         if not self.banks or len(set(self.hooks)) != len(self.banks):
-            raise ValueError(f"`banks` are {self.hooks}; give at least one, and each once")
+            raise WrongValue(f"`banks` are {self.hooks}; give at least one, and each once")
         kinds = {bank.kind for bank in self.banks}
         if len(kinds) > 1 and kinds.intersection(ALONE):
-            raise ValueError(
+            raise WrongValue(
                 f"`banks` hold units of kind {', '.join(sorted(kinds))}, which overlap; residual dimensions and layers "
                 "have axes of their own: measure one such kind at a time"
             )
@@ -148,13 +150,13 @@ class Units:
 
     def _place(self, hook: str) -> int:
         if hook not in self.hooks:
-            raise ValueError(f'unknown hook "{hook}"; these units lie on {", ".join(self.hooks)}')
+            raise WrongValue(f'unknown hook "{hook}"; these units lie on {", ".join(self.hooks)}')
         return self.hooks.index(hook)
 
     def split(self, values: Any) -> dict[str, Any]:
         """Cut an array (or tensor) whose last axis is the unit axis into one view per bank."""
         if values.shape[-1] != len(self):
-            raise ValueError(
+            raise WrongValue(
                 f"`values` has shape {tuple(values.shape)} but `units` has length {len(self)}; "
                 "the last axis must have one entry per unit"
             )
@@ -163,7 +165,7 @@ class Units:
     def join(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         """Put one array per bank back on the unit axis: the inverse of `split`."""
         if set(parts) != set(self.hooks):
-            raise ValueError(
+            raise WrongValue(
                 f"`parts` has {sorted(parts)} but `units` lie on {sorted(self.hooks)}; give every bank once"
             )
         return np.concatenate([parts[hook] for hook in self.hooks], axis=-1)
@@ -171,7 +173,7 @@ class Units:
     def locate(self, unit: int) -> tuple[str, int]:
         """Return the bank of a unit and its position there."""
         if not 0 <= unit < len(self):
-            raise ValueError(f"`unit` is {unit} but `units` has length {len(self)}; count from 0")
+            raise WrongValue(f"`unit` is {unit} but `units` has length {len(self)}; count from 0")
         i = int(np.searchsorted(self.offsets, unit, side="right")) - 1
         return self.hooks[i], unit - int(self.offsets[i])
 
@@ -198,7 +200,7 @@ class Units:
         """
         wanted = [kinds] if isinstance(kinds, str) else list(kinds)
         for kind in sorted(set(wanted) - set(self.kinds)):
-            raise ValueError(
+            raise WrongValue(
                 f'there are no units of kind "{kind}" on {", ".join(self.hooks)}; '
                 f"use {' or '.join(sorted(set(self.kinds)))}"
             )
@@ -214,7 +216,7 @@ class Units:
         selected = np.zeros(len(self), dtype=bool)
         for name in names:
             if name not in index:
-                raise ValueError(f'unknown unit "{name}"; names run from {self.names[0]} to {self.names[-1]}')
+                raise WrongValue(f'unknown unit "{name}"; names run from {self.names[0]} to {self.names[-1]}')
             selected[index[name]] = True
         return selected
 
@@ -226,7 +228,7 @@ class Units:
         """
         wanted = list(layers)
         for layer in set(wanted) - set(self.layers.tolist()):
-            raise ValueError(f"`layers` has {layer}, but units lie in layers {sorted(set(self.layers.tolist()))}")
+            raise WrongValue(f"`layers` has {layer}, but units lie in layers {sorted(set(self.layers.tolist()))}")
         return np.isin(self.layers, wanted)
 
     def within(self, other: "Units") -> bool:

@@ -28,6 +28,7 @@ from skilloc.ablation.routes import WHOLE, Prober, Trunk, lay_trunk
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import counter, progress
 
@@ -89,13 +90,13 @@ def ablation_effects(
     units, folded = experiment.units, experiment.folded
     chosen = np.ones(len(units), dtype=bool) if select is None else select
     if chosen.shape != (len(units),):
-        raise ValueError(
+        raise WrongValue(
             f"`select` has shape {chosen.shape} but `units` has length {len(units)}; pass one value per unit"
         )
     if not chosen.any():
-        raise ValueError("`select` chooses no unit; select at least one")
+        raise WrongValue("`select` chooses no unit; select at least one")
     if resume is not None and experiment.metric.identity is None:
-        raise ValueError(
+        raise WrongValue(
             f'`resume` is "{resume}", but the loss "{experiment.metric.name}" has no name that a later run could '
             "compare; define it at the top level of a module that can be imported, or leave `resume` out"
         )
@@ -258,7 +259,7 @@ def check_masks(experiment: Experiment, masks: Sequence[Mask]) -> None:
     experiment.check_unchanged()
     for mask in masks:
         if mask.units != experiment.units:
-            raise ValueError(
+            raise WrongValue(
                 f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment is "
                 f"about {len(experiment.units)} on {', '.join(experiment.units.hooks)}; make masks of experiment.units"
             )

@@ -21,6 +21,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval
 from skilloc.masks import DRAWS, Mask, disjoint_draws, drop_top, matched_random, top
+from skilloc.mistakes import WrongValue
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Removal:
 
     def _index(self, size: int) -> int:
         if size not in self.sizes:
-            raise ValueError(f"`size` is {size}; measured were {', '.join(map(str, self.sizes))}")
+            raise WrongValue(f"`size` is {size}; measured were {', '.join(map(str, self.sizes))}")
         return self.sizes.index(size)
 
 
@@ -94,7 +95,7 @@ def removal_effects(
     order = _order(experiment, effects)
     folds = len(effects.values)
     if folds < 2:
-        raise ValueError(
+        raise WrongValue(
             "`effects` have 1 fold; units are chosen on other folds than those reported, so use at least 2"
         )
     halves = (np.arange(folds) < folds // 2, np.arange(folds) >= folds // 2)
@@ -157,7 +158,7 @@ def pair_interactions(experiment: Experiment, effects: Effects, *, subtask: str,
     order = _order(experiment, effects)
     folds = len(effects.values)
     if folds < 6:
-        raise ValueError(
+        raise WrongValue(
             f"`effects` have {folds} folds; pairs are chosen on one half and measured on the other, so use 6"
         )
     units = effects.units
@@ -181,12 +182,12 @@ def _order(experiment: Experiment, effects: Effects) -> list[int]:
     """Return where each of the effects' subtasks is among the experiment's, if the effects were measured on these."""
     tokens = dict(experiment.folded.digests)
     if effects.made.get("tokens") != tokens:
-        raise ValueError(
+        raise WrongValue(
             f"`effects` were measured on tokens {effects.made.get('tokens')} but `experiment` holds {tokens}; "
             "draw the examples of the effects again"
         )
     if effects.units != experiment.units or len(effects.values) != experiment.folded.folds:
-        raise ValueError(
+        raise WrongValue(
             f"`effects` are of {len(effects.units)} units in {len(effects.values)} folds, but `experiment` is about "
             f"{len(experiment.units)} in {experiment.folded.folds}; make it with units=effects.units and as many folds"
         )

@@ -28,6 +28,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.intervene.axes import at_positions, over_positions, per_unit
 from skilloc.losses import wide
+from skilloc.mistakes import Unreachable, WrongValue
 from skilloc.models.face import Edit
 from skilloc.store.progress import progress
 from skilloc.units import Bank
@@ -65,7 +66,7 @@ def attribution_effects(
     loss.check_differentiable()
     draws = curvature if loss.drawn is not None else 0
     if loss.flat and draws < 1:
-        raise ValueError(
+        raise WrongValue(
             f'`curvature` is {curvature}, but the gradient of "{loss.name}" is zero at the untouched model; use 1 or '
             "more, 8 for instance, or integrated gradients"
         )
@@ -98,7 +99,7 @@ def integrated_gradients_effects(
         RuntimeError: if no gradient reaches the units.
     """
     if steps < 1:
-        raise ValueError(f"`steps` is {steps}; use at least 1")
+        raise WrongValue(f"`steps` is {steps}; use at least 1")
     experiment.metric.check_differentiable()
     removed: list[Tensor] = []
 
@@ -127,7 +128,7 @@ def slopes_by_position(experiment: Experiment, block: slice) -> Float64[Tensor, 
     """
     experiment.metric.check_differentiable()
     if experiment.metric.flat:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{experiment.metric.name}", whose gradient is zero at the untouched model; measure its '
             "effects by position exactly"
         )
@@ -150,7 +151,7 @@ def _estimated(
     check_losses(baseline, folded.subtasks)
     values = folded.mean(torch.cat(parts).cpu().numpy())
     if not values.any():
-        raise RuntimeError("no gradient reaches the units of `model`; measure it by ablation instead")
+        raise Unreachable("no gradient reaches the units of `model`; measure it by ablation instead")
     exact = np.zeros(len(units), dtype=bool)
     unit = experiment.metric.unit
     return Effects(_only(values, select), baseline, folded.subtasks, units, exact, made, unit=unit)

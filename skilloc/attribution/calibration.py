@@ -13,6 +13,7 @@ units [Horvitz & Thompson 1952], in shares and means [Hajek 1971] over all units
 The Pearson correlation is withheld (NaN) unless every unit was measured: in heavy tails it is that of the few largest
 effects, and no sample tells how large those are that it lacks. A missed mass is withheld where its interval spans more
 than `VAGUE` of all that is possible. The relative error is one of sums of magnitudes: that of squares cannot be known
+from skilloc.mistakes import WrongValue
 from a sample either.
 """
 
@@ -187,17 +188,17 @@ def calibrate(
     """
     about, other = ((e.subtasks, e.units, e.made.get("tokens"), e.unit) for e in (estimate, exact))
     if about != other:
-        raise ValueError(
+        raise WrongValue(
             f"`estimate` (in {estimate.unit}) and `exact` (in {exact.unit}) are not about the same subtasks, units, "
             "tokens and loss; measure both on one experiment"
         )
     if drawn.sum() < 8 or not exact.measured[drawn].all():
-        raise ValueError(
+        raise WrongValue(
             f"`drawn` has {int(drawn.sum())} units, {int((drawn & ~exact.measured).sum())} of them without an exact "
             "effect; measure at least 8 random units exactly"
         )
     if chance is not None and not (chance[drawn] > 0).all():
-        raise ValueError("`chance` is 0 for units that were drawn; pass the chances that they were drawn with")
+        raise WrongValue("`chance` is 0 for units that were drawn; pass the chances that they were drawn with")
     found = {}
     for subtask in estimate.subtasks:
         drawing = _Drawing.of(estimate.of(subtask), exact.of(subtask), drawn, chance)

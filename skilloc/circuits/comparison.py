@@ -22,6 +22,7 @@ from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import grouped, mean_over_folds, standard_error
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.units import Units
 
 ENDS = ("value", "low", "high")
@@ -180,13 +181,13 @@ def _check(first: Effects, second: Effects) -> None:
     }
     for what, (one, other) in asked.items():
         if one != other:
-            raise ValueError(
+            raise WrongValue(
                 f"`effects_a` and `effects_b` have different {what}, {one} and {other}; measure both alike, with the "
                 "same command but for the model"
             )
     tokens = [one.made.get("tokens") for one in (first, second)]
     if not tokens[0] or tokens[0] != tokens[1]:
-        raise ValueError(
+        raise WrongValue(
             f"`effects_a` and `effects_b` are not on the same examples (digests {tokens[0]} and {tokens[1]}); measure "
             "both on the same texts with the same tokenizer, length, split and seed"
         )

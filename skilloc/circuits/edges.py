@@ -42,6 +42,7 @@ from skilloc.circuits.paths import closed_form, direct, total, weights_between
 from skilloc.experiment import Experiment
 from skilloc.intervene import Reference
 from skilloc.intervene.gradients import read_gradients
+from skilloc.mistakes import WrongValue
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
 from skilloc.tasks import Folded
@@ -149,7 +150,7 @@ def check_edges(
     if not loss.differentiable or loss.flat:
         why = "whose gradient at the untouched model is zero, so that all edges would be"
         why = why if loss.differentiable else "which is a count and has no gradient to measure edges by"
-        raise ValueError(f'`loss` is "{loss.name}", {why}; {cure}')
+        raise WrongValue(f'`loss` is "{loss.name}", {why}; {cure}')
     nodes = nodes_of(experiment.face, experiment.units, keep, inputs)
     _check_targets(experiment.units, nodes)
     return _paths(experiment, paths), nodes
@@ -161,14 +162,14 @@ def _paths(experiment: Experiment, paths: str | None) -> str:
     weights = face.chain is not None and not hooks
     paths = paths or (DIRECT if weights else TOTAL)
     if paths not in PATHS:
-        raise ValueError(f'unknown `paths` "{paths}"; use total or direct')
+        raise WrongValue(f'unknown `paths` "{paths}"; use total or direct')
     if paths == DIRECT and face.chain is not None and hooks:
-        raise ValueError(
+        raise WrongValue(
             f"`paths` is direct, which is worked out from the weights of this {face.architecture}, but it has hooks of "
             f'your own ({", ".join(hooks)}); take them off, or use paths="total"'
         )
     if paths == DIRECT and not weights and not face.stream:
-        raise ValueError(
+        raise WrongValue(
             f"`paths` is direct, but it is not known what the units of this {face.architecture} write to each "
             'other; use paths="total"'
         )
@@ -181,7 +182,7 @@ def _check_targets(units: Units, nodes: Sequence[Node]) -> None:
         own = [node for node in nodes if node.hook == bank.name]
         before = [node for node in nodes if own and node.column < own[0].column]
         if before:
-            raise ValueError(
+            raise WrongValue(
                 f"`keep` has {before[0].name} before {own[0].name}, which has {len(bank.places)} places and is "
                 "computed anew at each, so that no edge leads into it; keep units of one such bank at a time"
             )

@@ -25,6 +25,7 @@ from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
+from skilloc.mistakes import WrongValue
 
 PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
@@ -151,7 +152,7 @@ def minimality(experiment: Experiment, circuit: Mask) -> Float64[np.ndarray, "fo
     """
     members = np.flatnonzero(circuit.keep)
     if not len(members):
-        raise ValueError("`circuit` keeps no unit; choose at least one")
+        raise WrongValue("`circuit` keeps no unit; choose at least one")
     masks = [circuit]
     for unit in members:
         keep = circuit.keep.copy()
@@ -174,7 +175,7 @@ def enough(experiment: Experiment, ranking: Float[np.ndarray, "unit"], share: fl
         ValueError: if the share is not between 0 and 1, or all ranked units together do not keep it.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"`share` is {share}; choose a share of the skill above 0 and at most 1")
+        raise WrongValue(f"`share` is {share}; choose a share of the skill above 0 and at most 1")
     own, units = replace(experiment.only(subtask), folds=1), experiment.units
     (found,), _ = mask_effects(own, [Mask(units, np.zeros(len(units), dtype=bool))])
     _check_floor(found[:, 0], subtask, experiment.metric.unit)
@@ -183,7 +184,7 @@ def enough(experiment: Experiment, ranking: Float[np.ndarray, "unit"], share: fl
         (kept,), _ = mask_effects(own, [Mask(units, top(ranking, size))])
         if 1 - kept[0, 0] / found[0, 0] >= share:
             return size
-    raise ValueError(
+    raise WrongValue(
         f"`share` is {share}, but all {ranked} ranked units together do not keep that much of {subtask}; "
         "measure the effects of more units, or ask for less"
     )
@@ -209,7 +210,7 @@ def share_kept(increase: Float[np.ndarray, " fold"], floor: Float[np.ndarray, " 
 
 def _check_floor(floor: Float[np.ndarray, " fold"], subtask: str, unit: str) -> None:
     if not floor.mean() > 0:
-        raise ValueError(
+        raise WrongValue(
             f"`subtask` is {subtask}, on which the model is no better than with every unit at its reference "
             f"({-floor.mean():.3g} {unit}); there is no skill to find a circuit of: use another reference"
         )

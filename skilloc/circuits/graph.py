@@ -57,6 +57,7 @@ from jaxtyping import Float
 
 from skilloc import store
 from skilloc.locality.uncertainty import mean_over_folds
+from skilloc.mistakes import WrongValue
 
 FORMAT = 1
 """Version of the format."""
@@ -138,12 +139,12 @@ def from_json(text: str) -> nx.DiGraph:
         found = json.loads(text)
         version = found[VERSION]
         if version != FORMAT:
-            raise ValueError(
+            raise WrongValue(
                 f"`text` is a circuit of version {version}, and this is skilloc for {FORMAT}; update skilloc"
             )
         graph = nx.node_link_graph(store.unsealed(found, "the circuit"), edges="edges")
     except (json.JSONDecodeError, LookupError, TypeError, AttributeError, nx.NetworkXError) as error:
-        raise ValueError("`text` is no circuit; pass what `skilloc circuit` wrote") from error
+        raise WrongValue("`text` is no circuit; pass what `skilloc circuit` wrote") from error
     graph.graph[VERSION] = version
     if LOSS not in graph.graph:
         graph.graph[LOSS] = loss_record()
@@ -168,7 +169,7 @@ def load(path: Path | str) -> nx.DiGraph:
     try:
         return from_json(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise WrongValue(f"{path}: {error}") from error
 
 
 def save_graphml(graph: nx.DiGraph, path: Path | str) -> None:

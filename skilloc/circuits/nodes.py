@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from skilloc.circuits.graph import INPUT, OUTPUT
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.units import Bank, Units
 
@@ -40,9 +41,9 @@ def nodes_of(
         ValueError: if there is not one name per input, or one value of `keep` per unit.
     """
     if keep.shape != (len(units),):
-        raise ValueError(f"`keep` has shape {keep.shape} but `units` has length {len(units)}; pass one value per unit")
+        raise WrongValue(f"`keep` has shape {keep.shape} but `units` has length {len(units)}; pass one value per unit")
     for kind in {INPUT, OUTPUT} & set(units.kinds):
-        raise ValueError(
+        raise WrongValue(
             f'`units` are of kind "{kind}", as circuits call what is no unit; describe them as another kind'
         )
     names = units.names
@@ -66,16 +67,16 @@ def _inputs(face: Face, units: Units, names: Sequence[str] | None) -> tuple[str,
     if names is None:
         return () if spread else own
     if spread:
-        raise ValueError(
+        raise WrongValue(
             f"`inputs` is {list(names)}, but {spread[0].names[0]} has {len(spread[0].places)} places, at each of which "
             "it is computed anew from the others, so that no single change of it stands for an edge into it; leave "
             "`inputs` out, and the edges from such units to the outputs are measured"
         )
     if face.entry is not None or not own:
         what = f"enters at once, as {', '.join(own)}" if own else "has no names"
-        raise ValueError(f"`inputs` is {list(names)}, but what the {face.architecture} is given {what}; leave it out")
+        raise WrongValue(f"`inputs` is {list(names)}, but what the {face.architecture} is given {what}; leave it out")
     if len(set(names)) != len(own) or len(names) != len(own):
-        raise ValueError(
+        raise WrongValue(
             f"`inputs` has {len(names)} names but `model` has {len(own)} inputs; give each input a name of its own"
         )
     return tuple(names)

@@ -1,6 +1,7 @@
 """What circuits share: between subtasks, between seeds, between references.
 
 The chance level is that of random circuits with as many units on every hook. Circuits of networks that were trained
+from skilloc.mistakes import WrongValue
 from different seeds share no more than that by their units' positions, since hidden units have no order: compare
 circuits of one network, from other examples, references or subtasks.
 """
@@ -99,13 +100,13 @@ def consensus(graphs: Sequence[nx.DiGraph], *, share: float = 0.5) -> nx.DiGraph
         ValueError: if there is no run, or they are of different subtasks, models or losses.
     """
     if not graphs:
-        raise ValueError("`graphs` is empty; pass at least one circuit")
+        raise WrongValue("`graphs` is empty; pass at least one circuit")
     about = [(graph.graph[g.SUBTASK], graph.graph[g.MODEL]["digest"]) for graph in graphs]
     if len(set(about)) > 1:
-        raise ValueError(f"`graphs` are of {sorted(set(about))}; take a consensus of one subtask and one model")
+        raise WrongValue(f"`graphs` are of {sorted(set(about))}; take a consensus of one subtask and one model")
     losses = {json.dumps(graph.graph.get(g.LOSS, g.loss_record()), sort_keys=True) for graph in graphs}
     if len(losses) > 1:
-        raise ValueError(f"`graphs` are about the losses {', '.join(sorted(losses))}; take a consensus under one loss")
+        raise WrongValue(f"`graphs` are about the losses {', '.join(sorted(losses))}; take a consensus under one loss")
     first = graphs[0].graph
     kept = {g.SUBTASK, g.SUBTASKS, g.MODEL, g.VERSION, g.LOSS}
     found = nx.DiGraph(**{name: first[name] for name in first if name in kept})
@@ -152,9 +153,9 @@ def _mean_and_range(values: Float[np.ndarray, " draw"]) -> Float[np.ndarray, "3"
 
 def _check(masks: Sequence[Mask]) -> None:
     if not masks:
-        raise ValueError("`circuits` is empty; pass at least one")
+        raise WrongValue("`circuits` is empty; pass at least one")
     for mask in masks:
         if mask.units != masks[0].units:
-            raise ValueError("`circuits` are of different units; compare circuits of one model")
+            raise WrongValue("`circuits` are of different units; compare circuits of one model")
         if not mask.keep.any():
-            raise ValueError("`circuits` has one without units; choose at least one unit for each")
+            raise WrongValue("`circuits` has one without units; choose at least one unit for each")

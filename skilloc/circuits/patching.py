@@ -13,6 +13,7 @@ from skilloc.circuits import graph as g
 from skilloc.experiment import Experiment
 from skilloc.intervene.patching import Part, attribution_edges
 from skilloc.intervene.reference import PAIRED, RESAMPLE, Reference
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.tasks import Inputs
 
@@ -37,7 +38,7 @@ def attribution_circuit(experiment: Experiment, *, subtask: str, seed: int = 0) 
     folded, loss = experiment.folded, experiment.metric
     loss.check_differentiable()
     if subtask not in folded.subtasks:
-        raise ValueError(f'unknown subtask "{subtask}"; this experiment has {", ".join(folded.subtasks)}')
+        raise WrongValue(f'unknown subtask "{subtask}"; this experiment has {", ".join(folded.subtasks)}')
     reference, others = _others(experiment, seed)
     per_example = attribution_edges(experiment.face, folded.examples, others, loss, experiment.prepared)
     ends = list(per_example[0])
@@ -76,7 +77,7 @@ def _others(experiment: Experiment, seed: int) -> tuple[str, Inputs]:
         return PAIRED, examples.swapped().inputs
     count = len(examples.first)
     if count < 2:
-        raise ValueError("the experiment has 1 example; the reference is another one, so give at least 2")
+        raise WrongValue("the experiment has 1 example; the reference is another one, so give at least 2")
     step = np.random.default_rng(seed).integers(1, count, size=count)
     others = torch.from_numpy((np.arange(count) + step) % count)
     return RESAMPLE, examples.first[others.to(examples.first.device)]

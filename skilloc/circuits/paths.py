@@ -16,6 +16,7 @@ from skilloc.circuits.graph import INPUT, OUTPUT
 from skilloc.circuits.nodes import Node
 from skilloc.intervene import reader
 from skilloc.intervene.axes import at_positions, by_unit
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Chain, Edit
 from skilloc.units import HEAD, LAYER, NEURON, Bank
 
@@ -97,7 +98,7 @@ def direct(run: Block) -> Changes:
     """
     for node in run.nodes:
         if node.kind not in (INPUT, OUTPUT, NEURON, HEAD, LAYER):
-            raise ValueError(
+            raise WrongValue(
                 f"`paths` is direct, but it is not known what {node.name}, a unit of kind {node.kind}, itself writes "
                 'to the residual stream; use paths="total"'
             )
@@ -165,7 +166,7 @@ def _parts(run: Block) -> _Parts:
     layers = range(face.depth)
     norms = [f"blocks.{i}.{norm}.hook_in" for i in layers for norm in ("ln1", "ln2")]
     outs = [f"blocks.{i}.{part}.hook_out" for i in layers for part in ("attn", "mlp")]
-    refusal = ValueError(
+    refusal = WrongValue(
         "`paths` is direct, but the parts of `model` do not simply add to its residual stream, so that no unit's own "
         'write is known; use paths="total"'
     )

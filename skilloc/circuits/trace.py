@@ -18,6 +18,7 @@ from skilloc.effects.alarms import alarm_records
 from skilloc.experiment import Experiment
 from skilloc.intervene import injections
 from skilloc.masks import DRAWS, Mask, top
+from skilloc.mistakes import WrongValue
 
 NOTHING = 1e-6
 """Edges below this in every fold and subtask, in the loss's unit, are left out: float32 losses do not show them."""
@@ -84,7 +85,7 @@ def trace_circuit(
         'parity_0'
     """
     if not circuit.keep.any():
-        raise ValueError("`circuit` keeps no unit; choose at least one")
+        raise WrongValue("`circuit` keeps no unit; choose at least one")
     if config.edges:
         without = "trace the circuit without edges, with Tracing(edges=0)"
         check_edges(experiment, circuit.keep, paths=config.paths, inputs=inputs, cure=without)
@@ -136,7 +137,7 @@ def _rising(circuit: Mask, ranking: Float[np.ndarray, "unit"] | None, sizes: Seq
     """Return the circuit with those of other sizes, in rising order."""
     masks = {int(circuit.keep.sum()): circuit}
     if ranking is None and sizes:
-        raise ValueError(f"`sizes` is {tuple(sizes)}; pass the `ranking` that these circuits are chosen by")
+        raise WrongValue(f"`sizes` is {tuple(sizes)}; pass the `ranking` that these circuits are chosen by")
     if ranking is not None:
         for size in sizes_up_to(int(np.isfinite(ranking).sum())) if sizes is None else sizes:
             masks.setdefault(size, Mask(circuit.units, top(ranking, size)))

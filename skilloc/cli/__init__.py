@@ -5,12 +5,12 @@ at once. To add a command, add its file and its name to `COMMANDS`.
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 import tyro
+
+from skilloc.mistakes import Mistake
 
 COMMANDS = (
     "demo",
@@ -34,7 +34,6 @@ ABOUT = """Which parts of a network carry a skill, how local is it, and what hap
 
 `skilloc --version` says which one this is; `skilloc --tyro-print-completion bash` (zsh, tcsh) prints what completes its
 options in a shell."""
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -70,24 +69,9 @@ def main(args: Sequence[str] | None = None) -> None:
         # The reader of our output has left, as `head` does; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except Exception as error:
-        if not is_users(error):
-            raise
+    except (Mistake, OSError) as error:
         print(f"skilloc: {told(error)}", file=sys.stderr)
         sys.exit(2)
-
-
-def is_users(error: Exception) -> bool:
-    """Whether an error is the user's to mend: the file system's, or one that skilloc itself raised at its door.
-
-    The same type out of another library, or any other type, is a bug.
-    """
-    if isinstance(error, OSError):
-        return True
-    raised = traceback.extract_tb(error.__traceback__)[-1].filename
-    return (
-        isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and PACKAGE in Path(raised).resolve().parents
-    )
 
 
 def told(error: Exception) -> str:

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Runs, open_for, places_of
+from skilloc.mistakes import WrongValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Command:
     def run(self) -> None:
         """Trace, save, print."""
         if self.count is not None and self.faithfulness is not None:
-            raise ValueError("`count` and `faithfulness` are two ways to choose the units; give one of them")
+            raise WrongValue("`count` and `faithfulness` are two ways to choose the units; give one of them")
         from skilloc.circuits.trace import Tracing
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.circuits import circuits_found, circuits_section
@@ -75,7 +76,7 @@ class Command:
             )
         else:
             if self.reference is not None:
-                raise ValueError("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
+                raise WrongValue("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
             found = trace_runs(opened, runs, self.out, choice, config, subtasks=self.subtask, share=self.agreement)
         page = write_page(opened, runs[0], found, self.out)
         pictures = draw_circuits(found, self.out)

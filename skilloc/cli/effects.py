@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from skilloc.asked import Asked
 from skilloc.cli.machine import Machine
+from skilloc.mistakes import WrongValue
 from skilloc.study.settings import Settings
 
 BUILTIN = ("python", "cpp", "english")
@@ -98,7 +99,7 @@ class Command:
         from skilloc.study.until import measure_until
 
         if self.until is not None and self.seconds is not None:
-            raise ValueError("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
+            raise WrongValue("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
         loss_of(self.settings.loss)  # refused before a model is read
         opened = self.machine.open(self.model)
         subtasks = subtasks_of(
@@ -155,11 +156,11 @@ def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTI
         if not equals and pair in builtin:
             source = pair
         if not name or not source:
-            raise ValueError(
+            raise WrongValue(
                 f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(builtin)}'
             )
         if name in sources:
-            raise ValueError(f'`subtask` has "{name}" twice; give each subtask a name of its own')
+            raise WrongValue(f'`subtask` has "{name}" twice; give each subtask a name of its own')
         sources[name] = source
     return sources
 

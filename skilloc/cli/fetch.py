@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.mistakes import WrongValue
+
 
 @dataclass(frozen=True)
 class Command:
@@ -17,7 +19,7 @@ class Command:
     def run(self) -> None:
         """Fetch, and print the folder."""
         if self.name != "smollm2":
-            raise ValueError(f'`name` is "{self.name}"; there is smollm2')
+            raise WrongValue(f'`name` is "{self.name}"; there is smollm2')
         from skilloc.models.fetch import fetch_smollm2
 
         print(fetch_smollm2(report=lambda line: print(line, file=sys.stderr)))

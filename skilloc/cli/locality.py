@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.mistakes import WrongValue
+
 
 @dataclass(frozen=True)
 class Command:
@@ -24,7 +26,7 @@ class Command:
     def run(self) -> None:
         """Print the tables."""
         if not self.folders:
-            raise ValueError("`folders` is empty; name at least one folder that `skilloc effects` wrote")
+            raise WrongValue("`folders` is empty; name at least one folder that `skilloc effects` wrote")
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.effects import measured_section
         from skilloc.report.locality import between_section, locality_section, references_section

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
+from skilloc.mistakes import WrongValue
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Command:
         _check("optimiser", self.optimiser, ("adam", "adamw", "sgd"))
         _check("products", self.products, ("float32", "bfloat16"))
         if self.loss.replace(".", "", 1).isdecimal():
-            raise ValueError(f'`loss` is "{self.loss}", a number; to steer to a loss, write --wanted-loss {self.loss}')
+            raise WrongValue(f'`loss` is "{self.loss}", a number; to steer to a loss, write --wanted-loss {self.loss}')
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.lasso import LocalizeConfig
         from skilloc.report.pruning import localized_section
@@ -110,4 +111,4 @@ class Command:
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f'unknown `{name}` "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
+        raise WrongValue(f'unknown `{name}` "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from skilloc.mistakes import WrongValue
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,15 +33,15 @@ class Machine:
             ValueError: if there is no such device or type, or the two options contradict each other.
         """
         if self.dtype not in DTYPES:
-            raise ValueError(f'unknown `dtype` "{self.dtype}"; use {", ".join(DTYPES[:-1])} or {DTYPES[-1]}')
+            raise WrongValue(f'unknown `dtype` "{self.dtype}"; use {", ".join(DTYPES[:-1])} or {DTYPES[-1]}')
         if self.device_map is not None and self.device != "cpu":
-            raise ValueError(
+            raise WrongValue(
                 f'`device_map` is "{self.device_map}" and `device` "{self.device}"; a map says itself where everything '
                 "goes, so leave `device` out"
             )
         chosen = device_of(self.device)
         if chosen.type == "mps" and self.dtype == "float64":
-            raise ValueError('`dtype` is "float64", which a device of type mps has not; use float32, or the cpu')
+            raise WrongValue('`dtype` is "float64", which a device of type mps has not; use float32, or the cpu')
 
     def open(self, name: str) -> "Opened":
         """Open a model there.
@@ -73,5 +75,5 @@ def device_of(name: str) -> "torch.device":
     known = there.get(kind, 0)
     if not known or (colon and not (place.isdecimal() and int(place) < known)):
         names = [kind if count == 1 else f"{kind}:0 to {kind}:{count - 1}" for kind, count in there.items() if count]
-        raise ValueError(f'`device` is "{name}", which this machine does not have; use {" or ".join(names)}, or auto')
+        raise WrongValue(f'`device` is "{name}", which this machine does not have; use {" or ".join(names)}, or auto')
     return torch.device(name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from skilloc.cli.machine import Machine
+from skilloc.mistakes import WrongValue
 
 if TYPE_CHECKING:
     from skilloc.effects import Effects
@@ -28,7 +29,7 @@ def places_of(given: Sequence[str], *, several: bool = False) -> tuple[str | Non
         model, folders = None, given
     if not folders or (len(folders) > 1 and not several):
         wanted = "folders" if several else "a folder"
-        raise ValueError(
+        raise WrongValue(
             f"`DIR` is {' '.join(given) or 'missing'}; name {wanted} that `skilloc effects` wrote, and the model first "
             "if it lies elsewhere now"
         )
@@ -47,7 +48,7 @@ def open_for(machine: Machine, model: str | None, folder: Path, effects: "Effect
     try:
         return machine.open(str(name))
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise WrongValue(
             f"{folder} was measured on a model called {name}, which cannot be opened under that name ({error}); name "
             f"it: MODEL {folder}"
         ) from error

@@ -9,6 +9,7 @@ from tyro.conf import arg
 from skilloc.cli.effects import cores
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Places, open_for, places_of
+from skilloc.mistakes import WrongValue
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Command:
     def run(self) -> None:
         """Prune, save, print losses before and after."""
         if (self.count is None) == (self.share is None):
-            raise ValueError("give `count`, a number of units, or `share`, and not both")
+            raise WrongValue("give `count`, a number of units, or `share`, and not both")
         if self.share is not None and not 0 < self.share <= 1:
-            raise ValueError(f"`share` is {self.share}; use more than 0 and at most 1")
+            raise WrongValue(f"`share` is {self.share}; use more than 0 and at most 1")
         from skilloc import store
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.pruning import Curve

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
+from skilloc.mistakes import WrongValue
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ class Command:
             print_self_test(self.out)
             return
         if not (self.model and self.pruned and self.attack and self.out):
-            raise ValueError(
+            raise WrongValue(
                 f'`attack` is "{self.attack}" and `out` {self.out}, with {len(self.pruned)} models; write skilloc '
                 "relearn ORIGINAL PRUNED --attack NAME --out FOLDER, or skilloc relearn --self-test"
             )
         if self.seeds < 1:
-            raise ValueError(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
+            raise WrongValue(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.relearning import Grid
@@ -148,6 +149,6 @@ def _named(models: Sequence[str]) -> dict[str, str]:
         if not equals:
             name, place = Path(given).name, given
         if not name or not place or name in found:
-            raise ValueError(f'"{given}" has no name, or one that is taken; write NAME=MODEL, each with its own name')
+            raise WrongValue(f'"{given}" has no name, or one that is taken; write NAME=MODEL, each with its own name')
         found[name] = place
     return found

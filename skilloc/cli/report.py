@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.mistakes import WrongValue
+
 
 @dataclass(frozen=True)
 class Command:
@@ -24,6 +26,6 @@ class Command:
 
         path = self.out or self.folder / "report.html"
         if path.is_dir():
-            raise ValueError(f'`out` is "{path}", which is a folder; name a file, such as {path / "report.html"}')
+            raise WrongValue(f'`out` is "{path}", which is a folder; name a file, such as {path / "report.html"}')
         write(path, report_page(self.folder, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
         print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -27,6 +27,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.sweep import grid
 from skilloc.sweep.cells import module_at, name_of
 from skilloc.sweep.grid import put
@@ -68,30 +69,30 @@ def read_plan(config: Path, changes: Sequence[str] = ()) -> Plan:
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no configuration {config}; pass a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{config} is not TOML: {error}") from None
+        raise WrongValue(f"{config} is not TOML: {error}") from None
     try:
         return _plan(content, config.absolute().parent, changes)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{config}: {error}") from None
+        raise WrongValue(f"{config}: {error}") from None
 
 
 def _cell(content: Mapping[str, Any], folder: Path) -> Callable[..., Any]:
     """Import the function that a configuration in a folder names."""
     name = content.get("cell")
     if not isinstance(name, str) or not all(name.partition(":")):
-        raise ValueError(f'`cell` is {name!r}; write cell = "MODULE:FUNCTION" for the function whose settings follow')
+        raise WrongValue(f'`cell` is {name!r}; write cell = "MODULE:FUNCTION" for the function whose settings follow')
     module, _, function = name.partition(":")
     try:
         found = vars(module_at(module, str(folder)))
     except Exception as error:  # whatever the module raises
-        raise ValueError(
+        raise WrongValue(
             f"`cell`: {module} cannot be imported ({type(error).__name__}: {error}); put {module}.py beside the "
             "configuration, or install and mend it"
         ) from error
     functions = {own: one for own, one in found.items() if inspect.isroutine(one)}
     _refuse_unknown([function], functions, f"function of {module}")
     if settings_kind(functions[function]) is None:
-        raise ValueError(
+        raise WrongValue(
             f"`cell`: {name} does not say what settings it has; annotate its first argument with a dataclass of them"
         )
     return functions[function]
@@ -104,16 +105,16 @@ def _plan(content: Mapping[str, Any], folder: Path, changes: Sequence[str]) -> P
     assert settings is not None
     threads = content.get("threads", 1)
     if not isinstance(threads, int) or isinstance(threads, bool):
-        raise ValueError(f"`threads` is {threads!r}; use a number")
+        raise WrongValue(f"`threads` is {threads!r}; use a number")
     known = _names(settings)
     fixed = _section(content, "settings", known)
     axes = content.get("grid", {})
     if not isinstance(axes, dict):
-        raise ValueError(f"`grid` is {axes!r}; make it a table [grid.product], [grid.zip] or [[grid.list]]")
+        raise WrongValue(f"`grid` is {axes!r}; make it a table [grid.product], [grid.zip] or [[grid.list]]")
     _refuse_unknown(axes, _GRID, "part of the grid")
     listed = axes.get("list", [])
     if not isinstance(listed, list):
-        raise ValueError("`grid.list` is one table; write [[grid.list]] with double brackets, once per cell")
+        raise WrongValue("`grid.list` is one table; write [[grid.list]] with double brackets, once per cell")
     base: dict[str, Any] = {}
     for setting, value in fixed.items():
         put(base, setting, value)
@@ -124,7 +125,7 @@ def _plan(content: Mapping[str, Any], folder: Path, changes: Sequence[str]) -> P
         listed=[_section({"list": entry}, "list", known) for entry in listed],
     )
     if both := fixed.keys() & set().union(*(_dotted(part) for part in [axes.get("product", {}), axes.get("zip", {})])):
-        raise ValueError(f"`{min(both)}` is fixed in [settings] and varied in the grid; keep it in one of them")
+        raise WrongValue(f"`{min(both)}` is fixed in [settings] and varied in the grid; keep it in one of them")
     overrides = dict(_change(change, known) for change in changes)
     checked = {}
     for spec in specs:
@@ -150,7 +151,7 @@ def _section(content: Mapping[str, Any], name: str, known: Iterable[str]) -> dic
     """Return a table's settings by dotted name, all of them known."""
     section = content.get(name, {})
     if not isinstance(section, dict):
-        raise ValueError(f"`{name}` is {section!r}; make it a table of settings")
+        raise WrongValue(f"`{name}` is {section!r}; make it a table of settings")
     found = _dotted(section)
     _refuse_unknown(found, known, "setting")
     return found
@@ -169,14 +170,14 @@ def _refuse_unknown(found: Iterable[str], known: Iterable[str], what: str) -> No
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             cure = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(known)}"
-            raise ValueError(f'unknown {what} "{name}"; {cure}')
+            raise WrongValue(f'unknown {what} "{name}"; {cure}')
 
 
 def _change(change: str, known: Iterable[str]) -> tuple[str, Any]:
     """Return the setting and the value of `key=value`; the value is read as TOML, and as plain text if it is none."""
     setting, equals, text = change.partition("=")
     if not equals:
-        raise ValueError(f'--set "{change}" has no value; write --set key=value')
+        raise WrongValue(f'--set "{change}" has no value; write --set key=value')
     _refuse_unknown([setting.strip()], known, "setting")
     try:
         value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
@@ -195,6 +196,6 @@ def _checked(settings: type[Any], spec: Mapping[str, Any]) -> dict[str, Any]:
         place = ".".join(str(part) for part in first["loc"])
         given = f" but is {json.dumps(first['input'])}" if first["type"] != "missing" and place else ""
         reason = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"`{place}`: {reason}{given}" if place else reason) from None
+        raise WrongValue(f"`{place}`: {reason}{given}" if place else reason) from None
     plain: dict[str, Any] = json.loads(store.canonical(dataclasses.asdict(checked)))
     return plain

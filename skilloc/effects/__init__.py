@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from skilloc.locality.intervals import t_quantile
+from skilloc.mistakes import NotInstalled, WrongValue
 from skilloc.units import Units
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ class Effects:
         folds = len(self.values)
         wanted = (folds, len(self.subtasks), len(self.units))
         if self.values.shape != wanted or self.baseline.shape != wanted[:2] or self.exact.shape != wanted[2:]:
-            raise ValueError(
+            raise WrongValue(
                 f"`values` {self.values.shape}, `baseline` {self.baseline.shape} and `exact` {self.exact.shape} do not "
                 f"fit {len(self.subtasks)} subtasks and {len(self.units)} units; the axes are fold, subtask, unit"
             )
         if len(set(self.subtasks)) != len(self.subtasks):
-            raise ValueError(f"`subtasks` is {self.subtasks}; name each subtask once")
+            raise WrongValue(f"`subtasks` is {self.subtasks}; name each subtask once")
 
     @property
     def measured(self) -> Bool[np.ndarray, "unit"]:
@@ -86,7 +87,7 @@ class Effects:
             ValueError: if there is no such subtask.
         """
         if subtask not in self.subtasks:
-            raise ValueError(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
+            raise WrongValue(f'unknown subtask "{subtask}"; these effects have {", ".join(self.subtasks)}')
         return self.values[:, self.subtasks.index(subtask)]
 
     def mean(self, subtask: str) -> Float[np.ndarray, "unit"]:
@@ -105,7 +106,7 @@ class Effects:
             and self.values.shape == exact.values.shape
         )
         if not same:
-            raise ValueError(
+            raise WrongValue(
                 f"`exact` is about {exact.subtasks} in {len(exact.values)} folds and these effects about "
                 f"{self.subtasks} in {len(self.values)}; measure both on the same batches, units and folds"
             )
@@ -167,7 +168,7 @@ class Effects:
             ModuleNotFoundError: if xarray is not installed.
         """
         if find_spec("xarray") is None:
-            raise ModuleNotFoundError("`to_xarray` needs the xarray package; pip install xarray", name="xarray")
+            raise NotInstalled("`to_xarray` needs the xarray package; pip install xarray", name="xarray")
         xarray: Any = import_module("xarray")
         return xarray.Dataset(
             {

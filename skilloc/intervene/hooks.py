@@ -7,6 +7,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from skilloc.losses import Loss, cross_entropy
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Edit, Face
 from skilloc.models.makers import face_of
 from skilloc.tasks import Examples, blocks_of
@@ -28,7 +29,7 @@ def check_model(model: nn.Module, examples: Examples) -> None:
         ValueError: if the model is in training mode, or cannot take these inputs and targets.
     """
     if model.training:
-        raise ValueError("`model` is in training mode, where dropout is random; call model.eval() first")
+        raise WrongValue("`model` is in training mode, where dropout is random; call model.eval() first")
     face_of(model).check(examples)
 
 

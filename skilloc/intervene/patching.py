@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from skilloc.losses import Loss, cross_entropy
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.tasks import Examples, Inputs
 
@@ -44,7 +45,7 @@ def attribution_edges(
     tokens = _tokens(face, examples)
     if not isinstance(others, Tensor) or others.shape != tokens.shape:
         shape = tuple(others.shape) if isinstance(others, Tensor) else "several inputs"
-        raise ValueError(
+        raise WrongValue(
             f"`others` has shape {shape} but the examples have {tuple(tokens.shape)}; "
             "give each example tokens of its own length"
         )
@@ -60,7 +61,7 @@ def attribution_edges(
                 face.module, tokens[one], others[one], metric, EdgeAttributionConfig(granularity="edge")
             )
         except (ValueError, AttributeError, NotImplementedError) as error:
-            raise ValueError(
+            raise WrongValue(
                 f"`model` is none that transformer-lens attributes edges of ({str(error).splitlines()[0]}); measure "
                 "edges between its units instead, with edge_effects"
             ) from error
@@ -87,7 +88,7 @@ def _tokens(face: Face, examples: Examples) -> Tensor:
     elif examples.owner is not None:
         why = "an example has several rows, which transformer-lens' edges do not know of"
     if why is not None or not isinstance(examples.inputs, Tensor):
-        raise ValueError(f"{why}; measure edges between units instead, with edge_effects")
+        raise WrongValue(f"{why}; measure edges between units instead, with edge_effects")
     return examples.inputs
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from skilloc.intervene.axes import one
 from skilloc.intervene.hooks import read_activations
+from skilloc.mistakes import WrongValue
 from skilloc.tasks import Examples, fold, joined
 from skilloc.units import Bank, Units
 
@@ -114,7 +115,7 @@ def mean_reference(
     given = [*examples.values(), *(measured or {}).values()]
     if len({own.positions for own in given}) > 1 or any(own.mask is not None or own.at for own in given):
         if measured is None:
-            raise ValueError(
+            raise WrongValue(
                 "`examples` differ in length, so that a mean by role needs the `measured` examples; pass both"
             )
         return _by_role(model, examples, units, measured)
@@ -195,18 +196,18 @@ def resample_reference(model: nn.Module, examples: Mapping[str, Examples], units
     """
     lengths = {name: own.positions for name, own in examples.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(
+        raise WrongValue(
             f"`examples` have lengths {lengths}; resampling needs one length, as positions must correspond"
         )
     whole = fold(examples, 1).examples
     count = len(whole.first)
     if whole.mask is not None and not bool((whole.mask == whole.mask[:1]).all()):
-        raise ValueError(
+        raise WrongValue(
             "`examples` are padded to one length but differ without the padding; resampling would take what a unit "
             'does on padding: use the reference "mean" or "paired", or prompts of one length'
         )
     if count < 2:
-        raise ValueError("`examples` hold 1 row; resampling needs another one to take activations from")
+        raise WrongValue("`examples` hold 1 row; resampling needs another one to take activations from")
     step = np.random.default_rng(seed).integers(1, count, size=count)
     others = torch.from_numpy((np.arange(count) + step) % count)
     activations = read_activations(model, whole, units)
@@ -238,11 +239,11 @@ def given_reference(units: Units, values: Float[np.ndarray, "unit"]) -> Referenc
         ValueError: if there is not one finite value per unit.
     """
     if values.shape != (len(units),):
-        raise ValueError(
+        raise WrongValue(
             f"`reference` has shape {values.shape} but `units` has length {len(units)}; pass one value per unit"
         )
     if not np.isfinite(values).all():
-        raise ValueError(
+        raise WrongValue(
             f"`reference` has {int((~np.isfinite(values)).sum())} values that are not finite; pass one number per unit"
         )
     parts = units.split(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)))
@@ -259,7 +260,7 @@ def as_reference(reference: Reference | Float[np.ndarray, "unit"] | None, units:
         return zero_reference(units)
     if isinstance(reference, Reference):
         for hook in {hook for hook, _ in _places(units)} - set(reference.values):
-            raise ValueError(f"`reference` has no values for {hook}; build it from the same units")
+            raise WrongValue(f"`reference` has no values for {hook}; build it from the same units")
         return reference
     return given_reference(units, reference)
 

@@ -9,6 +9,7 @@ from torch import nn
 from skilloc.intervene import losses_of, prepared_for
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Subtask, as_subtasks
 from skilloc.tasks.stream import stream
@@ -67,7 +68,7 @@ def localize(
     kept, others = as_subtasks(subtasks, "subtasks"), as_subtasks(watched, "watched")
     names = [subtask.name for subtask in (*kept, *others)]
     if len(set(names)) < len(names):
-        raise ValueError(f"`subtasks` and `watched` have a name twice: {', '.join(names)}; give each its own name")
+        raise WrongValue(f"`subtasks` and `watched` have a name twice: {', '.join(names)}; give each its own name")
     loss = config.metric
     check_loss(loss, kept=checkpoints is not None)
     finetuned = face_of(model).copy()

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 from skilloc.units import Units
@@ -42,7 +43,7 @@ def parts_of(face: Face, hook: str) -> Parts:
     """
     parts = face.group(hook)
     if not parts:
-        raise ValueError(
+        raise WrongValue(
             f'no weights belong to the units of "{hook}", so that they have no norm and cannot be made small; choose '
             "other `kinds` of unit, or name their weights with describe(module, units={...: At(..., weights={...})})"
         )

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skilloc.lasso.norms import Parts, norms_of, parts_of, root, sum_of
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
 from skilloc.units import Units
 
@@ -63,7 +64,7 @@ def _of_hook(parts: Parts, kind: Penalty) -> Float[Tensor, ""]:
     if kind == "hoyer":
         total = norms.square().sum()
         return norms.sum().square() / torch.where(total > 0, total, 1)
-    raise ValueError(f'unknown `penalty` "{kind}"; use lasso, half, hoyer or l1')
+    raise WrongValue(f'unknown `penalty` "{kind}"; use lasso, half, hoyer or l1')
 
 
 def shrunk(norms: Float[Tensor, "unit"], step: Float[Tensor, "unit"], kind: Penalty) -> Float[Tensor, "unit"]:
@@ -89,7 +90,7 @@ def shrunk(norms: Float[Tensor, "unit"], step: Float[Tensor, "unit"], kind: Pena
         return torch.where(inside, norms * (1 + torch.cos(2 / 3 * (torch.pi - angle))) * 2 / 3, 0)
     if kind == "hoyer":
         return (norms - step * slope(norms)).clamp(min=0) * (norms > 0)
-    raise ValueError(f'`penalty` is "{kind}", which is not one of norms; use lasso, half or hoyer')
+    raise WrongValue(f'`penalty` is "{kind}", which is not one of norms; use lasso, half or hoyer')
 
 
 def slope(norms: Float[Tensor, "unit"]) -> Float[Tensor, "unit"]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from skilloc.lasso.norms import Parts, norms_of, parts_of
 from skilloc.lasso.penalties import penalty_of, shrunk
 from skilloc.lasso.settings import LocalizeConfig
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
 from skilloc.units import Units
 
@@ -199,7 +200,7 @@ def _owner(model: nn.Module, part: Tensor) -> nn.Parameter:
     assert isinstance(owner, nn.Parameter)
     if not owner.requires_grad:
         name = next(name for name, parameter in model.named_parameters() if parameter is owner)
-        raise ValueError(
+        raise WrongValue(
             f"`model` has {name} frozen, which belongs to units that are to be localized; set its requires_grad to "
             "True, or choose other `kinds` of unit"
         )

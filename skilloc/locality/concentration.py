@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.locality.intervals import Interval, t_quantile
+from skilloc.mistakes import WrongValue
 
 from .uncertainty import DOUBT, Replicates, cross_fit, grouped, mean_of, mean_over_folds, measured, standard_error
 
@@ -182,7 +183,7 @@ def scores(effects: Float[np.ndarray, "fold unit"], *, top: int = 10) -> dict[st
             below 1.
     """
     if top < 1:
-        raise ValueError(f"`top` is {top}; count the share of at least 1 unit")
+        raise WrongValue(f"`top` is {top}; count the share of at least 1 unit")
     table = grouped(effects[:, measured(effects)])
     folds, n = table.shape
     scale = float(np.abs(table).max()) or 1.0
@@ -225,7 +226,7 @@ def table(
         ValueError: as `scores`, and if the names do not belong to the subtask axis.
     """
     if len(subtasks) != effects.shape[1] or len(set(subtasks)) != len(subtasks):
-        raise ValueError(
+        raise WrongValue(
             f"`subtasks` is {list(subtasks)} but `effects` has {effects.shape[1]} subtasks; pass one name for each, "
             "all different"
         )

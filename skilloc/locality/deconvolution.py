@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from skilloc.mistakes import WrongValue
+
 from .uncertainty import grouped, mean_over_folds, measured
 
 STEPS = 150
@@ -112,7 +114,7 @@ def picked(effects: Float[np.ndarray, "fold unit"], *, top: int = 10) -> Picked:
             below 1.
     """
     if top < 1:
-        raise ValueError(f"`top` is {top}; pick at least 1 unit")
+        raise WrongValue(f"`top` is {top}; pick at least 1 unit")
     there = np.flatnonzero(measured(effects))
     mixture = _fitted(grouped(effects[:, there]), NULL)
     seen = mixture.mean * mixture.per

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 
 from skilloc.locality.intervals import Interval, t_quantile
+from skilloc.mistakes import WrongValue
 
 from .uncertainty import (
     DOUBT,
@@ -55,7 +56,7 @@ def selectivity(first: Float[np.ndarray, "fold unit"], second: Float[np.ndarray,
     """
     check_folds(first, "first")
     if first.shape != second.shape:
-        raise ValueError(
+        raise WrongValue(
             f"`first` has shape {first.shape} but `second` has {second.shape}; pass both subtasks on the same folds "
             "and units"
         )
@@ -87,7 +88,7 @@ def overlap(effects: Float[np.ndarray, "fold subtask unit"], *, draws: int = 3, 
         ValueError: as `between`.
     """
     if draws < 1:
-        raise ValueError(f"`draws` is {draws}; shuffle at least once to know the chance level")
+        raise WrongValue(f"`draws` is {draws}; shuffle at least once to know the chance level")
     table = grouped(effects[..., measured(effects)])
     table = table / np.maximum(np.abs(table).max(axis=(0, 2), keepdims=True), np.finfo(np.float64).tiny)
     folds, subtasks, n = table.shape
@@ -148,7 +149,7 @@ def top_jaccard(effects: Float[np.ndarray, "fold subtask unit"], *, top: int = 1
     table = grouped(effects[..., measured(effects)])
     n = table.shape[-1]
     if not 1 <= top < n:
-        raise ValueError(f"`top` is {top} but there are {n} measured units; compare at least 1 and fewer than all")
+        raise WrongValue(f"`top` is {top} but there are {n} measured units; compare at least 1 and fewer than all")
 
     def members(mean: Float[np.ndarray, "subtask unit"]) -> Float[np.ndarray, "subtask unit"]:
         largest = np.argpartition(-mean, top - 1, axis=-1)[:, :top]

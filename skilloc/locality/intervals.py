@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from skilloc.mistakes import WrongValue
+
 _DOF = (1, 2, 3, 4, 5, 6, 8, 10, 15, 30, np.inf)
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.306, 2.228, 2.131, 2.042, 1.960)
 _Z95 = _T95[-1]
@@ -69,7 +71,7 @@ def proportion_interval(successes: int, trials: int) -> Interval:
         ValueError: if there are no trials, or not between 0 and all of them are successes.
     """
     if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(
+        raise WrongValue(
             f"`successes` is {successes} of `trials` {trials}; pass at least one trial, and 0 to all of them"
         )
     found, z2 = successes / trials, _Z95**2
@@ -99,7 +101,7 @@ def paired_difference(first: Bool[np.ndarray, " run"], second: Bool[np.ndarray, 
     """
     n = len(first)
     if not n or n != len(second):
-        raise ValueError(f"`first` has {n} runs and `second` {len(second)}; pass both for each run")
+        raise WrongValue(f"`first` has {n} runs and `second` {len(second)}; pass both for each run")
     p, q = (proportion_interval(int(outcomes.sum()), n) for outcomes in (first, second))
     alike = float((first & second).sum() * (~first & ~second).sum() - (first & ~second).sum() * (~first & second).sum())
     spread = n**2 * np.sqrt(p.value * (1 - p.value) * q.value * (1 - q.value))
@@ -116,7 +118,7 @@ def mean_interval(values: Float[np.ndarray, " seed"]) -> Interval:
         ValueError: if there are no values.
     """
     if not len(values):
-        raise ValueError("`values` is empty; pass at least one value")
+        raise WrongValue("`values` is empty; pass at least one value")
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, -np.inf, np.inf)
@@ -139,7 +141,7 @@ def survival(times: Float[np.ndarray, " run"], happened: Bool[np.ndarray, " run"
         ValueError: if there are no runs, or the two differ in length.
     """
     if not len(times) or len(times) != len(happened):
-        raise ValueError(f"`times` has {len(times)} runs and `happened` {len(happened)}; pass both for each run")
+        raise WrongValue(f"`times` has {len(times)} runs and `happened` {len(happened)}; pass both for each run")
     events = np.unique(times[happened])
     watched = np.array([(times >= t).sum() for t in events], dtype=np.float64)
     count = np.array([(times[happened] == t).sum() for t in events], dtype=np.float64)

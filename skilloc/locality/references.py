@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from skilloc.mistakes import WrongValue
+
 from .concentration import NAMES, scores
 from .uncertainty import mean_over_folds, measured
 
@@ -65,14 +67,14 @@ def reference_spread(effects: Mapping[str, Float[np.ndarray, "fold unit"]], *, t
     """
     names = tuple(effects)
     if len(names) < 2:
-        raise ValueError(
+        raise WrongValue(
             f"`effects` has {len(names)} reference(s); measure under at least 2, such as zero, mean and resample"
         )
     tables = list(effects.values())
     same = len({table.shape for table in tables}) == 1
     there = np.all([measured(table) for table in tables], axis=0) if same else np.zeros(0, dtype=bool)
     if not there.any():
-        raise ValueError(
+        raise WrongValue(
             f"`effects` have shapes {[table.shape for table in tables]}; measure the same units in the same folds"
         )
     found = [scores(table[:, there], top=top) for table in tables]

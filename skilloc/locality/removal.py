@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.locality.intervals import Interval, t_quantile
+from skilloc.mistakes import WrongValue
 
 from .uncertainty import check_folds, mean_over_folds, skewed_mean, standard_error
 
@@ -36,12 +37,12 @@ def removal_scores(
     check_folds(removal, "removal")
     folds, subtasks, targets = removal.shape
     if subtasks != targets or subtasks < 2:
-        raise ValueError(
+        raise WrongValue(
             f"`removal` has {subtasks} sources and {targets} targets; measure every subtask's loss for the units of "
             "every subtask, of at least 2"
         )
     if random.shape[1:] not in ((folds, targets), removal.shape) or len(random) < 2:
-        raise ValueError(
+        raise WrongValue(
             f"`random` has shape {random.shape} but `removal` has {removal.shape}; pass at least 2 draws of random "
             "masks, measured on the same folds and targets"
         )
@@ -79,7 +80,7 @@ def interaction(
     """
     check_folds(joint, "joint")
     if not joint.shape == first.shape == second.shape:
-        raise ValueError(
+        raise WrongValue(
             f"`joint`, `first` and `second` have shapes {joint.shape}, {first.shape} and {second.shape}; pass the "
             "three effects of the same pairs on the same folds"
         )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from skilloc.locality.intervals import Interval, t_quantile
+from skilloc.mistakes import WrongValue
 
 GROUPS = 8
 """More folds than this are averaged into this many groups: all subsets of 8 groups can be visited, and an interval
@@ -48,7 +49,7 @@ def check_folds(values: Float[np.ndarray, "fold *axes"], name: str) -> None:
         ValueError: if there are fewer than 3 folds.
     """
     if len(values) < 3:
-        raise ValueError(
+        raise WrongValue(
             f"`{name}` has {len(values)} fold(s), and an interval needs at least 3; "
             "measure the same examples in more folds, 8 or 16 if possible"
         )
@@ -65,16 +66,16 @@ def measured(effects: Float[np.ndarray, "fold *axes unit"]) -> Bool[np.ndarray, 
     missing = np.isnan(effects).reshape(-1, effects.shape[-1])
     partly = missing.any(axis=0) & ~missing.all(axis=0)
     if partly.any():
-        raise ValueError(
+        raise WrongValue(
             f"`effects` of unit {int(partly.argmax())} (and {int(partly.sum()) - 1} more) is NaN in some folds or "
             "subtasks but not in all; measure a unit everywhere, or set it to NaN everywhere"
         )
     if np.isinf(effects).any():
-        raise ValueError(
+        raise WrongValue(
             "`effects` has infinite values; look for overflow in the losses, and measure those units again"
         )
     if missing.all():
-        raise ValueError(f"`effects` has no measured unit among {effects.shape[-1]}; measure some units first")
+        raise WrongValue(f"`effects` has no measured unit among {effects.shape[-1]}; measure some units first")
     return np.asarray(~missing[0])
 
 

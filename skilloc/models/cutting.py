@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.copying import copied
 from skilloc.models.face import Left
 from skilloc.models.unwrapped import cut_fused, fused_of, fused_rows, outputs, transposed
@@ -76,13 +77,13 @@ def key_groups(model: Any, hook: str) -> int:
     d_head = len(output_weight(model, hook)) // heads
     sizes = [outputs(unwrapped(part._modules[name])) for name in ("q", "k", "v")]
     if "q.weight" not in group(model, hook) or sizes[0] != heads * d_head or sizes[1] != sizes[2]:
-        raise ValueError(
+        raise WrongValue(
             f"heads of `model` cannot be cut out at {hook}: its queries belong to all heads at once, or its "
             'projections are laid out in an unknown way; prune kinds=("neuron",), or hold the mask instead'
         )
     shared = sizes[1] // d_head
     if sizes[1] % d_head or heads % shared:
-        raise ValueError(
+        raise WrongValue(
             f"{hook} has {heads} heads on {shared} keys, which do not share out evenly; hold the mask instead"
         )
     return shared
@@ -105,7 +106,7 @@ def _cut_heads(model: Any, hook: str, places: Tensor) -> None:
     d_head, each = len(output_weight(model, hook)) // heads, heads // shared
     found, counts = torch.unique(places // each, return_counts=True)
     if len(set(counts.tolist())) > 1:
-        raise ValueError(
+        raise WrongValue(
             f"{hook} would keep {counts.tolist()} heads on keys {found.tolist()}; keep equally many on each"
         )
     fused = fused_rows(part) if fused_of(part) is not None else None

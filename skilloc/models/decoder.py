@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.copying import copied
 from skilloc.models.cutting import key_groups, narrowed
 from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
@@ -46,7 +47,7 @@ def decoder_face(model: Any) -> Face:
         name = "o" if place_of(model, hook)[1] == HEAD else "out"
         bias = unwrapped(component_of(smaller, hook)._modules[name]).bias
         if bias is None:
-            raise ValueError(
+            raise WrongValue(
                 f"`reference` is not zero, and {hook} has an output projection without a bias to take it up; prune at "
                 "zero, or hold the mask instead"
             )
@@ -105,7 +106,7 @@ def _attached(model: Any, functions: Mapping[str, Edit]) -> Iterator[None]:
         for hook in functions.keys() & layers.keys():
             mixture = mixture_of(model, layers[hook])
             if mixture is None:
-                raise ValueError(f'`model` has no hook "{hook}"; build units with units_of(model)')
+                raise WrongValue(f'`model` has no hook "{hook}"; build units with units_of(model)')
             stack.enter_context(attached_to_experts(*mixture, functions[hook]))
         stack.enter_context(attached_to(model, {h: f for h, f in functions.items() if h not in layers}))
         yield
@@ -164,17 +165,17 @@ def _layer_weights(model: Any, bank: Bank) -> Weights:
 def _check(model: Any, examples: Examples) -> None:
     tokens = examples.tokens
     if tokens is None:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, which takes tokens, but the examples have {examples.first.dtype} "
             f"inputs of shape {tuple(examples.first.shape)}; draw them from texts or prompts"
         )
     length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
     if context and length > context:
-        raise ValueError(
+        raise WrongValue(
             f"sequences have {length} tokens but the context of `model` is {context}; use a shorter `length`"
         )
     highest, vocabulary = int(tokens.max()), getattr(model.cfg, "d_vocab", None)
     if vocabulary and vocabulary > 0 and highest >= vocabulary:
-        raise ValueError(
+        raise WrongValue(
             f"the batch holds token {highest} but `model` has {vocabulary} tokens; use the tokenizer of this model"
         )

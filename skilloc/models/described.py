@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Edit, Face, Left, Weights
 from skilloc.models.points import check_hooks
 from skilloc.tasks import Examples, Inputs
@@ -111,16 +112,16 @@ def describe(
         ('hidden.0', 'hidden.1')
     """
     if not units:
-        raise ValueError('`units` is empty; name at least one place, such as {"fc1": At("fc1")}')
+        raise WrongValue('`units` is empty; name at least one place, such as {"fc1": At("fc1")}')
     paths = dict(module.named_modules())
     tensors = dict(module.state_dict(keep_vars=True))
     for name, at in units.items():
         if at.path not in paths:
-            raise ValueError(f'`units` names the submodule "{at.path}", but there are {", ".join(filter(None, paths))}')
+            raise WrongValue(f'`units` names the submodule "{at.path}", but there are {", ".join(filter(None, paths))}')
         if at.side not in ("output", "input"):
-            raise ValueError(f'`side` of "{name}" is "{at.side}"; use output or input')
+            raise WrongValue(f'`side` of "{name}" is "{at.side}"; use output or input')
         for path in set(at.weights) - set(tensors):
-            raise ValueError(f'`weights` of "{name}" has "{path}", but the parameters are {", ".join(tensors)}')
+            raise WrongValue(f'`weights` of "{name}" has "{path}", but the parameters are {", ".join(tensors)}')
     return Described(module, units, _widths(module, units, tensors, example), example, fresh)
 
 
@@ -135,14 +136,14 @@ def _widths(
             axis, entries = where if isinstance(where, tuple) else (where, 1)
             counts.add(tensors[path].shape[axis] / entries)
         if len(counts) > 1 or any(count != int(count) for count in counts):
-            raise ValueError(
+            raise WrongValue(
                 f'`weights` of "{name}" have {sorted(counts)} units; name axes on which one and the same units lie'
             )
         if counts:
             found[name] = int(counts.pop())
     missing = [name for name in units if name not in found]
     if missing and example is None:
-        raise ValueError(f'`weights` do not say how many units "{missing[0]}" has; pass an `example` of the inputs')
+        raise WrongValue(f'`weights` do not say how many units "{missing[0]}" has; pass an `example` of the inputs')
     if missing and example is not None:
 
         def count(name: str) -> Edit:
@@ -168,7 +169,7 @@ def described_face(model: Described) -> Face:
         )
 
     def write(hook: str) -> Tensor:
-        raise ValueError(f'`hook` is "{hook}" of a described module, whose units are only known by their place')
+        raise WrongValue(f'`hook` is "{hook}" of a described module, whose units are only known by their place')
 
     known, example = any(at.weights for at in model.units.values()), model.example
     return Face(
@@ -251,18 +252,18 @@ def _check(model: Described, examples: Examples) -> None:
             logits = _run(model, examples.part(slice(0, 1)).inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             first = str(error).strip().partition("\n")[0]
-            raise ValueError(
+            raise WrongValue(
                 f"`model` is a {name} that cannot take these examples ({first}); pass inputs of its kind"
             ) from error
     for place, count in calls.items():
         if count != 1:
-            raise ValueError(
+            raise WrongValue(
                 f'`units` names "{place}", the submodule "{model.units[place].path}", which runs {count} times in a '
                 "pass; name a place that runs once, such as a module of its own for each use"
             )
     scored = targets[targets >= 0]
     if logits.shape[1:-1] != targets.shape[1:] or int(scored.max()) >= logits.shape[-1]:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {name} that gives {tuple(logits.shape[1:])} per row, but the targets have shape "
             f"{tuple(targets.shape[1:])} and go up to {int(scored.max())}; pass one class per row or position"
         )
@@ -271,7 +272,7 @@ def _check(model: Described, examples: Examples) -> None:
 def _group(model: Described, hook: str) -> Weights:
     at = model.units[hook]
     if not at.weights:
-        raise ValueError(
+        raise WrongValue(
             f'`units` does not say which weights belong to the units of "{hook}"; describe them with '
             "At(..., weights={path: axis})"
         )

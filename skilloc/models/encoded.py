@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.cutting import key_groups
 from skilloc.models.reading import quiet
 from skilloc.models.residual_saved import residual_config, residual_record
@@ -90,7 +91,7 @@ def check_wrapped(model: Any) -> None:
         ValueError: naming what it wraps.
     """
     if not hasattr(getattr(model, "original_model", None), "save_pretrained"):
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, which transformers cannot save; save a model that open_model opened, "
             "or an MLP"
         )
@@ -178,7 +179,7 @@ def difference(model: Any, encoded: Encoded) -> float:
         )
     wrong = [*loaded["missing_keys"], *loaded["unexpected_keys"], *loaded["mismatched_keys"]]
     if wrong:
-        raise ValueError(f"plain transformers does not read {wrong[0]} of this {encoded.kind.__name__}")
+        raise WrongValue(f"plain transformers does not read {wrong[0]} of this {encoded.kind.__name__}")
     run_experts(read)
     return apart(model, lambda tokens: read.eval()(tokens.cpu(), use_cache=False).logits)
 

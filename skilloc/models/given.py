@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.described import Described
 from skilloc.models.makers import face_of
 from skilloc.models.reading import Checkpoint
@@ -32,7 +33,7 @@ def given_model(
     kind = type(model).__name__
     if isinstance(model, PreTrainedModel):
         if tokenizer is None:
-            raise ValueError(f"`tokenizer` is None, but `model` is a {kind}, which reads tokens; pass its tokenizer")
+            raise WrongValue(f"`tokenizer` is None, but `model` is a {kind}, which reads tokens; pass its tokenizer")
         model.set_attn_implementation("eager")
         name = str(model.config._name_or_path or kind)
         return bridge(Checkpoint(model.eval(), tokenizer), name), tokenizer, name
@@ -42,6 +43,6 @@ def given_model(
     own: Any = model
     found = own.tokenizer if tokenizer is None else tokenizer
     if found is None:
-        raise ValueError(f"`tokenizer` is None, and this bridge around a {face.architecture} has none; pass it")
+        raise WrongValue(f"`tokenizer` is None, and this bridge around a {face.architecture} has none; pass it")
     folded = " (compatibility mode)" if own.compatibility_mode else ""
     return model.eval(), found, f"{own.cfg.model_name or face.architecture}{folded}"

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from skilloc import store
+from skilloc.mistakes import NotInstalled, WrongValue
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
 from skilloc.models.mlp import is_mlp_folder, open_mlp
@@ -81,12 +82,12 @@ def open_model(
     """
     if isinstance(name, nn.Module):
         if device_map is not None:
-            raise ValueError(f'`device_map` is "{device_map}", but the model is in memory already; leave it out')
+            raise WrongValue(f'`device_map` is "{device_map}", but the model is in memory already; leave it out')
         model, found, called = given_model(name, tokenizer, _bridge)
         moved = model if device is None else _moved(model, device)
         return Opened(moved if dtype is None else moved.to(dtype), found, called)
     if tokenizer is not None:
-        raise ValueError(f'`tokenizer` is given, but "{name}" has its own; leave it out')
+        raise WrongValue(f'`tokenizer` is given, but "{name}" has its own; leave it out')
     device, dtype = "cpu" if device is None else device, torch.float32 if dtype is None else dtype
     if device_map is not None:
         return _mapped(str(name), dtype, device_map)
@@ -108,15 +109,15 @@ def open_model(
 def _mapped(name: str, dtype: torch.dtype, device_map: Any) -> Opened:
     """Open a model whose weights lie on several devices."""
     if importlib.util.find_spec("accelerate") is None:
-        raise ModuleNotFoundError(
+        raise NotInstalled(
             f'`device_map` is "{device_map}", which needs the accelerate package; pip install accelerate',
             name="accelerate",
         )
     if isinstance(device_map, str) and device_map not in MAPS:
-        raise ValueError(f'unknown `device_map` "{device_map}"; use {", ".join(MAPS)}, or a mapping of module names')
+        raise WrongValue(f'unknown `device_map` "{device_map}"; use {", ".join(MAPS)}, or a mapping of module names')
     folder = Path(name).expanduser()
     if is_mlp_folder(folder) or saved_widths(folder) is not None:
-        raise ValueError(
+        raise WrongValue(
             f'`device_map` is "{device_map}", but "{name}" is a pruned model or an MLP, which lies on one device; use '
             "`device`"
         )
@@ -128,7 +129,7 @@ def _moved(model: Any, device: torch.device | str) -> Any:
     try:
         return model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'`device` is "{device}", which this machine does not have; use "cpu"') from error
+        raise WrongValue(f'`device` is "{device}", which this machine does not have; use "cpu"') from error
 
 
 def encoder(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
@@ -218,13 +219,13 @@ def _bridge(checkpoint: Checkpoint, name: str) -> Any:
 
 def _check_causal(bridge: Any, name: str, kind: str) -> None:
     # BERT and its kin open as language models too, but they have seen the token that they are asked for. Many texts of
-    # one beginning: where attention is nearly one-hot, a single other token may well leave the first one's logits alone.
+    # one beginning: where attention is nearly one-hot, a single other token may well leave the first logits alone.
     device = next(bridge.parameters()).device
     texts = torch.arange(16 * 8, device=device).reshape(16, 8) % bridge.cfg.d_vocab
     texts[:, 0] = texts[0, 0]
     with torch.no_grad():
         first = bridge(texts)[:, 0].float()
     if not torch.allclose(first, first[:1].expand_as(first), rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise ValueError(
+        raise WrongValue(
             f'"{name}" is a {kind} whose predictions depend on later tokens; open a decoder such as Llama or GPT-2'
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
@@ -30,8 +31,8 @@ def face_of(model: nn.Module) -> Face:
         return decoder_face(model)
     what = type(model).__name__
     if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` is a {what}; pass a module, or what open_model({model!r}) returns as its `model`")
-    raise TypeError(
+        raise WrongType(f"`model` is a {what}; pass a module, or what open_model({model!r}) returns as its `model`")
+    raise WrongType(
         f"`model` is a {what}, whose units are not known; open a language model with open_model, or name the units of "
         "any other module with describe(module, units={...})"
     )
@@ -61,19 +62,19 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
         wanted = [kind for kind in there if kind not in ALONE]
     missing = [kind for kind in wanted if kind not in there]
     if missing and not (wanted == list(KINDS) and len(missing) < len(wanted)):
-        raise ValueError(
+        raise WrongValue(
             f'unknown unit kind "{missing[0]}": `model` is a {face.architecture}, which has units of kind '
             f"{' or '.join(there) or 'none'}; "
             + (f'ask for kinds=("{there[0]}",)' if there else "use a model with units")
         )
     chosen = tuple(bank for bank in banks if bank.kind in wanted)
     if RESIDUAL in wanted and getattr(getattr(model, "cfg", None), "use_attn_result", False):
-        raise ValueError(
+        raise WrongValue(
             "`model` has use_attn_result on, which goes past a place where residual dimensions are held; switch it off "
             "first: model.set_use_attn_result(False)"
         )
     if not chosen:
-        raise ValueError(f"`kinds` is {tuple(wanted)}, which names no unit of this {face.architecture}; name one kind")
+        raise WrongValue(f"`kinds` is {tuple(wanted)}, which names no unit of this {face.architecture}; name one kind")
     return Units(chosen)
 
 
@@ -117,7 +118,7 @@ def zeroed(model: nn.Module, hook: str, index: int | Sequence[int]) -> Iterator[
     width = len(next(iter(views.values())))
     for position in positions:
         if not 0 <= position < width:
-            raise ValueError(f"`index` is {position}, but {hook} has {width} units; count from 0")
+            raise WrongValue(f"`index` is {position}, but {hook} has {width} units; count from 0")
     with torch.no_grad():
         saved = {name: view[positions].clone() for name, view in views.items()}
         for name, view in views.items():
@@ -155,7 +156,7 @@ def save_model(model: nn.Module, folder: Path | str, *, tokenizer: Any = None, s
     """
     face = face_of(model)
     if face.save is None:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {face.architecture}, which has no file format of its own; save its state_dict with torch"
         )
     face.save(Path(folder), tokenizer, shape)

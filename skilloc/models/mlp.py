@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Chain, Face, Left, Weights
 from skilloc.models.points import attached_to
 from skilloc.tasks import Examples
@@ -119,13 +120,13 @@ class MLP(HookedRootModule):  # type: ignore[misc]
         super().__init__()
         widths = (width,) * (depth - 1) if isinstance(width, int) else tuple(width)
         if depth < 2 or len(widths) != depth - 1:
-            raise ValueError(
+            raise WrongValue(
                 f"`depth` is {depth} and `width` {width}; use at least 2 linear layers, and one width per hidden layer"
             )
         if min(d_in, d_out, *widths) < 1:
-            raise ValueError(f"`d_in` {d_in}, `d_out` {d_out} and `width` {width} must all be at least 1; use larger")
+            raise WrongValue(f"`d_in` {d_in}, `d_out` {d_out} and `width` {width} must all be at least 1; use larger")
         if activation not in ACTIVATIONS:
-            raise ValueError(f'unknown `activation` "{activation}"; use one of {", ".join(ACTIVATIONS)}')
+            raise WrongValue(f'unknown `activation` "{activation}"; use one of {", ".join(ACTIVATIONS)}')
         self.cfg = Shape(d_in, d_out, widths, activation)
         self.activation = getattr(functional, activation)
         generator = torch.Generator().manual_seed(seed)
@@ -193,7 +194,7 @@ def mlp_face(model: MLP) -> Face:
 
 def _place(places: dict[str, int], hook: str) -> int:
     if hook not in places:
-        raise ValueError(f'`hook` is "{hook}", but this MLP has {", ".join(places)}; see `units_of(model)`')
+        raise WrongValue(f'`hook` is "{hook}", but this MLP has {", ".join(places)}; see `units_of(model)`')
     return places[hook]
 
 
@@ -201,12 +202,12 @@ def _check(model: MLP, examples: Examples) -> None:
     d_in, d_out, inputs, targets = model.cfg.d_in, model.cfg.d_out, examples.inputs, examples.targets
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 2 or inputs.shape[1] != d_in:
         given = examples.first
-        raise ValueError(
+        raise WrongValue(
             f"`model` is an MLP with {d_in} inputs but the examples have {given.dtype} inputs of shape "
             f"{tuple(given.shape)}; draw from the subtasks that it was trained on"
         )
     if targets.ndim != 1 or not 0 <= int(targets.min()) <= int(targets.max()) < d_out:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is an MLP with {d_out} outputs but the examples have targets of shape {tuple(targets.shape)} "
             f"from {int(targets.min())} to {int(targets.max())}; pass one class per example"
         )
@@ -255,7 +256,7 @@ def headed(model: nn.Module, depth: int, weight: Float[Tensor, "d_out d_in"], bi
 
 def _save(model: MLP, folder: Path, shape: str) -> None:
     if shape != "as it is":
-        raise ValueError(f'`shape` is "{shape}", but the file of an MLP says all its widths; use "as it is"')
+        raise WrongValue(f'`shape` is "{shape}", but the file of an MLP says all its widths; use "as it is"')
     save_mlp(model, folder)
 
 
@@ -295,7 +296,7 @@ def open_mlp(folder: Path | str) -> MLP:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no model at {folder}; save one with save_mlp, or pass another folder")
     if not is_mlp_folder(folder):
-        raise ValueError(f"{folder} holds no {MODEL_TYPE}; open it with open_model")
+        raise WrongValue(f"{folder} holds no {MODEL_TYPE}; open it with open_model")
     store.check_manifest(folder, "save the model again")
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     try:
@@ -304,5 +305,5 @@ def open_mlp(folder: Path | str) -> MLP:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{folder} is damaged ({first}); save the model again") from error
+        raise WrongValue(f"{folder} is damaged ({first}); save the model again") from error
     return model

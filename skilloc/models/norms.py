@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.stream import NORM, POST, Part, width_of
 from skilloc.models.weights import architecture
 
@@ -33,7 +34,7 @@ def form_of(model: Any, part: Part) -> Form:
     """
     found = norm_form(part.module, width_of(model))
     if found is None:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, whose {part.name} ({type(part.module).__name__}) is neither an "
             'RMSNorm nor a LayerNorm; ask for units of other kinds than "residual"'
         )

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
+
 LIBRARIES = ("transformers", "transformer_lens", "accelerate", "torch", "skilloc")
 """Whose hooks are part of how a model works."""
 
@@ -32,7 +34,7 @@ def check_hooks(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> None:
     """
     for hook in wanted:
         if hook not in there:
-            raise ValueError(f'`model` has no hook "{hook}"; build units with units_of(model)')
+            raise WrongValue(f'`model` has no hook "{hook}"; build units with units_of(model)')
 
 
 def hooks_of_users(model: nn.Module) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from skilloc.mistakes import NotInstalled, WrongValue
+
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 
 _BUFFERS = re.compile(r"(\.masked_bias|\.(attn|attention|self_attn)\.bias|inv_freq|position_ids|num_batches_tracked)$")
@@ -52,10 +54,10 @@ def read_gguf(path: Path, *, dtype: torch.dtype, device_map: Any = None) -> Chec
     if not path.is_file():
         raise FileNotFoundError(f'there is no file "{path}"; check the path')
     if importlib.util.find_spec("gguf") is None:
-        raise ModuleNotFoundError(f'opening "{path}" needs the gguf package; pip install "skilloc[gguf]"', name="gguf")
+        raise NotInstalled(f'opening "{path}" needs the gguf package; pip install "skilloc[gguf]"', name="gguf")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ValueError(f'"{path}" is not a GGUF file; pass a .gguf file or a model folder')
+            raise WrongValue(f'"{path}" is not a GGUF file; pass a .gguf file or a model folder')
     checkpoint = _read(path.parent, dtype, f'"{path}"', "download the file again", device_map, gguf_file=path.name)
     # The weights are ordinary numbers by now; with these two marks, transformers would refuse to save them.
     del checkpoint.model.config.quantization_config
@@ -89,7 +91,7 @@ def hub_folder(name: str) -> Path:
     try:
         info = HfApi().model_info(name, timeout=10)
     except RepositoryNotFoundError as error:
-        raise ValueError(
+        raise WrongValue(
             f'there is no folder "{name}", and the hub has no model of this name, or it is private or gated; check the '
             "name, or log in with `hf auth login`"
         ) from error
@@ -104,7 +106,7 @@ def hub_folder(name: str) -> Path:
     names = [file.rfilename for file in info.siblings or () if "/" not in file.rfilename]
     kinds = [kind for kind in (".safetensors", ".bin") if any(file.endswith(kind) for file in names)]
     if not kinds:
-        raise ValueError(f'"{name}" has no weights that transformers reads; download its .gguf file and pass its path')
+        raise WrongValue(f'"{name}" has no weights that transformers reads; download its .gguf file and pass its path')
     patterns = [*_FILES, f"*{kinds[0]}"]
     ignored = ["*/*", "consolidated*"]  # other formats of the same weights
     return Path(snapshot_download(name, revision=info.sha, allow_patterns=patterns, ignore_patterns=ignored))
@@ -128,20 +130,20 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, device_map: A
                 **place,
             )
         except SafetensorError as error:
-            raise ValueError(f"the weights in {shown} are cut or damaged ({_first_line(error)}); {cure}") from error
+            raise WrongValue(f"the weights in {shown} are cut or damaged ({_first_line(error)}); {cure}") from error
         except Exception as error:  # one kind per damaged file and reader: ValueError, KeyError, struct.error, ...
             if "trust_remote_code" in str(error):
-                raise ValueError(
+                raise WrongValue(
                     f"{shown} needs code that comes with it, which is not run here; open a model of an architecture "
                     "that transformers has"
                 ) from error
-            raise ValueError(f"cannot open {shown} as a language model ({_first_line(error)}); {cure}") from error
+            raise WrongValue(f"cannot open {shown} as a language model ({_first_line(error)}); {cure}") from error
         _check_loaded(loaded, shown, type(model).__name__)
         _check_used(loaded["unexpected_keys"], folder, shown, type(model).__name__)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **place)
         except Exception as error:
-            raise ValueError(
+            raise WrongValue(
                 f"{shown} has no tokenizer that can be read ({_first_line(error)}); save the model's tokenizer in the "
                 "same folder"
             ) from error
@@ -154,7 +156,7 @@ def _check_loaded(loaded: dict[str, Any], shown: str, kind: str) -> None:
     # transformers fills what is missing with random numbers, and says so in a table only.
     wanting = sorted(loaded["missing_keys"]) + sorted(str(key[0]) for key in loaded["mismatched_keys"])
     if wanting:
-        raise ValueError(
+        raise WrongValue(
             f"{shown} lacks {len(wanting)} of the weights of a {kind}, or has them in another shape (the first is "
             f"{wanting[0]}); its config.json and its weights must be of the same model"
         )
@@ -166,7 +168,7 @@ def _check_used(unused: Iterable[str], folder: Path, shown: str, kind: str) -> N
     wrong = [name for name in names if not (name.endswith(".bias") and _is_zero(folder, name))]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(
+        raise WrongValue(
             f"{shown} has weights that a {kind} of its config.json does not use: {', '.join(wrong[:3])}{more}; set "
             "the entry of config.json that switches them on (such as attention_bias), or take them out of the file"
         )
@@ -188,7 +190,7 @@ def _check_finite(model: Any, shown: str) -> None:
     for name, parameter in model.named_parameters():
         # A sum is finite if all terms are, unless it overflows; only then is it worth to look at each.
         if not torch.isfinite(parameter.detach().sum()) and not bool(torch.isfinite(parameter.detach()).all()):
-            raise ValueError(
+            raise WrongValue(
                 f"{shown} has NaN or infinite weights (the first in {name}); use a checkpoint from before training "
                 "diverged, or open it in another dtype"
             )
@@ -200,7 +202,7 @@ def _check_vocabulary(model: Any, tokenizer: Any, shown: str) -> None:
     added = set(tokenizer.added_tokens_decoder)
     largest = max((index for index in tokenizer.get_vocab().values() if index not in added), default=-1)
     if largest >= rows or largest < 0:
-        raise ValueError(
+        raise WrongValue(
             f"the tokenizer of {shown} does not belong to the model: its token ids go up to {largest}, but the model "
             f"has {rows} embeddings; put the tokenizer that the model was trained with in its place"
         )

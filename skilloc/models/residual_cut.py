@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.copying import copied
 from skilloc.models.norms import Form, forms_of, norm_form
 from skilloc.models.stream import (
@@ -56,7 +57,7 @@ def cut_residual(model: Any, keep: Int[np.ndarray, " kept"]) -> Any:
     """
     width, places = width_of(model), torch.as_tensor(np.asarray(keep, dtype=np.int64))
     if not len(places) or bool((places.diff() <= 0).any()) or not 0 <= int(places[0]) <= int(places[-1]) < width:
-        raise ValueError(
+        raise WrongValue(
             f"`keep` is {np.asarray(keep)}; give the coordinates that stay, from 0 to {width - 1}, rising, at least one"
         )
     parts = parts_of(model)
@@ -65,7 +66,7 @@ def cut_residual(model: Any, keep: Int[np.ndarray, " kept"]) -> Any:
         (p, "divides, and has no gain") for p, form in forms_of(model, parts) if not (form.centred or form.gain)
     ]
     for part, what in (*mixtures, *gainless):
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, whose {part.name} {what}, so that residual dimensions cannot be cut "
             "out; hold the mask instead"
         )

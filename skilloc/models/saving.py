@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.models.cutting import narrowed, places
 from skilloc.models.encoded import Encoded, apart, check_wrapped, difference, encode, tolerance
 from skilloc.models.exported import blank, exported
@@ -53,10 +54,10 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
     if folder.exists():
         raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
     if shape not in get_args(Shape):
-        raise ValueError(f'unknown `shape` "{shape}"; use one of {", ".join(get_args(Shape))}')
+        raise WrongValue(f'unknown `shape` "{shape}"; use one of {", ".join(get_args(Shape))}')
     check_wrapped(model)
     if tokenizer is None:
-        raise ValueError("`tokenizer` is None; pass the tokenizer that open_model returned with the model")
+        raise WrongValue("`tokenizer` is None; pass the tokenizer that open_model returned with the model")
     encoded = _as_it_is(model) if shape == "as it is" else exported(model, rectangular=shape == "rectangular")
     config = _written(encoded)
     with store.placed(folder) as aside:
@@ -98,7 +99,7 @@ def _as_it_is(model: Any) -> Encoded:
             wide = blank(model, encoded.config)
         off = apart(model, _rebuilt(wide, encoded.cut, encoded.biases, encoded.stream, encoded.weights))
     if not off <= tolerance(model):
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)} that would compute something else when it is opened again (logits "
             f"differ by {off:.1g} of the largest), so that it cannot be saved"
         )
@@ -146,10 +147,10 @@ def open_widths(
         smaller = _rebuilt(wide, widths["widths"], widths.get("biases", ()), stream, weights)
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         first = str(error).strip().partition("\n")[0][:160]
-        raise ValueError(f'"{folder}" is damaged ({first}); save or copy the model again') from error
+        raise WrongValue(f'"{folder}" is damaged ({first}); save or copy the model again') from error
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise ValueError(
+            raise WrongValue(
                 f'"{folder}" has NaN or infinite weights (the first in {name}); use a checkpoint from before training '
                 "diverged"
             )
@@ -186,13 +187,13 @@ def _load(model: Any, weights: Mapping[str, Tensor]) -> None:
     own = plain(model).state_dict()
     for name, value in weights.items():
         if name not in own or own[name].shape != value.shape:
-            raise ValueError(f"{name} does not fit the widths in config.json")
+            raise WrongValue(f"{name} does not fit the widths in config.json")
         own[name].copy_(value)
     written = {own[name].data_ptr() for name in weights}
     for name, value in own.items():
         # Tied weights are saved once, and a bias of zeros that the bridge adds not at all.
         if value.data_ptr() not in written and bool(value.any()):
-            raise ValueError(f"{name} is missing")
+            raise WrongValue(f"{name} is missing")
     for block in model.blocks:
         for part in block._modules.values():
             if fused_of(part) is not None:

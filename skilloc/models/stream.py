@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.unwrapped import fused_of, outputs, transposed
 from skilloc.models.weights import architecture, unwrapped
 
@@ -212,7 +213,7 @@ def _check_complete(model: Any, width: int, parts: list[Part], inner: list[Any])
 
 def unknown(model: Any, name: str) -> ValueError:
     """Return the error that refuses a model."""
-    return ValueError(
+    return WrongValue(
         f"`model` is a {architecture(model)}, and it is not known where in its {name} the residual stream lies; ask "
         'for units of other kinds than "residual"'
     )

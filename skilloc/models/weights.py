@@ -13,6 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.units import HEAD, NEURON, Bank, heads, neurons
 
 _OUTPUT = {NEURON: "out", HEAD: "o"}
@@ -85,13 +86,13 @@ def group(model: nn.Module, hook: str) -> dict[str, Float[Tensor, "unit d_unit *
 def _neuron_rows(model: nn.Module, hook: str) -> list[str]:
     modules = component_of(model, hook)._modules
     if "solu" in (getattr(model.cfg, "act_fn", None) or ""):
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)} with SoLU, which couples the neurons of a layer, so that no weights "
             "belong to one neuron alone; ablate at the hook instead"
         )
     rows = [name for name in ("gate", "in") if name in modules]
     if "in" not in rows:
-        raise ValueError(f"`hook` is {hook}, whose MLP has no input projection; this architecture is not known here")
+        raise WrongValue(f"`hook` is {hook}, whose MLP has no input projection; this architecture is not known here")
     return rows
 
 
@@ -99,7 +100,7 @@ def _head_rows(model: nn.Module, hook: str) -> list[str]:
     modules = component_of(model, hook)._modules
     d_head, z = d_head_of(model, hook), len(output_weight(model, hook))
     if "q" not in modules or not hasattr(unwrapped(modules["q"]), "weight"):
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, whose {hook} has no query projection of its own; "
             "ablate at the hook instead"
         )
@@ -129,7 +130,7 @@ def d_head_of(model: nn.Module, hook: str) -> int:
     config: Any = model.cfg
     width, d_head = len(output_weight(model, hook)), int(config.d_head)
     if width % d_head:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, whose {hook} is {width} wide, not a multiple of its {d_head} "
             'dimensions per head; ask for kinds=("neuron",)'
         )
@@ -154,12 +155,12 @@ def output_projection(model: nn.Module, hook: str) -> Any:
     projection = unwrapped(component._modules[name]) if name in component._modules else None
     if projection is None or getattr(getattr(projection, "weight", None), "ndim", 0) != 2:
         other = HEAD if kind == NEURON else NEURON
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {architecture(model)}, whose {hook.rpartition('.')[0]} ({type(component).__name__}) has no "
             f'single output projection and so no {kind}s that could be told apart; ask for kinds=("{other}",)'
         )
     if not projection.weight.is_floating_point():
-        raise ValueError(f"`model` is quantised: {hook} has {projection.weight.dtype} weights; open it in float32")
+        raise WrongValue(f"`model` is quantised: {hook} has {projection.weight.dtype} weights; open it in float32")
     return projection
 
 
@@ -178,7 +179,7 @@ def component_of(model: nn.Module, hook: str) -> Any:
     layer, kind = place_of(model, hook)
     blocks, part = _blocks(model), _PART[kind]
     if part not in blocks[layer]._modules:
-        raise ValueError(f'`hook` is "{hook}", but {architecture(model)} has no such part; see `units_of(model)`')
+        raise WrongValue(f'`hook` is "{hook}", but {architecture(model)} has no such part; see `units_of(model)`')
     return blocks[layer]._modules[part]
 
 
@@ -190,7 +191,7 @@ def place_of(model: nn.Module, hook: str) -> tuple[int, str]:
     """
     places = _places(len(_blocks(model)))
     if hook not in places:
-        raise ValueError(f'`hook` is "{hook}", but {architecture(model)} has no such part; see `units_of(model)`')
+        raise WrongValue(f'`hook` is "{hook}", but {architecture(model)} has no such part; see `units_of(model)`')
     return places[hook]
 
 
@@ -201,7 +202,7 @@ def _places(depth: int) -> dict[str, tuple[int, str]]:
 
 def _blocks(model: nn.Module) -> Any:
     if "blocks" not in model._modules:
-        raise ValueError(f"`model` is a {architecture(model)} without a list of blocks; pass a decoder's bridge")
+        raise WrongValue(f"`model` is a {architecture(model)} without a list of blocks; pass a decoder's bridge")
     return model._modules["blocks"]
 
 

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.models.reading import quiet
 
 
@@ -45,13 +46,13 @@ def wrapped(model: Any, name: str, *, tokenizer: Any = None) -> Any:
                 post_adapter_hook=_mended,
             )
         except ValueError as error:
-            raise ValueError(
+            raise WrongValue(
                 f'"{name}" is a {kind}, which transformer-lens cannot wrap; open a decoder such as Llama or GPT-2'
             ) from error
         except (RuntimeError, AttributeError, TypeError, KeyError) as error:
             # Its adapter expects other sizes or modules than this configuration gives.
             said = str(error).strip().partition("\n")[0][:160]
-            raise ValueError(
+            raise WrongValue(
                 f'"{name}" is a {kind} in a form that transformer-lens does not wrap ({said}); open another form of '
                 "it, or a decoder such as Llama or GPT-2"
             ) from error

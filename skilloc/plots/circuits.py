@@ -13,6 +13,7 @@ from matplotlib.path import Path
 from matplotlib.text import Annotation
 
 from skilloc.circuits.graph import HEAD, INPUT, NEURON, OUTPUT, WHOLE_MLP
+from skilloc.mistakes import WrongValue
 from skilloc.plots.diagram import Diagram, place, uncertain
 from skilloc.plots.labels import Labels
 from skilloc.plots.style import CONTROL, colour_of, short
@@ -69,7 +70,7 @@ def circuit_diagram(
         ValueError: if the subtask is unknown.
     """
     if subtask is not None and subtask not in diagram.subtasks:
-        raise ValueError(f'unknown subtask "{subtask}"; this circuit has {", ".join(diagram.subtasks)}')
+        raise WrongValue(f'unknown subtask "{subtask}"; this circuit has {", ".join(diagram.subtasks)}')
     rows = None if subtask is None else diagram.subtasks.index(subtask)
     places = place(diagram)
     _draw_edges(ax, diagram, places, rows, signed=signed, most=most_edges)

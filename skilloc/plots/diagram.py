@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from skilloc.circuits import graph as names
+from skilloc.mistakes import WrongValue
 
 SWEEPS = 12
 """Passes of the ordering; it settles after fewer."""
@@ -64,7 +65,7 @@ def diagram_of(graph: Any) -> Diagram:
     """
     subtasks = tuple(graph.graph.get(names.SUBTASKS, ()))
     if not len(graph) or not subtasks:
-        raise ValueError(f"`graph` has {len(graph)} nodes and {len(subtasks)} subtasks; pass a circuit with at least 1")
+        raise WrongValue(f"`graph` has {len(graph)} nodes and {len(subtasks)} subtasks; pass a circuit with at least 1")
     order = names.in_order(graph)
     place = {name: i for i, name in enumerate(order)}
     edges = sorted((place[a], place[b]) for a, b in graph.edges)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
+from skilloc.mistakes import WrongValue
 from skilloc.plots.style import CONTROL
 from skilloc.plots.units import COLOURS
 
@@ -51,14 +52,14 @@ def mlp_network(
     widths = [weights[0].shape[1], *(w.shape[0] for w in weights)]
     for i, w in enumerate(weights):
         if w.shape[1] != widths[i]:
-            raise ValueError(
+            raise WrongValue(
                 f"`weights` {i} has shape {w.shape} after a layer of {widths[i]} units; pass them on `to from`, in "
                 "forward order"
             )
     if alive is None:
         alive = [_carrying(before, after, threshold) for before, after in pairwise(weights)]
     if [len(units) for units in alive] != widths[1:-1]:
-        raise ValueError(f"`alive` has {[len(units) for units in alive]} units; the hidden layers have {widths[1:-1]}")
+        raise WrongValue(f"`alive` has {[len(units) for units in alive]} units; the hidden layers have {widths[1:-1]}")
     scale = largest or max(float(np.abs(w).max()) for w in weights) or 1.0
     for i, w in enumerate(weights):
         _lines(ax, w, i, threshold, scale)

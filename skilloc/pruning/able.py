@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of, units_of
 from skilloc.pruning.smaller import prune
 from skilloc.units import HEAD, Bank, Units
@@ -38,9 +39,9 @@ class Able:
         wanted = list(kinds)
         for reason in (*(self.cut[kind] for kind in wanted), *(self.save_cut[kind] for kind in wanted)):
             if reason:
-                raise ValueError(reason)
+                raise WrongValue(reason)
         if self.save and not wanted:
-            raise ValueError(self.save)
+            raise WrongValue(self.save)
 
 
 def can(model: nn.Module, *, kinds: Iterable[str] | None = None) -> Able:

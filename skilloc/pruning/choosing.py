@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.masks import Mask, top
+from skilloc.mistakes import WrongValue
 from skilloc.units import Units
 
 Scorer = Callable[[Mask], Float[np.ndarray, "unit"]]
@@ -38,9 +39,9 @@ def masks_of(
         ValueError: if a count is out of range, or `every` is below 1 or comes with scores that are not a function.
     """
     if not counts or min(counts) < 0 or max(counts) > len(units):
-        raise ValueError(f"`counts` is {tuple(counts)}; keep 0 to {len(units)} units, the length of `units`")
+        raise WrongValue(f"`counts` is {tuple(counts)}; keep 0 to {len(units)} units, the length of `units`")
     if every is not None and (every < 1 or not callable(scores)):
-        raise ValueError(f"`every` is {every}; use at least 1, and pass `scores` as a function, to score again with")
+        raise WrongValue(f"`every` is {every}; use at least 1, and pass `scores` as a function, to score again with")
     if not callable(scores):
         return [Mask(units, _best(units, scores, np.ones(len(units), dtype=bool), n, per_layer)) for n in counts]
     found, kept = {}, np.ones(len(units), dtype=bool)
@@ -55,7 +56,7 @@ def masks_of(
 def _best(units: Units, scores: np.ndarray, among: np.ndarray, n: int, per_layer: bool) -> np.ndarray:
     """Select n of some units."""
     if scores.shape != (len(units),):
-        raise ValueError(
+        raise WrongValue(
             f"`scores` has shape {scores.shape} but `units` has length {len(units)}; pass one value per unit"
         )
     # A unit that was not scored comes after all others, and one that is gone after these.

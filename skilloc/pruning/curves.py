@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
+from skilloc.mistakes import WrongValue
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
 from skilloc.store.progress import progress
@@ -97,7 +98,7 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = DR
         ValueError: if there are no masks, or one is not about the experiment's units.
     """
     if not masks:
-        raise ValueError("`masks` is empty; pass at least one")
+        raise WrongValue("`masks` is empty; pass at least one")
     check_masks(experiment, masks)
     baseline, folded = experiment.baseline, experiment.folded
     random = [[matched_random(mask, seed=seed * draws + d) for mask in masks] for d in range(draws)]

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 
@@ -86,7 +87,7 @@ def check_mask(model: nn.Module, mask: Mask) -> Face:
     own = face.banks()
     if not set(mask.units.banks) <= set(own):
         of_kinds = [bank for bank in own if bank.kind in mask.units.kinds]
-        raise ValueError(
+        raise WrongValue(
             f"`mask` has {len(mask.units)} units in {len(mask.units.banks)} banks but `model` has "
             f"{sum(bank.width for bank in of_kinds)} of these kinds in {len(of_kinds)}; build masks from "
             "units_of(model), after pruning too"

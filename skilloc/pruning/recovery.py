@@ -10,6 +10,7 @@ from torch import nn
 from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.pruning.scored import scored
 from skilloc.pruning.scoring import check_prunable, loss_of_whole
 from skilloc.pruning.smaller import prune
@@ -60,7 +61,7 @@ def recover(experiment: Experiment, masks: Sequence[Mask], sample: Sample, confi
         FloatingPointError: if a loss is not finite, with the step.
     """
     if not masks or config.until or config.products != "float32":
-        raise ValueError(
+        raise WrongValue(
             f"`masks` has {len(masks)} masks, `config.until` is {dict(config.until)} and `config.products` "
             f'"{config.products}"; pass at least one mask, and leave the others out'
         )

@@ -14,6 +14,7 @@ from skilloc.intervene import Reference
 from skilloc.intervene.axes import chosen
 from skilloc.losses import Loss
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.pruning.choosing import Scorer
@@ -66,7 +67,7 @@ def check_prunable(experiment: Experiment) -> None:
         ValueError: if units cannot be cut out at the experiment's reference, or are held at some positions only.
     """
     if experiment.where is not None:
-        raise ValueError(
+        raise WrongValue(
             f'`at` is {experiment.at!r}, but what is cut out of a model is gone at every position; use at="all", or '
             "hold masks instead"
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from skilloc.intervene import Reference, as_reference, hold
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 from skilloc.pruning.keeping import check_mask
@@ -125,12 +126,12 @@ def check_cut(face: Face, mask: Mask, held: Reference) -> None:
         if not gone.any():
             continue
         if bank.kind in (LAYER, EXPERT):
-            raise ValueError(
+            raise WrongValue(
                 f"`mask` drops {int(gone.sum())} of {bank.name}, and units of kind {bank.kind} cannot be cut out: what "
                 "runs a model counts on them; hold the mask instead, or keep it at zero with `keep`"
             )
         if face.cut is None:
-            raise ValueError(
+            raise WrongValue(
                 f"`model` is a {face.architecture}, of which it is not known which weights belong to its units; "
                 "describe them with At(..., weights={path: axis}), or hold the mask instead"
             )
@@ -143,14 +144,14 @@ def check_cut(face: Face, mask: Mask, held: Reference) -> None:
 def _check_reference(face: Face, bank: Bank, gone: Bool[np.ndarray, "unit"], held: Reference) -> None:
     values = [_values(bank, held, hook) for hook in bank.places]
     if any(value is None for value in values):
-        raise ValueError(
+        raise WrongValue(
             f'`reference` is "{held.name}", which differs from example to example or from position to position; prune '
             "at zero or a flat mean, or hold the mask instead"
         )
     index = torch.from_numpy(gone)
     nothing = all(value is not None and not bool(value[index.to(value.device)].any()) for value in values)
     if not nothing and (face.absorb is None or len(bank.places) > 1):
-        raise ValueError(
+        raise WrongValue(
             f'`reference` is "{held.name}", and there is no bias that could take up what the units of {bank.name} give '
             "at it; prune at zero, or hold the mask instead"
         )
@@ -181,7 +182,7 @@ def _written(
 def _probe(face: Face, examples: Examples | None) -> Inputs:
     """Return a few inputs, on the model's device."""
     if examples is None and face.probe is None:
-        raise ValueError(
+        raise WrongValue(
             f"`examples` is not given, and `model` is a {face.architecture} whose description has no inputs to compare "
             "it with the smaller one on; pass `examples`, or describe it with an `example`"
         )
@@ -211,7 +212,7 @@ def _check_same(face: Face, smaller: Face, mask: Mask, held: Reference, inputs: 
     allowed = TOLERANCE.get(wanted.dtype, FINE) * max(1.0, float(wanted.abs().max()))
     if found is None or found.shape != wanted.shape or (found - wanted).abs().max() > allowed:
         how = f"does not run ({said})" if found is None else "computes something else"
-        raise ValueError(
+        raise WrongValue(
             f"without its dropped units, this {face.architecture} {how}, so they cannot be cut out; hold the mask, or "
             "keep it at zero with `keep`"
         )

@@ -11,6 +11,7 @@ from torch import nn
 from skilloc.intervene import check_model, losses
 from skilloc.losses import Loss
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
 from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
@@ -150,7 +151,7 @@ def repair(
             evaluate = held_out.kept_selection
             history = train(own, sample, config, evaluate=evaluate, loss=loss, rules=rules, seed=seed, progress=False)
         except FloatingPointError as error:
-            raise ValueError(
+            raise WrongValue(
                 f"`repair_rate` {grid.repair_rate} makes training diverge ({error}); use a smaller one"
             ) from error
         steps = int(history.of("step")[-1])

@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from skilloc.masks import Mask, matched_random
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
@@ -56,7 +57,7 @@ def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.
         widths = dict(zip(left.hooks, left.widths, strict=True))
         own = dict(zip(units.hooks, units.widths, strict=True))
         if not set(widths) <= set(own) or any(widths.get(hook, 0) > width for hook, width in own.items()):
-            raise ValueError(
+            raise WrongValue(
                 f"`pruned` has widths {left.widths} but `original` {units.widths}; pass the model that it was pruned "
                 "from"
             )
@@ -81,7 +82,7 @@ def untrained(model: nn.Module, *, seed: int) -> nn.Module:
     """
     face = face_of(model)
     if face.fresh is None:
-        raise ValueError(
+        raise WrongValue(
             f"`model` is a {face.architecture}, of which nobody knows how a fresh one is made; pass `fresh` to "
             "describe, or leave the never-trained control out"
         )
@@ -106,7 +107,7 @@ def never_saw_like(
         ValueError: if nobody knows how to initialise one, or there is nothing to train on.
     """
     if not kept:
-        raise ValueError("`kept` is empty; pass the subtasks that a network that never saw the attacked one knows")
+        raise WrongValue("`kept` is empty; pass the subtasks that a network that never saw the attacked one knows")
     fresh = [untrained(model, seed=OTHERS + seed).requires_grad_(True) for seed in seeds]
     config = TrainConfig(steps=steps, rate=rate)
     sample = stream(kept, EXAMPLES, seed=OTHERS + min(seeds))
@@ -119,5 +120,5 @@ def _listed(model: Model, seeds: Sequence[int]) -> list[nn.Module]:
     if isinstance(model, nn.Module):
         return [model] * len(seeds)
     if len(model) != len(seeds):
-        raise ValueError(f"there are {len(model)} models for {len(seeds)} `seeds`; pass one, or one per seed")
+        raise WrongValue(f"there are {len(model)} models for {len(seeds)} `seeds`; pass one, or one per seed")
     return list(model)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.relearning.attack import chances_of, hold_out, targets_of
@@ -190,12 +191,12 @@ def _check_subtasks(
     masks: Mapping[str, Mask],
 ) -> None:
     if not attack:
-        raise ValueError("`attack` is empty; pass what the attacker trains on, for instance `[report]`")
+        raise WrongValue("`attack` is empty; pass what the attacker trains on, for instance `[report]`")
     names = [subtask.name for subtask in kept]
     if report.name in names or len(set(names)) < len(names):
-        raise ValueError(
+        raise WrongValue(
             f'`kept` is {", ".join(names)} and `report` "{report.name}"; name each kept subtask once, and leave out '
             "the one that was to be removed"
         )
     for name in set(masks) - set(models):
-        raise ValueError(f'`masks` names "{name}", but the models are {", ".join(models)}; name one of them')
+        raise WrongValue(f'`masks` names "{name}", but the models are {", ".join(models)}; name one of them')

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.training.history import NATS
 
 AXES = ("models", "ways", "sizes", "rates", "steps", "subtasks")
@@ -71,7 +72,7 @@ class Relearning:
             ValueError: if there is no such model.
         """
         if model not in self.models:
-            raise ValueError(f'unknown model "{model}"; attacked were {", ".join(self.models)}')
+            raise WrongValue(f'unknown model "{model}"; attacked were {", ".join(self.models)}')
         return self.models.index(model)
 
 
@@ -85,12 +86,12 @@ def over_seeds(parts: Sequence[Relearning]) -> Relearning:
         ValueError: if there is nothing to join, or the parts differ in more than their seeds.
     """
     if not parts:
-        raise ValueError("`parts` is empty; pass at least one result")
+        raise WrongValue("`parts` is empty; pass at least one result")
     first = parts[0]
     for part in parts:
         for name in (*AXES, "unit", "chance", "chances"):
             if getattr(part, name) != getattr(first, name):
-                raise ValueError(
+                raise WrongValue(
                     f"`parts` differ in their {name}, {getattr(part, name)} and {getattr(first, name)}; join results "
                     "of the same models under the same attack"
                 )

@@ -7,6 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from skilloc.losses import Loss, as_loss, cross_entropy
+from skilloc.mistakes import WrongValue
 from skilloc.relearning.ways import WAYS, Way
 from skilloc.tasks import Examples, Subtask
 from skilloc.training.settings import check_loss
@@ -63,19 +64,19 @@ class Grid:
         for name in ("rates", "budgets"):
             values = getattr(self, name)
             if not values or min(values) <= 0 or list(values) != sorted(set(values)):
-                raise ValueError(f"`{name}` is {values}; use at least one, all positive, rising")
+                raise WrongValue(f"`{name}` is {values}; use at least one, all positive, rising")
         numbers = [1 if size is None else size for size in self.sizes]
         if not numbers or len(set(self.sizes)) < len(numbers) or min(numbers) < 1:
-            raise ValueError(f"`sizes` is {self.sizes}; use different numbers from 1 up, or None for fresh examples")
+            raise WrongValue(f"`sizes` is {self.sizes}; use different numbers from 1 up, or None for fresh examples")
         for name, least in (("examples", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0), ("wider", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
+                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least {least}")
         if not self.ways or len({way.name for way in self.ways}) < len(self.ways):
-            raise ValueError(
+            raise WrongValue(
                 f"`ways` has {len(self.ways)}; use at least one, such as PLAIN_WAYS, each with its own name"
             )
         if self.repair_rate <= 0:
-            raise ValueError(f"`repair_rate` is {self.repair_rate}; use a positive number")
+            raise WrongValue(f"`repair_rate` is {self.repair_rate}; use a positive number")
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -117,12 +118,12 @@ def check_attack(grid: Grid, *, kept: bool) -> None:
     loss = grid.metric
     check_loss(loss, kept=kept)
     if loss.prepare is not None:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{loss.name}", which compares with a model as it was, and the models under attack have not one '
             "such in common; use a loss of logits and examples, such as cross_entropy"
         )
     if loss.chance is None:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{loss.name}", of which a model that knows nothing has an unknown value, so that nothing can '
             "be said to be back; pass custom(function, chance=...)"
         )
@@ -136,14 +137,14 @@ def check_models(models: Mapping[str, Model], seeds: Sequence[int]) -> None:
             of models of one name is not that of seeds.
     """
     if ORIGINAL not in models or not {NEVER, UNSEEN} & set(models):
-        raise ValueError(
+        raise WrongValue(
             f'`models` are {", ".join(models)}; "{ORIGINAL}" must be there, and "{NEVER}" or "{UNSEEN}": build them '
             "with `relearn_controls(original, pruned, seeds=...)`"
         )
     if not set(models) - set(CONTROLS):
-        raise ValueError("`models` are all controls; add the model that the question is about, under another name")
+        raise WrongValue("`models` are all controls; add the model that the question is about, under another name")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"`seeds` is {tuple(seeds)}; use different numbers of at least 0, 3 or more for intervals")
+        raise WrongValue(f"`seeds` is {tuple(seeds)}; use different numbers of at least 0, 3 or more for intervals")
     for name, model in models.items():
         if not isinstance(model, nn.Module) and len(model) != len(seeds):
-            raise ValueError(f'`models` has {len(model)} of "{name}" for {len(seeds)} seeds; pass one, or one per seed')
+            raise WrongValue(f'`models` has {len(model)} of "{name}" for {len(seeds)} seeds; pass one, or one per seed')

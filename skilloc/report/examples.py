@@ -11,6 +11,7 @@ from torch import Tensor
 from skilloc.experiment import Experiment
 from skilloc.intervene import read_activations
 from skilloc.intervene.axes import by_unit
+from skilloc.mistakes import WrongValue
 from skilloc.tasks import IGNORE, Examples
 from skilloc.units import Bank, Units
 
@@ -46,7 +47,7 @@ def top_examples(
         ValueError: if `n` is below 1.
     """
     if n < 1:
-        raise ValueError(f"`n` is {n}; ask for at least 1 example")
+        raise WrongValue(f"`n` is {n}; ask for at least 1 example")
     units = experiment.units
     known = set(units.names)
     wanted = [name for name in names if name in known]

@@ -8,6 +8,7 @@ from typing import Any
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
 from skilloc.circuits.comparison import Comparison
+from skilloc.mistakes import WrongValue
 from skilloc.report import comparison, markdown
 from skilloc.report.circuits import circuits_found, circuits_section
 from skilloc.report.document import body_of, document, escape, write
@@ -115,4 +116,4 @@ def _examples(path: Path, text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no examples ({error}); delete it, or make the circuits again") from error
+        raise WrongValue(f"{path} holds no examples ({error}); delete it, or make the circuits again") from error

@@ -7,6 +7,7 @@ import numpy as np
 
 from skilloc import plots
 from skilloc.circuits import graph as names
+from skilloc.mistakes import WrongValue
 from skilloc.plots.diagram import diagram_of, place
 from skilloc.report.circuits import circuits_found, circuits_section, few
 from skilloc.report.document import body_of, document, escape, rounded
@@ -75,7 +76,7 @@ def circuit_page(
 def circuit_data(circuits: Mapping[str, Any], examples: Examples | None = None) -> dict[str, Any]:
     """Return what the script of the page shows: plain values, numbers with three significant digits."""
     if not circuits:
-        raise ValueError("`circuits` is empty; pass at least one circuit by name")
+        raise WrongValue("`circuits` is empty; pass at least one circuit by name")
     shown = {name for graph in circuits.values() for name in graph}
     kept = {unit: _plain(found) for unit, found in (examples or {}).items() if unit in shown}
     return {"circuits": [_record(name, graph) for name, graph in circuits.items()], "examples": kept}

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from skilloc.mistakes import WrongValue
+
 DAY = 24 * 60 * 60
 """Seconds."""
 
@@ -92,9 +94,9 @@ def read_json(path: Path | str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is cut or altered ({error}); make it again") from error
+        raise WrongValue(f"{path} is cut or altered ({error}); make it again") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} holds a {type(record).__name__} and no mapping; make it again")
+        raise WrongValue(f"{path} holds a {type(record).__name__} and no mapping; make it again")
     return unsealed(record, str(path))
 
 
@@ -116,7 +118,7 @@ def unsealed(record: Mapping[str, Any], called: str) -> dict[str, Any]:
     """
     plain = {name: value for name, value in record.items() if name != SHA256}
     if SHA256 in record and record[SHA256] != _digest_of(plain):
-        raise ValueError(
+        raise WrongValue(
             f"{called} was altered after it was written (its sha256 is of something else); make it again, or take the "
             f'entry "{SHA256}" out if the change is yours'
         )
@@ -146,7 +148,7 @@ def check_seal(text: str, called: str) -> str:
         return text
     body = text[: found.start()]
     if sha256(body.encode("utf-8", "replace")) != found.group(1):
-        raise ValueError(f"{called} was altered after it was written; make it again")
+        raise WrongValue(f"{called} was altered after it was written; make it again")
     return body
 
 
@@ -175,13 +177,13 @@ def check_manifest(folder: Path, cure: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"{folder}: {MANIFEST} is cut or altered; {cure}") from error
+        raise WrongValue(f"{folder}: {MANIFEST} is cut or altered; {cure}") from error
     for name, (size, digest) in wanted.items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{folder}: {name} is missing; {cure}")
+            raise WrongValue(f"{folder}: {name} is missing; {cure}")
         if path.stat().st_size != size or digest_of_file(path) != digest:
-            raise ValueError(f"{folder}: {name} is cut or altered; {cure}")
+            raise WrongValue(f"{folder}: {name} is cut or altered; {cure}")
 
 
 def clear_leftovers(root: Path, *, name: str | None = None, older_than: float = DAY) -> int:

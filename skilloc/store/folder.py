@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from skilloc.mistakes import WrongValue
 from skilloc.store.aside import MANIFEST, placed, sha256
 from skilloc.store.labels import Labelled, from_bytes, to_bytes
 from skilloc.store.plain import canonical, dumps, plain
@@ -79,7 +80,7 @@ def read(folder: Path) -> Result:
     try:
         arrays = from_bytes(files[TENSORS])
     except ValueError as error:
-        raise ValueError(f"{folder}: {TENSORS} cannot be read ({error}); {_CURE}") from error
+        raise WrongValue(f"{folder}: {TENSORS} cannot be read ({error}); {_CURE}") from error
     return Result(json.loads(files[SPEC]), json.loads(files[METRICS]), arrays)
 
 
@@ -103,7 +104,7 @@ def verified(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     files = {name: (folder / name).read_bytes() for name in names}
     for name, data in files.items():
         if sha256(data) != digests[name]:
-            raise ValueError(f"{folder}: {name} is altered; {_CURE}")
+            raise WrongValue(f"{folder}: {name} is altered; {_CURE}")
     return files
 
 
@@ -118,11 +119,11 @@ def _manifest(folder: Path) -> dict[str, str]:
             sizes = {name: int(manifest["files"][name]["bytes"]) for name in (SPEC, METRICS, TENSORS)}
             digests = {name: str(manifest["files"][name]["sha256"]) for name in sizes}
     except FileNotFoundError:
-        raise ValueError(f"{folder}: {MANIFEST} is missing; {_CURE}") from None
+        raise WrongValue(f"{folder}: {MANIFEST} is missing; {_CURE}") from None
     except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"{folder}: {MANIFEST} is cut or altered; {_CURE}") from error
+        raise WrongValue(f"{folder}: {MANIFEST} is cut or altered; {_CURE}") from error
     if version != FORMAT:
-        raise ValueError(
+        raise WrongValue(
             f"{folder}: the result has format {version!r} but this skilloc reads format {FORMAT}; use the version of "
             "skilloc that wrote it, or make the result again"
         )
@@ -130,20 +131,20 @@ def _manifest(folder: Path) -> dict[str, str]:
         try:
             found = (folder / name).stat().st_size
         except FileNotFoundError:
-            raise ValueError(f"{folder}: {name} is missing; {_CURE}") from None
+            raise WrongValue(f"{folder}: {name} is missing; {_CURE}") from None
         if found != size:
-            raise ValueError(f"{folder}: {name} is cut or altered ({found} bytes instead of {size}); {_CURE}")
+            raise WrongValue(f"{folder}: {name} is cut or altered ({found} bytes instead of {size}); {_CURE}")
     return digests
 
 
 def _check_same(folder: Path, spec: bytes) -> None:
     """Refuse a folder that is there already, unless it holds a result of the same spec: then the first writer won."""
     if not is_complete(folder):
-        raise ValueError(
+        raise WrongValue(
             f"`folder` {folder} is there but is not a complete result; delete it, or write to another folder"
         )
     if (folder / SPEC).read_bytes() != spec:
-        raise ValueError(
+        raise WrongValue(
             f"`folder` {folder} holds the result of another spec; write to another folder, for instance one named by "
             "`key(spec)`"
         )

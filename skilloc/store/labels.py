@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.store.plain import dumps
 
 
@@ -36,10 +37,10 @@ def to_bytes(arrays: Mapping[str, Labelled]) -> bytes:
     values, labels = {}, {}
     for name, array in arrays.items():
         if name == "__metadata__":
-            raise ValueError('`arrays` has the name "__metadata__", which safetensors keeps for itself; use another')
+            raise WrongValue('`arrays` has the name "__metadata__", which safetensors keeps for itself; use another')
         raw = np.asarray(array.values)
         if raw.dtype.kind not in "biuf" or raw.dtype.itemsize > 8:
-            raise TypeError(
+            raise WrongType(
                 f"`arrays[{name!r}]` has dtype {raw.dtype}; store booleans, integers or floats of at most 64 bits, "
                 "and pass strings as `coords`"
             )
@@ -63,7 +64,7 @@ def from_bytes(data: bytes) -> dict[str, Labelled]:
         for name, array in values.items():
             _check(name, array.shape, labels[name])
     except (SafetensorError, TypeError, LookupError) as error:
-        raise ValueError(f"these are no labelled arrays: {error}") from error
+        raise WrongValue(f"these are no labelled arrays: {error}") from error
     return {
         name: Labelled(
             values[name], tuple(entry["dims"]), {dim: tuple(names) for dim, names in entry["coords"].items()}
@@ -75,16 +76,16 @@ def from_bytes(data: bytes) -> dict[str, Labelled]:
 def _check(name: str, shape: tuple[int, ...], labels: Mapping[str, Any]) -> None:
     dims, coords = labels["dims"], labels["coords"]
     if len(dims) != len(shape) or len(set(dims)) != len(dims):
-        raise ValueError(
+        raise WrongValue(
             f"`arrays[{name!r}]` has shape {shape} but dims {tuple(dims)}; give each axis a name of its own"
         )
     for dim, names in coords.items():
         if dim not in dims:
-            raise ValueError(f"`arrays[{name!r}]` has coords for {dim!r} but dims {tuple(dims)}; use one of its dims")
+            raise WrongValue(f"`arrays[{name!r}]` has coords for {dim!r} but dims {tuple(dims)}; use one of its dims")
         if len(names) != shape[dims.index(dim)]:
-            raise ValueError(
+            raise WrongValue(
                 f"`arrays[{name!r}]` has {len(names)} coords for {dim!r} but that axis has length "
                 f"{shape[dims.index(dim)]}; give one label per entry"
             )
         if not all(isinstance(label, str) for label in (dim, *names)):
-            raise TypeError(f"`arrays[{name!r}]` has coords for {dim!r} that are not strings; make each label a string")
+            raise WrongType(f"`arrays[{name!r}]` has coords for {dim!r} that are not strings; make each label a string")

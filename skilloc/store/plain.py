@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from skilloc.mistakes import WrongType
+
 
 def canonical(spec: Mapping[str, Any]) -> str:
     """Return the spec as canonical JSON: keys sorted, no spaces, ASCII only.
@@ -44,16 +46,16 @@ def plain(value: Any, path: str, *, finite: bool) -> Any:
         if math.isfinite(value):
             return value
         if finite:
-            raise TypeError(f"`{path}` is {value}, and JSON has no such number; use a finite number or None")
+            raise WrongType(f"`{path}` is {value}, and JSON has no such number; use a finite number or None")
         return None
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                raise TypeError(f"`{path}` has the key {name!r} of type {type(name).__name__}; make every key a string")
+                raise WrongType(f"`{path}` has the key {name!r} of type {type(name).__name__}; make every key a string")
         return {name: plain(entry, f"{path}.{name}", finite=finite) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry, f"{path}[{place}]", finite=finite) for place, entry in enumerate(value)]
-    raise TypeError(
+    raise WrongType(
         f"`{path}` is of type {type(value).__name__}, which JSON cannot hold; use numbers, strings, booleans, None, "
         "lists and mappings there, and pass arrays as `arrays`"
     )

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.store.folder import read, write
 from skilloc.store.labels import Labelled
 
@@ -109,7 +110,7 @@ def from_parts(kind: type[R], spec: Mapping[str, Any], arrays: Mapping[str, Labe
     """
     what = spec.get("what")
     if what != _what(kind):
-        raise ValueError(f"{called} holds a result of kind {what!r}, not {_what(kind)}; pass another folder")
+        raise WrongValue(f"{called} holds a result of kind {what!r}, not {_what(kind)}; pass another folder")
     given: dict[str, Any] = {}
     for name, hint in _fields(kind).items():
         if (dims := _dims(hint)) is None:
@@ -117,7 +118,7 @@ def from_parts(kind: type[R], spec: Mapping[str, Any], arrays: Mapping[str, Labe
                 given[name] = _read(hint, spec[name])
         elif name in arrays:
             if arrays[name].dims != dims:
-                raise ValueError(
+                raise WrongValue(
                     f"{called} has {name} on axes {arrays[name].dims}, not {dims}; it is of another "
                     "version of skilloc: make it again"
                 )
@@ -125,7 +126,7 @@ def from_parts(kind: type[R], spec: Mapping[str, Any], arrays: Mapping[str, Labe
     try:
         return kind(**given)
     except TypeError as error:  # a part is missing
-        raise ValueError(f"{called} lacks a part ({error}); make it again") from error
+        raise WrongValue(f"{called} lacks a part ({error}); make it again") from error
 
 
 def axes_of(kind: type) -> dict[str, tuple[str, ...]]:
@@ -136,7 +137,7 @@ def axes_of(kind: type) -> dict[str, tuple[str, ...]]:
 
 def _what(kind: type) -> str:
     if not dataclasses.is_dataclass(kind) or not hasattr(kind, WHAT):
-        raise TypeError(f"`result` is a {kind.__name__}, which does not say what it is; pass a result of a measurement")
+        raise WrongType(f"`result` is a {kind.__name__}, which does not say what it is; pass a result of a measurement")
     return str(getattr(kind, WHAT))
 
 

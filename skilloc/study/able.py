@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import t_quantile
 from skilloc.losses import RIGHT, WRONG, logit_difference, mistake
+from skilloc.mistakes import WrongValue
 from skilloc.tasks import Examples
 
 
@@ -70,7 +71,7 @@ def check_able(experiment: Experiment) -> dict[str, Ability]:
     found = {name: ability(experiment, name) for name in experiment.subtasks}
     for name, known in found.items():
         if not known.able:
-            raise ValueError(
+            raise WrongValue(
                 f'the model cannot do "{name}": it is right on {known.accuracy:.2f} of {known.count} examples, where '
                 f"chance is {known.chance:.2f} (95 % from {known.low:.2f}); leave it out, or take a model that can"
             )

@@ -11,6 +11,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.losses import READY, Loss, as_loss, mistake
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
@@ -71,18 +72,18 @@ def subtasks_of(
         torch.Size([4, 32])
     """
     if not sources:
-        raise ValueError("`sources` is empty; name at least one subtask")
+        raise WrongValue("`sources` is empty; name at least one subtask")
     if opened.tokenizer is None:
         return _of_world(Path(opened.name).expanduser(), sources)
     context = context_length(opened.model)
     if length > context:
-        raise ValueError(
+        raise WrongValue(
             f'`length` is {length} but the context of "{opened.name}" is {context} tokens; use at most that'
         )
     encode, end = encoder(opened.tokenizer), separator(opened.tokenizer)
     first = None if add_bos is False else first_token(opened.tokenizer)
     if add_bos and first is None:
-        raise ValueError(f'`add_bos` is True, but the tokenizer of "{opened.name}" puts no token first; leave it out')
+        raise WrongValue(f'`add_bos` is True, but the tokenizer of "{opened.name}" puts no token first; leave it out')
     if asked is not None and asked.prompt is not None:
         return _prompted(sources, encode, asked, first, least)
     made = {
@@ -99,7 +100,7 @@ def _prompted(
     for name, source in sources.items():
         for called, own in prompts(source, encode, asked, name=name, first=first, least=least).items():
             if called in made:
-                raise ValueError(f'two groups are called "{called}"; give the sources other names')
+                raise WrongValue(f'two groups are called "{called}"; give the sources other names')
             made[called] = replace(own, made={**(own.made or {}), "source": source, "named": name})
     return made
 
@@ -125,7 +126,7 @@ def _of_world(folder: Path, sources: Mapping[str, str]) -> dict[str, Subtask]:
     world = open_world(folder)
     for source in sources.values():
         if source not in world:
-            raise ValueError(f'unknown subtask "{source}"; the world of "{folder}" has {", ".join(world)}')
+            raise WrongValue(f'unknown subtask "{source}"; the world of "{folder}" has {", ".join(world)}')
     return {
         name: replace(world[source], name=name, made={**(world[source].made or {}), "source": source})
         for name, source in sources.items()
@@ -169,22 +170,22 @@ def loss_of(name: str) -> Loss:
     module, colon, function = name.partition(":")
     if not colon:
         if name not in READY:
-            raise ValueError(f'unknown `loss` "{name}"; use {", ".join(READY)}, or package.module:function')
+            raise WrongValue(f'unknown `loss` "{name}"; use {", ".join(READY)}, or package.module:function')
         return READY[name]
     try:
         found = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{name}", but there is no module "{error.name}"; start where it lies, or install it'
         ) from error
     except AttributeError as error:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{name}", but module "{module}" has no "{function}"; name a function of (logits, examples)'
         ) from error
     except Exception as error:  # whatever the user's own module raises
-        raise ValueError(f'`loss` is "{name}", but importing "{module}" failed ({error}); mend it first') from error
+        raise WrongValue(f'`loss` is "{name}", but importing "{module}" failed ({error}); mend it first') from error
     if not callable(found):
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{name}", which is a {type(found).__name__}; name a function of (logits, examples)'
         )
     return as_loss(found)
@@ -230,19 +231,19 @@ def redraw(
     """
     drawn: Mapping[str, Any] | None = effects.made.get("drawn")
     if not drawn:
-        raise ValueError("`effects` do not say how their examples were drawn; measure them with `skilloc effects`")
+        raise WrongValue("`effects` do not say how their examples were drawn; measure them with `skilloc effects`")
     found, wanted = digest(opened.model), effects.made["model"]
     if found != wanted:
         name = effects.made.get("name")
         cure = "its weights have changed: measure the effects again" if opened.name == name else f"open {name}"
-        raise ValueError(f'"{opened.name}" ({found}) is not the model that these effects are of ({wanted}); {cure}')
+        raise WrongValue(f'"{opened.name}" ({found}) is not the model that these effects are of ({wanted}); {cure}')
     kept = {name: drawn[name] for name in DRAW if name in drawn} | {"reference": reference_name(effects.made)}
     kept |= {name: value for name, value in other.items() if value is not None}
     if subtasks is None:
         # JSON sorts names; the subtask axis has an order of its own.
         sources = {name: drawn["subtasks"][name].get("source", "") for name in effects.subtasks}
         if not all(sources.values()):
-            raise ValueError("the subtasks of these effects have no source to read again; pass them as `subtasks`")
+            raise WrongValue("the subtasks of these effects have no source to read again; pass them as `subtasks`")
         before = any(drawn["subtasks"][name].get("add_bos", False) for name in effects.subtasks)  # version 0.1 had none
         add_bos = None if before else False
         asked = [drawn["subtasks"][name].get("asked") for name in effects.subtasks]
@@ -250,7 +251,7 @@ def redraw(
             sources = {drawn["subtasks"][name]["named"]: sources[name] for name in effects.subtasks}
             every = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos, asked=Asked(**asked[0]))
             if missing := [name for name in effects.subtasks if name not in every]:
-                raise ValueError(f'"{missing[0]}" is no group of its source any more; measure the effects again')
+                raise WrongValue(f'"{missing[0]}" is no group of its source any more; measure the effects again')
             subtasks = {name: every[name] for name in effects.subtasks}
         else:
             subtasks = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos)
@@ -258,7 +259,7 @@ def redraw(
     experiment = experiment_of(opened, subtasks, settings, units=effects.units)
     for name, own in experiment.examples.items():
         if own.digest != effects.made["tokens"].get(name):
-            raise ValueError(
+            raise WrongValue(
                 f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
             )
     return experiment

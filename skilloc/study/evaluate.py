@@ -15,6 +15,7 @@ import torch
 from skilloc.intervene import hold, zero_reference
 from skilloc.losses import READY
 from skilloc.masks import Mask
+from skilloc.mistakes import NotInstalled, WrongValue
 from skilloc.models.face import Face
 from skilloc.models.language import Opened, encoder, first_token
 from skilloc.models.makers import face_of
@@ -95,7 +96,7 @@ def evaluate(
         ValueError: if the file names no task, or a task asks for more than log-likelihoods.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ModuleNotFoundError('`evaluate` needs the lm-eval package; pip install "skilloc[eval]"', name="lm_eval")
+        raise NotInstalled('`evaluate` needs the lm-eval package; pip install "skilloc[eval]"', name="lm_eval")
     if not file.is_file():
         raise FileNotFoundError(f'no file "{file}"; pass a task of lm-eval in YAML')
     import yaml
@@ -105,7 +106,7 @@ def evaluate(
     told = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # what the harness itself resolves
     name = told.get("task") if isinstance(told, dict) else None
     if not isinstance(name, str):
-        raise ValueError(f'"{file}" names no `task`; write one task of lm-eval per file')
+        raise WrongValue(f'"{file}" names no `task`; write one task of lm-eval per file')
     held: Any = contextlib.nullcontext()
     if mask is not None:
         held = hold(opened.model, mask, zero_reference(mask.units))
@@ -129,9 +130,9 @@ def _harness(opened: Opened, add_bos: bool | None) -> Any:
             return [(one.nats, one.greedy) for one in found]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-            raise ValueError("the task asks for rolling log-likelihoods; measure text with `skilloc effects` instead")
+            raise WrongValue("the task asks for rolling log-likelihoods; measure text with `skilloc effects` instead")
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
-            raise ValueError("the task asks for generated text; use a task of multiple choice or log-likelihood")
+            raise WrongValue("the task asks for generated text; use a task of multiple choice or log-likelihood")
 
     return Harness()

@@ -13,6 +13,7 @@ from skilloc import store
 from skilloc.attribution.calibration import Calibration
 from skilloc.effects import Effects
 from skilloc.losses import cross_entropy
+from skilloc.mistakes import WrongValue
 from skilloc.study.settings import reference_name
 from skilloc.units import Units
 
@@ -71,7 +72,7 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
         ValueError: if the folder belongs to another study, naming what differs, or holds other files.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f'"{folder}" is a file; choose a folder for `out`')
+        raise WrongValue(f'"{folder}" is a file; choose a folder for `out`')
     home = folder / "request"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     there = {name for name in names if not name.endswith(".aside")} - {UNTIL}
@@ -80,13 +81,13 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
         if asked == wanted:
             return
         if there - {"request", "items"} or any((folder / "items").glob("*")):
-            raise ValueError(
+            raise WrongValue(
                 f'"{folder}" holds a study {_difference(asked, wanted)}; choose another folder for `out`, or delete '
                 "that one"
             )
         shutil.rmtree(home)
     elif there:
-        raise ValueError(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
+        raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
     store.write(home, request, {})
 
 

@@ -18,6 +18,7 @@ from skilloc.intervene import losses, prepared_for
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.losses import Loss
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.pruning import can
@@ -89,10 +90,10 @@ def localize_into(
         ValueError: if a name to keep is unknown, the model has no such units, or the folder belongs to something else.
     """
     if not keep:
-        raise ValueError(f"`keep` is empty; name at least one of {', '.join(subtasks)}")
+        raise WrongValue(f"`keep` is empty; name at least one of {', '.join(subtasks)}")
     for name in keep:
         if name not in subtasks:
-            raise ValueError(f'unknown subtask "{name}" in `keep`; these are {", ".join(subtasks)}')
+            raise WrongValue(f'unknown subtask "{name}" in `keep`; these are {", ".join(subtasks)}')
     units_of(opened.model, kinds=config.kinds)  # which refuses kinds that are not there, before anything is written
     if not store.is_complete(folder / "history"):
         can(opened.model, kinds=()).check()

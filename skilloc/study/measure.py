@@ -18,6 +18,7 @@ from skilloc.effects.alarms import alarm_records, sign_alarms
 from skilloc.experiment import Experiment
 from skilloc.intervene import injections
 from skilloc.masks import top
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
 from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
@@ -177,14 +178,14 @@ def _candidates(settings: Settings, units: Units) -> Bool[np.ndarray, "unit"]:
     if settings.only:
         chosen &= units.named(settings.only)
     if not chosen.any():
-        raise ValueError(f"no unit of `only` {', '.join(settings.only)} lies in `layers` {settings.layers}; drop one")
+        raise WrongValue(f"no unit of `only` {', '.join(settings.only)} lies in `layers` {settings.layers}; drop one")
     return chosen
 
 
 def _ranking(folder: Path, units: Units) -> Effects:
     found = load_study(folder).effects
     if found.units != units:
-        raise ValueError(
+        raise WrongValue(
             f'`of` "{folder}" is about {len(found.units)} units on {len(found.units.hooks)} hooks but this study about '
             f"{len(units)} on {len(units.hooks)}; rank by effects of the same model and kinds of unit"
         )

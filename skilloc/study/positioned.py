@@ -9,6 +9,7 @@ import numpy as np
 from skilloc import store
 from skilloc.effects import Effects
 from skilloc.masks import top as largest
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.positions import PositionEffects, position_effects
 from skilloc.study.draws import redraw
@@ -32,7 +33,7 @@ def by_position(
     """
     measured = int(effects.measured.sum())
     if not 1 <= top <= measured:
-        raise ValueError(f"`top` is {top}; choose 1 to {measured} units, the number that was measured")
+        raise WrongValue(f"`top` is {top}; choose 1 to {measured} units, the number that was measured")
     needed = np.where(effects.measured, effects.values.mean(axis=0), np.nan)
     tops = [largest(own, top) for own in needed]
     experiment = redraw(opened, effects)
@@ -40,7 +41,7 @@ def by_position(
     if folder.is_dir() and any(folder.iterdir()):
         found = store.load(PositionEffects, folder)
         if {name: found.made.get(name) for name in asked} != asked:
-            raise ValueError(
+            raise WrongValue(
                 f'"{folder}" holds effects by position of other units or another study; choose another folder for `out`'
             )
         return found

@@ -21,6 +21,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.masks import DRAWS, Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.unwrapped import plain
@@ -145,7 +146,7 @@ def prune_into(
     by_position = chosen_on.held.name == "mean" and chosen_on.folded.examples.positions > 1
     if chosen_on.held.per_row or by_position:
         differs = "position to position" if by_position else "example to example"
-        raise ValueError(
+        raise WrongValue(
             f'`reference` is "{chosen_on.held.name}", which differs from {differs}; prune at zero or flat mean'
         )
     kinds_cut = sorted(set(effects.units.kinds))
@@ -216,15 +217,15 @@ def _check(effects: Effects, choice: Choice, counts: Sequence[int]) -> None:
     for name in choice.subtasks:
         effects.of(name)
     if not effects.measured.all():
-        raise ValueError(
+        raise WrongValue(
             f"the effects are those of {int(effects.measured.sum())} of {len(effects.units)} units, and what was not "
             "measured cannot be ranked; measure all of them (--method attribution is fast)"
         )
     for n in (choice.keep, *counts):
         if not 1 <= n <= len(effects.units):
-            raise ValueError(f"{n} units cannot be kept; keep 1 to {len(effects.units)}, the number that was measured")
+            raise WrongValue(f"{n} units cannot be kept; keep 1 to {len(effects.units)}, the number that was measured")
     if len(effects.values) < 3 or choice.draws < 1:
-        raise ValueError(
+        raise WrongValue(
             f"the effects have {len(effects.values)} fold(s) and `draws` is {choice.draws}; an interval needs 3 folds, "
             "and a control at least 1 random mask"
         )

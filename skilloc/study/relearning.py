@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
 from skilloc.relearning import (
@@ -112,14 +113,14 @@ def _check(
 ) -> None:
     for name in (attack, *train):
         if name not in subtasks:
-            raise ValueError(f'unknown subtask "{name}" in the attack; the subtasks are {", ".join(subtasks)}')
+            raise WrongValue(f'unknown subtask "{name}" in the attack; the subtasks are {", ".join(subtasks)}')
     if not pruned:
-        raise ValueError("`pruned` is empty; pass at least one model that `skilloc prune` wrote")
+        raise WrongValue("`pruned` is empty; pass at least one model that `skilloc prune` wrote")
     for name, opened in pruned.items():
         if name in CONTROLS or name in ("runs", "request"):
-            raise ValueError(f'a model is called "{name}", which has a meaning of its own; write OTHER=MODEL')
+            raise WrongValue(f'a model is called "{name}", which has a meaning of its own; write OTHER=MODEL')
         if _outputs(opened, subtasks[attack]) != _outputs(original, subtasks[attack]):
-            raise ValueError(
+            raise WrongValue(
                 f'"{opened.name}" is no smaller version of "{original.name}": they differ in make or vocabulary; pass '
                 "the model that it was pruned from first"
             )

@@ -10,6 +10,7 @@ from skilloc import store
 from skilloc.ablation.removal import Removal, removal_effects
 from skilloc.effects import Effects
 from skilloc.masks import DRAWS
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.study.draws import redraw
 from skilloc.study.settings import reference_name
@@ -54,11 +55,11 @@ def remove(
     measured = int(effects.measured.sum())
     sizes = sizes or [size for size in SIZES if size < measured] or [1]
     if min(sizes) < 1 or max(sizes) > measured:
-        raise ValueError(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
+        raise WrongValue(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
     if len(effects.values) < 3:
-        raise ValueError(f"the effects have {len(effects.values)} fold(s), and an interval needs 3; measure more folds")
+        raise WrongValue(f"the effects have {len(effects.values)} fold(s), and an interval needs 3; measure more folds")
     if draws < 2:
-        raise ValueError(f"`draws` is {draws}; without at least 2 random masks there is no control")
+        raise WrongValue(f"`draws` is {draws}; without at least 2 random masks there is no control")
     sizes = sorted(set(sizes))
     experiment = redraw(opened, effects, subtasks=subtasks, reference=reference)
     if folder.is_dir() and any(folder.iterdir()):
@@ -67,7 +68,7 @@ def remove(
         there = {name: found.made.get(name) for name in asked}
         there["reference"] = {**(there["reference"] or {}), "name": reference_name(found.made)}
         if (list(found.sizes), there) != (sizes, asked) or found.made.get("effects") != effects.made:
-            raise ValueError(
+            raise WrongValue(
                 f'"{folder}" holds another removal (of {", ".join(map(str, found.sizes))} units); choose another '
                 "folder for `out`, or delete that one"
             )

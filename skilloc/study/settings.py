@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skilloc.mistakes import WrongValue
+
 METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
 SPLITS = ("train", "selection", "report")
 LAST = "last"
@@ -63,29 +65,29 @@ class Settings:
             ("split", self.split, SPLITS),
         ):
             if value not in allowed:
-                raise ValueError(f'unknown {name} "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
+                raise WrongValue(f'unknown {name} "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
         for name, least in (("sequences", 1), ("length", 1), ("folds", 1), ("curvature", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least {least}")
+                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least {least}")
         for name in ("sample", "top"):
             if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; use at least 0")
+                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least 0")
         if self.folds > self.sequences:
-            raise ValueError(
+            raise WrongValue(
                 f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"
             )
         if self.exact and not self.estimates:
-            raise ValueError(
+            raise WrongValue(
                 f"`exact` is {' '.join(self.exact)}, but ablation measures every unit exactly; leave it out, or use "
                 "the method two-stage"
             )
         for name in self.exact:
             if name not in (*self.units, LAST):
-                raise ValueError(f'`exact` has "{name}"; use {", ".join(self.units)} or {LAST}')
+                raise WrongValue(f'`exact` has "{name}"; use {", ".join(self.units)} or {LAST}')
         if self.method == "ablation" and (self.sample, self.top) != (None, None) and not self.drawn + self.ranked:
-            raise ValueError("`sample` and `top` choose no unit; leave them out to measure every unit")
+            raise WrongValue("`sample` and `top` choose no unit; leave them out to measure every unit")
         if self.method == "ablation" and self.top and self.of is None:
-            raise ValueError(
+            raise WrongValue(
                 f"`top` is {self.top}, but nothing ranks the units; name a study with `of`, or use the method two-stage"
             )
 

@@ -18,6 +18,7 @@ from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.study.draws import held_out, redraw
 from skilloc.tasks import Subtask
@@ -145,7 +146,7 @@ def trace_runs(
         agreed = consensus([run[name] for run in traced], share=share)
         circuit = mask_of(agreed, runs[0])
         if not circuit.keep.any():
-            raise ValueError(
+            raise WrongValue(
                 f"no unit of {name} is in {share:g} of the runs; ask for less agreement, or larger circuits"
             )
         curve = faithfulness(stated_on, [circuit], subtask=name, draws=config.draws, seed=config.seed)
@@ -174,7 +175,7 @@ def _there(path: Path, request: Mapping[str, Any]) -> nx.DiGraph | None:
         return None
     found = g.load(path)
     if found.graph[g.MADE].get("request") != store.key(request):
-        raise ValueError(
+        raise WrongValue(
             f'"{path}" holds another circuit ({found.graph[g.CHOSEN]}, reference {found.graph[g.REFERENCE]}); choose '
             "another folder for `out`, or delete that one"
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skilloc import locality, store
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.study.folder import UNTIL, Study
 from skilloc.study.measure import measure
@@ -99,9 +100,9 @@ def measure_until(
         ValueError: if `wanted` is out of range, there are fewer than 3 folds, or as `measure`.
     """
     if not 0 < wanted < 1:
-        raise ValueError(f"`until` is {wanted}; ask for a reliability above 0 and below 1, such as 0.5")
+        raise WrongValue(f"`until` is {wanted}; ask for a reliability above 0 and below 1, such as 0.5")
     if settings.folds < 3:
-        raise ValueError(f"`folds` is {settings.folds}; a reliability needs at least 3, and 8 tell more")
+        raise WrongValue(f"`folds` is {settings.folds}; a reliability needs at least 3, and 8 tell more")
     rounds = _rounds(folder)
     while True:
         sequences = settings.sequences if not rounds else _next(rounds[-1], wanted)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.parity import FAMILY, parity_subtasks
 from skilloc.tasks.subtask import Subtask
 
@@ -28,9 +29,9 @@ def save_world(subtasks: Iterable[Subtask], folder: Path | str) -> None:
     """
     made: list[dict[str, Any]] = [dict(subtask.made or {}) for subtask in subtasks]
     if not made or any(one.get("family") != FAMILY for one in made):
-        raise ValueError("`subtasks` is empty, or not all are of a parity world; pass those of parity_subtasks")
+        raise WrongValue("`subtasks` is empty, or not all are of a parity world; pass those of parity_subtasks")
     if any((one["n"], one["sets"]) != (made[0]["n"], made[0]["sets"]) for one in made):
-        raise ValueError("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
+        raise WrongValue("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
     composites = [one["code"] for one in made if len(one["code"]) > 1]
     record = {"family": FAMILY, "n": made[0]["n"], "sets": made[0]["sets"], "composites": composites}
     if not Path(folder).is_dir():
@@ -54,8 +55,8 @@ def open_world(folder: Path | str) -> dict[str, Subtask]:
     try:
         found = store.read_json(path)
         if found["family"] != FAMILY:
-            raise ValueError(f"its family is {found['family']}")
+            raise WrongValue(f"its family is {found['family']}")
         return parity_subtasks(found["n"], atoms=found["sets"], composites=found["composites"])
     except (LookupError, TypeError, ValueError) as error:
         first = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged ({first}); write it again with skilloc.study.world.save_world") from error
+        raise WrongValue(f"{path} is damaged ({first}); write it again with skilloc.study.world.save_world") from error

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from skilloc import store
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.sweep.settings import settings_kind, settings_of
 
 Outcome = Mapping[str, Any] | tuple[Mapping[str, Any], Mapping[str, store.Labelled]]
@@ -34,7 +35,7 @@ def name_of(cell: str | Callable[..., Outcome]) -> str:
     if isinstance(cell, str):
         module, colon, function = cell.partition(":")
         if not (module and colon and function):
-            raise TypeError(f"`cell` is {cell!r}; pass an import path as 'module:function'")
+            raise WrongType(f"`cell` is {cell!r}; pass an import path as 'module:function'")
         return cell
     module = getattr(cell, "__module__", "")
     name = f"{_script() if module == '__main__' else module}:{getattr(cell, '__qualname__', '')}"
@@ -43,7 +44,7 @@ def name_of(cell: str | Callable[..., Outcome]) -> str:
     except (ImportError, AttributeError, ValueError):
         found = None
     if not callable(found) or getattr(found, "__code__", None) != getattr(cell, "__code__", None):
-        raise TypeError(
+        raise WrongType(
             f"`cell` {cell!r} cannot be imported as {name!r}; pass a function defined at the top of a module, or its "
             "import path as 'module:function'"
         )
@@ -111,10 +112,10 @@ def stored_spec(name: str, spec: Any, threads: int) -> dict[str, Any]:
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
         spec = dataclasses.asdict(spec)
     if not isinstance(spec, Mapping):
-        raise TypeError(f"`specs` has {spec!r}; pass a mapping or a dataclass of settings for each cell")
+        raise WrongType(f"`specs` has {spec!r}; pass a mapping or a dataclass of settings for each cell")
     for own in OWN:
         if own in spec:
-            raise ValueError(f"the spec has the key `{own}`, which the sweep sets itself; use another key")
+            raise WrongValue(f"the spec has the key `{own}`, which the sweep sets itself; use another key")
     return {"cell": name, "threads": threads, **spec}
 
 
@@ -143,7 +144,7 @@ def run_cell(text: str, out: str, home: str) -> tuple[str, str, str]:
             outcome = _called(cell, {name: value for name, value in stored.items() if name not in OWN}, Path(out))
         metrics, arrays = outcome if isinstance(outcome, tuple) else (outcome, {})
         if not isinstance(metrics, Mapping) or not isinstance(arrays, Mapping):
-            raise TypeError(
+            raise WrongType(
                 f"{stored['cell']} returned {type(outcome).__name__}; return metrics as a dict, or a pair of metrics "
                 "and arrays"
             )

@@ -19,6 +19,7 @@ import dask
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.sweep.cells import run_cell
 
 DEATHS = 1
@@ -188,7 +189,7 @@ def _slots(client: Client) -> int:
         raise _lost() from error
     several = [address for address, count in threads.items() if count > 1]
     if several:
-        raise ValueError(
+        raise WrongValue(
             f"worker {several[0]} has {threads[several[0]]} threads and would run as many cells at once in one "
             "process; start workers with --nthreads 1, several per machine"
         )

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.store import canonical
 
 
@@ -38,14 +39,14 @@ def grid(
         columns = {name: _values(name, values) for name, values in zipped.items()}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"`zipped` has axes of different lengths {lengths}; give each as many values")
+            raise WrongValue(f"`zipped` has axes of different lengths {lengths}; give each as many values")
         parts.append([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
     if listed:
         parts.append([dict(entry) for entry in listed])
     names = [set().union(*part) for part in parts]
     for first, second in itertools.combinations(names, 2):
         if first & second:
-            raise ValueError(f"`{min(first & second)}` is set by two parts of the grid; keep it in one of them")
+            raise WrongValue(f"`{min(first & second)}` is set by two parts of the grid; keep it in one of them")
     specs = []
     for combination in itertools.product(*parts):
         spec = copy.deepcopy(dict(base))
@@ -67,7 +68,7 @@ def put(spec: dict[str, Any], name: str, value: Any) -> None:
     for part in outer:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise ValueError(f"`{name}` reaches into `{part}`, which is {place!r}; only nested settings have dots")
+            raise WrongValue(f"`{name}` reaches into `{part}`, which is {place!r}; only nested settings have dots")
     place[last] = value
 
 
@@ -82,8 +83,8 @@ def seed_of(spec: Mapping[str, Any]) -> int:
 
 def _values(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
-        raise TypeError(f"`{name}` has the values {values!r}; pass a list of values")
+        raise WrongType(f"`{name}` has the values {values!r}; pass a list of values")
     listed = list(values)
     if not listed:
-        raise ValueError(f"`{name}` has no values, so the grid has no cells; give at least one, or leave the axis out")
+        raise WrongValue(f"`{name}` has no values, so the grid has no cells; give at least one, or leave the axis out")
     return listed

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skilloc import store
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.sweep.cells import Outcome, home_of, load, name_of, run_cell, stored_spec
 from skilloc.sweep.ledger import Ledger, Report
 from skilloc.sweep.progress import Progress
@@ -144,29 +145,29 @@ def _home(name: str) -> str:
         load(name)
         return home_of(name)
     except (ImportError, AttributeError) as error:
-        raise TypeError(f"`cell`: no function at {name!r} ({error}); pass its import path 'module:function'") from error
+        raise WrongType(f"`cell`: no function at {name!r} ({error}); pass its import path 'module:function'") from error
 
 
 def _check_engine(
     workers: int, gpus: Sequence[int | str], scheduler: str | Path | None, tls: Mapping[str, str] | None
 ) -> None:
     if workers < 0:
-        raise ValueError(f"`workers` is {workers}; use 0 for this process, or a number of worker processes")
+        raise WrongValue(f"`workers` is {workers}; use 0 for this process, or a number of worker processes")
     if (workers > 0) + (len(gpus) > 0) + (scheduler is not None) > 1:
-        raise ValueError(
+        raise WrongValue(
             f"`workers` {workers}, `gpus` {tuple(gpus)} and `scheduler` {scheduler} exclude each other; pass one"
         )
     if len(set(gpus)) < len(gpus):
-        raise ValueError(f"`gpus` {tuple(gpus)} names a device twice; give each worker its own")
+        raise WrongValue(f"`gpus` {tuple(gpus)} names a device twice; give each worker its own")
     if tls is not None and (scheduler is None or set(tls) != {"ca", "cert", "key"}):
-        raise ValueError(f"`tls` has {sorted(tls)}; pass the files `ca`, `cert` and `key`, together with a `scheduler`")
+        raise WrongValue(f"`tls` has {sorted(tls)}; pass the files `ca`, `cert` and `key`, together with a `scheduler`")
 
 
 def _threads(threads: int, workers: int, scheduler: str | Path | None) -> int:
     if threads < 0:
-        raise ValueError(f"`threads` is {threads}; use at least 1, or 0 for the cores divided by the workers")
+        raise WrongValue(f"`threads` is {threads}; use at least 1, or 0 for the cores divided by the workers")
     if threads == 0 and scheduler is not None:
-        raise ValueError("`threads` is 0, but the machines behind `scheduler` are not known here; pass a number")
+        raise WrongValue("`threads` is 0, but the machines behind `scheduler` are not known here; pass a number")
     return threads or max(1, _cores() // max(1, workers))
 
 

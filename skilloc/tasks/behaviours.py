@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.items import Item
 from skilloc.tasks.prompts import item_subtask
 from skilloc.tasks.rows import Encode, continuation
@@ -165,10 +166,10 @@ def behaviours(
     made = {}
     for name in names:
         if name not in MAKERS:
-            raise ValueError(f'unknown behaviour "{name}"; use {", ".join(MAKERS)}')
+            raise WrongValue(f'unknown behaviour "{name}"; use {", ".join(MAKERS)}')
         found = _made(name, encode, count, seed)
         if len(found) < count / 2:
-            raise ValueError(
+            raise WrongValue(
                 f'only {len(found)} of {count} items of "{name}" could be made, since most of its words are several '
                 "tokens of this tokenizer; leave it out, or ask for fewer with `count`"
             )

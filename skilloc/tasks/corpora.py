@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from skilloc.mistakes import NotInstalled, WrongValue
 from skilloc.tasks.reading import HUB, read_rows, split_source
 
 BUILTIN = ("python", "cpp", "english")
@@ -102,9 +103,9 @@ def documents(source: str) -> Documents:
     found.skipped, found.sampled = len(read.rows) - len(found), read.sampled
     if not found:
         if field in read.fields:
-            raise ValueError(f'"{place}" holds no text in its {len(read.rows)} rows; pass more documents')
+            raise WrongValue(f'"{place}" holds no text in its {len(read.rows)} rows; pass more documents')
         have = ", ".join(name for name in read.fields if name) or "none"
-        raise ValueError(
+        raise WrongValue(
             f'none of the {len(read.rows)} rows of "{place}" has text in `field` "{field}"; their fields are {have}: '
             f"pass {place}#FIELD"
         )
@@ -132,7 +133,7 @@ def builtin_documents(name: str) -> list[Document]:
         return list(_cpp())
     if name == "english":
         return list(_english())
-    raise ValueError(f'unknown corpus "{name}"; built in are {", ".join(BUILTIN)}')
+    raise WrongValue(f'unknown corpus "{name}"; built in are {", ".join(BUILTIN)}')
 
 
 def _read(paths: Sequence[Path], root: Path, source: str) -> Iterator[Document]:
@@ -162,7 +163,7 @@ def _package(name: str) -> Path:
     """Folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f'package "{name}" is not installed; run pip install {name}')
+        raise NotInstalled(f'package "{name}" is not installed; run pip install {name}')
     return Path(spec.origin).parent
 
 

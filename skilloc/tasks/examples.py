@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
+
 IGNORE = -100
 """A target with this value is not scored."""
 
@@ -61,31 +63,31 @@ class Examples:
     def __post_init__(self) -> None:
         rows = len(self.first)
         if rows == 0 or len(self.targets) != rows:
-            raise ValueError(
+            raise WrongValue(
                 f"`targets` has {len(self.targets)} examples but `inputs` has {rows}; pass one row of targets per "
                 "example, and at least one example"
             )
         if self.tokens is not None and self.targets.ndim > 1 and self.targets.shape != self.tokens.shape:
-            raise ValueError(
+            raise WrongValue(
                 f"`targets` has shape {tuple(self.targets.shape)} but token `inputs` have {tuple(self.tokens.shape)}; "
                 "pass the next token of every position, and IGNORE where none is scored"
             )
         for name, value in self._tensors():
             if len(value) != rows:
-                raise ValueError(f"`{name}` has {len(value)} rows but `inputs` has {rows}; pass one entry per row")
+                raise WrongValue(f"`{name}` has {len(value)} rows but `inputs` has {rows}; pass one entry per row")
         scored = (self.targets.reshape(rows, -1) != IGNORE).any(dim=1)
         if self.owner is None and not bool(scored.all()):
-            raise ValueError(
+            raise WrongValue(
                 f"`targets` scores nothing in example {int((~scored).nonzero()[0])}; give each example at least one "
                 "target, or leave it out"
             )
         if self.owner is not None and not _rises(self.owner):
-            raise ValueError(
+            raise WrongValue(
                 "`owner` must count examples from 0, in order, without a gap; give rows of one example together"
             )
         shapes = [_shapes(given) for given in (self.inputs, self.paired) if given is not None]
         if len(shapes) == 2 and shapes[0] != shapes[1]:
-            raise ValueError(f"`paired` has shapes {shapes[1]} but `inputs` {shapes[0]}; pad both alike")
+            raise WrongValue(f"`paired` has shapes {shapes[1]} but `inputs` {shapes[0]}; pad both alike")
 
     def __len__(self) -> int:
         return len(self.first) if self.owner is None else int(self.owner[-1]) + 1
@@ -151,7 +153,7 @@ class Examples:
             ValueError: if none is chosen.
         """
         if not len(examples):
-            raise ValueError("`examples` is empty; choose at least one")
+            raise WrongValue("`examples` is empty; choose at least one")
         if self.owner is None:
             rows = torch.as_tensor(examples, device=self.first.device)
             return self._map(lambda tensor: tensor[rows])
@@ -168,7 +170,7 @@ class Examples:
             ValueError: if there are none.
         """
         if self.paired is None:
-            raise ValueError("these examples have no `paired` inputs; give each example its second input")
+            raise WrongValue("these examples have no `paired` inputs; give each example its second input")
         return replace(self, inputs=self.paired, paired=self.inputs)
 
     def per_example(self, values: Tensor) -> Tensor:
@@ -211,10 +213,10 @@ def joined(parts: Sequence[Examples]) -> Examples:
         ValueError: if there are none, or they differ in their kinds of input, fields or names.
     """
     if not parts:
-        raise ValueError("`parts` is empty; pass at least one group of examples")
+        raise WrongValue("`parts` is empty; pass at least one group of examples")
     kinds = {_kind(part) for part in parts}
     if len(kinds) > 1:
-        raise ValueError(
+        raise WrongValue(
             f"`parts` mix kinds of input {sorted(kinds)}; draw them from one world, or measure them one kind at a time"
         )
     longest = max(part.positions for part in parts)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.examples import Examples, joined
 
 
@@ -53,12 +54,12 @@ def fold(examples: Mapping[str, Examples], folds: int) -> Folded:
         ValueError: if there are none, a subtask has fewer examples than folds, or the kinds of input differ.
     """
     if not examples:
-        raise ValueError("`subtasks` is empty; pass at least one subtask with its examples")
+        raise WrongValue("`subtasks` is empty; pass at least one subtask with its examples")
     if folds < 1:
-        raise ValueError(f"`folds` is {folds}; use at least 1, and 3 or more for intervals")
+        raise WrongValue(f"`folds` is {folds}; use at least 1, and 3 or more for intervals")
     for name, own in examples.items():
         if len(own) < folds:
-            raise ValueError(
+            raise WrongValue(
                 f'subtask "{name}" has {len(own)} examples for {folds} folds; draw more, or use fewer folds'
             )
     parts, first = [], 0

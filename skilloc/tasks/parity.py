@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.subtask import Split, Subtask
 
@@ -55,7 +56,7 @@ def parity_subtasks(
         code = tuple(sorted(composite))
         _check_composite(code, len(sets))
         if code in codes:
-            raise ValueError(f"`composites` has {code} twice; name each composite once")
+            raise WrongValue(f"`composites` has {code} twice; name each composite once")
         codes.append(code)
     separator = "_" if len(sets) > 10 else ""
     found = {}
@@ -89,17 +90,17 @@ def parity_stream(subtasks: Iterable[Subtask], examples: int, *, seed: int) -> C
     """
     listed = list(subtasks)
     if not listed:
-        raise ValueError("`subtasks` is empty; pass at least one")
+        raise WrongValue("`subtasks` is empty; pass at least one")
     if examples < 1:
-        raise ValueError(f"`examples` is {examples}; train on at least 1 example per subtask and step")
+        raise WrongValue(f"`examples` is {examples}; train on at least 1 example per subtask and step")
     worlds = []
     for subtask in listed:
         made = dict(subtask.made or {})
         if made.get("family") != FAMILY:
-            raise ValueError(f'"{subtask.name}" is no parity subtask; pass those of parity_subtasks')
+            raise WrongValue(f'"{subtask.name}" is no parity subtask; pass those of parity_subtasks')
         worlds.append((made["n"], made["sets"]))
     if any(world != worlds[0] for world in worlds):
-        raise ValueError("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
+        raise WrongValue("`subtasks` are of different parity worlds; take them from one call of parity_subtasks")
     fill = _filler([dict(subtask.made or {}) for subtask in listed], examples)
     _check_seed(seed)
     batch = Examples(*fill((STREAM, seed, 0)))
@@ -114,38 +115,38 @@ def parity_stream(subtasks: Iterable[Subtask], examples: int, *, seed: int) -> C
 def _index_sets(n: int, atoms: int | Sequence[Sequence[int]], k: int | None) -> list[tuple[int, ...]]:
     if isinstance(atoms, int):
         if k is None or k < 1 or atoms < 1:
-            raise ValueError(
+            raise WrongValue(
                 f"`atoms` is {atoms} and `k` is {k}; give both as at least 1, or the index sets as `atoms`"
             )
         if atoms * k > n:
-            raise ValueError(
+            raise WrongValue(
                 f"{atoms} `atoms` of `k` {k} bits take {atoms * k} bits but `n` is {n}; use fewer or smaller atoms, "
                 "or more bits"
             )
         return [tuple(range(i * k, (i + 1) * k)) for i in range(atoms)]
     if k is not None:
-        raise ValueError(f"`k` is {k} but `atoms` gives the index sets; leave `k` out, or give the number of atoms")
+        raise WrongValue(f"`k` is {k} but `atoms` gives the index sets; leave `k` out, or give the number of atoms")
     owner: dict[int, int] = {}
     for i, bits in enumerate(atoms):
         if not len(bits):
-            raise ValueError(f"`atoms` gives atom {i} no bits; give each at least one")
+            raise WrongValue(f"`atoms` gives atom {i} no bits; give each at least one")
         for bit in bits:
             if not 0 <= bit < n:
-                raise ValueError(f"`atoms` gives atom {i} bit {bit} but `n` is {n}; use bits from 0 to {n - 1}")
+                raise WrongValue(f"`atoms` gives atom {i} bit {bit} but `n` is {n}; use bits from 0 to {n - 1}")
             if bit in owner:
-                raise ValueError(f"`atoms` gives bit {bit} to atoms {owner[bit]} and {i}; give each atom its own bits")
+                raise WrongValue(f"`atoms` gives bit {bit} to atoms {owner[bit]} and {i}; give each atom its own bits")
             owner[bit] = i
     if not owner:
-        raise ValueError("`atoms` is empty; give at least one index set")
+        raise WrongValue("`atoms` is empty; give at least one index set")
     return [tuple(bits) for bits in atoms]
 
 
 def _check_composite(code: tuple[int, ...], atoms: int) -> None:
     for i in code:
         if not 0 <= i < atoms:
-            raise ValueError(f"`composites` has {code} with unknown atom {i}; there are atoms 0 to {atoms - 1}")
+            raise WrongValue(f"`composites` has {code} with unknown atom {i}; there are atoms 0 to {atoms - 1}")
     if len(set(code)) < 2 or len(set(code)) < len(code):
-        raise ValueError(f"`composites` has {code}; a composite needs at least two different atoms")
+        raise WrongValue(f"`composites` has {code}; a composite needs at least two different atoms")
 
 
 def _sampler(made: dict[str, Any]) -> Callable[[int, Split, int], Examples]:
@@ -192,4 +193,4 @@ def _mask(bits: Sequence[int], words: int) -> UInt64[np.ndarray, " word"]:
 
 def _check_seed(seed: int) -> None:
     if seed < 0:
-        raise ValueError(f"`seed` is {seed}; use 0 or more")
+        raise WrongValue(f"`seed` is {seed}; use 0 or more")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from skilloc.asked import LETTERS, Asked
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.corpora import is_text
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item, answer_baseline, distinct, split_items
@@ -68,7 +69,7 @@ def prompts(
         )
     if not made:
         largest = max(map(len, groups.values()))
-        raise ValueError(
+        raise WrongValue(
             f'`least` is {least}, but the largest group of "{name}" has {largest} items in all; ask for fewer examples'
         )
     return made
@@ -88,7 +89,7 @@ def choices(
         tensor([0, 0, 1, 1, 2, 2])
     """
     if asked.choices is None:
-        raise ValueError("`asked` names no field of `choices`; pass Asked(prompt=..., choices=...), or call prompts")
+        raise WrongValue("`asked` names no field of `choices`; pass Asked(prompt=..., choices=...), or call prompts")
     return prompts(source, encode, asked, name=name, first=first, least=least)
 
 
@@ -112,7 +113,7 @@ def _items(source: Source, asked: Asked) -> tuple[list[Item], int]:
     found = [item for row, origin in rows if (item := _item(row, origin, asked)) is not None]
     skipped = len(rows) - len(found)
     if not found:
-        raise ValueError(
+        raise WrongValue(
             f'none of the {len(rows)} rows of "{where}" has `prompt` "{asked.prompt}" and `answer` "{asked.answer}"'
             + (f' and `choices` "{asked.choices}"' if asked.choices else "")
             + f"; their fields are {', '.join(have) or 'none'}: name two of them"
@@ -183,7 +184,7 @@ def _right(answer: Any, options: tuple[str, ...], labels: tuple[str, ...], origi
             return known.index(str(answer))
     if str(answer).isdecimal() and int(answer) < len(options):
         return int(answer)
-    raise ValueError(
+    raise WrongValue(
         f'`answer` of {origin} is "{answer}", which is none of the options {", ".join(labels)}; give the number from '
         "0, the label or the text of one"
     )
@@ -229,7 +230,7 @@ def chosen_items(
     pool = [item for item in splits[split] if item.key not in keys]
     if len(pool) < n or len(shown) < shots:
         counts = ", ".join(f"{len(own)} {key}" for key, own in splits.items())
-        raise ValueError(
+        raise WrongValue(
             f'`n` is {n} but the {split} split of subtask "{name}" has {len(pool)} items ({counts}; `shots` {shots}); '
             "draw fewer or from another split, or pass more rows"
         )

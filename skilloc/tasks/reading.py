@@ -23,6 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from skilloc.mistakes import WrongValue
+
 HUB = 20_000
 """Rows that are read of a dataset of the hub, which may have billions."""
 
@@ -106,11 +108,11 @@ def _files(place: str) -> list[Path]:
         below = (path for path in literal.rglob("*") if path.is_file())
         found = sorted(path for path in below if not any(p.startswith(".") for p in path.relative_to(literal).parts))
         if not found:
-            raise ValueError(f'folder "{place}" holds no file; pass one that does')
+            raise WrongValue(f'folder "{place}" holds no file; pass one that does')
     elif has_magic(place):
         found = sorted(path for name in glob(str(literal), recursive=True) if (path := Path(name)).is_file())
         if not found:
-            raise ValueError(f'glob "{place}" matches no file; quote it in the shell, and use ** to go into folders')
+            raise WrongValue(f'glob "{place}" matches no file; quote it in the shell, and use ** to go into folders')
     else:
         raise FileNotFoundError(
             f'no file "{place}"; pass an existing file, a folder, a quoted glob, one of python, cpp, english, '
@@ -118,7 +120,7 @@ def _files(place: str) -> list[Path]:
         )
     sorts = {_suffix(path) in TABLES for path in found}
     if len(sorts) > 1:
-        raise ValueError(
+        raise WrongValue(
             f'"{place}" holds both tables and texts; narrow it with a glob, such as "{place.rstrip("/")}/*.jsonl"'
         )
     return found
@@ -133,7 +135,7 @@ def _suffix(path: Path) -> str:
     name = path.name.lower().removesuffix(".gz").removesuffix(".")
     found = Path(name).suffix.removeprefix(".")
     if found and not found.isdigit() and found not in TABLES and found not in TEXTS:
-        raise ValueError(
+        raise WrongValue(
             f'"{path}" ends in ".{found}", which is neither a table ({", ".join(TABLES)}, each also .gz) nor a known '
             "kind of text; convert it, or rename it to end in .txt if it is UTF-8 text"
         )
@@ -148,9 +150,9 @@ def _records(path: Path, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
             return
         data = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f'cannot unpack "{path}" ({error}); check that it is whole') from error
+        raise WrongValue(f'cannot unpack "{path}" ({error}); check that it is whole') from error
     if data[:2] in WIDE:
-        raise ValueError(f'"{path}" is in {WIDE[data[:2]]}, from row 0 on; {_cure(path, WIDE[data[:2]])}')
+        raise WrongValue(f'"{path}" is in {WIDE[data[:2]]}, from row 0 on; {_cure(path, WIDE[data[:2]])}')
     data = data.removeprefix(BOM)
     if suffix in ("csv", "tsv"):
         yield from _table(path, data, "," if suffix == "csv" else "\t")
@@ -165,7 +167,7 @@ def _decoded(path: Path, data: bytes, row: int | None) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         place = f'"{path}" is not UTF-8 text' if row is None else f'row {row} of "{path}" is not UTF-8'
-        raise ValueError(
+        raise WrongValue(
             f"{place} (byte 0x{data[error.start]:02x} at {error.start}, perhaps Windows-1252 or Latin-1); "
             f"{_cure(path, 'WINDOWS-1252')}"
         ) from error
@@ -194,7 +196,7 @@ def _parsed(path: Path, text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f'{where}"{path}" is not JSON ({error}); check that it is whole') from error
+        raise WrongValue(f'{where}"{path}" is not JSON ({error}); check that it is whole') from error
 
 
 def _table(path: Path, data: bytes, delimiter: str) -> Iterator[Mapping[str, Any]]:
@@ -212,14 +214,14 @@ def _table(path: Path, data: bytes, delimiter: str) -> Iterator[Mapping[str, Any
             if not cells:
                 continue
             if len(cells) > len(header):
-                raise ValueError(
+                raise WrongValue(
                     f'row {number} of "{path}" has {len(cells)} fields but its header {len(header)}; quote fields that '
                     f"hold a {'comma' if delimiter == ',' else 'tab'}"
                 )
             yield dict(zip(header, cells, strict=False))
             number += 1
     except csv.Error as error:
-        raise ValueError(f'cannot read "{path}" near line {reader.line_num} ({error}); mend its quotes') from error
+        raise WrongValue(f'cannot read "{path}" near line {reader.line_num} ({error}); mend its quotes') from error
     finally:
         csv.field_size_limit(before)
 
@@ -237,7 +239,7 @@ def _parquet(path: Path, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
                 for record in batch.to_pylist():
                     yield {**dict.fromkeys(names), **record}
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f'cannot read "{path}" ({str(error).splitlines()[0]}); check that it is whole') from error
+        raise WrongValue(f'cannot read "{path}" ({str(error).splitlines()[0]}); check that it is whole') from error
 
 
 def _value(record: Mapping[str, Any], field: str) -> Any:
@@ -265,7 +267,7 @@ def _hub(name: str, fields: Sequence[str]) -> Rows:
         chosen = every.select_columns([n for n in names if n in tops]) if tops & set(names) else every
         found = list(islice(chosen, HUB + 1))
     except Exception as error:  # the reader raises whatever its file format raises
-        raise ValueError(
+        raise WrongValue(
             f'cannot read dataset "{name}" ({type(error).__name__}: {error}); check the name and the network, or pass '
             "a local file"
         ) from error

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.examples import IGNORE, MASK, TOKENS, Examples
 from skilloc.tasks.items import Item
 
@@ -65,7 +66,7 @@ def examples_of(items: Sequence[Item], encode: Encode, *, first: int | None = No
             paired[r, start : start + len(row)] = torch.tensor(line.twin + line.answer[:-1])
     twins = {bool(line.twin) for line in lines}
     if len(twins) > 1:
-        raise ValueError("some items have a `corrupted` twin and some have none; give one to each, or to none")
+        raise WrongValue("some items have a `corrupted` twin and some have none; give one to each, or to none")
     at = {"last": last, "answer": answer} | ({"subject": subject} if bool(subject.any(dim=1).all()) else {})
     return Examples(
         {TOKENS: tokens, MASK: mask},
@@ -89,14 +90,14 @@ def _line(item: Item, answer: str, encode: Encode, first: int | None) -> _Line:
     start = [] if first is None else [first]
     before, after = continuation(item.prompt, answer, encode)
     if not after:
-        raise ValueError(f'the answer "{answer}" to "{item.prompt}" has no tokens; give it some text')
+        raise WrongValue(f'the answer "{answer}" to "{item.prompt}" has no tokens; give it some text')
     if not start + before:
-        raise ValueError(f'the prompt of the answer "{answer}" has no tokens; give it some text')
+        raise WrongValue(f'the prompt of the answer "{answer}" has no tokens; give it some text')
     twin: list[int] = []
     if item.corrupted is not None:
         twin = start + continuation(item.corrupted, answer, encode)[0]
         if len(twin) != len(start + before):
-            raise ValueError(
+            raise WrongValue(
                 f'the `corrupted` twin "{item.corrupted}" has {len(twin)} tokens but its prompt "{item.prompt}" '
                 f"{len(start + before)}; positions must correspond, so write twins of equal length in tokens"
             )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.examples import Examples, joined
 from skilloc.tasks.parity import FAMILY, parity_stream
 from skilloc.tasks.subtask import Subtask
@@ -37,11 +38,11 @@ def stream(subtasks: Iterable[Subtask], examples: int, *, seed: int, pool: int |
     """
     listed = list(subtasks)
     if not listed:
-        raise ValueError("`subtasks` is empty; pass at least one")
+        raise WrongValue("`subtasks` is empty; pass at least one")
     if examples < 1 or (pool is not None and pool < 1):
-        raise ValueError(f"`examples` is {examples} and `pool` {pool}; train on at least 1 example per subtask")
+        raise WrongValue(f"`examples` is {examples} and `pool` {pool}; train on at least 1 example per subtask")
     if seed < 0:
-        raise ValueError(f"`seed` is {seed}; use 0 or more")
+        raise WrongValue(f"`seed` is {seed}; use 0 or more")
     if pool is not None:
         pools = [subtask.draw(pool, split="train", seed=seed) for subtask in listed]
         return _joined([_pooled(found, examples, (seed, place)) for place, found in enumerate(pools)])
@@ -79,7 +80,7 @@ def _joined(parts: list[Callable[[int], Examples]]) -> Stream:
         plain = [part for part in drawn if part.mask is None]
         kinds = {(tuple(part.first.shape[1:]), part.first.dtype) for part in plain}
         if len(kinds) > 1 or 0 < len(plain) < len(drawn):
-            raise ValueError(
+            raise WrongValue(
                 f"`subtasks` have inputs of several widths and types, {sorted(map(str, kinds))}; "
                 "train on texts of one length, or on one parity world"
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item
 from skilloc.tasks.items import Split as Split
@@ -50,9 +51,9 @@ class Subtask:
             ValueError: if n is below 1, the split is unknown, or a finite subtask has fewer than n examples.
         """
         if n < 1:
-            raise ValueError(f"`n` is {n}; draw at least 1 example")
+            raise WrongValue(f"`n` is {n}; draw at least 1 example")
         if split not in get_args(Split):
-            raise ValueError(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
+            raise WrongValue(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
         return self.sample(n, split, seed)
 
 
@@ -69,7 +70,7 @@ def as_subtasks(subtasks: Mapping[str, Subtask] | Iterable[Subtask], called: str
     found = list(subtasks.values() if isinstance(subtasks, Mapping) else subtasks)
     for one in found:
         if not isinstance(one, Subtask):
-            raise TypeError(
+            raise WrongType(
                 f"`{called}` has a {type(one).__name__}; pass subtasks, from which examples can be drawn, as "
                 "parity_subtasks and subtasks_of make them"
             )

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int, UInt64
 from torch import Tensor
 
+from skilloc.mistakes import WrongValue
 from skilloc.tasks.corpora import (
     BUILTIN,
     Document,
@@ -181,9 +182,9 @@ def text_subtask(
         ValueError: if `length` is below 1 or there are no documents; on drawing, if the split holds too few rows.
     """
     if length < 1:
-        raise ValueError(f"`length` is {length}; examples need at least 1 token")
+        raise WrongValue(f"`length` is {length}; examples need at least 1 token")
     if not documents:
-        raise ValueError(f'`documents` of subtask "{name}" is empty; pass at least one document')
+        raise WrongValue(f'`documents` of subtask "{name}" is empty; pass at least one document')
     splits = cache(lambda: split_documents(documents))
     end = [] if separator is None else [separator]
 
@@ -199,7 +200,7 @@ def text_subtask(
         packed = rows(split)
         if len(packed) < n:
             counts = ", ".join(f"{len(part)} {key}" for key, part in splits().items())
-            raise ValueError(
+            raise WrongValue(
                 f'`n` is {n} but the {split} split of subtask "{name}" has {len(packed)} rows of {length} tokens '
                 f"(documents: {counts}); draw fewer or from another split, or pass more documents"
             )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from skilloc.intervene import check_model, losses_of, prepared_for
 from skilloc.losses import Loss, as_loss, cross_entropy
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
@@ -98,7 +99,7 @@ def train(
     check(config, evaluate, terms)
     check_loss(loss, kept=checkpoints is not None)
     if seed < 0:
-        raise ValueError(f"`seed` is {seed}; use 0 or more")
+        raise WrongValue(f"`seed` is {seed}; use 0 or more")
     face = face_of(model)
     goal = goal_of(face, loss, seed=seed)
     watched = _prepared(face, evaluate, goal)

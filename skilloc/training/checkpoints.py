@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 from skilloc.training.settings import Rule
 
 
@@ -48,7 +49,7 @@ def recall(
         return [], 0
     result = store.read(found[-1])
     if store.canonical(result.spec) != store.canonical(spec):
-        raise ValueError(
+        raise WrongValue(
             f"`checkpoints` {folder} holds a run of another model, data or config; use a folder of its own for each run"
         )
     arrays = {name: torch.from_numpy(array.values) for name, array in result.arrays.items()}

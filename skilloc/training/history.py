@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from skilloc.mistakes import WrongValue
+
 NATS = "nats"
 """The unit of a record that names none."""
 
@@ -30,7 +32,7 @@ class History:
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(f"`columns` have lengths {lengths}; give at least one column, and all the same length")
+            raise WrongValue(f"`columns` have lengths {lengths}; give at least one column, and all the same length")
 
     def of(self, name: str) -> Float64[np.ndarray, " row"]:
         """Return one column.
@@ -39,7 +41,7 @@ class History:
             ValueError: if there is no such column.
         """
         if name not in self.columns:
-            raise ValueError(f'unknown column "{name}"; this history has {", ".join(self.columns)}')
+            raise WrongValue(f'unknown column "{name}"; this history has {", ".join(self.columns)}')
         return self.columns[name]
 
     def first_below(self, name: str, value: float) -> int | None:

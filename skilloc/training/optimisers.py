@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skilloc.mistakes import WrongValue
 from skilloc.training.settings import Group, Optimiser, TrainConfig
 
 
@@ -26,7 +27,7 @@ def optimiser_of(parameters: Iterable[tuple[str, nn.Parameter]], config: TrainCo
     for group in config.groups:
         own = {name: weight for name, weight in rest.items() if re.search(group.weights, name)}
         if not own:
-            raise ValueError(f'`groups` has "{group.weights}", which no weight is called by; there are {_some(rest)}')
+            raise WrongValue(f'`groups` has "{group.weights}", which no weight is called by; there are {_some(rest)}')
         rest = {name: weight for name, weight in rest.items() if name not in own}
         made.append(_one(group.optimiser, list(own.values()), group, config))
     if rest:
@@ -47,7 +48,7 @@ def _one(kind: Optimiser, weights: list[nn.Parameter], group: Group, config: Tra
     settings: dict[str, Any] = {"lr": group.rate, "weight_decay": group.weight_decay}
     if kind == "muon":
         if flat := [tuple(weight.shape) for weight in weights if weight.ndim != 2]:
-            raise ValueError(
+            raise WrongValue(
                 f'muon is for matrices, but "{group.weights}" names weights of shape {flat[0]}; give those to another '
                 "group"
             )

@@ -11,6 +11,7 @@ from typing import get_args
 
 import torch
 
+from skilloc.mistakes import WrongValue
 from skilloc.training.settings import Products
 
 ALIKE = 1.25
@@ -31,7 +32,7 @@ def product_advice(*, rows: int = 2000, width: int = 128, seconds: float = 0.1) 
         ValueError: if a number is not positive.
     """
     if min(rows, width) < 1 or seconds <= 0:
-        raise ValueError(f"`rows` is {rows}, `width` {width} and `seconds` {seconds}; use positive numbers")
+        raise WrongValue(f"`rows` is {rows}, `width` {width} and `seconds` {seconds}; use positive numbers")
     kinds = get_args(Products)
     for kind in kinds:
         _taken(kind, rows, width)  # the first of a shape takes its kernel as well

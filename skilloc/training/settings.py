@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skilloc.losses import Loss
+from skilloc.mistakes import WrongType, WrongValue
 from skilloc.tasks import Examples
 
 Sample = Callable[[int], Examples]
@@ -111,17 +112,17 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
     """
     for name, batch in evaluate.items():
         if not isinstance(batch, Examples):
-            raise TypeError(
+            raise WrongType(
                 f'`evaluate` has a {type(batch).__name__} as "{name}"; pass examples, such as subtask.draw(256)'
             )
     if config.steps < 1 or config.evaluate_every < 1:
-        raise ValueError(
+        raise WrongValue(
             f"`steps` is {config.steps} and `evaluate_every` {config.evaluate_every}; use at least 1 of each"
         )
     if config.evaluate_at and not 1 <= min(config.evaluate_at) <= max(config.evaluate_at) <= config.steps:
-        raise ValueError(f"`evaluate_at` is {config.evaluate_at} but `steps` {config.steps}; use steps from 1 to that")
+        raise WrongValue(f"`evaluate_at` is {config.evaluate_at} but `steps` {config.steps}; use steps from 1 to that")
     if config.rate <= 0 or config.eps <= 0 or config.weight_decay < 0:
-        raise ValueError(
+        raise WrongValue(
             f"`rate` is {config.rate}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive "
             "numbers"
         )
@@ -131,22 +132,22 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
         ("decay", config.decay, Decay),
     ):
         if value not in get_args(allowed):
-            raise ValueError(f'unknown `{name}` "{value}"; use one of {", ".join(get_args(allowed))}')
+            raise WrongValue(f'unknown `{name}` "{value}"; use one of {", ".join(get_args(allowed))}')
     if not 0 <= config.warm_up < 1 or (config.clip is not None and config.clip <= 0):
-        raise ValueError(
+        raise WrongValue(
             f"`warm_up` is {config.warm_up} and `clip` {config.clip}; use a part of the steps, and a positive norm or "
             "None"
         )
     for group in config.groups:
         if group.rate <= 0 or group.weight_decay < 0:
-            raise ValueError(
+            raise WrongValue(
                 f'`groups` has "{group.weights}" with `rate` {group.rate} and `weight_decay` {group.weight_decay}; use '
                 "positive numbers"
             )
     if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):
-        raise ValueError(f"{sorted(taken)} name several columns of the history; use other names")
+        raise WrongValue(f"{sorted(taken)} name several columns of the history; use other names")
     for name in set(config.until) - set(evaluate):
-        raise ValueError(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
+        raise WrongValue(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
 
 
 def check_loss(loss: Loss, *, kept: bool) -> None:
@@ -160,12 +161,12 @@ def check_loss(loss: Loss, *, kept: bool) -> None:
         ValueError: if it has no gradient, or something is to be kept under a name that the loss has not.
     """
     if not loss.differentiable:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{loss.name}", which is a count and has no gradient to train by; train on a smooth loss such '
             f"as cross_entropy, and measure {loss.name} of what comes of it"
         )
     if kept and loss.identity is None:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` is "{loss.name}", which has no name that a later call could compare, so that this run cannot be '
             "gone on with; define it at the top level of a module that can be imported, or keep nothing on disk"
         )

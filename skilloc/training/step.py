@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skilloc.losses import Loss, nll_sum
+from skilloc.mistakes import Diverged, WrongValue
 from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples, blocks_of
@@ -65,7 +66,7 @@ def check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> 
     """
     for name, value in found.items():
         if not math.isfinite(value):
-            raise FloatingPointError(
+            raise Diverged(
                 f"{name} is {value} at step {step} with `rate` {config.rate}; use a smaller `rate`, and look for NaN "
                 "in the data"
             )
@@ -154,7 +155,7 @@ def _total(goal: Goal, logits: Tensor, part: Examples) -> Tensor:
     # Losses of one's own are written for logits of at least 32 bits.
     total = goal.loss(logits if logits.dtype == torch.float64 else logits.float(), part, known).sum()
     if not total.requires_grad:
-        raise ValueError(
+        raise WrongValue(
             f'`loss` "{goal.loss.name}" does not depend on the logits in a way that can be differentiated; write it '
             "with differentiable operations, or train on another one such as cross_entropy"
         )

@@ -1,0 +1,144 @@
+"""Mistakes that are the user's to mend: the mark that their errors carry, and the checks that every door shares.
+
+An error of a marked class is one or two lines on the command line, with exit status 2; any other error is a bug, and
+keeps its traceback. Each marked class is also the built-in one that a caller of the library would expect. A message has
+three parts: the argument in backticks with its value, what was needed, and a cure that can work and destroys nothing.
+"""
+
+import math
+import numbers
+import operator
+
+MOST = 10**9
+"""Above this, a number of steps, examples or units is a slip of the hand: nothing here can do so much."""
+
+LARGEST = 1e12
+"""The same for a learning rate, a loss, a strength or a time in seconds."""
+
+SEEDS = 2**63 - 1
+"""Largest seed that every generator takes."""
+
+
+class Mistake(Exception):
+    """The mark of an error that is the user's to mend."""
+
+
+class WrongValue(Mistake, ValueError):
+    """An argument, a file or a folder that cannot be worked with as it is."""
+
+
+class WrongType(Mistake, TypeError):
+    """An argument of a kind that is not taken."""
+
+
+class NotInstalled(Mistake, ModuleNotFoundError):
+    """A package, or a module of the user's own, that is not there."""
+
+
+class Unreachable(Mistake, RuntimeError):
+    """What was asked for cannot be had of this model."""
+
+
+class Diverged(Mistake, FloatingPointError):
+    """A training whose numbers are not finite any more."""
+
+
+def whole(name: str, value: object, least: int = 1, most: int = MOST) -> None:
+    """Refuse what is no whole number from `least` to `most`.
+
+    Args:
+        name: what the argument is called.
+        value: what was given.
+        least: smallest that is allowed.
+        most: largest that is allowed.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is out of range.
+
+    Example:
+        >>> from skilloc.mistakes import whole
+        >>> whole("steps", -5)
+        Traceback (most recent call last):
+        skilloc.mistakes.WrongValue: `steps` is -5; use a whole number from 1 to 1000000000
+    """
+    cure = f"use a whole number from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise WrongType(f"`{name}` is {_shown(value)}; {cure}")
+    if not least <= operator.index(value) <= most:
+        raise WrongValue(f"`{name}` is {_shown(value)}; {cure}")
+
+
+def real(
+    name: str,
+    value: object,
+    least: float = -LARGEST,
+    most: float = LARGEST,
+    *,
+    open_ends: tuple[bool, bool] = (False, False),
+) -> None:
+    """Refuse what is no finite number in a range.
+
+    Args:
+        name: what the argument is called.
+        value: what was given.
+        least: smallest that is allowed.
+        most: largest that is allowed.
+        open_ends: whether `least`, and `most`, are themselves not allowed.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is NaN, infinite or out of range.
+
+    Example:
+        >>> from skilloc.mistakes import real
+        >>> real("rate", float("nan"), 0.0)
+        Traceback (most recent call last):
+        skilloc.mistakes.WrongValue: `rate` is nan; use a number from 0 to 1e+12
+    """
+    low, high = ("above" if open_ends[0] else "from"), ("below" if open_ends[1] else "to")
+    cure = f"use a number {low} {least:g} {'and ' if open_ends[0] or open_ends[1] else ''}{high} {most:g}"
+    if open_ends == (True, False):
+        cure = f"use a number above {least:g} and up to {most:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise WrongType(f"`{name}` is {_shown(value)}; {cure}")
+    # Exact: a whole number of hundreds of digits is larger than any float.
+    over, under = operator.gt if open_ends[0] else operator.ge, operator.lt if open_ends[1] else operator.le
+    inside = over(value, least) and under(value, most)
+    if not inside or not math.isfinite(value):
+        raise WrongValue(f"`{name}` is {_shown(value)}; {cure}")
+
+
+def positive(name: str, value: object, most: float = LARGEST) -> None:
+    """Refuse what is no finite number above 0.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is NaN, infinite, 0, negative or above `most`.
+    """
+    real(name, value, 0.0, most, open_ends=(True, False))
+
+
+def share(name: str, value: object) -> None:
+    """Refuse what is no number above 0 and up to 1.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is out of range.
+    """
+    real(name, value, 0.0, 1.0, open_ends=(True, False))
+
+
+def a_seed(name: str, value: object) -> None:
+    """Refuse what no random generator takes as a seed.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is negative or above 2^63 - 1.
+    """
+    whole(name, value, 0, SEEDS)
+
+
+def _shown(value: object) -> str:
+    text = str(value) if isinstance(value, numbers.Number) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
