@@ -20,7 +20,7 @@ from skilloc.pruning import masks_of, prune, recover
 from skilloc.relearning.controls import untrained
 from skilloc.store import Labelled
 from skilloc.tasks import Examples, Subtask
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 from skilloc.training import TrainConfig
 
 KEPT, OTHER = "composite_012", "composite_345"

@@ -152,8 +152,8 @@ def _scores(experiment: Experiment, settings: MaskChoice, seed: int) -> dict[str
         "attribution, signed": attributed,
         "ablation": np.abs(ablated),
         "ablation, signed": ablated,
-        "attribution, again": effects_again(experiment, measure=attribution),
-        "ablation, again": effects_again(experiment),
+        "attribution, again": effects_again(experiment, attribution),
+        "ablation, again": effects_again(experiment, ablation_effects),
     }
 
 

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from _frame import Cells, analyse
 from skilloc import plots
 from skilloc.circuits import graph as g
+from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.trace import Tracing
 from skilloc.models.language import digest, open_model
 from skilloc.plots.style import CONTROL
@@ -193,7 +194,7 @@ def draw(found: dict[str, Any]) -> Any:
     figure = Figure(figsize=(11.5, 4.1 * len(models)), layout="constrained")
     for part, model in zip(figure.subfigures(len(models), 1, squeeze=False, hspace=0.03)[:, 0], models, strict=True):
         names = model["settings"]["sources"]
-        diagram = plots.joint_diagram({name: g.from_json(json.dumps(model["graphs"][name])) for name in names})
+        diagram = joint_diagram({name: g.from_json(json.dumps(model["graphs"][name])) for name in names})
         *axes, curve = part.subplots(1, len(names) + 1, width_ratios=[1] * len(names) + [0.75])
         for ax, name in zip(axes, names, strict=True):
             plots.circuit_diagram(ax, diagram, subtask=name, most_edges=EDGES)

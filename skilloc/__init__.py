@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from skilloc.ablation import ablation_effects as ablation_effects
     from skilloc.ablation import mask_effects as mask_effects
     from skilloc.ablation.removal import removal_effects as removal_effects
-    from skilloc.asked import Asked as Asked
     from skilloc.attribution import attribution_effects as attribution_effects
     from skilloc.attribution.calibration import calibrate as calibrate
     from skilloc.circuits.comparison import compare as compare
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.tasks import Examples as Examples
     from skilloc.tasks import Subtask as Subtask
+    from skilloc.tasks.asked import Asked as Asked
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
     from skilloc.tasks.prompts import choices as choices
     from skilloc.tasks.prompts import prompts as prompts
@@ -62,7 +62,7 @@ _HOMES = {
         "tasks",
     ),
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
-    "skilloc.asked": ("Asked",),
+    "skilloc.tasks.asked": ("Asked",),
     "skilloc.attribution": ("attribution_effects",),
     "skilloc.attribution.calibration": ("calibrate",),
     "skilloc.circuits.comparison": ("compare",),

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc import demo, locality, store
+from skilloc import locality, store
 from skilloc.ablation import ablation_effects
-from skilloc.cli import COMMANDS, main
+from skilloc.cli import COMMANDS, main, tour
 from skilloc.cli.effects import sources_of
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
@@ -619,10 +619,10 @@ def test_the_quick_demo_is_exact_where_it_says_so_and_shows_numbers_first(home, 
     monkeypatch.setattr(
         draws, "documents", lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts("code"))]
     )
-    settings = replace(demo.QUICK.settings, sequences=6, length=12, folds=6, sample=8, top=4)
-    plan = replace(demo.QUICK, settings=settings, sizes=(10,), circuit=demo.QUICK.circuit._replace(n=4))
+    settings = replace(tour.QUICK.settings, sequences=6, length=12, folds=6, sample=8, top=4)
+    plan = replace(tour.QUICK, settings=settings, sizes=(10,), circuit=tour.QUICK.circuit._replace(n=4))
     lines: list[str] = []
-    found = demo.run_demo(tmp_path, plan=plan, model=str(home / "model"), report=lines.append)
+    found = tour.run_demo(tmp_path, plan=plan, model=str(home / "model"), report=lines.append)
     assert found.about.exact < found.about.measured == found.about.units
     effects = store.load(Effects, tmp_path / "effects")
     units = effects.units
@@ -641,10 +641,10 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
         "documents",
         lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts(kinds[name]))],
     )
-    plan = replace(demo.FULL, settings=Settings(sequences=6, length=12, folds=6))
+    plan = replace(tour.FULL, settings=Settings(sequences=6, length=12, folds=6))
     lines: list[str] = []
     folder = tmp_path / "demo"
-    found = demo.run_demo(folder, model=str(home / "model"), plan=plan, report=lines.append)
+    found = tour.run_demo(folder, model=str(home / "model"), plan=plan, report=lines.append)
     assert found.about.measured == found.about.exact == found.about.units
     assert found.calibration["python"].drawn == found.about.units
     steps = [line for line in lines if not line.startswith("no circuit of ")]  # of what an untrained model cannot do
@@ -661,7 +661,7 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     assert {"units.png", "locality.png", "entanglement.png", "removal.png", "calibration.png"} <= pictures
     monkeypatch.setattr("skilloc.study.measure.ablation_effects", None)  # nothing is measured again
     monkeypatch.setattr("skilloc.cli.tour.attribution_effects", None)
-    again = demo.run_demo(folder, model=str(home / "model"), plan=plan)
+    again = tour.run_demo(folder, model=str(home / "model"), plan=plan)
     assert (folder / "summary.md").read_text() == page
     assert (folder / "report.html").read_bytes() == report
     np.testing.assert_equal(as_json(again), as_json(found))

@@ -8,8 +8,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 
 from skilloc import plots
+from skilloc.circuits.diagram import diagram_of, joint_diagram
 from skilloc.plots.circuits import FAINT, NEGATIVE, POSITIVE
-from skilloc.plots.diagram import diagram_of, joint_diagram, place
+from skilloc.plots.diagram import place
 from skilloc.plots.labels import Labels
 from skilloc.plots.style import CONTROL, colour_of
 

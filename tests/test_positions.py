@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from skilloc import store
+from skilloc.ablation.positions import position_effects
 from skilloc.attribution import attribution_effects
+from skilloc.attribution.positions import position_estimates
+from skilloc.effects.positions import PositionEffects
 from skilloc.experiment import Experiment
 from skilloc.intervene import losses
-from skilloc.positions import PositionEffects, position_effects
 from skilloc.tasks import Examples
 
 
@@ -46,15 +48,15 @@ def test_each_position_is_what_holding_there_alone_does(experiment: Experiment, 
 
 
 def test_estimates_of_all_places_add_up(experiment: Experiment) -> None:
-    by_place = position_effects(experiment, exact=False)
+    by_place = position_estimates(experiment)
     whole = attribution_effects(experiment, curvature=0)
     assert by_place.values.sum(axis=2) == pytest.approx(whole.values, abs=1e-9)
 
 
 def test_a_named_position_is_its_place(experiment: Experiment) -> None:
-    named = position_effects(experiment, names=["subject"], exact=False)
+    named = position_estimates(experiment, names=["subject"])
     assert named.positions == ("subject",)
-    by_place = position_effects(experiment, exact=False)
+    by_place = position_estimates(experiment)
     assert named.values[:, :, 0] == pytest.approx(by_place.values[:, :, 5])
     at = attribution_effects(replace(experiment, at="subject"), curvature=0)
     assert at.values == pytest.approx(named.values[:, :, 0], abs=1e-9)
@@ -66,11 +68,11 @@ def test_later_tokens_do_not_change_what_is_scored_earlier(experiment: Experimen
     targets = last.targets.clone()
     targets[:, -1] = -100
     without = replace(experiment, subtasks={"text": Examples(last.inputs, targets)}, reference=experiment.held)
-    assert position_effects(without, exact=False).values[:, :, -1] == pytest.approx(0, abs=1e-12)
+    assert position_estimates(without).values[:, :, -1] == pytest.approx(0, abs=1e-12)
 
 
 def test_saved_and_read_again(experiment: Experiment, tmp_path: Path) -> None:
-    found = position_effects(experiment, names=["subject"], exact=False)
+    found = position_estimates(experiment, names=["subject"])
     store.save(found, tmp_path / "out")
     again = store.load(PositionEffects, tmp_path / "out")
     assert np.array_equal(again.values, found.values)

@@ -135,7 +135,7 @@ def test_scores_again_are_effects_on_top_of_what_is_gone(network, gpt2, tokens, 
         reference = "zero" if kind == "zero" else flat_mean_reference(model, given, units)
         experiment = Experiment(model, given, reference=reference, folds=1)
         mask = Mask(units, np.random.default_rng(1).random(len(units)) < 0.6)
-        found = effects_again(experiment)(mask)
+        found = effects_again(experiment, ablation_effects)(mask)
         assert np.isfinite(found[mask.keep]).all()
         for unit in np.flatnonzero(mask.keep)[::37]:
             without = Mask(units, mask.keep & (np.arange(len(units)) != unit))
@@ -146,10 +146,10 @@ def test_scores_again_are_effects_on_top_of_what_is_gone(network, gpt2, tokens, 
 def test_magnitudes_and_estimates_score_too(network):
     experiment = Experiment(network, batches())
     mask = Mask(experiment.units, np.arange(48) % 4 > 0)
-    signed = effects_again(experiment)(mask)
-    absolute = effects_again(experiment, magnitudes=True)(mask)
+    signed = effects_again(experiment, ablation_effects)(mask)
+    absolute = effects_again(experiment, ablation_effects, magnitudes=True)(mask)
     assert (absolute[mask.keep] >= np.abs(signed[mask.keep]) - 1e-12).all()
-    estimate = effects_again(experiment, measure=partial(attribution_effects, curvature=0))(mask)
+    estimate = effects_again(experiment, partial(attribution_effects, curvature=0))(mask)
     assert np.corrcoef(estimate[mask.keep], signed[mask.keep])[0, 1] > 0.3
 
 

@@ -232,7 +232,7 @@ def test_channels_held_zeroed_and_pruned_are_one(cnn, images):
 
 def test_channels_are_scored_again_and_retrained(cnn, images):
     experiment = Experiment(cnn, images, kinds=("channel",), loss="error", folds=3)
-    curve = pruning_curve(experiment, effects_again(experiment), [9, 6, 3], every=2, draws=1)
+    curve = pruning_curve(experiment, effects_again(experiment, ablation_effects), [9, 6, 3], every=2, draws=1)
     assert curve.unit == "share"
     np.testing.assert_allclose(curve.losses, 1 - curve.accuracies)
     smooth = Experiment(cnn, images, kinds=("channel",), folds=3)
@@ -296,7 +296,7 @@ def test_scores_again_of_a_divergence_are_from_the_whole_model(pair, gpt2, token
     network, given = (pair[0], GIVEN) if model == "mlp" else (gpt2, {"text": named_batch(tokens)})
     experiment = Experiment(network, given, loss="kl", folds=1)
     mask = Mask(experiment.units, np.random.default_rng(1).random(len(experiment.units)) < 0.6)
-    found = effects_again(experiment)(mask)
+    found = effects_again(experiment, ablation_effects)(mask)
     base = scored(experiment, mask)[0]
     assert base.min() > 1e-4  # what was dropped is missed
     for unit in np.flatnonzero(mask.keep)[::17]:
@@ -309,7 +309,7 @@ def test_the_slope_of_a_divergence_is_not_zero_at_a_pruned_model(pair):
     network = pair[0]
     experiment = Experiment(network, GIVEN, loss="kl", folds=1)
     mask = masks_of_both(pair, 0.6)[0]
-    found = effects_again(experiment, measure=partial(attribution_effects, curvature=0))(mask)
+    found = effects_again(experiment, partial(attribution_effects, curvature=0))(mask)
     small, value = prune(network, mask).double(), from_whole(copy.deepcopy(network).double())
     given = [(own.inputs.double(), own) for own in experiment.examples.values()]
     places = [
@@ -340,7 +340,7 @@ def test_what_cannot_be_cut_is_refused_in_words(pair, cnn, gpt2, tokens, images)
         prune(gpt2, some)
     held = Experiment(gpt2, text, kinds=("layer",), folds=2)
     with pytest.raises(ValueError, match="hold the mask instead"):
-        effects_again(held)
+        effects_again(held, ablation_effects)
     assert np.isfinite(mask_curve(held, [some], draws=0).losses).all()
     last = Experiment(gpt2, text, at="last", folds=2)
     mask = Mask(last.units, np.arange(len(last.units)) > 0)

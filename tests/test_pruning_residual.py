@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skilloc.ablation import ablation_effects
 from skilloc.experiment import Experiment
 from skilloc.intervene import hold, zero_reference
 from skilloc.masks import Mask
@@ -90,7 +91,7 @@ def test_a_mask_survives_training(model, tokens, batch, optimiser):
 
 def test_dimensions_are_scored_again_and_retrained(model, batch):
     experiment = Experiment(model, {"text": batch}, kinds=(RESIDUAL,), folds=2)
-    count, score = len(experiment.units), effects_again(experiment)
+    count, score = len(experiment.units), effects_again(experiment, ablation_effects)
     mask = mask_of(model)
     found = score(mask)
     for unit in np.flatnonzero(mask.keep)[::7]:

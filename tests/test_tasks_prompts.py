@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 import torch
 
-from skilloc.asked import Asked
 from skilloc.experiment import Experiment
 from skilloc.losses import READY
 from skilloc.models.language import encoder, open_model
@@ -14,6 +13,7 @@ from skilloc.study.draws import accuracies, redraw, subtasks_of
 from skilloc.study.measure import measure
 from skilloc.study.settings import Settings
 from skilloc.tasks import Examples
+from skilloc.tasks.asked import Asked
 from skilloc.tasks.items import Item, answer_baseline, split_items
 from skilloc.tasks.prompts import choices, item_subtask, prompts
 from skilloc.tasks.rows import continuation, examples_of

@@ -3,7 +3,7 @@ import torch
 
 from skilloc.tasks.corpora import Document
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 from skilloc.tasks.text import text_subtask
 
 PARITY = parity_subtasks(10, atoms=2, k=2, composites=[(0, 1)])

@@ -64,7 +64,7 @@ def calibration(model: nn.Module) -> list[float]:
 
 
 def again(model: nn.Module) -> np.ndarray:
-    return np.asarray(sk.pruning.effects_again(experiment(model))(mask(model)))
+    return np.asarray(sk.pruning.effects_again(experiment(model), sk.ablation_effects)(mask(model)))
 
 
 def trained(model: nn.Module) -> list[np.ndarray]:

@@ -244,22 +244,7 @@ def mask_effects(
         ((1, 8, 2), (8, 2))
     """
     masks = [masks] if isinstance(masks, Mask) else masks
-    check_masks(experiment, masks)
+    experiment.check_masks(masks)
     base = experiment.baseline
     found = [experiment.folded.mean(experiment.losses(mask)) - base for mask in progress(masks, "removing")]
     return np.stack(found), base
-
-
-def check_masks(experiment: Experiment, masks: Sequence[Mask]) -> None:
-    """Refuse masks that are not about the units of an experiment.
-
-    Raises:
-        ValueError: if one is not, or the model has changed since.
-    """
-    experiment.check_unchanged()
-    for mask in masks:
-        if mask.units != experiment.units:
-            raise WrongValue(
-                f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment is "
-                f"about {len(experiment.units)} on {', '.join(experiment.units.hooks)}; make masks of experiment.units"
-            )

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.ablation import ablation_effects
+from skilloc.ablation.injection import injections
 from skilloc.circuits import graph as g
 from skilloc.circuits.alarms import completeness_alarms, edge_alarms
 from skilloc.circuits.edges import Edges, check_edges, edge_effects
@@ -16,7 +17,6 @@ from skilloc.circuits.nodes import Node, nodes_of
 from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records
 from skilloc.experiment import Experiment
-from skilloc.intervene import injections
 from skilloc.masks import DRAWS, Mask, top
 from skilloc.mistakes import WrongValue
 

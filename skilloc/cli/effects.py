@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from skilloc.asked import Asked
 from skilloc.cli.machine import Machine
 from skilloc.mistakes import WrongValue
 from skilloc.study.settings import Settings
+from skilloc.tasks.asked import Asked
 
 BUILTIN = ("python", "cpp", "english")
 

@@ -2,7 +2,6 @@
 
 from skilloc.intervene.holding import edits_of, hold
 from skilloc.intervene.hooks import blocks, check_model, losses, losses_of, prepared_for, read_activations, reader
-from skilloc.intervene.injection import injections
 from skilloc.intervene.record import record
 from skilloc.intervene.reference import (
     REFERENCES,
@@ -29,7 +28,6 @@ __all__ = [
     "flat_mean_reference",
     "given_reference",
     "hold",
-    "injections",
     "losses",
     "losses_of",
     "mean_reference",

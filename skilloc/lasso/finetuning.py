@@ -12,7 +12,7 @@ from skilloc.lasso.settings import LocalizeConfig
 from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Subtask, as_subtasks
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 from skilloc.training import History, train
 from skilloc.training.settings import check_loss
 from skilloc.training.step import goal_of

@@ -10,7 +10,7 @@ Nothing here computes a number, saves a file or shows a window; there is no pypl
 
 from skilloc.plots.circuits import circuit_diagram, circuit_legend
 from skilloc.plots.curves import removal_curves, sorted_curves
-from skilloc.plots.diagram import Diagram, diagram_of, joint_diagram
+from skilloc.plots.diagram import Diagram
 from skilloc.plots.dots import calibration_scatter, score_dots, subtask_legend
 from skilloc.plots.information import information_dots
 from skilloc.plots.kept import kept_curves
@@ -31,12 +31,10 @@ __all__ = [
     "circuit_legend",
     "colour_bar",
     "colour_of",
-    "diagram_of",
     "effect_norm",
     "entanglement_matrix",
     "figure",
     "information_dots",
-    "joint_diagram",
     "kept_curves",
     "mlp_network",
     "position_map",

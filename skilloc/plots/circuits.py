@@ -12,9 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.text import Annotation
 
-from skilloc.circuits.graph import HEAD, INPUT, NEURON, OUTPUT, WHOLE_MLP
 from skilloc.mistakes import WrongValue
-from skilloc.plots.diagram import Diagram, place, uncertain
+from skilloc.plots.diagram import HEAD, INPUT, NEURON, OUTPUT, WHOLE_MLP, Diagram, place, uncertain
 from skilloc.plots.labels import Labels
 from skilloc.plots.style import CONTROL, colour_of, short
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
 from skilloc.mistakes import WrongValue
@@ -99,7 +98,7 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = DR
     """
     if not masks:
         raise WrongValue("`masks` is empty; pass at least one")
-    check_masks(experiment, masks)
+    experiment.check_masks(masks)
     baseline, folded = experiment.baseline, experiment.folded
     random = [[matched_random(mask, seed=seed * draws + d) for mask in masks] for d in range(draws)]
     every_mask = [*masks, *(mask for row in random for mask in row)]

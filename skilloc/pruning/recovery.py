@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64, Int
 from torch import nn
 
-from skilloc.ablation import check_masks
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
@@ -65,7 +64,7 @@ def recover(experiment: Experiment, masks: Sequence[Mask], sample: Sample, confi
             f"`masks` has {len(masks)} masks, `config.until` is {dict(config.until)} and `config.products` "
             f'"{config.products}"; pass at least one mask, and leave the others out'
         )
-    check_masks(experiment, masks)
+    experiment.check_masks(masks)
     experiment.metric.check_differentiable()
     folded, at = experiment.folded, tuple(sorted({0, *config.evaluate_at, config.steps}))
     check_prunable(experiment)

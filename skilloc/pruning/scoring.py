@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from skilloc.ablation import ablation_effects, check_masks
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.intervene import Reference
@@ -23,7 +22,7 @@ from skilloc.units import Bank, Units
 
 
 def effects_again(
-    experiment: Experiment, *, measure: Callable[[Experiment], Effects] = ablation_effects, magnitudes: bool = False
+    experiment: Experiment, measure: Callable[[Experiment], Effects], *, magnitudes: bool = False
 ) -> Scorer:
     """Return a function that scores the units which a mask keeps by their effects on the pruned model.
 
@@ -43,7 +42,7 @@ def effects_again(
     loss = loss_of_whole(experiment)
 
     def score(mask: Mask) -> Float[np.ndarray, "unit"]:
-        check_masks(experiment, [mask])
+        experiment.check_masks([mask])
         units, held, left = experiment.units, experiment.held, mask.keep
         own = replace(experiment, subtasks=experiment.examples, reference=held, folds=1)
         if not mask.keep.all():

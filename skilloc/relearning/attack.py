@@ -17,7 +17,7 @@ from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
 from skilloc.relearning.ways import FEW, Data
 from skilloc.tasks import Examples, Subtask, joined
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 from skilloc.training import Sample, TrainConfig, train
 from skilloc.training.many import retrain
 

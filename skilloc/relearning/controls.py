@@ -11,7 +11,7 @@ from skilloc.models.makers import face_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
 from skilloc.tasks import Subtask
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 from skilloc.training import TrainConfig
 from skilloc.training.many import retrain
 from skilloc.units import EXPERT, LAYER, RESIDUAL, Units

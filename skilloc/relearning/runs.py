@@ -25,7 +25,7 @@ from skilloc.relearning.starts import Context
 from skilloc.relearning.ways import SHOWN, Data, Way
 from skilloc.store import Labelled
 from skilloc.tasks import Examples, Subtask, joined
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 
 OUTER = ("model", "way", "size", "rate", "seed")
 """Axes of a result that one run does not have."""

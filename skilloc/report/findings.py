@@ -8,8 +8,8 @@ import numpy as np
 from skilloc import store
 from skilloc.ablation.removal import Removal
 from skilloc.attribution.calibration import Calibration
+from skilloc.effects.positions import PositionEffects
 from skilloc.locality.intervals import number, said
-from skilloc.positions import PositionEffects
 from skilloc.relearning import Relearning
 from skilloc.report.about import About, TopUnit, about, top_units
 from skilloc.report.calibration import calibration_section, calibration_words

@@ -7,8 +7,9 @@ import numpy as np
 
 from skilloc import plots
 from skilloc.circuits import graph as names
+from skilloc.circuits.diagram import diagram_of
 from skilloc.mistakes import WrongValue
-from skilloc.plots.diagram import diagram_of, place
+from skilloc.plots.diagram import place
 from skilloc.report.circuits import circuits_found, circuits_section, few
 from skilloc.report.document import body_of, document, escape, rounded
 from skilloc.report.section import Section

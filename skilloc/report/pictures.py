@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots
+from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.graph import CHOSEN, REFERENCE
 from skilloc.effects import Effects
 from skilloc.locality.intervals import said
@@ -72,7 +73,7 @@ def draw_circuits(circuits: Mapping[str, Any], folder: Path) -> list[Path]:
 def _circuits(circuits: Mapping[str, Any]) -> Any:
     """At most three panels beside each other, so high that the nodes of the fullest column are apart."""
     names = list(circuits)[:PANELS]
-    diagram = plots.joint_diagram({name: circuits[name] for name in names})
+    diagram = joint_diagram({name: circuits[name] for name in names})
     across = min(len(names), 3)
     down = -(-len(names) // across)
     height = float(np.clip(0.13 * np.bincount(diagram.columns).max(), 2.6, 5.5))

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from skilloc.circuits.graph import HEAD, INPUT, OUTPUT, WHOLE_MLP
-from skilloc.plots.diagram import Diagram, place, uncertain
+from skilloc.plots.diagram import HEAD, INPUT, OUTPUT, WHOLE_MLP, Diagram, place, uncertain
 from skilloc.report.document import escape
 
 WIDTH, HEIGHT, MARGIN = 1000, 560, 70

@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from skilloc.asked import Asked
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.losses import READY, Loss, as_loss, mistake
@@ -17,6 +16,7 @@ from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
 from skilloc.study.world import open_world
 from skilloc.tasks import Split, Subtask
+from skilloc.tasks.asked import Asked
 from skilloc.tasks.prompts import prompts
 from skilloc.tasks.text import Encode, documents, text_subtask
 from skilloc.units import Units

@@ -11,12 +11,12 @@ from jaxtyping import Bool
 
 from skilloc import store
 from skilloc.ablation import ablation_effects
+from skilloc.ablation.injection import injections
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.attribution.calibration import RECALLS, Sample, calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records, sign_alarms
 from skilloc.experiment import Experiment
-from skilloc.intervene import injections
 from skilloc.masks import top
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened

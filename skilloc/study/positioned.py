@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from skilloc import store
+from skilloc.ablation.positions import position_effects
 from skilloc.effects import Effects
+from skilloc.effects.positions import PositionEffects
 from skilloc.masks import top as largest
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
-from skilloc.positions import PositionEffects, position_effects
 from skilloc.study.draws import redraw
 
 

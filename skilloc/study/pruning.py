@@ -242,7 +242,7 @@ def _scores(experiment: Experiment, effects: Effects, choice: Choice, items: Pat
     # One number per unit is all that is asked for, so that folds would only cost time.
     examples = {name: experiment.examples[name] for name in kept_for}
     own = replace(experiment, subtasks=examples, reference=experiment.held, folds=1)
-    return effects_again(own, measure=measure, magnitudes=not choice.signed)
+    return effects_again(own, measure, magnitudes=not choice.signed)
 
 
 def _save(

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from skilloc.asked import LETTERS, Asked
 from skilloc.mistakes import WrongValue
+from skilloc.tasks.asked import LETTERS, Asked
 from skilloc.tasks.corpora import is_text
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item, answer_baseline, distinct, split_items

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from skilloc.tasks.stream import seed_of
+from skilloc.tasks.streams import seed_of
 
 STREAM = 0xD407
 """What tells these seeds from those of a stream of examples."""

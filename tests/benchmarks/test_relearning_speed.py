@@ -18,7 +18,7 @@ from skilloc.models.mlp import MLP
 from skilloc.relearning import Grid
 from skilloc.relearning.attack import attack_all, hold_out
 from skilloc.tasks.parity import parity_subtasks
-from skilloc.tasks.stream import stream
+from skilloc.tasks.streams import stream
 
 ATOM = parity_subtasks(18, atoms=6, k=3)["parity_0"]
 STEPS, RATE = 512, 1e-3

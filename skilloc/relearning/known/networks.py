@@ -30,7 +30,7 @@ from skilloc.relearning.plasticity import unseen_parity
 from skilloc.relearning.rules import BROKEN, KEPT, PARTLY, REMOVED
 from skilloc.tasks import Examples, Split, Subtask, joined
 from skilloc.tasks.parity import parity_subtasks
-from skilloc.tasks.stream import seed_of, stream
+from skilloc.tasks.streams import seed_of, stream
 from skilloc.training import Sample, TrainConfig, train
 from skilloc.training.many import retrain
 

@@ -9,7 +9,7 @@ know of the untouched model.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast, get_args
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
+from skilloc.experiment.positions import ALL, positions_held, single_positions
 from skilloc.intervene import (
     REFERENCES,
     Reference,
@@ -43,8 +44,6 @@ from skilloc.models.language import digest
 from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Folded, Split, Subtask, fold
 from skilloc.units import KINDS, Units
-
-ALL, SCORED = "all", "scored"
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,38 +215,18 @@ class Experiment:
     @cached_property
     def where(self) -> Bool[Tensor, "row pos"] | None:
         """The positions at which units are held; None for all."""
-        examples = self.folded.examples
-        if isinstance(self.at, str) and self.at == ALL:
-            return None
-        if examples.targets.ndim == 1 and examples.tokens is None:
-            raise WrongValue(f'`at` is "{self.at}", but these examples have no positions; use at="all"')
-        shape = examples.targets.shape if examples.tokens is None else examples.tokens.shape
-        if isinstance(self.at, Tensor):
-            if self.at.shape != shape or self.at.dtype != torch.bool:
-                raise WrongValue(
-                    f"`at` is {self.at.dtype} of shape {tuple(self.at.shape)}, but the examples have {tuple(shape)}; "
-                    "pass True or False (torch.bool) for every row and position"
-                )
-            if not bool(self.at.any()):
-                raise WrongValue("`at` is False everywhere, so that no unit would be held anywhere; choose positions")
-            return self.at.to(self.device)
-        if self.at == SCORED:
-            return examples.scored
-        found = examples.at.get(str(self.at))
-        if found is None and self.at == "last":
-            mask = examples.mask
-            found = torch.full((shape[0],), shape[1] - 1, device=self.device)
-            if mask is not None:
-                found = shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
-        if found is None:
-            raise WrongValue(
-                f'unknown `at` "{self.at}"; use all, scored, last'
-                + (f", {', '.join(sorted(examples.at))}" if examples.at else "")
-                + ", or a mask"
-            )
-        if found.dtype == torch.bool:
-            return found
-        return torch.arange(shape[1], device=self.device) == found[:, None]
+        return positions_held(cast(str | Tensor, self.at), self.folded.examples)
+
+    def positions(self, names: Sequence[str] = ()) -> dict[str, Bool[Tensor, "row pos"]]:
+        """Return where each position is, within those at which units are held.
+
+        Args:
+            names: names that the examples give to positions; every place of a row if not given.
+
+        Raises:
+            ValueError: if the examples have no positions, or not these names.
+        """
+        return single_positions(self.folded.examples, self.where, names)
 
     @cached_property
     def prepared(self) -> Tensor | None:
@@ -309,6 +288,20 @@ class Experiment:
     @cached_property
     def _seen(self) -> tuple[object, str]:
         return _fingerprint(self.model), digest(self.model)
+
+    def check_masks(self, masks: Iterable[Mask]) -> None:
+        """Refuse masks that are not about the units of the experiment.
+
+        Raises:
+            ValueError: if one is not, or the model has changed since.
+        """
+        self.check_unchanged()
+        for mask in masks:
+            if mask.units != self.units:
+                raise WrongValue(
+                    f"`masks` has one of {len(mask.units)} units on {', '.join(mask.units.hooks)}, but the experiment "
+                    f"is about {len(self.units)} on {', '.join(self.units.hooks)}; make masks of experiment.units"
+                )
 
     def check_unchanged(self) -> None:
         """Refuse to go on with a model whose weights have changed since the experiment first looked at them.
