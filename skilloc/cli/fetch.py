@@ -1,4 +1,4 @@
-"""`skilloc fetch`: get a model that is not part of the package."""
+"""`skilloc fetch`: get what is not part of the package."""
 
 import sys
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ from skilloc.mistakes import WrongValue
 
 @dataclass(frozen=True)
 class Command:
-    """Download a pinned model once, verify it, and keep it in the user's cache. There is one: smollm2 (93 MB)."""
+    """Download something pinned once, verify it, and keep it in the user's cache.
 
-    name: Annotated[Positional[str], arg(metavar="smollm2")]
-    """which model"""
+    There is a model, smollm2 (93 MB), and there are MNIST's digits (1 to 12 MB, from the first source that answers).
+    """
+
+    name: Annotated[Positional[str], arg(metavar="smollm2|digits")]
+    """which of the two"""
 
     def run(self) -> None:
         """Fetch, and print the folder."""
-        if self.name != "smollm2":
-            raise WrongValue(f'`name` is "{self.name}"; there is smollm2')
-        from skilloc.models.fetch import fetch_smollm2
-
-        print(fetch_smollm2(report=lambda line: print(line, file=sys.stderr)))
+        if self.name == "smollm2":
+            from skilloc.models.fetch import fetch_smollm2 as fetch
+        elif self.name == "digits":
+            from skilloc.tasks.digit_files import fetch_digits as fetch
+        else:
+            raise WrongValue(f'`name` is "{self.name}"; there is smollm2, and there is digits')
+        print(fetch(report=lambda line: print(line, file=sys.stderr)))

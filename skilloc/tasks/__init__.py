@@ -1,4 +1,4 @@
-"""Subtasks and the examples that one draws from them. Families live in `text` (language) and `parity`.
+"""Subtasks and the examples that one draws from them. Families live in `text` (language), `parity` and `digits`.
 
 The names are imported when they are first used: `asked`, which the command line's help reads, needs no torch.
 """
@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skilloc.tasks.digits import digit_subtasks as digit_subtasks
     from skilloc.tasks.examples import IGNORE as IGNORE
     from skilloc.tasks.examples import MASK as MASK
     from skilloc.tasks.examples import TOKENS as TOKENS
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from skilloc.tasks.text import text_subtask as text_subtask
 
 _HOMES = {
+    "digits": ("digit_subtasks",),
     "examples": ("IGNORE", "MASK", "TOKENS", "Examples", "Inputs", "joined"),
     "folds": ("Folded", "blocks_of", "fold"),
     "parity": ("parity_stream", "parity_subtasks"),
