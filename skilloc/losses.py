@@ -11,6 +11,7 @@ passes by hand are for losses that are the negative log-likelihood of targets (`
     kl                 mean over the scored positions of KL(untouched model || this one), nats per token
     error              share of the scored positions whose largest logit is not the target's
     mistake            1 where any scored position, or the choice among options, is wrong: 1 - accuracy
+    distillation(T, s) (1 - s) cross_entropy + s T^2 KL(teacher || this one), both at temperature T, nats per token
     custom(function)   any function of logits and examples
 """
 
@@ -380,9 +381,14 @@ def _kl(logits: Tensor, examples: Examples, prepared: Tensor | None) -> Tensor:
         raise WrongValue(
             '`loss` "kl" was not prepared; measure it through an Experiment, which runs the untouched model'
         )
+    return _divergence(logits, examples, prepared)
+
+
+def _divergence(logits: Tensor, examples: Examples, known: Tensor) -> Tensor:
+    """Return the mean over the scored positions of KL(known || these logits), from log-probabilities."""
     scored = examples.scored
-    new = logits.float().log_softmax(dim=-1)
-    apart = (prepared.exp() * (prepared - new)).to(wide(logits.device)).sum(dim=-1)
+    new = logits.to(known.dtype).log_softmax(dim=-1)
+    apart = (known.exp() * (known - new)).to(wide(logits.device)).sum(dim=-1)
     total = (apart * scored).reshape(len(scored), -1).sum(dim=1)
     return _of_rows(examples, total / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
 
@@ -444,6 +450,47 @@ READY: Mapping[str, Loss] = {
     loss.name: loss for loss in (cross_entropy, answer, choice, logit_difference, kl, error, mistake)
 }
 """The losses that come with the package, by name."""
+
+
+def distillation(temperature: float = 2.0, soft: float = 0.9) -> Loss:
+    """Make the loss of a student that learns from a teacher [Hinton et al. 2015; paper, section 4.2].
+
+        loss = (1 - soft) cross_entropy + soft T^2 KL(softmax(teacher / T) || softmax(student / T))
+
+    The mean over the scored positions, in nats per token; T^2 keeps the size of the gradient whatever the temperature.
+    A student equal to its teacher has (1 - soft) of its cross-entropy; with `soft` at 1, nothing.
+
+    Args:
+        temperature: T, by which logits are divided.
+        soft: share of the part that comes from the teacher, from 0 to 1.
+
+    Raises:
+        ValueError: if the temperature is not above 0, or the share not from 0 to 1.
+
+    Example:
+        >>> import skilloc as sk
+        >>> sk.losses.distillation(20.0, 0.9).name
+        'distillation'
+    """
+    if not (0 < temperature < math.inf and 0 <= soft <= 1):
+        raise ValueError(
+            f"`temperature` is {temperature} and `soft` {soft}; use a temperature above 0 and a share from 0 to 1"
+        )
+
+    def value(logits: Tensor, examples: Examples, known: Tensor | None) -> Tensor:
+        if known is None:
+            raise ValueError('`loss` "distillation" needs a teacher; pass it to `distil`')
+        hard = cross_entropy(logits, examples) if soft < 1 else 0.0
+        return (1 - soft) * hard + soft * temperature**2 * _divergence(logits / temperature, examples, known)
+
+    return Loss(
+        "distillation",
+        "nats",
+        value,
+        # T^2 times the rounding of float32 is as large as what is left of a divergence near the end.
+        prepare=lambda logits, _: (logits.detach().to(wide(logits.device)) / temperature).log_softmax(dim=-1),
+        identity=f"skilloc.losses.distillation({temperature!r}, {soft!r})",
+    )
 
 
 def custom(

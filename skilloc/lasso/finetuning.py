@@ -14,7 +14,7 @@ from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Subtask, as_subtasks
 from skilloc.tasks.streams import stream
 from skilloc.training import History, train
-from skilloc.training.settings import check_loss
+from skilloc.training.settings import Objective, check_loss
 from skilloc.training.step import goal_of
 
 
@@ -105,7 +105,7 @@ def _restated(
 ) -> History:
     """Return a history whose last row has the losses of the model as it is now."""
     face, loss = face_of(finetuned), config.metric
-    untouched = goal_of(face_of(model), loss, seed=0).untouched or face
+    untouched = goal_of(face_of(model), Objective(loss), seed=0).untouched or face
     columns = {name: np.array(column) for name, column in history.columns.items()}
     for name, batch in held_out.items():
         columns[name][-1] = float(losses_of(face, batch, loss, prepared_for(untouched, batch, loss)).mean())

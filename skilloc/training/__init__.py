@@ -34,6 +34,7 @@ from skilloc.training.history import History
 from skilloc.training.optimisers import optimiser_of, set_rates
 from skilloc.training.settings import (
     Group,
+    Objective,
     Optimiser,
     Products,
     Rule,
@@ -45,7 +46,7 @@ from skilloc.training.settings import (
 )
 from skilloc.training.step import Goal, check_finite, descent_of, goal_of, take_step
 
-__all__ = ["Group", "History", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
+__all__ = ["Group", "History", "Objective", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
 
 
 def train(
@@ -54,7 +55,7 @@ def train(
     config: TrainConfig,
     *,
     evaluate: Mapping[str, Examples],
-    loss: Loss | str | Callable[[Tensor, Examples], Tensor] = cross_entropy,
+    loss: Loss | str | Callable[[Tensor, Examples], Tensor] | Objective = cross_entropy,
     terms: Mapping[str, Term] | None = None,
     rules: Sequence[Rule] = (),
     checkpoints: Path | None = None,
@@ -71,7 +72,8 @@ def train(
         config: the settings.
         evaluate: held-out examples by subtask.
         loss: a `Loss`, the name of one that is ready, or a function of (logits, examples). One that compares with the
-            untouched model compares with the model as it is given.
+            untouched model compares with the model as it is given. An `Objective` says more: a teacher, and what is
+            measured meanwhile.
         terms: named terms that are added to the loss and logged.
         rules: act after each optimiser step, in this order.
         checkpoints: a folder for the state of this run: the same call goes on from there, and gives the same result.
@@ -95,17 +97,18 @@ def train(
         >>> int(history.of("step")[-1])
         50
     """
-    terms, loss = terms or {}, as_loss(loss)
+    terms, aim = terms or {}, loss if isinstance(loss, Objective) else Objective(as_loss(loss))
+    loss = aim.measured or aim.loss
     check(config, evaluate, terms)
-    check_loss(loss, kept=checkpoints is not None)
+    check_loss(aim.loss, kept=checkpoints is not None)
     if seed < 0:
         raise WrongValue(f"`seed` is {seed}; use 0 or more")
     face = face_of(model)
-    goal = goal_of(face, loss, seed=seed)
-    watched = _prepared(face, evaluate, goal)
+    goal = goal_of(face, aim, seed=seed)
+    watched = _prepared(face, evaluate, goal, loss)
     optimiser = optimiser_of(model.named_parameters(), config)
     spec = {
-        **_spec(model, config, evaluate, loss, seed),
+        **_spec(model, config, evaluate, aim, seed),
         **({"behaviour": _evaluated(face, watched, loss)} if checkpoints and not _named(model, loss) else {}),
         "data": dict(data or {}),
         "terms": list(terms),
@@ -144,7 +147,7 @@ def train(
 
 
 def _spec(
-    model: nn.Module, config: TrainConfig, evaluate: Mapping[str, Examples], loss: Loss, seed: int
+    model: nn.Module, config: TrainConfig, evaluate: Mapping[str, Examples], aim: Objective, seed: int
 ) -> dict[str, Any]:
     """Return what names a run besides what the caller says about its examples. JSON only."""
     hooks = hooks_of_users(model)
@@ -153,7 +156,8 @@ def _spec(
         "model": digest(model),
         "config": asdict(config),
         "evaluate": {name: batch.digest for name, batch in evaluate.items()},
-        "loss": loss.record(),
+        "loss": aim.loss.record() if aim == Objective(aim.loss) else aim.record(),
+        **({} if aim.teacher is None else {"teacher": digest(aim.teacher)}),
         "seed": seed,
         **({"hooks": list(hooks)} if hooks else {}),
     }
@@ -177,13 +181,13 @@ Watched = Mapping[str, tuple[Examples, Tensor | None]]
 """Examples, and what the loss knows about them, by subtask."""
 
 
-def _prepared(face: Face, evaluate: Mapping[str, Examples], goal: Goal) -> Watched:
+def _prepared(face: Face, evaluate: Mapping[str, Examples], goal: Goal, loss: Loss) -> Watched:
     """Refuse examples that the model cannot take; return them with what the loss must know of the untouched model."""
     face.module.eval()
     for batch in evaluate.values():
         check_model(face.module, batch)
     untouched = goal.untouched or face
-    return {name: (batch, prepared_for(untouched, batch, goal.loss)) for name, batch in evaluate.items()}
+    return {name: (batch, prepared_for(untouched, batch, loss)) for name, batch in evaluate.items()}
 
 
 def _evaluated(face: Face, watched: Watched, loss: Loss) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,31 @@ Products = Literal["float32", "bfloat16"]
 Optimiser = Literal["adam", "adamw", "sgd", "muon"]
 
 Decay = Literal["none", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is descended, where that is more than a loss.
+
+    Attributes:
+        loss: the loss that is descended.
+        measured: the loss that is measured on the way, and that `until` asks about; `loss` if not given.
+        teacher: the model that a loss compares with; the trained one, as it was, if not given. It stays as it is.
+        match: hooks of the teacher by hooks of the model of the same shape, whose activations are to agree.
+        weight: of their disagreement, in units of the loss: for each example the mean over the pairs of
+            |a - a_teacher|^2 / |a_teacher|^2.
+    """
+
+    loss: Loss
+    measured: Loss | None = None
+    teacher: nn.Module | None = None
+    match: Mapping[str, str] = field(default_factory=dict)
+    weight: float = 1.0
+
+    def record(self) -> dict[str, Any]:
+        """Return what names the objective, but for its teacher. JSON only."""
+        measured = None if self.measured is None else self.measured.record()
+        return {**self.loss.record(), "measured": measured, "match": dict(self.match), "weight": self.weight}
 
 
 @runtime_checkable

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from skilloc.losses import Loss, nll_sum
 from skilloc.mistakes import Diverged, WrongValue
-from skilloc.models.face import Face
+from skilloc.models.face import Edit, Face
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples, blocks_of
 from skilloc.training.gradients import Gradients, Layer, by_hand
 from skilloc.training.randomness import drawing
-from skilloc.training.settings import Products, Term, TrainConfig
+from skilloc.training.settings import Objective, Products, Term, TrainConfig
 
 CACHED, CACHED_BF16 = 2**18, 5 * 2**18
 """Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
@@ -29,13 +29,17 @@ class Goal(NamedTuple):
 
     Attributes:
         loss: the loss.
-        untouched: the model before training, where the loss must know it.
+        untouched: the model before training, or a teacher, where the loss must know it.
         seed: of what the model draws (dropout).
+        match: hooks of the teacher by hooks of the model, whose activations are to agree.
+        weight: of their disagreement.
     """
 
     loss: Loss
     untouched: Face | None
     seed: int
+    match: Mapping[str, str] = {}
+    weight: float = 0.0
 
 
 def take_step(
@@ -72,13 +76,22 @@ def check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> 
             )
 
 
-def goal_of(face: Face, loss: Loss, *, seed: int) -> Goal:
-    """Return what is descended, with a copy of the model as it is now where the loss must know that."""
-    if loss.prepare is None:
-        return Goal(loss, None, seed)
-    untouched = face_of(face.copy())
+def goal_of(face: Face, objective: Objective, *, seed: int) -> Goal:
+    """Return what is descended, with a copy of the model as it is now where the loss must know that.
+
+    Raises:
+        ValueError: if activations are to agree and there is no teacher, or it is the model itself.
+    """
+    if objective.match and objective.teacher is None:
+        raise WrongValue("`match` names hooks, but there is no `teacher`; pass the model whose activations are meant")
+    losses = (objective.loss, objective.measured)
+    if not objective.match and all(loss is None or loss.prepare is None for loss in losses):
+        return Goal(objective.loss, None, seed)
+    if objective.teacher is face.module:
+        raise WrongValue("`teacher` is the model that is trained; pass a copy of it")
+    untouched = face_of(face.copy() if objective.teacher is None else objective.teacher)
     untouched.module.eval()
-    return Goal(loss, untouched, seed)
+    return Goal(objective.loss, untouched, seed, objective.match, objective.weight)
 
 
 def descent_of(face: Face, goal: Goal, *, products: Products) -> Descent:
@@ -94,7 +107,7 @@ def descent_of(face: Face, goal: Goal, *, products: Products) -> Descent:
     def descent(examples: Examples, step: int) -> float:
         nonlocal memory
         targets = None if goal.loss.targets is None else goal.loss.targets(examples)
-        if face.chain is None or targets is None or not by_hand(face, examples, targets):
+        if face.chain is None or targets is None or goal.match or not by_hand(face, examples, targets):
             blocks = [slice(0, len(examples))] if whole else _blocks(examples, face.widest, products)
             with drawing(devices, goal.seed, step):
                 return _autograd(face, goal, examples, blocks, products)
@@ -133,30 +146,65 @@ def _autograd(face: Face, goal: Goal, examples: Examples, blocks: list[slice], p
     The mean is over the scored targets where the loss is their negative log-likelihood, and over the examples
     elsewhere.
     """
-    targets_of, device = goal.loss.targets, examples.first.device
+    targets_of = None if goal.match else goal.loss.targets
     count = len(examples) if targets_of is None else int((targets_of(examples) != IGNORE).sum())
-    loss = torch.zeros((), device=device)
+    loss = torch.zeros((), device=examples.first.device)
     for block in blocks:
         part = examples.part(block)
-        with torch.autocast(device.type, torch.bfloat16, enabled=products == "bfloat16"):
+        seen: dict[str, Tensor] = {}
+        with (
+            face.attached({hook: _seen(seen, hook) for hook in goal.match}),
+            torch.autocast(examples.first.device.type, torch.bfloat16, enabled=products == "bfloat16"),
+        ):
             logits = face.run(part.inputs)
-        total = _total(goal, logits, part) if targets_of is None else nll_sum(logits, targets_of(part))
+        total = _total(goal, logits, part, seen) if targets_of is None else nll_sum(logits, targets_of(part))
         (total / count).backward()  # type: ignore[no-untyped-call]
         loss += total.detach() / count
     return float(loss)
 
 
-def _total(goal: Goal, logits: Tensor, part: Examples) -> Tensor:
+def _seen(into: dict[str, Tensor], hook: str) -> Edit:
+    def see(value: Tensor) -> Tensor:
+        into[hook] = value
+        return value
+
+    return see
+
+
+def _total(goal: Goal, logits: Tensor, part: Examples, seen: Mapping[str, Tensor]) -> Tensor:
     """Return the sum of the loss over some examples, differentiable."""
-    known = None
-    if goal.untouched is not None and goal.loss.prepare is not None:
-        with torch.no_grad():
-            known = goal.loss.prepare(goal.untouched.run(part.inputs), part)
+    known, apart = None, logits.new_zeros(())
+    if goal.untouched is not None:
+        taught: dict[str, Tensor] = {}
+        watched = {hook: _seen(taught, hook) for hook in goal.match.values()}
+        with torch.no_grad(), goal.untouched.attached(watched):
+            logits_there = goal.untouched.run(part.inputs)
+            known = None if goal.loss.prepare is None else goal.loss.prepare(logits_there, part)
+        pairs = [_apart(seen[own], taught[other], part, own, other) for own, other in goal.match.items()]
+        apart = goal.weight * torch.stack(pairs).mean() if pairs else apart
     # Losses of one's own are written for logits of at least 32 bits.
-    total = goal.loss(logits if logits.dtype == torch.float64 else logits.float(), part, known).sum()
+    total = goal.loss(logits if logits.dtype == torch.float64 else logits.float(), part, known).sum() + apart
     if not total.requires_grad:
         raise WrongValue(
             f'`loss` "{goal.loss.name}" does not depend on the logits in a way that can be differentiated; write it '
             "with differentiable operations, or train on another one such as cross_entropy"
         )
     return total
+
+
+def _apart(own: Tensor, other: Tensor, part: Examples, hook: str, taught: str) -> Tensor:
+    """Return the sum over examples of |own - other|^2 / |other|^2; rows of one example share it out."""
+    if own.shape != other.shape:
+        raise WrongValue(
+            f'`match` has "{hook}" of shape {tuple(own.shape)} with "{taught}" of {tuple(other.shape)}; match hooks of '
+            "one shape, such as the residual stream of a student that was pruned from its teacher"
+        )
+    scored = part.scored if own.ndim > 2 and part.scored.ndim > 1 else None
+    near, size = (own.float() - other.float()).square(), other.float().square()
+    if scored is not None:
+        where = scored.reshape(*scored.shape, *[1] * (own.ndim - 2))
+        near, size = near * where, size * where
+    rows = near.flatten(1).sum(1) / size.flatten(1).sum(1).clamp(min=1e-12)
+    if part.owner is None:
+        return rows.sum()
+    return (part.per_example(rows) / part.per_example(torch.ones_like(rows))).sum()
