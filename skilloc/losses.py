@@ -473,13 +473,13 @@ def distillation(temperature: float = 2.0, soft: float = 0.9) -> Loss:
         'distillation'
     """
     if not (0 < temperature < math.inf and 0 <= soft <= 1):
-        raise ValueError(
+        raise WrongValue(
             f"`temperature` is {temperature} and `soft` {soft}; use a temperature above 0 and a share from 0 to 1"
         )
 
     def value(logits: Tensor, examples: Examples, known: Tensor | None) -> Tensor:
         if known is None:
-            raise ValueError('`loss` "distillation" needs a teacher; pass it to `distil`')
+            raise WrongValue('`loss` "distillation" needs a teacher; pass it to `distil`')
         hard = cross_entropy(logits, examples) if soft < 1 else 0.0
         return (1 - soft) * hard + soft * temperature**2 * _divergence(logits / temperature, examples, known)
 

@@ -88,7 +88,8 @@ def _subtask(name: str, digits: tuple[int, ...], held: Digits) -> Subtask:
         rows = among[torch.from_numpy(order)]
         return Examples(held.images[split][rows], held.labels[split][rows])
 
-    made = {"family": FAMILY, "digits": list(digits), "source": held.source, "hash": held.digest}
+    sizes = {split: len(places(split)) for split in get_args(Split)}
+    made = {"family": FAMILY, "digits": list(digits), "source": held.source, "hash": held.digest, "images": sizes}
     return Subtask(name, sample, (), made)
 
 

@@ -131,6 +131,8 @@ def train(
             if step == 0:
                 rows[0].update(found)
                 _hear(rules, rows[0])
+                for name in set(config.until) - set(rows[0]):
+                    raise WrongValue(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
             done = step + 1
             if done == config.steps or _is_due(done, config):
                 rows.append({"step": float(done), "examples": float(seen), **_evaluated(face, watched, loss), **found})

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from skilloc.losses import Loss, cross_entropy, distillation
+from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
 from skilloc.tasks import Examples
 from skilloc.training import train
@@ -91,7 +92,7 @@ def distil(
     how = how or Teaching()
     outputs = {"teacher": _outputs(teacher, evaluate), "student": _outputs(student, evaluate)}
     if outputs["teacher"] != outputs["student"]:
-        raise ValueError(
+        raise WrongValue(
             f"`teacher` has {outputs['teacher']} outputs but `student` {outputs['student']}; distil between models of "
             "the same outputs, such as the same tokenizer"
         )

@@ -98,7 +98,8 @@ class TrainConfig:
         weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by rate * weight_decay.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
         evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
-        until: stop at the evaluation where the loss on each of these subtasks is below its value.
+        until: stop at the evaluation where the loss on each of these subtasks, or each of these columns that a rule adds
+            to the history, is below its value.
         products: type of the matrix products, "float32" or "bfloat16"; weights, gradients and Adam stay float32. It is
             part of the record and never chosen by what is faster here: see `training.products`.
         warm_up: part of the steps over which the rate rises linearly to its full height.
@@ -171,8 +172,6 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
             )
     if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):
         raise WrongValue(f"{sorted(taken)} name several columns of the history; use other names")
-    for name in set(config.until) - set(evaluate):
-        raise WrongValue(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
 
 
 def check_loss(loss: Loss, *, kept: bool) -> None:
