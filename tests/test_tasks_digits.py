@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc.store import fetched
-from skilloc.tasks import digit_files, digit_subtasks
+from skilloc.tasks import digit_files, digit_subtasks, fetched
 
 SPLITS = ("train", "selection", "report")
 

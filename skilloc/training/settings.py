@@ -98,8 +98,8 @@ class TrainConfig:
         weight_decay: added to gradients as weight_decay * weights; in AdamW, weights shrink by rate * weight_decay.
         evaluate_every: steps between evaluations; there is one before the first step and one after the last.
         evaluate_at: evaluate after these numbers of steps instead, for instance on a logarithmic scale.
-        until: stop at the evaluation where the loss on each of these subtasks, or each of these columns that a rule adds
-            to the history, is below its value.
+        until: stop at the evaluation where the loss on each of these subtasks is below its value; so may a column of
+            the history that a rule adds.
         products: type of the matrix products, "float32" or "bfloat16"; weights, gradients and Adam stay float32. It is
             part of the record and never chosen by what is faster here: see `training.products`.
         warm_up: part of the steps over which the rate rises linearly to its full height.
