@@ -27,7 +27,7 @@ from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from skilloc.mistakes import WrongType, WrongValue
+from skilloc.mistakes import WrongType, WrongValue, real
 from skilloc.tasks import IGNORE, Examples
 
 CACHED = 2**18
@@ -512,7 +512,12 @@ def custom(
         unit: of its numbers.
         differentiable: False for counts, which are then refused for attribution.
         chance: its value for a model that knows nothing, if that is known.
+
+    Raises:
+        ValueError: if `chance` is not finite.
     """
+    if chance is not None:
+        real("chance", chance)
     return Loss(
         name or getattr(function, "__name__", type(function).__name__).strip("<>"),
         unit,

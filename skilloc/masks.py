@@ -11,7 +11,7 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed
 from skilloc.units import Units
 
 DRAWS = 20
@@ -95,6 +95,7 @@ def sample(units: Units, n: int, *, seed: int) -> Bool[np.ndarray, "unit"]:
     Raises:
         ValueError: if there are fewer than n units.
     """
+    a_seed("seed", seed)
     if not 0 <= n <= len(units):
         raise WrongValue(f"`n` is {n} but there are {len(units)} units; choose 0 to {len(units)}")
     selected = np.zeros(len(units), dtype=bool)
@@ -120,6 +121,7 @@ def matched_random(mask: Mask, *, seed: int, disjoint: bool = True) -> Mask:
         seed: which draw.
         disjoint: leave out the mask's own units where that can be; False where the mask is no more than a size.
     """
+    a_seed("seed", seed)
     rng = np.random.default_rng(seed)
     apart = disjoint and disjoint_draws(mask)
     keep = np.ones(len(mask.units), dtype=bool)

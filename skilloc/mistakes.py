@@ -15,6 +15,9 @@ MOST = 10**9
 LARGEST = 1e12
 """The same for a learning rate, a loss, a strength or a time in seconds."""
 
+WORKERS = 4096
+"""Threads or processes, at most."""
+
 SEEDS = 2**63 - 1
 """Largest seed that every generator takes."""
 
@@ -119,7 +122,7 @@ def positive(name: str, value: object, most: float = LARGEST) -> None:
     real(name, value, 0.0, most, open_ends=(True, False))
 
 
-def share(name: str, value: object) -> None:
+def in_share(name: str, value: object) -> None:
     """Refuse what is no number above 0 and up to 1.
 
     Raises:

@@ -28,7 +28,7 @@ from skilloc.ablation.routes import WHOLE, Prober, Trunk, lay_trunk
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import counter, progress
 
@@ -87,6 +87,9 @@ def ablation_effects(
         >>> effects.values.shape  # fold subtask unit
         (8, 2, 16)
     """
+    whole("workers", workers)
+    if seconds is not None:
+        real("seconds", seconds, 0.0)
     units, folded = experiment.units, experiment.folded
     chosen = np.ones(len(units), dtype=bool) if select is None else select
     if chosen.shape != (len(units),):

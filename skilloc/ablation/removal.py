@@ -21,7 +21,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval
 from skilloc.masks import DRAWS, Mask, disjoint_draws, drop_top, matched_random, top
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ def removal_effects(
         >>> removal.values.shape  # size fold removed measured
         (1, 8, 2, 2)
     """
+    for size in sizes:
+        whole("sizes", size)
+    whole("draws", draws)
+    a_seed("seed", seed)
     order = _order(experiment, effects)
     folds = len(effects.values)
     if folds < 2:

@@ -28,7 +28,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.intervene.axes import at_positions, over_positions, per_unit
 from skilloc.losses import wide
-from skilloc.mistakes import Unreachable, WrongValue
+from skilloc.mistakes import Unreachable, WrongValue, a_seed, whole
 from skilloc.models.face import Edit
 from skilloc.store.progress import progress
 from skilloc.units import Bank
@@ -62,6 +62,8 @@ def attribution_effects(
         >>> estimate.unit, bool(estimate.exact.any())
         ('nats', False)
     """
+    whole("curvature", curvature, 0)
+    a_seed("seed", seed)
     loss = experiment.metric
     loss.check_differentiable()
     draws = curvature if loss.drawn is not None else 0

@@ -13,7 +13,6 @@ units [Horvitz & Thompson 1952], in shares and means [Hajek 1971] over all units
 The Pearson correlation is withheld (NaN) unless every unit was measured: in heavy tails it is that of the few largest
 effects, and no sample tells how large those are that it lacks. A missed mass is withheld where its interval spans more
 than `VAGUE` of all that is possible. The relative error is one of sums of magnitudes: that of squares cannot be known
-from skilloc.mistakes import WrongValue
 from a sample either.
 """
 
@@ -26,6 +25,7 @@ from jaxtyping import Bool, Float
 
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, t_quantile
+from skilloc.mistakes import WrongValue, a_seed, whole
 
 RECALLS = ((10, 20), (50, 100), (50, 200))
 
@@ -186,6 +186,10 @@ def calibrate(
         >>> list(sk.calibrate(estimate, exact, drawn=drawn))
         ['parity_0', 'parity_1']
     """
+    for pair in recalls:
+        for number in pair:
+            whole("recalls", number)
+    a_seed("seed", seed)
     about, other = ((e.subtasks, e.units, e.made.get("tokens"), e.unit) for e in (estimate, exact))
     if about != other:
         raise WrongValue(

@@ -22,7 +22,7 @@ from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import grouped, mean_over_folds, standard_error
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 from skilloc.units import Units
 
 ENDS = ("value", "low", "high")
@@ -117,6 +117,7 @@ def compare(
         >>> sk.compare(first, second).losses().value.shape
         (2,)
     """
+    whole("top", top)
     _check(effects_a, effects_b)
     same = effects_a.units == effects_b.units
     values = effects_b.values - effects_a.values if same else np.full_like(effects_a.values, np.nan)

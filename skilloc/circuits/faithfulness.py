@@ -25,7 +25,7 @@ from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 
 PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
@@ -117,6 +117,8 @@ def faithfulness(
     Raises:
         ValueError: if there is no such subtask, or the model is no better on it than with every unit at its reference.
     """
+    whole("draws", draws, 1)
+    a_seed("seed", seed)
     units, own, unit = experiment.units, experiment.only(subtask), experiment.metric.unit
     masks = [Mask(units, np.zeros(len(units), dtype=bool))]
     for circuit in circuits:

@@ -1,7 +1,6 @@
 """What circuits share: between subtasks, between seeds, between references.
 
 The chance level is that of random circuits with as many units on every hook. Circuits of networks that were trained
-from skilloc.mistakes import WrongValue
 from different seeds share no more than that by their units' positions, since hidden units have no order: compare
 circuits of one network, from other examples, references or subtasks.
 """
@@ -16,6 +15,7 @@ from jaxtyping import Float
 
 from skilloc.circuits import graph as g
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue, in_share
 
 DRAWS = 2000
 """Random pairs that a chance level is made of."""
@@ -99,6 +99,7 @@ def consensus(graphs: Sequence[nx.DiGraph], *, share: float = 0.5) -> nx.DiGraph
     Raises:
         ValueError: if there is no run, or they are of different subtasks, models or losses.
     """
+    in_share("share", share)
     if not graphs:
         raise WrongValue("`graphs` is empty; pass at least one circuit")
     about = [(graph.graph[g.SUBTASK], graph.graph[g.MODEL]["digest"]) for graph in graphs]

@@ -18,7 +18,7 @@ from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, top
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 
 NOTHING = 1e-6
 """Edges below this in every fold and subtask, in the loss's unit, are left out: float32 losses do not show them."""
@@ -46,6 +46,13 @@ class Tracing:
     paths: str | None = None
     edges: int = 5000
     adds: bool = True
+
+    def __post_init__(self) -> None:
+        for size in self.sizes or ():
+            whole("sizes", size)
+        whole("draws", self.draws)
+        whole("edges", self.edges, 0)
+        a_seed("seed", self.seed)
 
 
 def trace_circuit(

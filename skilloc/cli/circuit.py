@@ -8,7 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Runs, open_for, places_of
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, in_share, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +56,11 @@ class Command:
 
     def run(self) -> None:
         """Trace, save, print."""
+        if self.count is not None:
+            whole("count", self.count)
+        if self.faithfulness is not None:
+            in_share("faithfulness", self.faithfulness)
+        in_share("agreement", self.agreement)
         if self.count is not None and self.faithfulness is not None:
             raise WrongValue("`count` and `faithfulness` are two ways to choose the units; give one of them")
         from skilloc.circuits.trace import Tracing
@@ -68,7 +73,8 @@ class Command:
         model, folders = places_of(self.places, several=True)
         runs = [load_study(folder).effects for folder in folders]
         opened = open_for(self.machine, model, folders[0], runs[0])
-        choice = Choice(None if self.faithfulness is not None else self.count or TOP, self.faithfulness)
+        size = TOP if self.count is None else self.count
+        choice = Choice(None if self.faithfulness is not None else size, self.faithfulness)
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
             found = trace_study(

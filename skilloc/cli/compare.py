@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.mistakes import whole
+
 
 @dataclass(frozen=True)
 class Command:
@@ -28,6 +30,8 @@ class Command:
     def run(self) -> None:
         """Compare, print, save."""
         from skilloc.circuits.comparison import compare
+
+        whole("count", self.count)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.comparison import comparison_sections
         from skilloc.report.page import find_circuits, write_comparison

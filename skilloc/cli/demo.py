@@ -8,6 +8,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from skilloc.mistakes import WORKERS, whole
+
 
 @dataclass(frozen=True)
 class Command:
@@ -30,6 +32,7 @@ class Command:
 
     def run(self) -> None:
         """Run it, and print the tables and where the page is."""
+        whole("workers", self.workers, 0, WORKERS)
         begun = time.monotonic()
 
         def report(line: str) -> None:

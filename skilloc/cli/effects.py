@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from skilloc.cli.machine import Machine
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WORKERS, WrongValue, real, whole
 from skilloc.study.settings import Settings
 from skilloc.tasks.asked import Asked
 
@@ -89,6 +89,12 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
+        whole("workers", self.workers, 0, WORKERS)
+        whole("budget", self.budget)
+        if self.until is not None:
+            real("until", self.until, 0.0, 1.0, open_ends=(True, True))
+        if self.seconds is not None:
+            real("seconds", self.seconds, 0.0)
         sources = sources_of(self.subtask, builtin_of(self.model))
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.about import about, top_units

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from skilloc.cli.machine import Machine
+from skilloc.mistakes import whole
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Command:
 
     def run(self) -> None:
         """Evaluate, print the metrics."""
+        whole("count", self.count)
+        if self.limit is not None:
+            whole("limit", self.limit)
         from skilloc.cli.printed import print_json
         from skilloc.masks import drop_top
         from skilloc.study.evaluate import evaluate

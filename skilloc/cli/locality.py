@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Command:
 
     def run(self) -> None:
         """Print the tables."""
+        whole("count", self.count)
         if not self.folders:
             raise WrongValue("`folders` is empty; name at least one folder that `skilloc effects` wrote")
         from skilloc.cli.printed import print_json, print_sections

@@ -8,7 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Command:
 
     def run(self) -> None:
         """Localize, save, print the live units and the losses."""
+        whole("length", self.length)
         sources = sources_of(self.subtask, builtin_of(self.model))
         _check("penalty", self.penalty, ("lasso", "half", "hoyer", "l1"))
         _check("solver", self.solver, ("proximal", "subgradient"))

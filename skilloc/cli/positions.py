@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Places, open_for, places_of
+from skilloc.mistakes import whole
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print where each unit matters."""
+        whole("count", self.count)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.positions import positions_section
         from skilloc.report.scored import by_position as told_by_position

@@ -9,7 +9,7 @@ from tyro.conf import arg
 from skilloc.cli.effects import cores
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Places, open_for, places_of
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WORKERS, WrongValue, in_share, whole
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,13 @@ class Command:
 
     def run(self) -> None:
         """Prune, save, print losses before and after."""
+        whole("workers", self.workers, 0, WORKERS)
+        for count in (*self.curve, *(one for one in (self.count, self.iterative) if one is not None)):
+            whole("count", count)
+        if self.share is not None:
+            in_share("share", self.share)
         if (self.count is None) == (self.share is None):
             raise WrongValue("give `count`, a number of units, or `share`, and not both")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise WrongValue(f"`share` is {self.share}; use more than 0 and at most 1")
         from skilloc import store
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.pruning import Curve

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,13 @@ class Command:
                 f'`attack` is "{self.attack}" and `out` {self.out}, with {len(self.pruned)} models; write skilloc '
                 "relearn ORIGINAL PRUNED --attack NAME --out FOLDER, or skilloc relearn --self-test"
             )
-        if self.seeds < 1:
-            raise WrongValue(f"`seeds` is {self.seeds}; use 3 or more, since an interval needs them")
+        whole("seeds", self.seeds, 1, 1000)
+        whole("length", self.length)
+        for name in ("examples", "held_out"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name))
+        for size in self.sizes:
+            whole("sizes", size, 0)
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.relearning import Grid

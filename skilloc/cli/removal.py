@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Places, open_for, places_of
+from skilloc.mistakes import whole
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print the matrices."""
+        for size in self.count:
+            whole("count", size)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.removal import removal_section
         from skilloc.report.scored import removed

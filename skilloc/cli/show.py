@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.mistakes import whole
+
 
 @dataclass(frozen=True)
 class Command:
@@ -20,6 +22,7 @@ class Command:
 
     def run(self) -> None:
         """Print the tables, draw the pictures."""
+        whole("count", self.count)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.findings import read_findings, sections_of
         from skilloc.report.pictures import save_pictures

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from skilloc.mistakes import WORKERS, whole
+
 if TYPE_CHECKING:
     from skilloc.cli.sweep_config import Plan
     from skilloc.sweep import Failure
@@ -49,6 +51,9 @@ class Run:
         from skilloc.cli.sweep_config import read_plan
         from skilloc.sweep import preview, sweep
 
+        whole("workers", self.workers, 0, WORKERS)
+        if self.threads is not None:
+            whole("threads", self.threads, 0, WORKERS)
         plan = read_plan(self.config, self.set)
         out = self.out or Path("runs") / self.config.stem
         threads = plan.threads if self.threads is None else self.threads

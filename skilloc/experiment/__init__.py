@@ -38,7 +38,7 @@ from skilloc.intervene import (
 )
 from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongType, WrongValue
+from skilloc.mistakes import WrongType, WrongValue, a_seed, whole
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of, units_of
@@ -100,6 +100,9 @@ class Experiment:
         self._check()
 
     def _check(self) -> None:
+        whole("count", self.count)
+        whole("folds", self.folds)
+        a_seed("seed", self.seed)
         if not isinstance(self.subtasks, Mapping) or not self.subtasks:
             raise WrongValue("`subtasks` is empty or no mapping; pass at least one subtask by name")
         kinds = {type(own) for own in self.subtasks.values()}

@@ -9,7 +9,7 @@ from torch import nn
 from skilloc.intervene import losses_of, prepared_for
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Subtask, as_subtasks
 from skilloc.tasks.streams import stream
@@ -65,6 +65,8 @@ def localize(
         >>> int(history.of("live")[-1])
         16
     """
+    whole("checkpoint_every", checkpoint_every)
+    a_seed("seed", seed)
     kept, others = as_subtasks(subtasks, "subtasks"), as_subtasks(watched, "watched")
     names = [subtask.name for subtask in (*kept, *others)]
     if len(set(names)) < len(names):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skilloc.lasso.penalties import Penalty
 from skilloc.losses import Loss, as_loss, cross_entropy
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, positive, real, whole
 from skilloc.tasks import Examples
 from skilloc.training import TrainConfig
 
@@ -61,26 +61,23 @@ class LocalizeConfig:
         for name, allowed in (("penalty", get_args(Penalty)), ("solver", get_args(Solver))):
             if getattr(self, name) not in allowed:
                 raise WrongValue(f'unknown `{name}` "{getattr(self, name)}"; use one of {", ".join(allowed)}')
+        real("strength", self.strength, 0.0)
+        positive("threshold", self.threshold)
+        if self.wanted_live is not None:
+            whole("wanted_live", self.wanted_live)
+        if self.wanted_loss is not None:
+            positive("wanted_loss", self.wanted_loss)
+        whole("examples", self.examples)
+        whole("held_out", self.held_out)
         steered = self.wanted_live is not None or self.wanted_loss is not None
-        if self.strength < 0 or (steered and self.strength == 0):
-            raise WrongValue(f"`strength` is {self.strength}; use a positive number, or 0 for plain finetuning")
+        if steered and self.strength == 0:
+            raise WrongValue(f"`strength` is {self.strength}; use a positive number, from which it can be steered")
         if self.wanted_live is not None and self.wanted_loss is not None:
             raise WrongValue("`wanted_live` and `wanted_loss` are both given, but there is one strength; give one")
-        if (self.wanted_live is not None and self.wanted_live < 1) or (
-            self.wanted_loss is not None and self.wanted_loss <= 0
-        ):
-            raise WrongValue(
-                f"`wanted_live` is {self.wanted_live} and `wanted_loss` {self.wanted_loss}; use a number above 0"
-            )
         if self.training.groups or self.training.optimiser == "muon":
             raise WrongValue(
                 "`training` has `groups`, or the optimiser muon, but a penalty has one strength for all weights; use "
                 "adam, adamw or sgd for all"
-            )
-        if self.threshold <= 0 or self.examples < 1 or self.held_out < 1:
-            raise WrongValue(
-                f"`threshold` is {self.threshold}, `examples` {self.examples} and `held_out` {self.held_out}; use "
-                "positive numbers"
             )
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.locality.intervals import Interval, t_quantile
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 
 from .uncertainty import DOUBT, Replicates, cross_fit, grouped, mean_of, mean_over_folds, measured, standard_error
 
@@ -130,6 +130,8 @@ def chance(n: int, *, top: int = 10) -> dict[str, float]:
     Closed forms for large n, with φ and Φ of the standard normal: N = n/π, entropy number = n φ(0) √(e^γ / 2), Gini =
     1/√2, L(k)/L(n) = exp(−z²/2) at z = Φ⁻¹(1 − k/n), share of negative mass = 1/2. Mass has chance 0.
     """
+    whole("n", n)
+    whole("top", top)
     normal = NormalDist()
     entropy = n * normal.pdf(0) * np.sqrt(np.exp(np.euler_gamma) / 2)
     number = max(n / np.pi, 1.0)

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 
 from skilloc.locality.intervals import Interval, t_quantile
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed
 
 from .uncertainty import (
     DOUBT,
@@ -37,6 +37,7 @@ def between(
         ValueError: if there are fewer than 3 folds, no measured units, infinite or partly missing values, `top` is
             below 1 or at least the number of units, or `draws` is below 1.
     """
+    a_seed("seed", seed)
     return {
         "overlap": overlap(effects, draws=draws, seed=seed),
         "top_jaccard": top_jaccard(effects, top=top),
@@ -87,6 +88,7 @@ def overlap(effects: Float[np.ndarray, "fold subtask unit"], *, draws: int = 3, 
     Raises:
         ValueError: as `between`.
     """
+    a_seed("seed", seed)
     if draws < 1:
         raise WrongValue(f"`draws` is {draws}; shuffle at least once to know the chance level")
     table = grouped(effects[..., measured(effects)])

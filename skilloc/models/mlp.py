@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skilloc import store
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.face import Chain, Face, Left, Weights
 from skilloc.models.points import attached_to
 from skilloc.tasks import Examples
@@ -35,6 +35,9 @@ with warnings.catch_warnings():  # importing transformer-lens turns warnings off
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
 
 MODEL_TYPE = "skilloc-mlp"
+
+WIDEST = 2**20
+"""Inputs, outputs, neurons of a layer and layers, at most: a slip of the hand, where it is more."""
 """`model_type` in the config.json of a saved network."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -118,13 +121,16 @@ class MLP(HookedRootModule):  # type: ignore[misc]
             seed: of the initial values; the same as `torch.manual_seed` gives to a stack of `nn.Linear`.
         """
         super().__init__()
+        for name, size in (("d_in", d_in), ("d_out", d_out), ("depth", depth)):
+            whole(name, size, most=WIDEST)
+        a_seed("seed", seed)
         widths = (width,) * (depth - 1) if isinstance(width, int) else tuple(width)
         if depth < 2 or len(widths) != depth - 1:
             raise WrongValue(
                 f"`depth` is {depth} and `width` {width}; use at least 2 linear layers, and one width per hidden layer"
             )
-        if min(d_in, d_out, *widths) < 1:
-            raise WrongValue(f"`d_in` {d_in}, `d_out` {d_out} and `width` {width} must all be at least 1; use larger")
+        for size in widths:
+            whole("width", size, most=WIDEST)
         if activation not in ACTIVATIONS:
             raise WrongValue(f'unknown `activation` "{activation}"; use one of {", ".join(ACTIVATIONS)}')
         self.cfg = Shape(d_in, d_out, widths, activation)

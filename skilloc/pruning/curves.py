@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
 from skilloc.store.progress import progress
@@ -96,6 +96,8 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = DR
     Raises:
         ValueError: if there are no masks, or one is not about the experiment's units.
     """
+    whole("draws", draws, 0)
+    a_seed("seed", seed)
     if not masks:
         raise WrongValue("`masks` is empty; pass at least one")
     experiment.check_masks(masks)

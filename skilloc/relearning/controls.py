@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from skilloc.masks import Mask, matched_random
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, positive, whole
 from skilloc.models.makers import face_of
 from skilloc.pruning import prune
 from skilloc.relearning.settings import NEVER, ORIGINAL, RANDOM, Model
@@ -39,6 +39,8 @@ def relearn_controls(original: Model, pruned: Model, *, seeds: Sequence[int]) ->
         ValueError: if the number of models is not that of seeds, the two models are of different make, or nobody knows
             how to initialise one afresh.
     """
+    for seed in seeds:
+        a_seed("seeds", seed)
     pairs = list(zip(_listed(original, seeds), _listed(pruned, seeds), seeds, strict=True))
     found: dict[str, Model] = {ORIGINAL: original, NEVER: [untrained(small, seed=seed) for _, small, seed in pairs]}
     if any(_axes(small) != _axes(large) for large, small, _ in pairs):
@@ -52,6 +54,7 @@ def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.
     Raises:
         ValueError: if the other model has other banks, or more units than the original.
     """
+    a_seed("seed", seed)
     smaller = original
     for units, left in zip(_axes(original), _axes(pruned), strict=True):
         widths = dict(zip(left.hooks, left.widths, strict=True))
@@ -80,6 +83,7 @@ def untrained(model: nn.Module, *, seed: int) -> nn.Module:
     Raises:
         ValueError: if nobody knows how to initialise it.
     """
+    a_seed("seed", seed)
     face = face_of(model)
     if face.fresh is None:
         raise WrongValue(
@@ -106,6 +110,10 @@ def never_saw_like(
     Raises:
         ValueError: if nobody knows how to initialise one, or there is nothing to train on.
     """
+    whole("steps", steps)
+    positive("rate", rate)
+    for seed in seeds:
+        a_seed("seeds", seed)
     if not kept:
         raise WrongValue("`kept` is empty; pass the subtasks that a network that never saw the attacked one knows")
     fresh = [untrained(model, seed=OTHERS + seed).requires_grad_(True) for seed in seeds]

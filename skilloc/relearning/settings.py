@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from skilloc.losses import Loss, as_loss, cross_entropy
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, positive, whole
 from skilloc.relearning.ways import WAYS, Way
 from skilloc.tasks import Examples, Subtask
 from skilloc.training.settings import check_loss
@@ -63,20 +63,22 @@ class Grid:
         object.__setattr__(self, "loss", as_loss(self.loss))
         for name in ("rates", "budgets"):
             values = getattr(self, name)
-            if not values or min(values) <= 0 or list(values) != sorted(set(values)):
+            for value in values:
+                positive(name, value) if name == "rates" else whole(name, value)
+            if not values or list(values) != sorted(set(values)):
                 raise WrongValue(f"`{name}` is {values}; use at least one, all positive, rising")
         numbers = [1 if size is None else size for size in self.sizes]
-        if not numbers or len(set(self.sizes)) < len(numbers) or min(numbers) < 1:
+        for number in numbers:
+            whole("sizes", number)
+        if not numbers or len(set(self.sizes)) < len(numbers):
             raise WrongValue(f"`sizes` is {self.sizes}; use different numbers from 1 up, or None for fresh examples")
         for name, least in (("examples", 1), ("folds", 2), ("held_out", self.folds), ("repair", 0), ("wider", 0)):
-            if getattr(self, name) < least:
-                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least {least}")
+            whole(name, getattr(self, name), least)
         if not self.ways or len({way.name for way in self.ways}) < len(self.ways):
             raise WrongValue(
                 f"`ways` has {len(self.ways)}; use at least one, such as PLAIN_WAYS, each with its own name"
             )
-        if self.repair_rate <= 0:
-            raise WrongValue(f"`repair_rate` is {self.repair_rate}; use a positive number")
+        positive("repair_rate", self.repair_rate)
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from skilloc.experiment import Experiment
 from skilloc.intervene import read_activations
 from skilloc.intervene.axes import by_unit
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 from skilloc.tasks import IGNORE, Examples
 from skilloc.units import Bank, Units
 
@@ -46,6 +46,8 @@ def top_examples(
     Raises:
         ValueError: if `n` is below 1.
     """
+    whole("n", n)
+    whole("context", context, 0)
     if n < 1:
         raise WrongValue(f"`n` is {n}; ask for at least 1 example")
     units = experiment.units

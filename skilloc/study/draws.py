@@ -10,7 +10,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.losses import READY, Loss, as_loss, mistake
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings, reference_name
@@ -71,6 +71,8 @@ def subtasks_of(
         >>> subtasks["code"].draw(4).inputs.shape
         torch.Size([4, 32])
     """
+    whole("length", length)
+    whole("least", least)
     if not sources:
         raise WrongValue("`sources` is empty; name at least one subtask")
     if opened.tokenizer is None:

@@ -15,7 +15,7 @@ import torch
 from skilloc.intervene import hold, zero_reference
 from skilloc.losses import READY
 from skilloc.masks import Mask
-from skilloc.mistakes import NotInstalled, WrongValue
+from skilloc.mistakes import NotInstalled, WrongValue, whole
 from skilloc.models.face import Face
 from skilloc.models.language import Opened, encoder, first_token
 from skilloc.models.makers import face_of
@@ -95,6 +95,8 @@ def evaluate(
         FileNotFoundError: if there is no such file.
         ValueError: if the file names no task, or a task asks for more than log-likelihoods.
     """
+    if limit is not None:
+        whole("limit", limit)
     if importlib.util.find_spec("lm_eval") is None:
         raise NotInstalled('`evaluate` needs the lm-eval package; pip install "skilloc[eval]"', name="lm_eval")
     if not file.is_file():

@@ -18,7 +18,7 @@ from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records, sign_alarms
 from skilloc.experiment import Experiment
 from skilloc.masks import top
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
 from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
@@ -53,6 +53,9 @@ def measure(
     Raises:
         ValueError: if the settings ask for what is not there, or the folder belongs to another study.
     """
+    whole("workers", workers)
+    if seconds is not None:
+        real("seconds", seconds, 0.0)
     experiment = experiment_of(opened, subtasks, settings)
     candidates = _candidates(settings, experiment.units)
     ranking = None if settings.of is None else _ranking(settings.of, experiment.units)

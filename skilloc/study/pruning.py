@@ -21,7 +21,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.masks import DRAWS, Mask
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.unwrapped import plain
@@ -57,6 +57,13 @@ class Choice:
     per_layer: bool = False
     draws: int = DRAWS
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("keep", self.keep)
+        if self.iterative is not None:
+            whole("iterative", self.iterative)
+        whole("draws", self.draws)
+        a_seed("seed", self.seed)
 
     def record(self) -> dict[str, Any]:
         """Return the fields. JSON only."""

@@ -10,7 +10,7 @@ from skilloc import store
 from skilloc.ablation.removal import Removal, removal_effects
 from skilloc.effects import Effects
 from skilloc.masks import DRAWS
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.language import Opened
 from skilloc.study.draws import redraw
 from skilloc.study.settings import reference_name
@@ -50,6 +50,8 @@ def remove(
         ValueError: if the model or the texts are not those of the effects, the folder holds another removal, or the
             sizes or draws are out of range.
     """
+    whole("draws", draws)
+    a_seed("seed", seed)
     if kinds:
         effects = _only(effects, kinds)
     measured = int(effects.measured.sum())

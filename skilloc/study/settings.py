@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 
 METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
 SPLITS = ("train", "selection", "report")
@@ -67,11 +67,13 @@ class Settings:
             if value not in allowed:
                 raise WrongValue(f'unknown {name} "{value}"; use {", ".join(allowed[:-1])} or {allowed[-1]}')
         for name, least in (("sequences", 1), ("length", 1), ("folds", 1), ("curvature", 0)):
-            if getattr(self, name) < least:
-                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least {least}")
+            whole(name, getattr(self, name), least)
         for name in ("sample", "top"):
-            if (getattr(self, name) or 0) < 0:
-                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least 0")
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), 0)
+        for layer in self.layers:
+            whole("layers", layer, 0)
+        a_seed("seed", self.seed)
         if self.folds > self.sequences:
             raise WrongValue(
                 f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skilloc import locality, store
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 from skilloc.models.language import Opened
 from skilloc.study.folder import UNTIL, Study
 from skilloc.study.measure import measure
@@ -99,6 +99,8 @@ def measure_until(
     Raises:
         ValueError: if `wanted` is out of range, there are fewer than 3 folds, or as `measure`.
     """
+    whole("budget", budget)
+    whole("workers", workers)
     if not 0 < wanted < 1:
         raise WrongValue(f"`until` is {wanted}; ask for a reliability above 0 and below 1, such as 0.5")
     if settings.folds < 3:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 
 BY = ("text", "letter")
 PADS = ("right", "left")
@@ -49,8 +49,8 @@ class Asked:
         for name, value, allowed in (("by", self.by, BY), ("pad", self.pad, PADS)):
             if value not in allowed:
                 raise WrongValue(f'`{name}` is "{value}"; use {" or ".join(allowed)}')
-        if self.shots < 0:
-            raise WrongValue(f"`shots` is {self.shots}; use 0 or more")
+        whole("shots", self.shots, 0)
+        whole("rotation", self.rotation, 0, 2)
         if self.template is not None and "{prompt}" not in self.template:
             raise WrongValue(f'`template` is "{self.template}"; write {{prompt}} where the prompt goes')
         if self.prompt is None and (self.choices or self.wrong or self.group or self.corrupted):

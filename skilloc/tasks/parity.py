@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.subtask import Split, Subtask
 
@@ -50,6 +50,7 @@ def parity_subtasks(
         >>> list(sk.parity_subtasks(4, atoms=2, k=2))
         ['parity_0', 'parity_1']
     """
+    whole("n", n)
     sets = _index_sets(n, atoms, k)
     codes: list[tuple[int, ...]] = [(i,) for i in range(len(sets))]
     for composite in composites:

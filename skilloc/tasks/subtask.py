@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from skilloc.mistakes import WrongType, WrongValue
+from skilloc.mistakes import WrongType, WrongValue, a_seed, whole
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item
 from skilloc.tasks.items import Split as Split
@@ -50,8 +50,8 @@ class Subtask:
         Raises:
             ValueError: if n is below 1, the split is unknown, or a finite subtask has fewer than n examples.
         """
-        if n < 1:
-            raise WrongValue(f"`n` is {n}; draw at least 1 example")
+        a_seed("seed", seed)
+        whole("n", n)
         if split not in get_args(Split):
             raise WrongValue(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
         return self.sample(n, split, seed)

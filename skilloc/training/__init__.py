@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from skilloc.intervene import check_model, losses_of, prepared_for
 from skilloc.losses import Loss, as_loss, cross_entropy
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
@@ -97,6 +97,8 @@ def train(
         >>> int(history.of("step")[-1])
         50
     """
+    whole("checkpoint_every", checkpoint_every)
+    a_seed("seed", seed)
     terms, aim = terms or {}, loss if isinstance(loss, Objective) else Objective(as_loss(loss))
     loss = aim.measured or aim.loss
     check(config, evaluate, terms)

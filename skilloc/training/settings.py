@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skilloc.losses import Loss
-from skilloc.mistakes import WrongType, WrongValue
+from skilloc.mistakes import WrongType, WrongValue, positive, real, whole
 from skilloc.tasks import Examples
 
 Sample = Callable[[int], Examples]
@@ -83,6 +83,10 @@ class Group:
     rate: float
     weight_decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        positive("rate", self.rate)
+        real("weight_decay", self.weight_decay, 0.0)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -129,6 +133,23 @@ class TrainConfig:
     clip: float | None = None
     groups: tuple[Group, ...] = ()
 
+    def __post_init__(self) -> None:
+        whole("steps", self.steps)
+        whole("evaluate_every", self.evaluate_every)
+        for step in self.evaluate_at:
+            whole("evaluate_at", step)
+        for name in ("rate", "eps"):
+            positive(name, getattr(self, name))
+        real("weight_decay", self.weight_decay, 0.0)
+        real("momentum", self.momentum, 0.0, 1.0, open_ends=(False, True))
+        for beta in self.betas:
+            real("betas", beta, 0.0, 1.0, open_ends=(False, True))
+        for name, value in self.until.items():
+            real(f"until[{name}]", value)
+        real("warm_up", self.warm_up, 0.0, 1.0, open_ends=(False, True))
+        if self.clip is not None:
+            positive("clip", self.clip)
+
 
 def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[str, Term]) -> None:
     """Refuse settings that are out of range or do not go together.
@@ -141,17 +162,8 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
             raise WrongType(
                 f'`evaluate` has a {type(batch).__name__} as "{name}"; pass examples, such as subtask.draw(256)'
             )
-    if config.steps < 1 or config.evaluate_every < 1:
-        raise WrongValue(
-            f"`steps` is {config.steps} and `evaluate_every` {config.evaluate_every}; use at least 1 of each"
-        )
     if config.evaluate_at and not 1 <= min(config.evaluate_at) <= max(config.evaluate_at) <= config.steps:
         raise WrongValue(f"`evaluate_at` is {config.evaluate_at} but `steps` {config.steps}; use steps from 1 to that")
-    if config.rate <= 0 or config.eps <= 0 or config.weight_decay < 0:
-        raise WrongValue(
-            f"`rate` is {config.rate}, `eps` {config.eps} and `weight_decay` {config.weight_decay}; use positive "
-            "numbers"
-        )
     for name, value, allowed in (
         *(("optimiser", kind, Optimiser) for kind in (config.optimiser, *(group.optimiser for group in config.groups))),
         ("products", config.products, Products),
@@ -159,17 +171,6 @@ def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[
     ):
         if value not in get_args(allowed):
             raise WrongValue(f'unknown `{name}` "{value}"; use one of {", ".join(get_args(allowed))}')
-    if not 0 <= config.warm_up < 1 or (config.clip is not None and config.clip <= 0):
-        raise WrongValue(
-            f"`warm_up` is {config.warm_up} and `clip` {config.clip}; use a part of the steps, and a positive norm or "
-            "None"
-        )
-    for group in config.groups:
-        if group.rate <= 0 or group.weight_decay < 0:
-            raise WrongValue(
-                f'`groups` has "{group.weights}" with `rate` {group.rate} and `weight_decay` {group.weight_decay}; use '
-                "positive numbers"
-            )
     if taken := {"step", "examples", "loss", "unit"} & {*evaluate, *terms} or set(evaluate) & set(terms):
         raise WrongValue(f"{sorted(taken)} name several columns of the history; use other names")
 

@@ -1,0 +1,75 @@
+"""Kills a command just before each of its changes on disk, starts it again, and compares with what it leaves when alone.
+
+    python -m faults.kills [--every N] [COMMAND ...]       (in tests/; without N, before every change)
+
+prints a line per command: how many kills were tried, and which ended otherwise.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from faults import ground
+from faults.driver import Fault, copied, files, ran
+
+Command = Sequence[str] | Callable[[], None]
+
+
+def undisturbed(place: Path, before: Path, command: Command) -> tuple[dict[str, str], int]:
+    """Return what a command leaves, and how often it changes something on disk."""
+    home = copied(before, place)
+    done = ran(home, command)
+    assert done.status == 0, done.error
+    found = files(home)
+    shutil.rmtree(home)
+    return found, done.operations
+
+
+def killed(place: Path, before: Path, command: Command, at: int, wanted: dict[str, str]) -> str:
+    """Kill a command before one of its changes, start it again, and say what differs from `wanted`, if anything."""
+    home = copied(before, place)
+    try:
+        first = ran(home, command, Fault(kill_at=at))
+        if first.status != -9:
+            return f"killed at {at}, but it ended with {first.status}: {first.error[-300:]}"
+        again = ran(home, command)
+        if again.status != 0:
+            return f"killed at {at}, it does not go on: {again.error[-300:]}"
+        found = files(home)
+        apart = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+        return f"killed at {at}, it leaves other files: {', '.join(apart[:6])}" if apart else ""
+    finally:
+        shutil.rmtree(home)
+
+
+def sampled(operations: int, count: int) -> list[int]:
+    """Return so many of the changes on disk, spread evenly, the first and the last among them."""
+    if count >= operations:
+        return list(range(1, operations + 1))
+    return sorted({1 + round(i * (operations - 1) / (count - 1)) for i in range(count)})
+
+
+def main(names: Iterable[str], every: int) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        homes = ground.make_ground(Path(place))
+        for name in names:
+            wanted, operations = undisturbed(Path(place) / "whole", homes[name], ground.COMMANDS[name])
+            tried = range(1, operations + 1, every)
+            wrong = [
+                said
+                for at in tried
+                if (said := killed(Path(place) / "killed", homes[name], ground.COMMANDS[name], at, wanted))
+            ]
+            print(f"{name}: {operations} changes, {len(tried)} kills, {len(wrong)} went wrong", flush=True)
+            for said in wrong[:8]:
+                print(f"    {said}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=list(ground.COMMANDS))
+    parser.add_argument("--every", type=int, default=1)
+    given = parser.parse_args()
+    main(given.names or ground.COMMANDS, given.every)
