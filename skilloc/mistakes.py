@@ -63,9 +63,9 @@ def whole(name: str, value: object, least: int = 1, most: int = MOST) -> None:
         >>> from skilloc.mistakes import whole
         >>> whole("steps", -5)
         Traceback (most recent call last):
-        skilloc.mistakes.WrongValue: `steps` is -5; use a whole number from 1 to 1000000000
+        skilloc.mistakes.WrongValue: `steps` is -5; use a whole number, at least 1 and at most 1000000000
     """
-    cure = f"use a whole number from {least} to {most}"
+    cure = f"use a whole number, at least {least} and at most {most}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise WrongType(f"`{name}` is {_shown(value)}; {cure}")
     if not least <= operator.index(value) <= most:
@@ -97,12 +97,11 @@ def real(
         >>> from skilloc.mistakes import real
         >>> real("rate", float("nan"), 0.0)
         Traceback (most recent call last):
-        skilloc.mistakes.WrongValue: `rate` is nan; use a number from 0 to 1e+12
+        skilloc.mistakes.WrongValue: `rate` is nan; use a number, at least 0 and at most 1e+12
     """
-    low, high = ("above" if open_ends[0] else "from"), ("below" if open_ends[1] else "to")
-    cure = f"use a number {low} {least:g} {'and ' if open_ends[0] or open_ends[1] else ''}{high} {most:g}"
-    if open_ends == (True, False):
-        cure = f"use a number above {least:g} and up to {most:g}"
+    low, high = "above" if open_ends[0] else "at least", "below" if open_ends[1] else "at most"
+    kind = "positive number" if open_ends[0] and least == 0 else f"number, {low} {least:g}"
+    cure = f"use a {kind}{',' if kind.startswith('positive') else ' and'} {high} {most:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise WrongType(f"`{name}` is {_shown(value)}; {cure}")
     # Exact: a whole number of hundreds of digits is larger than any float.

@@ -1,5 +1,5 @@
-"""Runs a command in a forked child, and does to it what befalls commands: killed at the k-th change on disk, a disk that
-fills, another that is at work in the same folder.
+"""Runs a command in a forked child, and does to it what befalls commands: killed at the k-th change on disk, a disk
+that fills, another that is at work in the same folder.
 
 Children come from a server that has imported everything already, so that one starts in a fraction of a second. What a
 child changes on disk under its folder is counted by an audit hook, just before it happens; that is where it is killed.

@@ -81,7 +81,8 @@ def numbers() -> Iterator[Try]:
 def names() -> Iterator[Try]:
     """Give whatever takes a name each of the odd ones."""
     for bad in NAMES:
-        yield Try("effects", "subtask", bad, ("effects", "net", "--out", "new", "--subtask", f"{bad}=parity_0", "--folds", "3"))
+        line = ("effects", "net", "--out", "new", "--subtask", f"{bad}=parity_0", "--folds", "3")
+        yield Try("effects", "subtask", bad, line)
         yield Try("localize", "keep", bad, (*without(COMMANDS["localize"], "--keep"), "--keep", bad))
         yield Try("relearn", "model", bad, (*COMMANDS["relearn"], f"{bad}=small/model"))
         yield Try("relearn", "attack", bad, (*without(COMMANDS["relearn"], "--attack"), "--attack", bad))
@@ -139,12 +140,12 @@ def wrong_about(one: Try, status: int, said: str) -> str:
 
 def main() -> None:
     """Try all of it, in copies of the ground."""
+    import shutil
     import sys
     import tempfile
 
     from faults import ground
     from faults.driver import copied, ran
-    import shutil
 
     with tempfile.TemporaryDirectory() as place:
         homes = ground.make_ground(Path(place))

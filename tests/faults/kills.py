@@ -1,4 +1,4 @@
-"""Kills a command just before each of its changes on disk, starts it again, and compares with what it leaves when alone.
+"""Kills a command just before each of its changes on disk, starts it again, and compares with what it leaves alone.
 
     python -m faults.kills [--every N] [COMMAND ...]       (in tests/; without N, before every change)
 
