@@ -347,11 +347,11 @@ def localize_in(model, folder, settings):
 
 def test_what_cannot_be_localized(trained, llama):
     for settings, cure in (
-        ({"strength": -1.0}, "0 for plain finetuning"),
+        ({"strength": -1.0}, "at least 0"),
         ({"strength": 0.0, "wanted_live": 4}, "use a positive number"),
         ({"wanted_live": 4, "wanted_loss": 0.1}, "give one"),
-        ({"wanted_live": 0}, "above 0"),
-        ({"threshold": 0.0}, "use positive"),
+        ({"wanted_live": 0}, "at least 1"),
+        ({"threshold": float("nan")}, "use a positive"),
         ({"kinds": ("head",)}, "ask for kinds"),
         ({"kept": ()}, "at least one"),
         ({"kept": (KEPT, KEPT)}, "its own name"),

@@ -112,7 +112,7 @@ def test_networks_that_cannot_be():
         MLP(3, 2, 4, 1)
     with pytest.raises(ValueError, match="one width per hidden layer"):
         MLP(3, 2, [4, 4], 2)
-    with pytest.raises(ValueError, match="use larger"):
+    with pytest.raises(ValueError, match="`width` is 0; use a whole number"):
         MLP(3, 2, 0, 2)
     with pytest.raises(ValueError, match="use one of relu"):
         MLP(3, 2, 4, 2, activation="sine")

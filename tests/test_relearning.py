@@ -281,8 +281,8 @@ def test_models_that_cannot_be_compared(models):
     ("settings", "cure"),
     [
         ({"rates": (1e-2, 1e-3)}, "rising"),
-        ({"budgets": (0, 1)}, "positive"),
-        ({"sizes": (0,)}, "from 1 up"),
+        ({"budgets": (0, 1)}, "at least 1"),
+        ({"sizes": (0,)}, "at least 1"),
         ({"folds": 1}, "at least 2"),
         ({"held_out": 4}, "at least 8"),
         ({"repair_rate": 0.0}, "positive"),
