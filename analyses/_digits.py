@@ -14,7 +14,6 @@ from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.lasso import LocalizeConfig
 from skilloc.lasso.proximal import Lasso
-from skilloc.losses import cross_entropy, distillation, mistake
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.pruning import masks_of, prune
@@ -22,6 +21,7 @@ from skilloc.store import Labelled
 from skilloc.sweep.settings import settings_of
 from skilloc.tasks import Subtask, digit_subtasks, stream
 from skilloc.tasks.digits import EVEN
+from skilloc.tasks.losses import cross_entropy, distillation, mistake
 from skilloc.training import History, TrainConfig, train
 from skilloc.training.settings import Objective
 

@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from _parity import open_network, weights_of
 from skilloc.ablation import ablation_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import losses
+from skilloc.experiment import Experiment, losses
 from skilloc.lasso import LocalizeConfig, localize
 from skilloc.masks import Mask
 from skilloc.models.makers import units_of

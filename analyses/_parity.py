@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from skilloc import store
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.models.mlp import MLP
 from skilloc.store import Labelled
 from skilloc.sweep.settings import settings_of

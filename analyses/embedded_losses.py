@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from skilloc.losses import mean_nll
+from skilloc.tasks.losses.nll import mean_nll
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
 

@@ -21,8 +21,7 @@ from torch import nn
 from _frame import Cells, analyse
 from skilloc import plots, store
 from skilloc.attribution import attribution_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import losses
+from skilloc.experiment import Experiment, losses
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.masks import Mask, top
 from skilloc.models.language import Opened, encoder, open_model, separator

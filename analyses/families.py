@@ -26,9 +26,8 @@ from _families import FAMILIES, make
 from _frame import Cells, analyse
 from skilloc.ablation import ablation_effects, routes_of
 from skilloc.attribution import attribution_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import losses
-from skilloc.intervene.axes import by_unit
+from skilloc.experiment import Experiment, losses
+from skilloc.experiment.axes import by_unit
 from skilloc.lasso import LocalizeConfig, localize
 from skilloc.masks import Mask
 from skilloc.models.language import open_model

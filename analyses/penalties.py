@@ -25,7 +25,7 @@ from torch import nn
 from _frame import Cells, analyse
 from _parity import ParityTraining, network_of, train_parity, world_of
 from skilloc import plots
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.locality.intervals import mean_interval
 from skilloc.models.makers import face_of, units_of, zeroed

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skilloc import circuits as circuits
     from skilloc import locality as locality
-    from skilloc import losses as losses
     from skilloc import masks as masks
     from skilloc import plots as plots
     from skilloc import pruning as pruning
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from skilloc.circuits.trace import trace_circuit as trace_circuit
     from skilloc.effects import Effects as Effects
     from skilloc.experiment import Experiment as Experiment
-    from skilloc.intervene import hold as hold
+    from skilloc.experiment import hold as hold
     from skilloc.lasso import LocalizeConfig as LocalizeConfig
     from skilloc.lasso import localize as localize
     from skilloc.masks import Mask as Mask
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from skilloc.study.draws import subtasks_of as subtasks_of
     from skilloc.tasks import Examples as Examples
     from skilloc.tasks import Subtask as Subtask
+    from skilloc.tasks import losses as losses
     from skilloc.tasks.asked import Asked as Asked
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
     from skilloc.tasks.prompts import choices as choices
@@ -52,7 +52,6 @@ _HOMES = {
     "skilloc": (
         "circuits",
         "locality",
-        "losses",
         "masks",
         "plots",
         "pruning",
@@ -68,8 +67,7 @@ _HOMES = {
     "skilloc.circuits.comparison": ("compare",),
     "skilloc.circuits.trace": ("trace_circuit",),
     "skilloc.effects": ("Effects",),
-    "skilloc.experiment": ("Experiment",),
-    "skilloc.intervene": ("hold",),
+    "skilloc.experiment": ("Experiment", "hold"),
     "skilloc.lasso": ("LocalizeConfig", "localize"),
     "skilloc.masks": ("Mask",),
     "skilloc.models.described": ("At", "describe"),
@@ -80,7 +78,7 @@ _HOMES = {
     "skilloc.relearning": ("relearn_probe",),
     "skilloc.ablation.removal": ("removal_effects",),
     "skilloc.study.draws": ("subtasks_of",),
-    "skilloc.tasks": ("Examples", "Subtask"),
+    "skilloc.tasks": ("Examples", "Subtask", "losses"),
     "skilloc.tasks.parity": ("parity_subtasks",),
     "skilloc.tasks.prompts": ("choices", "prompts"),
     "skilloc.training": ("TrainConfig", "train"),

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from skilloc import ablation, store
 from skilloc.ablation import ablation_effects, mask_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import (
+from skilloc.experiment import (
+    Experiment,
     Reference,
     UnknownLayoutError,
     as_reference,
@@ -180,7 +180,7 @@ def test_padding_and_unscored_targets(llama, tokens):
 def test_small_blocks_of_rows_give_the_same(llama, batches, monkeypatch):
     units = units_of(llama)
     whole = ablation_effects(Experiment(llama, batches, units=units, folds=2))
-    monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 1)
+    monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 1)
     np.testing.assert_allclose(
         ablation_effects(Experiment(llama, batches, units=units, folds=2)).values, whole.values, atol=1e-6
     )
@@ -277,7 +277,7 @@ def test_mask_effects_with_a_reference_per_example(llama, batches, monkeypatch):
     whole, _ = mask_effects(
         Experiment(llama, batches, units=units, reference=reference, folds=2), [mask, matched_random(mask, seed=0)]
     )
-    monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 1)
+    monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 1)
     blocks, _ = mask_effects(
         Experiment(llama, batches, units=units, reference=reference, folds=2), [mask, matched_random(mask, seed=0)]
     )

@@ -10,8 +10,8 @@ from torch.nn import functional
 from skilloc import ablation
 from skilloc.ablation import ablation_effects, fused, mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import (
+from skilloc.experiment import (
+    Experiment,
     Reference,
     flat_mean_reference,
     given_reference,
@@ -128,7 +128,7 @@ def test_masks_of_one_and_of_all(model, batches, monkeypatch):
     np.testing.assert_allclose(base, alone.baseline, atol=1e-6)
     assert np.isnan(alone.values[..., one]).all()
     assert np.abs(effects[1]).max() > 1e-3
-    monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 500)
+    monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 500)
     np.testing.assert_allclose(
         mask_effects(Experiment(model, batches, units=units, reference=reference, folds=2), masks)[0],
         effects,

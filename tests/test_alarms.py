@@ -9,8 +9,7 @@ import torch
 from skilloc.ablation import ablation_effects
 from skilloc.ablation.injection import injections
 from skilloc.effects.alarms import INJECTION, SIGN, Alarm, alarm_records, read_alarms, sign_alarms
-from skilloc.experiment import Experiment
-from skilloc.intervene import Reference, zero_reference
+from skilloc.experiment import Experiment, Reference, zero_reference
 from skilloc.tasks import Examples
 
 

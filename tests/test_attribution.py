@@ -4,8 +4,8 @@ import torch
 
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import (
+from skilloc.experiment import (
+    Experiment,
     Reference,
     flat_mean_reference,
     mean_reference,
@@ -115,7 +115,7 @@ def test_curvature_brings_the_estimate_nearer_when_labels_come_from_the_model(ll
 def test_small_blocks_of_rows_give_the_same(llama, batches, monkeypatch):
     units = units_of(llama)
     whole = attribution_effects(Experiment(llama, batches, units=units, folds=2), curvature=0)
-    monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 1)
+    monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 1)
     blocks = attribution_effects(Experiment(llama, batches, units=units, folds=2), curvature=0)
     np.testing.assert_allclose(whole.values, blocks.values, atol=1e-6)
 

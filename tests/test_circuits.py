@@ -10,8 +10,7 @@ from skilloc.circuits.edges import edge_effects
 from skilloc.circuits.elimination import elimination_ranking
 from skilloc.circuits.faithfulness import enough, faithfulness, minimality, share_kept, sizes_up_to
 from skilloc.circuits.trace import Tracing, trace_circuit
-from skilloc.experiment import Experiment
-from skilloc.intervene import hold, losses, mean_reference, resample_reference, zero_reference
+from skilloc.experiment import Experiment, hold, losses, mean_reference, resample_reference, zero_reference
 from skilloc.masks import Mask, sample, top
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP

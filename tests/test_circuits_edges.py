@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from skilloc.circuits.edges import edge_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import flat_mean_reference, resample_reference, zero_reference
-from skilloc.intervene.gradients import read_gradients
-from skilloc.losses import cross_entropy, mean_nll
+from skilloc.experiment import Experiment, flat_mean_reference, resample_reference, zero_reference
+from skilloc.experiment.gradients import read_gradients
 from skilloc.masks import sample
 from skilloc.models.makers import face_of, output_weight, units_of
 from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import cross_entropy
+from skilloc.tasks.losses.nll import mean_nll
 from skilloc.tasks.parity import parity_subtasks
 
 
@@ -250,7 +250,7 @@ def test_many_blocks_of_examples_give_the_same(native_plain_ln, batches, monkeyp
     keep = sample(units, 6, seed=0)
     reference = resample_reference(native_plain_ln, batches, units, seed=0)
     whole = edge_effects(Experiment(native_plain_ln, batches, reference=reference, folds=2), keep)
-    monkeypatch.setattr("skilloc.intervene.hooks.MAX_LOGITS", 11 * 61)
+    monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 11 * 61)
     parts = edge_effects(Experiment(native_plain_ln, batches, reference=reference, folds=2), keep)
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-6)
     np.testing.assert_allclose(parts.inputs, whole.inputs, atol=1e-6)

@@ -10,13 +10,12 @@ from skilloc.circuits.edges import edge_effects
 from skilloc.circuits.elimination import elimination_ranking
 from skilloc.circuits.faithfulness import enough, faithfulness, minimality
 from skilloc.circuits.trace import Tracing, trace_circuit
-from skilloc.experiment import Experiment
-from skilloc.intervene import hold
-from skilloc.losses import OPTIONS, RIGHT, WRONG, custom
+from skilloc.experiment import Experiment, hold
 from skilloc.masks import Mask, sample
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.tasks import IGNORE, Examples
+from skilloc.tasks.losses import OPTIONS, RIGHT, WRONG, custom
 
 LENGTH, AT = 9, 5
 """Tokens of a prompt, and where it is answered."""

@@ -11,11 +11,11 @@ from skilloc.circuits.elimination import elimination_ranking
 from skilloc.circuits.faithfulness import enough, faithfulness, minimality
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.experiment import Experiment
-from skilloc.losses import mean_nll
 from skilloc.masks import Mask, sample
 from skilloc.models.described import At, describe
 from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples
+from skilloc.tasks.losses.nll import mean_nll
 
 
 @pytest.fixture(scope="module")

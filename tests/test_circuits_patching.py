@@ -7,11 +7,11 @@ import torch
 from skilloc.circuits import graph as g
 from skilloc.circuits.patching import attribution_circuit
 from skilloc.experiment import Experiment
-from skilloc.intervene.patching import attribution_edges
-from skilloc.losses import mean_nll
+from skilloc.experiment.patching import attribution_edges
 from skilloc.models.makers import face_of, output_weight
 from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples
+from skilloc.tasks.losses.nll import mean_nll
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from skilloc import store
 from skilloc.cli import main
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.models.language import digest, open_model
 from skilloc.models.makers import units_of

@@ -11,7 +11,7 @@ import torch
 from skilloc import store
 from skilloc.cli import main
 from skilloc.effects import Effects
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.models.language import open_model
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP, save_mlp

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skilloc.intervene import hold
+from skilloc.experiment import hold
 from skilloc.models.makers import face_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "own.md"
@@ -69,7 +69,7 @@ def test_the_network_reads_digits_and_its_channels_are_counted_in_shares(ran: di
 
 
 def test_the_pruned_network_computes_what_the_held_one_does(ran: dict[str, Any]) -> None:
-    from skilloc.intervene import zero_reference
+    from skilloc.experiment import zero_reference
 
     images = ran["images"][:20]
     with torch.no_grad(), hold(ran["model"], ran["mask"], zero_reference(ran["mask"].units)):

@@ -12,7 +12,10 @@ PACKAGE = ROOT / "skilloc"
 RULES = {
     "what a model is, only its makers ask": (r"isinstance\([^()]*\bMLP\b|hasattr\((\w+\.)?model\b", "models/"),
     "models are modules": (r"\b(model|network|smaller): Any\b", "models/"),
-    "cross-entropy is written once": (r"\.cross_entropy\(|\b(log_softmax|logsumexp|logaddexp|nll_loss)\b", "losses.py"),
+    "cross-entropy is written once": (
+        r"\.cross_entropy\(|\b(log_softmax|logsumexp|logaddexp|nll_loss)\b",
+        "tasks/losses/",
+    ),
     "nothing is read off a hook's name": (r"\b(kind_of|layer_of)\b|hook\w*\.(endswith|startswith|split)\(", "units.py"),
 }
 """By what is asked: a pattern that must not be there, and where it may."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skilloc import training
-from skilloc.intervene import hold, losses, zero_reference
+from skilloc.experiment import hold, losses, zero_reference
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.lasso.proximal import Lasso
 from skilloc.masks import Mask

@@ -18,10 +18,10 @@ from torch.nn import functional
 from skilloc.ablation import ablation_effects, routes_of
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.experiment import Experiment
-from skilloc.intervene.axes import by_unit
-from skilloc.losses import READY, as_loss, custom
+from skilloc.experiment.axes import by_unit
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples
+from skilloc.tasks.losses import READY, as_loss, custom
 from skilloc.units import Bank
 
 FAMILIES = ("llama", "gpt2", "neox")

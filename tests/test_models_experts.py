@@ -100,7 +100,7 @@ def test_what_experts_add_is_the_layer(mixture: Any, examples: dict[str, Example
 
 
 def test_attribution_is_the_derivative_of_fading_an_expert(mixture: Any, examples: dict[str, Examples]) -> None:
-    from skilloc.intervene import losses
+    from skilloc.experiment import losses
     from skilloc.models.makers import face_of
 
     experiment = Experiment(mixture, examples, kinds=("expert",), folds=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from decoders import FAMILIES, configured, made
 
-from skilloc.intervene.suffix import Suffix
+from skilloc.experiment.suffix import Suffix
 from skilloc.models.copying import copied
 from skilloc.models.cutting import key_groups
 from skilloc.models.fresh import fresh

@@ -11,7 +11,7 @@ import curriculum
 from _frame import analyse
 from _parity import EVALUATED, ParityTraining, network_of, train_parity, world_of
 from skilloc import plots, store
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 
 # Two atoms of 2 of 4 bits, and their composite: a second or less.
 TINY = ParityTraining(

@@ -13,8 +13,7 @@ from skilloc.ablation.positions import position_effects
 from skilloc.attribution import attribution_effects
 from skilloc.attribution.positions import position_estimates
 from skilloc.effects.positions import PositionEffects
-from skilloc.experiment import Experiment
-from skilloc.intervene import losses
+from skilloc.experiment import Experiment, losses
 from skilloc.tasks import Examples
 
 

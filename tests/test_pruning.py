@@ -7,8 +7,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from skilloc.ablation import ablation_effects, mask_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import (
+from skilloc.experiment import (
+    Experiment,
     flat_mean_reference,
     given_reference,
     hold,

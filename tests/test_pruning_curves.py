@@ -9,8 +9,7 @@ from torch.nn import functional
 from skilloc import store
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.attribution import attribution_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import flat_mean_reference
+from skilloc.experiment import Experiment, flat_mean_reference
 from skilloc.masks import Mask
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP

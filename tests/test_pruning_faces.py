@@ -15,9 +15,7 @@ from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.ablation.removal import Removal, pair_interactions, removal_effects
 from skilloc.attribution import attribution_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import flat_mean_reference, hold, zero_reference
-from skilloc.losses import custom
+from skilloc.experiment import Experiment, flat_mean_reference, hold, zero_reference
 from skilloc.masks import Mask
 from skilloc.models.described import At, describe
 from skilloc.models.makers import units_of
@@ -25,6 +23,7 @@ from skilloc.models.mlp import MLP
 from skilloc.pruning import Curve, effects_again, keep, mask_curve, prune, pruning_curve, recover, remaining
 from skilloc.pruning.scored import scored
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import custom
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
 

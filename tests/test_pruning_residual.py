@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from skilloc.ablation import ablation_effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import hold, zero_reference
+from skilloc.experiment import Experiment, hold, zero_reference
 from skilloc.masks import Mask
 from skilloc.models.copying import copied
 from skilloc.models.makers import units_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from skilloc import Mask, store, units_of
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
 from skilloc.pruning import prune

@@ -12,7 +12,6 @@ from skilloc.ablation.removal import Removal
 from skilloc.cli.printed import print_sections
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval
-from skilloc.losses import cross_entropy, logit_difference
 from skilloc.report import markdown, pictures, report_page
 from skilloc.report.about import about, noise_of, sorted_effects, top_units
 from skilloc.report.findings import Findings, read_findings, sections_of
@@ -23,6 +22,7 @@ from skilloc.report.section import compared
 from skilloc.report.words import WORDS
 from skilloc.study.folder import claim
 from skilloc.study.settings import Settings
+from skilloc.tasks.losses import cross_entropy, logit_difference
 from skilloc.units import Units, heads, neurons
 
 NAMES = ("python", "cpp", "english")

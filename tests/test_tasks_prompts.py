@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from skilloc.experiment import Experiment
-from skilloc.losses import READY
 from skilloc.models.language import encoder, open_model
 from skilloc.study.draws import accuracies, redraw, subtasks_of
 from skilloc.study.measure import measure
@@ -15,6 +14,7 @@ from skilloc.study.settings import Settings
 from skilloc.tasks import Examples
 from skilloc.tasks.asked import Asked
 from skilloc.tasks.items import Item, answer_baseline, split_items
+from skilloc.tasks.losses import READY
 from skilloc.tasks.prompts import choices, item_subtask, prompts
 from skilloc.tasks.rows import continuation, examples_of
 

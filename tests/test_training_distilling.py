@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import skilloc as sk
-from skilloc.losses import cross_entropy, distillation, mistake
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples
+from skilloc.tasks.losses import cross_entropy, distillation, mistake
 from skilloc.training.distilling import Teaching, distil
 from skilloc.training.settings import Objective
 from skilloc.training.step import descent_of, goal_of

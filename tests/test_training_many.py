@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skilloc import Mask, units_of
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.models.mlp import MLP
 from skilloc.pruning import keep
 from skilloc.tasks.parity import parity_stream, parity_subtasks

@@ -12,7 +12,7 @@ from _parity import ParityTraining, network_of, train_parity, world_of
 from _worlds import nonlocality_network
 from skilloc import plots, store
 from skilloc.effects import Effects
-from skilloc.intervene import losses
+from skilloc.experiment import losses
 from skilloc.plots.learning import examples_axis, interval_rows, learned_dots, ratio_dots, survival_curve
 from skilloc.plots.neurons import effect_image, effect_scatter, paired_dots
 from skilloc.units import Units, neurons

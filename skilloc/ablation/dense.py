@@ -23,8 +23,8 @@ from torch import Tensor
 
 from skilloc.ablation.fused import FusedMargin, fusable
 from skilloc.experiment import Experiment
-from skilloc.losses import log_normaliser, margin_nll
 from skilloc.models.face import Chain
+from skilloc.tasks.losses.nll import log_normaliser, margin_nll
 
 CHUNK = 2**20
 """Entries of the buffer of changed pre-activations: 4 MB in float32."""

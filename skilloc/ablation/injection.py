@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from skilloc.effects.alarms import INJECTION, Alarm
-from skilloc.intervene.axes import by_unit
-from skilloc.intervene.hooks import read_activations
-from skilloc.intervene.reference import Reference
+from skilloc.experiment.axes import by_unit
+from skilloc.experiment.hooks import read_activations
+from skilloc.experiment.reference import Reference
 from skilloc.tasks import Examples
 from skilloc.units import Units
 

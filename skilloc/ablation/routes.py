@@ -18,10 +18,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from skilloc.ablation.tail import Tail, read_tail, tail_losses
-from skilloc.experiment import Experiment
-from skilloc.intervene import Suffix, UnknownLayoutError, edits_of
-from skilloc.intervene.axes import by_unit
-from skilloc.intervene.suffix import EVERYTHING
+from skilloc.experiment import Experiment, Suffix, UnknownLayoutError, edits_of
+from skilloc.experiment.axes import by_unit
+from skilloc.experiment.suffix import EVERYTHING
 from skilloc.masks import Mask
 from skilloc.models.points import hooks_of_users
 from skilloc.tasks import IGNORE, Inputs

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from skilloc.losses import log_normaliser
+from skilloc.tasks.losses.nll import log_normaliser
 
 BLOCK = 2**18
 """Logits per block of tokens: 1 MB in float32, which stays in a core's cache."""

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
-from skilloc.intervene.axes import at_positions, over_positions, per_unit
-from skilloc.losses import wide
+from skilloc.experiment.axes import at_positions, over_positions, per_unit
 from skilloc.mistakes import Unreachable, WrongValue, a_seed, whole
 from skilloc.models.face import Edit
 from skilloc.store.progress import progress
+from skilloc.tasks.losses.nll import wide
 from skilloc.units import Bank
 
 PerUnit = dict[str, Tensor]

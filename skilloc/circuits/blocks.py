@@ -10,15 +10,14 @@ from torch import Tensor
 
 from skilloc.circuits.graph import INPUT, OUTPUT
 from skilloc.circuits.nodes import Node
-from skilloc.experiment import Experiment
-from skilloc.intervene import Reference, edits_of, mean_reference, paired_reference, reader
-from skilloc.intervene.axes import chosen, over_positions, per_unit
-from skilloc.intervene.gradients import Gradients
-from skilloc.intervene.reference import FLAT_MEAN, MEAN, PAIRED
-from skilloc.losses import wide
+from skilloc.experiment import Experiment, Reference, edits_of, mean_reference, paired_reference, reader
+from skilloc.experiment.axes import chosen, over_positions, per_unit
+from skilloc.experiment.gradients import Gradients
+from skilloc.experiment.reference import FLAT_MEAN, MEAN, PAIRED
 from skilloc.masks import Mask
 from skilloc.models.face import Edit
 from skilloc.tasks import Examples, Inputs
+from skilloc.tasks.losses.nll import wide
 from skilloc.units import Bank, Units
 
 ONE_BY_ONE = ""

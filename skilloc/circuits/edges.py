@@ -39,9 +39,8 @@ from skilloc.circuits.blocks import Block, input_effects, inputs_at_reference, p
 from skilloc.circuits.graph import CLOSED_FORM
 from skilloc.circuits.nodes import Node, nodes_of, spread_out
 from skilloc.circuits.paths import closed_form, direct, total, weights_between
-from skilloc.experiment import Experiment
-from skilloc.intervene import Reference
-from skilloc.intervene.gradients import read_gradients
+from skilloc.experiment import Experiment, Reference
+from skilloc.experiment.gradients import read_gradients
 from skilloc.mistakes import WrongValue
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress

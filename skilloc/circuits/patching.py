@@ -11,8 +11,8 @@ import torch
 
 from skilloc.circuits import graph as g
 from skilloc.experiment import Experiment
-from skilloc.intervene.patching import Part, attribution_edges
-from skilloc.intervene.reference import PAIRED, RESAMPLE, Reference
+from skilloc.experiment.patching import Part, attribution_edges
+from skilloc.experiment.reference import PAIRED, RESAMPLE, Reference
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.tasks import Inputs
@@ -31,7 +31,7 @@ def attribution_circuit(experiment: Experiment, *, subtask: str, seed: int = 0) 
         seed: which other examples.
 
     Raises:
-        ValueError: if transformer-lens has no edges for the model or the examples (see `intervene.patching`), there is
+        ValueError: if transformer-lens has no edges for the model or the examples (see `experiment.patching`), there is
             no such subtask, the loss has no gradient, or there are fewer than two examples.
     """
     experiment.check_unchanged()

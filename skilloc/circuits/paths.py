@@ -14,8 +14,8 @@ from torch import Tensor
 from skilloc.circuits.blocks import Block, Changes, holding, input_held, outputs_of, places_of, watched
 from skilloc.circuits.graph import INPUT, OUTPUT
 from skilloc.circuits.nodes import Node
-from skilloc.intervene import reader
-from skilloc.intervene.axes import at_positions, by_unit
+from skilloc.experiment import reader
+from skilloc.experiment.axes import at_positions, by_unit
 from skilloc.mistakes import WrongValue
 from skilloc.models.face import Chain, Edit
 from skilloc.units import HEAD, LAYER, NEURON, Bank

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from skilloc.intervene import losses_of, prepared_for
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
 from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.models.losses import losses_of, prepared_for
 from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Subtask, as_subtasks
 from skilloc.tasks.streams import stream

@@ -7,9 +7,9 @@ from typing import Any, Literal, cast, get_args
 from torch import Tensor
 
 from skilloc.lasso.penalties import Penalty
-from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.mistakes import WrongValue, positive, real, whole
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import Loss, as_loss, cross_entropy
 from skilloc.training import TrainConfig
 
 Solver = Literal["proximal", "subgradient"]

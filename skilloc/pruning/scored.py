@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Float64
 from torch import nn
 
-from skilloc.experiment import Experiment
-from skilloc.intervene import blocks, hold
-from skilloc.losses import error
+from skilloc.experiment import Experiment, blocks, hold
 from skilloc.masks import Mask
 from skilloc.models.makers import face_of
+from skilloc.tasks.losses import error
 
 
 @torch.no_grad()

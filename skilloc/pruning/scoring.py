@@ -8,16 +8,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from skilloc.effects import Effects
-from skilloc.experiment import Experiment
-from skilloc.intervene import Reference
-from skilloc.intervene.axes import chosen
-from skilloc.losses import Loss
+from skilloc.experiment import Experiment, Reference
+from skilloc.experiment.axes import chosen
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.pruning.choosing import Scorer
 from skilloc.pruning.smaller import prune, remaining
+from skilloc.tasks.losses import Loss
 from skilloc.units import Bank, Units
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
-from skilloc.intervene import Reference, as_reference, hold
+from skilloc.experiment import Reference, as_reference, hold
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import nn
 
-from skilloc.intervene import check_model, losses
-from skilloc.losses import Loss
+from skilloc.experiment import check_model, losses
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
@@ -17,6 +16,7 @@ from skilloc.pruning import keep
 from skilloc.relearning.settings import Grid
 from skilloc.relearning.ways import FEW, Data
 from skilloc.tasks import Examples, Subtask, joined
+from skilloc.tasks.losses import Loss
 from skilloc.tasks.streams import stream
 from skilloc.training import Sample, TrainConfig, train
 from skilloc.training.many import retrain

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.mistakes import WrongValue, positive, whole
 from skilloc.relearning.ways import WAYS, Way
 from skilloc.tasks import Examples, Subtask
+from skilloc.tasks.losses import Loss, as_loss, cross_entropy
 from skilloc.training.settings import check_loss
 
 Model = nn.Module | Sequence[nn.Module]

@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from skilloc.losses import Loss
 from skilloc.models.face import Chain
 from skilloc.models.makers import face_of
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import Loss
 
 SMALL = 1e-6
 """Added to what is divided by."""

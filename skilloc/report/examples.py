@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from skilloc.experiment import Experiment
-from skilloc.intervene import read_activations
-from skilloc.intervene.axes import by_unit
+from skilloc.experiment import Experiment, read_activations
+from skilloc.experiment.axes import by_unit
 from skilloc.mistakes import WrongValue, whole
 from skilloc.tasks import IGNORE, Examples
 from skilloc.units import Bank, Units

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import t_quantile
-from skilloc.losses import RIGHT, WRONG, logit_difference, mistake
 from skilloc.mistakes import WrongValue
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import RIGHT, WRONG, logit_difference, mistake
 
 
 @dataclass(frozen=True)

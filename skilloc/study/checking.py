@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from skilloc.ablation import routes_of
-from skilloc.experiment import Experiment
-from skilloc.intervene import hold, zero_reference
+from skilloc.experiment import Experiment, hold, zero_reference
 from skilloc.masks import Mask
 from skilloc.models.cutting import key_groups
 from skilloc.models.language import Opened, open_model

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.losses import READY, Loss, as_loss, mistake
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
@@ -17,6 +16,7 @@ from skilloc.study.settings import Settings, reference_name
 from skilloc.study.world import open_world
 from skilloc.tasks import Split, Subtask
 from skilloc.tasks.asked import Asked
+from skilloc.tasks.losses import READY, Loss, as_loss, mistake
 from skilloc.tasks.prompts import prompts
 from skilloc.tasks.text import Encode, documents, text_subtask
 from skilloc.units import Units

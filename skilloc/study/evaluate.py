@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skilloc.intervene import hold, zero_reference
-from skilloc.losses import READY
+from skilloc.experiment import hold, zero_reference
 from skilloc.masks import Mask
 from skilloc.mistakes import NotInstalled, WrongValue, whole
 from skilloc.models.face import Face
@@ -21,6 +20,7 @@ from skilloc.models.language import Opened, encoder, first_token
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples
 from skilloc.tasks.items import Item
+from skilloc.tasks.losses import READY
 from skilloc.tasks.rows import examples_of
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from skilloc import store
 from skilloc.attribution.calibration import Calibration
 from skilloc.effects import Effects
-from skilloc.losses import cross_entropy
 from skilloc.mistakes import WrongValue
 from skilloc.study.settings import reference_name
+from skilloc.tasks.losses import cross_entropy
 from skilloc.units import Units
 
 UNTIL = "until"

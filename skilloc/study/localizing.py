@@ -14,10 +14,9 @@ import numpy as np
 from torch import nn
 
 from skilloc import store
-from skilloc.intervene import losses, prepared_for
+from skilloc.experiment import losses, prepared_for
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.locality.intervals import Interval, mean_interval
-from skilloc.losses import Loss
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
@@ -25,6 +24,7 @@ from skilloc.pruning import can
 from skilloc.study.folder import claim
 from skilloc.study.world import save_world
 from skilloc.tasks import Examples, Subtask
+from skilloc.tasks.losses import Loss
 from skilloc.training import History
 from skilloc.training.history import NATS
 

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from skilloc.intervene import check_model, losses_of, prepared_for
-from skilloc.losses import Loss, as_loss, cross_entropy
 from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.face import Face
 from skilloc.models.language import digest
+from skilloc.models.losses import check_model, losses_of, prepared_for
 from skilloc.models.makers import face_of
 from skilloc.models.points import hooks_of_users
 from skilloc.store import progress as shown
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import Loss, as_loss, cross_entropy
 from skilloc.training.checkpoints import recall, remember
 from skilloc.training.history import History
 from skilloc.training.optimisers import optimiser_of, set_rates

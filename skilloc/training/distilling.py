@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from skilloc.losses import Loss, cross_entropy, distillation
 from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import Loss, cross_entropy, distillation
 from skilloc.training import train
 from skilloc.training.history import History
 from skilloc.training.settings import Objective, Sample, TrainConfig

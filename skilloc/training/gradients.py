@@ -23,9 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from skilloc.losses import nll_error
 from skilloc.models.face import Face
 from skilloc.tasks import IGNORE, Examples
+from skilloc.tasks.losses.nll import nll_error
 from skilloc.training.settings import Products
 
 

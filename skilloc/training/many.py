@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from skilloc.losses import Loss, cross_entropy
 from skilloc.models.face import Chain
 from skilloc.models.makers import face_of
+from skilloc.tasks.losses import Loss, cross_entropy
 from skilloc.training import train
 from skilloc.training.gradients import Gradients, Layer, by_hand, cut
 from skilloc.training.optimisers import optimiser_of, set_rates

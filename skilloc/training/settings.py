@@ -7,9 +7,9 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from skilloc.losses import Loss
 from skilloc.mistakes import WrongType, WrongValue, positive, real, whole
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import Loss
 
 Sample = Callable[[int], Examples]
 """The examples of a step, as a pure function of the step, counted from 0."""

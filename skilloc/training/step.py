@@ -7,11 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skilloc.losses import Loss, nll_sum
 from skilloc.mistakes import Diverged, WrongValue
 from skilloc.models.face import Edit, Face
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples, blocks_of
+from skilloc.tasks.losses import Loss
+from skilloc.tasks.losses.nll import nll_sum
 from skilloc.training.gradients import Gradients, Layer, by_hand
 from skilloc.training.randomness import drawing
 from skilloc.training.settings import Objective, Products, Term, TrainConfig

@@ -1,17 +1,14 @@
-"""Hooks on the model itself, for losses and activations. Nothing stays attached afterwards."""
-
-from typing import Any
+"""The losses of a model on examples, under whatever hooks it has now."""
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from skilloc.losses import Loss, cross_entropy
 from skilloc.mistakes import WrongValue
-from skilloc.models.face import Edit, Face
+from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 from skilloc.tasks import Examples, blocks_of
-from skilloc.units import Units
+from skilloc.tasks.losses import Loss, cross_entropy
 
 MAX_LOGITS = 2**26
 """Examples are passed in blocks whose widest tensor has at most this many entries (256 MB in float32)."""
@@ -69,28 +66,3 @@ def prepared_for(face: Face, examples: Examples, loss: Loss) -> Tensor | None:
         return None
     parts = [examples.part(block) for block in blocks(face, examples)]
     return torch.cat([loss.prepare(face.run(some.inputs), some) for some in parts])
-
-
-def read_activations(model: nn.Module, examples: Examples, units: Units) -> dict[str, Tensor]:
-    """Return the activations at all places of all units on all rows, by hook.
-
-    Shapes: `row pos neuron`, or `row pos head d_head`; of an `MLP` `row neuron`.
-    """
-    check_model(model, examples)
-    face = face_of(model)
-    hooks = [hook for bank in units.banks for hook in bank.places]
-    parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
-    with torch.no_grad(), face.attached({hook: reader(parts[hook]) for hook in hooks}):
-        for block in blocks(face, examples):
-            face.run(examples.part(block).inputs)
-    return {hook: torch.cat(values) for hook, values in parts.items()}
-
-
-def reader(into: list[Any]) -> Edit:
-    """Return a function that keeps what it sees in a list, and changes nothing."""
-
-    def read(value: Tensor) -> Tensor:
-        into.append(value.detach())
-        return value
-
-    return read

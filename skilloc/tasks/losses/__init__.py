@@ -1,7 +1,7 @@
 """What is measured: a number per example that grows as the model gets worse.
 
 A loss is data. It says what its numbers are called and in which unit they are, gives one per example from the logits,
-and, where it can, one per position. Cross-entropy is written in this file and nowhere else: closed forms and backward
+and, where it can, one per position. Cross-entropy is written in `nll` and nowhere else: closed forms and backward
 passes by hand are for losses that are the negative log-likelihood of targets (`Loss.targets`), and ask here.
 
     cross_entropy      mean over the scored positions of -log p(target), nats per token
@@ -23,15 +23,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int, Shaped
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
-from torch.nn import functional
 
 from skilloc.mistakes import WrongType, WrongValue, real
-from skilloc.tasks import IGNORE, Examples
+from skilloc.tasks.examples import IGNORE, Examples
+from skilloc.tasks.losses.nll import mean_nll, nll_slopes, of_rows, token_nll, wide
 
-CACHED = 2**18
-"""Logits that are worked on at a time: 1 MB in float32, which stays in a core's cache."""
+HOME = "skilloc.losses."
+"""What the identities of these losses begin with, in records that are read for good."""
 
 LAST, ANSWER = "last", "answer"
 """Names of positions: where a prompt ends, and where its answer stands."""
@@ -112,7 +112,7 @@ class Loss:
         """
         self.check_differentiable()
         if self.targets is not None:
-            return _nll_slopes(logits, examples, self.targets(examples))
+            return nll_slopes(logits, examples, self.targets(examples))
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_(True)
             total = self(leaf, examples, prepared).sum()
@@ -145,91 +145,6 @@ class Loss:
         return READY.get(self.name) == self
 
 
-def wide(device: torch.device) -> torch.dtype:
-    """Return the type that sums are taken in: float64, or float32 on a device that has no other (MPS)."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def mean_nll(logits: Float[Tensor, "row *pos out"], targets: Int[Tensor, "row *pos"]) -> Float64[Tensor, " row"]:
-    """Return the mean over the scored positions t of -log softmax(logits[r, t])[targets[r, t]], in nats.
-
-    The mean is taken in float64: in float32 it is wrong by about 1e-5 nats, a noticeable part of the effect of one
-    neuron. A row without a scored position has 0.
-    """
-    flat = targets.reshape(-1, 1)
-    scored = flat != IGNORE
-    scores = logits.reshape(len(flat), -1)
-    rows = max(1, CACHED // scores.shape[1])
-    nll = torch.cat([_nll(scores[i : i + rows], flat[i : i + rows]) for i in range(0, len(flat), rows)])
-    total = (nll.to(wide(nll.device)) * scored).view(len(targets), -1).sum(dim=1)
-    return total / scored.view(len(targets), -1).sum(dim=1).clamp(min=1)
-
-
-def _nll(scores: Float[Tensor, "token out"], targets: Int[Tensor, "token 1"]) -> Float[Tensor, "token 1"]:
-    scores = scores.float()
-    chosen = scores.gather(1, targets.where(targets != IGNORE, 0))
-    if scores.requires_grad:
-        return scores.logsumexp(dim=1, keepdim=True) - chosen
-    highest = scores.amax(dim=1, keepdim=True)
-    # On a CPU, exp2 costs a third of the exponential inside cross_entropy.
-    total = (scores - highest).mul_(math.log2(math.e)).exp2_().sum(dim=1, keepdim=True)
-    return total.log() + highest - chosen
-
-
-def nll_sum(logits: Float[Tensor, "row *pos out"], targets: Int[Tensor, "row *pos"]) -> Float[Tensor, ""]:
-    """Return the sum over all scored positions of -log p(target), in nats, differentiable: what training descends."""
-    return functional.cross_entropy(
-        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-    )
-
-
-def log_normaliser(logits: Float[Tensor, "*_"], dim: int = -1) -> Float[Tensor, "*_"]:
-    """Return the log of the sum of the exponentials of the logits along an axis: -log p(v) is this minus logit v."""
-    return logits.logsumexp(dim=dim, keepdim=True)
-
-
-def nll_error(
-    logits: Float[Tensor, "*net out example"], targets: Int[Tensor, "*net 1 example"]
-) -> tuple[Float[Tensor, "*net 1 example"], Float[Tensor, "*net out example"]]:
-    """Return log p(target), and the gradient of -log p(target) with respect to the logits: softmax - one hot.
-
-    For backward passes by hand, with examples on the last axis; the logits are not needed afterwards.
-    """
-    error = logits.log_softmax(dim=-2)
-    right = error.gather(-2, targets)
-    error.exp_().scatter_add_(-2, targets, error.new_full((), -1.0).expand(targets.shape))
-    return right, error
-
-
-def margin_nll(margin: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
-    """Return -log p(target) of two classes from the other class's logit minus the target's, written over it."""
-    return torch.logaddexp(margin, margin.new_zeros(()), out=margin)
-
-
-def _nll_slopes(logits: Tensor, examples: Examples, targets: Tensor) -> Tensor:
-    # d(-log softmax(z)[y]) / dz = softmax(z) - onehot(y): the loss itself need not be run.
-    scored = (targets != IGNORE)[..., None].to(logits.dtype)
-    slopes = logits.softmax(dim=-1) * scored
-    slopes.scatter_add_(-1, targets.where(targets != IGNORE, 0)[..., None], -scored)
-    each = scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1)
-    return slopes / each.view(-1, *[1] * (slopes.ndim - 1)) / _rows_each(examples, slopes)
-
-
-def _rows_each(examples: Examples, like: Tensor) -> Tensor | int:
-    """Return, for each row, how many rows its example has, as it broadcasts: their mean is the example's loss."""
-    if examples.owner is None:
-        return 1
-    counts = examples.per_example(torch.ones(len(examples.owner), device=like.device))
-    return counts[examples.owner].view(-1, *[1] * (like.ndim - 1))
-
-
-def _of_rows(examples: Examples, per_row: Tensor) -> Tensor:
-    """Return the mean over the rows of each example."""
-    if examples.owner is None:
-        return per_row
-    return examples.per_example(per_row) / examples.per_example(torch.ones_like(per_row))
-
-
 def _drawn_tokens(targets_of: Callable[[Examples], Tensor]) -> Callable[[Tensor, Examples], Draw]:
     def drawn(logits: Tensor, examples: Examples) -> Draw:
         targets = targets_of(examples)
@@ -250,12 +165,12 @@ def _drawn_tokens(targets_of: Callable[[Examples], Tensor]) -> Callable[[Tensor,
 
 def _nll_loss(name: str, targets_of: Callable[[Examples], Tensor]) -> Loss:
     def value(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
-        return _of_rows(examples, mean_nll(logits, targets_of(examples)))
+        return of_rows(examples, mean_nll(logits, targets_of(examples)))
 
     def per_position(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
         targets = targets_of(examples)
         flat = targets.reshape(-1, 1)
-        nll = _nll(logits.reshape(len(flat), -1), flat).view(targets.shape).to(wide(logits.device))
+        nll = token_nll(logits.reshape(len(flat), -1), flat).view(targets.shape).to(wide(logits.device))
         return nll.where(targets != IGNORE, torch.nan)
 
     return Loss(
@@ -266,7 +181,7 @@ def _nll_loss(name: str, targets_of: Callable[[Examples], Tensor]) -> Loss:
         targets=targets_of,
         drawn=_drawn_tokens(targets_of),
         chance=lambda outputs, _: math.log(outputs),
-        identity=f"skilloc.losses.{name}",
+        identity=HOME + name,
     )
 
 
@@ -327,7 +242,7 @@ def _logit_difference(logits: Tensor, examples: Examples, _: Tensor | None) -> T
     wrong = wrong[:, None] if wrong.ndim == 1 else wrong
     there = wrong != IGNORE
     others = (scores.gather(1, wrong.where(there, 0)) * there).sum(dim=1) / there.sum(dim=1)
-    return _of_rows(examples, others - scores.gather(1, _right_tokens(examples)[:, None])[:, 0])
+    return of_rows(examples, others - scores.gather(1, _right_tokens(examples)[:, None])[:, 0])
 
 
 def _option_scores(logits: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
@@ -390,13 +305,13 @@ def _divergence(logits: Tensor, examples: Examples, known: Tensor) -> Tensor:
     new = logits.to(known.dtype).log_softmax(dim=-1)
     apart = (known.exp() * (known - new)).to(wide(logits.device)).sum(dim=-1)
     total = (apart * scored).reshape(len(scored), -1).sum(dim=1)
-    return _of_rows(examples, total / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
+    return of_rows(examples, total / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
 
 
 def _error(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
     scored = examples.scored
     wrong = ((logits.argmax(dim=-1) != examples.targets) & scored).reshape(len(scored), -1).sum(dim=1)
-    return _of_rows(examples, wrong.to(wide(logits.device)) / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
+    return of_rows(examples, wrong.to(wide(logits.device)) / scored.reshape(len(scored), -1).sum(dim=1).clamp(min=1))
 
 
 def _mistake(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
@@ -415,11 +330,9 @@ def _chance_of_mistake(outputs: int, examples: Examples) -> float:
 cross_entropy = _nll_loss("cross_entropy", _all_targets)
 answer = _nll_loss("answer", _answer_targets)
 logit_difference = Loss(
-    "logit_difference", "logits", _logit_difference, chance=lambda *_: 0.0, identity="skilloc.losses.logit_difference"
+    "logit_difference", "logits", _logit_difference, chance=lambda *_: 0.0, identity=HOME + "logit_difference"
 )
-choice = Loss(
-    "choice", "nats", _choice, drawn=_drawn_options, chance=_number_of_options, identity="skilloc.losses.choice"
-)
+choice = Loss("choice", "nats", _choice, drawn=_drawn_options, chance=_number_of_options, identity=HOME + "choice")
 kl = Loss(
     "kl",
     "nats",
@@ -427,7 +340,7 @@ kl = Loss(
     flat=True,
     drawn=_drawn_tokens(_all_targets),
     prepare=lambda logits, _: logits.detach().float().log_softmax(dim=-1),
-    identity="skilloc.losses.kl",
+    identity=HOME + "kl",
 )
 error = Loss(
     "error",
@@ -435,7 +348,7 @@ error = Loss(
     _error,
     differentiable=False,
     chance=lambda outputs, _: 1 - 1 / outputs,
-    identity="skilloc.losses.error",
+    identity=HOME + "error",
 )
 mistake = Loss(
     "mistake",
@@ -443,7 +356,7 @@ mistake = Loss(
     _mistake,
     differentiable=False,
     chance=_chance_of_mistake,
-    identity="skilloc.losses.mistake",
+    identity=HOME + "mistake",
 )
 
 READY: Mapping[str, Loss] = {

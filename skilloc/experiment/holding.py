@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from skilloc.intervene.axes import at_positions, spread
-from skilloc.intervene.reference import Reference
+from skilloc.experiment.axes import at_positions, spread
+from skilloc.experiment.reference import Reference
 from skilloc.masks import Mask
 from skilloc.models.face import Edit
 from skilloc.models.makers import face_of

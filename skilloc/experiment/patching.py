@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from skilloc.losses import Loss, cross_entropy
 from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.tasks import Examples, Inputs
+from skilloc.tasks.losses import Loss, cross_entropy
 
 Part = tuple[str, int | None, int | None]
 """A part of a transformer: "embed", "attn", "mlp" or "logits", with its layer and head where it has them."""

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from skilloc.intervene.axes import chosen
-from skilloc.losses import Loss, cross_entropy
+from skilloc.experiment.axes import chosen
 from skilloc.models.face import Edit, Face
 from skilloc.tasks import Examples
+from skilloc.tasks.losses import Loss, cross_entropy
 from skilloc.units import Bank
 
 Positions = Mapping[str, Sequence[int]]

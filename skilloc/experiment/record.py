@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from skilloc.intervene.reference import Reference
-from skilloc.losses import Loss
+from skilloc.experiment.reference import Reference
 from skilloc.models.language import digest
 from skilloc.models.points import hooks_of_users
 from skilloc.tasks import Folded
+from skilloc.tasks.losses import Loss
 from skilloc.units import Units
 
 

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from skilloc.intervene.axes import one
-from skilloc.intervene.hooks import read_activations
+from skilloc.experiment.axes import one
+from skilloc.experiment.hooks import read_activations
 from skilloc.mistakes import WrongValue
 from skilloc.tasks import Examples, fold, joined
 from skilloc.units import Bank, Units
