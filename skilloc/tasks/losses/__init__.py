@@ -402,7 +402,7 @@ def distillation(temperature: float = 2.0, soft: float = 0.9) -> Loss:
         value,
         # T^2 times the rounding of float32 is as large as what is left of a divergence near the end.
         prepare=lambda logits, _: (logits.detach().to(wide(logits.device)) / temperature).log_softmax(dim=-1),
-        identity=f"skilloc.losses.distillation({temperature!r}, {soft!r})",
+        identity=f"{HOME}distillation({temperature!r}, {soft!r})",
     )
 
 
