@@ -1,67 +1,21 @@
 """Which parts of a network carry a skill, how local is it, and if they are removed, does it stay removed?
 
-The public names are imported when they are first used, so that `import skilloc` costs nothing.
+The public names are imported when they are first used, so that `import skilloc` costs nothing. Type checkers read them
+in the stub beside this file.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from skilloc import circuits as circuits
-    from skilloc import locality as locality
-    from skilloc import masks as masks
-    from skilloc import plots as plots
-    from skilloc import pruning as pruning
-    from skilloc import relearning as relearning
-    from skilloc import report as report
-    from skilloc import store as store
-    from skilloc import tasks as tasks
-    from skilloc.ablation import ablation_effects as ablation_effects
-    from skilloc.ablation import mask_effects as mask_effects
-    from skilloc.ablation.removal import removal_effects as removal_effects
-    from skilloc.attribution import attribution_effects as attribution_effects
-    from skilloc.attribution.calibration import calibrate as calibrate
-    from skilloc.circuits.comparison import compare as compare
-    from skilloc.circuits.trace import trace_circuit as trace_circuit
-    from skilloc.effects import Effects as Effects
-    from skilloc.experiment import Experiment as Experiment
-    from skilloc.experiment import hold as hold
-    from skilloc.lasso import LocalizeConfig as LocalizeConfig
-    from skilloc.lasso import localize as localize
-    from skilloc.masks import Mask as Mask
-    from skilloc.models.described import At as At
-    from skilloc.models.described import describe as describe
-    from skilloc.models.language import open_model as open_model
-    from skilloc.models.makers import save_model as save_model
-    from skilloc.models.makers import units_of as units_of
-    from skilloc.models.mlp import MLP as MLP
-    from skilloc.pruning import prune as prune
-    from skilloc.relearning import relearn_probe as relearn_probe
-    from skilloc.study.draws import subtasks_of as subtasks_of
-    from skilloc.tasks import Examples as Examples
-    from skilloc.tasks import Subtask as Subtask
-    from skilloc.tasks import losses as losses
-    from skilloc.tasks.asked import Asked as Asked
-    from skilloc.tasks.parity import parity_subtasks as parity_subtasks
-    from skilloc.tasks.prompts import choices as choices
-    from skilloc.tasks.prompts import prompts as prompts
-    from skilloc.training import TrainConfig as TrainConfig
-    from skilloc.training import train as train
+_ROOMS = {
+    "skilloc": ("circuits", "locality", "masks", "plots", "pruning", "relearning", "report", "store", "tasks"),
+    "skilloc.tasks": ("losses",),
+}
+"""Public modules, by what holds them."""
 
 _HOMES = {
-    "skilloc": (
-        "circuits",
-        "locality",
-        "masks",
-        "plots",
-        "pruning",
-        "relearning",
-        "report",
-        "store",
-        "tasks",
-    ),
     "skilloc.ablation": ("ablation_effects", "mask_effects"),
-    "skilloc.tasks.asked": ("Asked",),
+    "skilloc.ablation.removal": ("removal_effects",),
     "skilloc.attribution": ("attribution_effects",),
     "skilloc.attribution.calibration": ("calibrate",),
     "skilloc.circuits.comparison": ("compare",),
@@ -76,14 +30,14 @@ _HOMES = {
     "skilloc.models.mlp": ("MLP",),
     "skilloc.pruning": ("prune",),
     "skilloc.relearning": ("relearn_probe",),
-    "skilloc.ablation.removal": ("removal_effects",),
     "skilloc.study.draws": ("subtasks_of",),
-    "skilloc.tasks": ("Examples", "Subtask", "losses"),
+    "skilloc.tasks": ("Examples", "Subtask"),
+    "skilloc.tasks.asked": ("Asked",),
     "skilloc.tasks.parity": ("parity_subtasks",),
     "skilloc.tasks.prompts": ("choices", "prompts"),
     "skilloc.training": ("TrainConfig", "train"),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_HOME = {name: home for homes in (_ROOMS, _HOMES) for home, names in homes.items() for name in names}
 
 __all__ = sorted(_HOME)
 
@@ -95,8 +49,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f'skilloc has no "{name}"; it has {", ".join(__all__)}')
     home = _HOME[name]
-    found = import_module(f"skilloc.{name}") if home == "skilloc" else getattr(import_module(home), name)
-    globals()[name] = found
+    is_room = name in _ROOMS.get(home, ())
+    found = globals()[name] = import_module(f"{home}.{name}") if is_room else getattr(import_module(home), name)
     return found
 
 
