@@ -167,7 +167,7 @@ def test_a_cut_file_is_refused_by_name(folder: Path, name: str, kept: float) -> 
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(kept * len(whole)) if kept >= 0 else -1])
     assert not store.is_complete(folder)
-    with pytest.raises(ValueError, match=rf"/one: {name} is cut.*delete the folder"):
+    with pytest.raises(ValueError, match=rf"/one: {name} is cut.*move the folder elsewhere"):
         store.read(folder)
 
 
@@ -175,7 +175,7 @@ def test_a_cut_file_is_refused_by_name(folder: Path, name: str, kept: float) -> 
 def test_a_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert not store.is_complete(folder)
-    with pytest.raises(ValueError, match=rf"/one: {name} is missing.*delete the folder"):
+    with pytest.raises(ValueError, match=rf"/one: {name} is missing.*move the folder elsewhere"):
         store.read(folder)
 
 
@@ -220,7 +220,7 @@ def test_a_folder_of_another_spec_is_left_alone(folder: Path) -> None:
 def test_a_folder_that_is_no_result_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="not a complete result; delete it"):
+    with pytest.raises(ValueError, match="not a complete result; write to another folder"):
         store.write(tmp_path / "one", SPEC, METRICS)
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["thesis.tex"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one"]

@@ -6,7 +6,9 @@ at once. To add a command, add its file and its name to `COMMANDS`.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib import import_module
+from typing import Any
 
 import tyro
 
@@ -60,7 +62,8 @@ def main(args: Sequence[str] | None = None) -> None:
         command = tyro.extras.subcommand_cli_from_dict(
             commands, prog="skilloc", description=ABOUT, args=args, config=config
         )
-        command.run()
+        with held(command):
+            command.run()
     except KeyboardInterrupt as stopped:
         said = str(stopped) or "stopped; what was measured is kept, and the same command goes on"
         print(f"\nskilloc: {said}", file=sys.stderr)
@@ -72,6 +75,19 @@ def main(args: Sequence[str] | None = None) -> None:
     except (Mistake, OSError) as error:
         print(f"skilloc: {told(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def held(command: Any) -> AbstractContextManager[Any]:
+    """Hold what a command writes while it works (`store.at_work`), where it says what that is."""
+    places = command.places_written() if hasattr(command, "places_written") else ()
+    if not places:
+        return nullcontext()
+    from skilloc import store
+
+    stack = ExitStack()
+    for place, inside in places:
+        stack.enter_context(store.at_work(place, inside=inside))
+    return stack
 
 
 def told(error: Exception) -> str:

@@ -54,6 +54,10 @@ class Command:
     json: bool = False
     """print JSON only"""
 
+    def places_written(self) -> list[tuple[Path, bool]]:
+        """Return what is written, and whether it is a folder that is filled by and by."""
+        return [(self.out, True)]
+
     def run(self) -> None:
         """Trace, save, print."""
         if self.count is not None:
@@ -97,7 +101,6 @@ class Command:
 
 def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any]", out: Path) -> Path:
     """Write the circuits as one page, with the examples that excite each unit most; return where it is."""
-    import json
 
     from skilloc import store
     from skilloc.report import circuit_page, top_examples, write
@@ -106,7 +109,7 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     names = dict.fromkeys(name for graph in circuits.values() for name in graph)
     decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))
     examples = top_examples(redraw(opened, effects), names, decode=decode)
-    store.write_file(out / "examples.json", json.dumps(examples))
+    store.write_json(out / "examples.json", examples)
     path = out / "circuit.html"
     write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples))
     return path

@@ -27,6 +27,10 @@ class Command:
     json: bool = False
     """print JSON only"""
 
+    def places_written(self) -> list[tuple[Path, bool]]:
+        """Return what is written, and whether it is a folder that is filled by and by."""
+        return [] if self.out is None else [(self.out, True)]
+
     def run(self) -> None:
         """Compare, print, save."""
         from skilloc.circuits.comparison import compare

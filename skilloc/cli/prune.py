@@ -53,6 +53,10 @@ class Command:
     json: bool = False
     """print JSON only"""
 
+    def places_written(self) -> list[tuple[Path, bool]]:
+        """Return what is written, and whether it is a folder that is filled by and by."""
+        return [(self.out, True)]
+
     def run(self) -> None:
         """Prune, save, print losses before and after."""
         whole("workers", self.workers, 0, WORKERS)

@@ -66,6 +66,10 @@ class Command:
     json: bool = False
     """print JSON only"""
 
+    def places_written(self) -> list[tuple[Path, bool]]:
+        """Return what is written, and whether it is a folder that is filled by and by."""
+        return [] if self.out is None else [(self.out, True)]
+
     def run(self) -> None:
         """Attack, save, draw, print the verdicts; or test the probe itself."""
         if self.self_test:
@@ -143,7 +147,7 @@ def print_self_test(out: Path | None) -> None:
     print("\n\n".join(told))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        store.write_file(out / "self_test.md", "\n\n".join(told) + "\n")
+        store.write_file(out / "self_test.md", store.with_seal("\n\n".join(told)))
         store.write_json(out / "self_test.json", record_of(found, "skilloc relearn --self-test --out FOLDER"))
 
 

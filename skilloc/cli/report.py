@@ -18,6 +18,10 @@ class Command:
     out: Annotated[Path | None, arg(help_behavior_hint="")] = None
     """the file to write (default: DIR/report.html)"""
 
+    def places_written(self) -> list[tuple[Path, bool]]:
+        """Return what is written, and whether it is a folder that is filled by and by."""
+        return [(self.out or self.folder / "report.html", False)] if self.folder.is_dir() else []
+
     def run(self) -> None:
         """Write it, and print where it is."""
         from datetime import UTC, datetime

@@ -20,6 +20,10 @@ class Command:
     json: bool = False
     """print JSON only"""
 
+    def places_written(self) -> list[tuple[Path, bool]]:
+        """Return what is written, and whether it is a folder that is filled by and by."""
+        return [(self.folder / "pictures", True)] if self.folder.is_dir() else []
+
     def run(self) -> None:
         """Print the tables, draw the pictures."""
         whole("count", self.count)

@@ -6,7 +6,6 @@ masks; the circuit of each corpus; pictures, a page in plain words, and all of i
 as one report. Stopped at any moment, the same call goes on where it was.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +69,7 @@ FULL = Plan(
 """Every unit exactly, of the embedded model 2,072; and for each circuit, those of other sizes."""
 
 
+@store.working("folder", inside=True)
 def run_demo(
     folder: Path,
     *,
@@ -160,4 +160,4 @@ def _trace(
     experiment = experiment_of(opened, subtasks, plan.settings, units=effects.units)
     examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
     folder.mkdir(exist_ok=True)
-    store.write_file(folder / "examples.json", json.dumps(examples))
+    store.write_json(folder / "examples.json", examples)

@@ -274,7 +274,7 @@ def save_mlp(model: MLP, folder: Path | str) -> None:
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
+        raise FileExistsError(f"`folder` {folder} is there already; save to another folder")
     with store.placed(folder) as aside:
         aside.mkdir()
         save_file({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, aside / WEIGHTS)

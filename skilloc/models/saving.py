@@ -52,7 +52,7 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"`folder` {folder} is there already; delete it, or save to another folder")
+        raise FileExistsError(f"`folder` {folder} is there already; save to another folder")
     if shape not in get_args(Shape):
         raise WrongValue(f'unknown `shape` "{shape}"; use one of {", ".join(get_args(Shape))}')
     check_wrapped(model)

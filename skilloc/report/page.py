@@ -50,6 +50,7 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     return document(title, body, data=circuit_data(circuits, examples) if circuits else None, when=when)
 
 
+@store.working("folder", inside=True)
 def write_report(folder: Path) -> Findings:
     """Write what a folder holds as `report.html` and `summary.md`, with its `pictures/`; return what was found.
 
@@ -60,11 +61,12 @@ def write_report(folder: Path) -> Findings:
     told = circuits_found(circuits, found.study.effects)
     sections = [*sections_of(found, told), *([circuits_section(told)] if circuits else [])]
     save_pictures([picture for section in sections for picture in section.pictures], folder / "pictures")
-    store.write_file(folder / "summary.md", markdown.page(title_of(found), explained(sections)))
+    store.write_file(folder / "summary.md", store.with_seal(markdown.page(title_of(found), explained(sections))))
     write(folder / "report.html", report_page(folder))
     return found
 
 
+@store.working("folder", inside=True)
 def write_comparison(found: Comparison, folder: Path) -> None:
     """Write a comparison: the result itself, and what it says as `compare.html` and `compare.md`.
 
@@ -75,7 +77,7 @@ def write_comparison(found: Comparison, folder: Path) -> None:
     title = comparison.title_of(found)
     store.save(found, folder / "comparison")
     save_pictures([picture for section in sections for picture in section.pictures], folder / "pictures")
-    store.write_file(folder / "compare.md", markdown.page(title, sections))
+    store.write_file(folder / "compare.md", store.with_seal(markdown.page(title, sections)))
     parts = "\n".join(body_of(section) for section in sections)
     body = f"<header><h1>{escape(title)}</h1></header>\n<main>\n{parts}\n</main>"
     write(folder / "compare.html", document(title, body))
@@ -114,6 +116,6 @@ def _place(about: Mapping[str, Any]) -> int:
 
 def _examples(path: Path, text: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(text))
+        return store.unsealed(dict(json.loads(text)), str(path))
     except (ValueError, TypeError) as error:
-        raise WrongValue(f"{path} holds no examples ({error}); delete it, or make the circuits again") from error
+        raise WrongValue(f"{path} holds no examples ({error}); make the circuits again, in another folder") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skilloc import plots
+from skilloc import plots, store
 from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.graph import CHOSEN, REFERENCE
 from skilloc.effects import Effects
@@ -31,8 +31,12 @@ PANELS = 9
 TALL = 7.0
 """Inches that the rows of a map of units take, at most."""
 
-DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
-"""What a file says about when it was made: nothing, so that the same input gives the same bytes."""
+DATES: Mapping[str, Any] = {
+    "svg": {"Date": None, "Creator": store.MARK},
+    "pdf": {"CreationDate": None, "Creator": store.MARK},
+    "png": {"Software": store.MARK},
+}
+"""What a file says about who made it; nothing of when, so that the same input gives the same bytes."""
 
 
 def save_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
@@ -47,7 +51,10 @@ def save_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
 
 def _save(figure: Any, path: Path, kinds: Sequence[str]) -> Path:
     for kind in kinds:
-        figure.savefig(path.parent / f"{path.name}.{kind}", metadata=DATES[kind])
+        file = path.parent / f"{path.name}.{kind}"
+        store.check_ours(file)
+        with store.placed(file) as aside:
+            figure.savefig(aside, format=kind, metadata=DATES[kind])
     return path.parent / f"{path.name}.png"
 
 

@@ -3,7 +3,6 @@
 All that is read from an attack is read here, so that another record of it changes this file only.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def attack_section(found: Relearning, name: str) -> Section:
 
 def keep_attack(found: Relearning, out: Path, name: str) -> None:
     """Write `out/NAME.json`, the record of an attack, and its curves as `out/NAME.png` and `.svg`."""
-    store.write_file(out / f"{name}.json", json.dumps(record(found), indent=1) + "\n")
+    store.write_json(out / f"{name}.json", record(found))
     save_pictures(attack_section(found, name).pictures, out)
 
 

@@ -11,7 +11,9 @@ array keeps them.
 """
 
 from skilloc.store.aside import (
+    MARK,
     check_manifest,
+    check_ours,
     check_seal,
     clear_leftovers,
     placed,
@@ -28,14 +30,21 @@ from skilloc.store.labels import Labelled
 from skilloc.store.plain import canonical, key
 from skilloc.store.rows import table
 from skilloc.store.typed import axes_of, from_parts, load, save, to_parts
+from skilloc.store.work import LOCK, AtWork, at_work, check_place, remove, working
 
 __all__ = [
     "FORMAT",
+    "LOCK",
+    "MARK",
+    "AtWork",
     "Labelled",
     "Result",
+    "at_work",
     "axes_of",
     "canonical",
     "check_manifest",
+    "check_ours",
+    "check_place",
     "check_seal",
     "clear_leftovers",
     "from_parts",
@@ -45,12 +54,14 @@ __all__ = [
     "placed",
     "read",
     "read_json",
+    "remove",
     "save",
     "sealed",
     "table",
     "to_parts",
     "unsealed",
     "with_seal",
+    "working",
     "write",
     "write_file",
     "write_json",

@@ -28,7 +28,11 @@ MANIFEST = "manifest.json"
 
 SHA256 = "sha256"
 
-_ASIDE = re.compile(r"\..+\.[0-9a-f]{16}\.aside")
+ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{16}\.aside")
+MARK = "skilloc wrote this file"
+"""What pictures say of themselves."""
+
+_OWN = re.compile(rb'("sha256": ?"[0-9a-f]{64}"\s*}|<!-- sha256 [0-9a-f]{64} of all lines above -->)\s*\Z')
 _SEAL = re.compile(r"<!-- sha256 ([0-9a-f]{64}) of all lines above -->\n?\Z")
 
 
@@ -67,10 +71,30 @@ def write_file(path: Path | str, data: bytes | str) -> None:
     """Write a file, whole or not at all; text in UTF-8, where half a surrogate becomes a question mark.
 
     Raises:
+        ValueError: if a file of somebody else's lies there.
         OSError: if the place cannot be written.
     """
+    check_ours(path)
     with placed(path) as aside:
         aside.write_bytes(data.encode("utf-8", "replace") if isinstance(data, str) else data)
+
+
+def check_ours(path: Path | str) -> None:
+    """Refuse to take the place of a file that does not say that skilloc wrote it.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WrongValue(f'"{path}" is a folder, where a file is to lie; choose another place for `out`')
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if not (MARK.encode() in data or _OWN.search(data[-200:])):
+        raise WrongValue(
+            f'"{path}" is there already, and skilloc did not write it; choose another place for `out`, or move it'
+        )
 
 
 def write_json(path: Path | str, record: Mapping[str, Any]) -> None:
@@ -202,7 +226,7 @@ def clear_leftovers(root: Path, *, name: str | None = None, older_than: float = 
     for path in Path(root).glob(pattern):
         # Someone else may have removed it first, or own it: either way it is not ours to insist on.
         with contextlib.suppress(OSError):
-            if _ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
+            if ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed += 1
     return removed

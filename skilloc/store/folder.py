@@ -15,7 +15,7 @@ FORMAT = 1
 
 SPEC, METRICS, TENSORS = "spec.json", "metrics.json", "tensors.safetensors"
 
-_CURE = "delete the folder and make the result again"
+_CURE = "move the folder elsewhere, and make the result again"
 
 
 class Result(NamedTuple):
@@ -140,9 +140,7 @@ def _manifest(folder: Path) -> dict[str, str]:
 def _check_same(folder: Path, spec: bytes) -> None:
     """Refuse a folder that is there already, unless it holds a result of the same spec: then the first writer won."""
     if not is_complete(folder):
-        raise WrongValue(
-            f"`folder` {folder} is there but is not a complete result; delete it, or write to another folder"
-        )
+        raise WrongValue(f"`folder` {folder} is there but is not a complete result; write to another folder")
     if (folder / SPEC).read_bytes() != spec:
         raise WrongValue(
             f"`folder` {folder} holds the result of another spec; write to another folder, for instance one named by "

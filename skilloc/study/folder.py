@@ -1,7 +1,6 @@
 """The folder of a study: who it belongs to, and what is in it."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,21 +70,17 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
     Raises:
         ValueError: if the folder belongs to another study, naming what differs, or holds other files.
     """
-    if folder.exists() and not folder.is_dir():
-        raise WrongValue(f'"{folder}" is a file; choose a folder for `out`')
+    store.check_place(folder, inside=True)
     home = folder / "request"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    there = {name for name in names if not name.endswith(".aside")} - {UNTIL}
+    there = {name for name in names if not name.endswith(".aside")} - {UNTIL, store.LOCK}
     if home.is_dir():
         asked, wanted = _upgraded(store.read(home).spec), json.loads(store.canonical(request))
         if asked == wanted:
             return
         if there - {"request", "items"} or any((folder / "items").glob("*")):
-            raise WrongValue(
-                f'"{folder}" holds a study {_difference(asked, wanted)}; choose another folder for `out`, or delete '
-                "that one"
-            )
-        shutil.rmtree(home)
+            raise WrongValue(f'"{folder}" holds a study {_difference(asked, wanted)}; choose another folder for `out`')
+        store.remove(home)
     elif there:
         raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
     store.write(home, request, {})

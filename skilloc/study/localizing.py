@@ -67,6 +67,7 @@ class Localized:
     history: History
 
 
+@store.working("folder", inside=True)
 def localize_into(
     folder: Path,
     opened: Opened,

@@ -30,6 +30,7 @@ LEAST = 8
 """With fewer random units than this, a correlation says nothing."""
 
 
+@store.working("folder", inside=True)
 def measure(
     opened: Opened,
     subtasks: Mapping[str, Subtask],

@@ -16,6 +16,7 @@ from skilloc.models.language import Opened
 from skilloc.study.draws import redraw
 
 
+@store.working("folder")
 def by_position(
     opened: Opened, effects: Effects, folder: Path, *, top: int = 8, names: Sequence[str] = ()
 ) -> PositionEffects:

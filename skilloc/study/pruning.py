@@ -116,6 +116,7 @@ class Pruned:
     split: str
 
 
+@store.working("folder", inside=True)
 def prune_into(
     folder: Path,
     opened: Opened,

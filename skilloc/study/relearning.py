@@ -28,6 +28,7 @@ from skilloc.study.folder import claim
 from skilloc.tasks import Subtask
 
 
+@store.working("out", inside=True)
 def attack_models(
     original: Opened,
     pruned: Mapping[str, Opened],

@@ -20,6 +20,7 @@ SIZES = (10, 30, 100)
 """Numbers of units to remove where none are given."""
 
 
+@store.working("folder")
 def remove(
     opened: Opened,
     effects: Effects,
@@ -72,7 +73,7 @@ def remove(
         if (list(found.sizes), there) != (sizes, asked) or found.made.get("effects") != effects.made:
             raise WrongValue(
                 f'"{folder}" holds another removal (of {", ".join(map(str, found.sizes))} units); choose another '
-                "folder for `out`, or delete that one"
+                "folder for `out`"
             )
         return found
     removal = removal_effects(experiment, effects, sizes=sizes, draws=draws, seed=seed)

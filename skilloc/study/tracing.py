@@ -53,6 +53,7 @@ class Choice(NamedTuple):
         return f"{chosen} by {self.by}" if self.by else chosen
 
 
+@store.working("folder", inside=True)
 def trace_study(
     opened: Opened,
     effects: Effects,
@@ -111,6 +112,7 @@ def trace_study(
     return found
 
 
+@store.working("folder", inside=True)
 def trace_runs(
     opened: Opened,
     runs: Sequence[Effects],
@@ -177,7 +179,7 @@ def _there(path: Path, request: Mapping[str, Any]) -> nx.DiGraph | None:
     if found.graph[g.MADE].get("request") != store.key(request):
         raise WrongValue(
             f'"{path}" holds another circuit ({found.graph[g.CHOSEN]}, reference {found.graph[g.REFERENCE]}); choose '
-            "another folder for `out`, or delete that one"
+            "another folder for `out`"
         )
     return found
 

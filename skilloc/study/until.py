@@ -10,7 +10,6 @@ A round at least doubles and at most multiplies by eight, since r has an error o
 """
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +73,7 @@ class Until(NamedTuple):
         return {"wanted": self.wanted, "reached": self.reached, "rounds": rounds}
 
 
+@store.working("folder", inside=True)
 def measure_until(
     opened: Opened,
     subtasks: Mapping[str, Subtask],
@@ -143,6 +143,6 @@ def _clear(folder: Path, sequences: int) -> None:
     if home.is_dir() and store.read(home).spec["settings"]["sequences"] == sequences:
         return
     for path in sorted(folder.iterdir()):
-        if path.name not in (UNTIL, "request"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(home, ignore_errors=True)
+        if path.name not in (UNTIL, "request", store.LOCK):
+            store.remove(path)
+    store.remove(home)

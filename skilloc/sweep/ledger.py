@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skilloc import store
+from skilloc.mistakes import WrongValue
 
 VISIBLE_WITHIN = 10.0
 """Seconds within which a result that a worker has written must be seen here; network file systems lag."""
@@ -90,7 +91,9 @@ class Ledger:
                 if key in noted:
                     self._forget(key)
             elif state == "damaged":
-                self.note(key, "failed", f"{self.out / key} is damaged; delete the folder and run the sweep again")
+                self.note(
+                    key, "failed", f"{self.out / key} is damaged; move the folder elsewhere and run the sweep again"
+                )
         return {key: store.canonical(self.specs[key]) for key in self.unheard()}
 
     def _begin(self) -> None:
@@ -164,7 +167,12 @@ def status(out: str | Path) -> Status:
     plans = sorted((out / "plans").glob("*.json"))
     if not plans:
         raise FileNotFoundError(f"no sweep was run in {out}; pass the folder that a sweep was given as `out`")
-    keys = dict.fromkeys(key for plan in plans for key in json.loads(plan.read_text()))
+    keys: dict[str, None] = {}
+    for plan in plans:
+        try:
+            keys |= dict.fromkeys(json.loads(plan.read_text()))
+        except (ValueError, TypeError) as error:
+            raise WrongValue(f"{plan} is cut or altered ({error}); run the sweep again, which makes it anew") from error
     done = tuple(key for key in keys if store.is_complete(out / key))
     failures = {key: _failure(out, key) for key in keys.keys() - set(done)}
     failed = tuple(failure for key in keys if (failure := failures.get(key)))
@@ -181,4 +189,5 @@ def _failure(out: Path, key: str) -> Failure | None:
 
 def _write(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write a JSON file aside and rename it into place."""
-    store.write_file(path, json.dumps(value, indent=1))
+    with store.placed(path) as aside:
+        aside.write_text(json.dumps(value, indent=1))
