@@ -146,7 +146,7 @@ def test_a_failed_cell_is_tried_again_and_then_forgotten(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("cell", "error"), [("leaves", "SystemExit: 3"), ("returns_a_number", "TypeError: .*return metrics as a dict")]
+    ("cell", "error"), [("leaves", "SystemExit: 3"), ("returns_a_number", "WrongType: .*return metrics as a dict")]
 )
 def test_odd_ends_of_a_cell_are_failures(tmp_path: Path, cell: str, error: str) -> None:
     (failure,) = sweep(f"sweep_cells:{cell}", [{}], out=tmp_path).failed
