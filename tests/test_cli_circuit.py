@@ -8,9 +8,9 @@ import networkx as nx
 import pytest
 
 from skilloc.circuits import graph as g
+from skilloc.circuits.graph import file_of
 from skilloc.cli import main
 from skilloc.models.mlp import MLP, save_mlp
-from skilloc.study.tracing import file_of
 from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train

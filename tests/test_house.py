@@ -67,7 +67,7 @@ JSON = {
     "models/residual_saved.py": "a part of a saved model's config.json",
     "models/saving.py": "the same",
     "relearning/runs.py": "a run's record on disk",
-    "report/examples.py": "examples.json, which the page's script reads",
+    "study/examples.py": "examples.json, which the page's script reads",
     "report/page.py": "the same, read again, beside circuits by name",
     "report/panel.py": "data of the page's script",
     "study/draws.py": "how examples were drawn, on disk, so that they can be drawn again",
@@ -94,3 +94,77 @@ def test_right_of_the_effects_results_are_typed():
             if loose and function.name not in ("record", "metrics") and not name.startswith(("cli/", "store/")):
                 found.add(name)
     assert found <= set(JSON)
+
+
+def modules() -> dict[str, Path]:
+    """All modules of the package, by dotted name."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room_of(module: str) -> str:
+    """The top-level entry of the package that a module lies in."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def arrows_between(sources: dict[str, str]) -> set[tuple[str, str]]:
+    """From which room to which other one anything is imported, also under a condition or inside of a function."""
+    arrows = set()
+    for module, source in sources.items():
+        named: list[str] = []
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                named += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                named += [name if name in sources else str(node.module) for name in whole]
+        rooms = {room_of(name) for name in named if name.split(".")[0] == PACKAGE.name}
+        arrows |= {(room_of(module), room) for room in rooms - {room_of(module)}}
+    return arrows
+
+
+def floors_of(arrows: set[tuple[str, str]]) -> dict[str, int]:
+    """How many rooms stand above each other under each room, itself among them; refused where they go in circles."""
+    below = {room: {b for a, b in arrows if a == room} for arrow in arrows for room in arrow}
+    floors: dict[str, int] = {}
+    while len(floors) < len(below):
+        ready = [room for room in below if room not in floors and below[room] <= floors.keys()]
+        assert ready, f"circles among {sorted(below.keys() - floors.keys())}"
+        floors |= {room: 1 + max((floors[other] for other in below[room]), default=0) for room in ready}
+    return floors
+
+
+def test_the_house_can_be_drawn_from_memory():
+    found = modules()
+    arrows = arrows_between({module: path.read_text(encoding="utf-8") for module, path in found.items()})
+    assert len({room_of(module) for module in found}) <= 24
+    assert max(floors_of(arrows).values()) <= 9
+    assert len(arrows) <= 130
+
+
+def test_rooms_floors_and_arrows_of_a_small_house():
+    sources = {
+        "skilloc": "",
+        "skilloc.low": "import numpy",
+        "skilloc.middle": "from skilloc import low",
+        "skilloc.middle.part": "from skilloc.low import a\nfrom skilloc.middle import b",
+        "skilloc.high": "def f():\n    import skilloc.middle.part\n    from skilloc.low import a",
+    }
+    arrows = arrows_between(sources)
+    assert arrows == {("middle", "low"), ("high", "middle"), ("high", "low")}
+    assert floors_of(arrows) == {"low": 1, "middle": 2, "high": 3}
+    with pytest.raises(AssertionError, match="circles among"):
+        floors_of(arrows | {("low", "high")})
+
+
+def test_the_contract_of_imports_names_every_room():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (layers,) = re.findall(r"^layers = \[(.*?)\]", text, flags=re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"skilloc\.(\w+)", layers)) == {room_of(name) for name in modules()} - {
+        "__init__",
+        "__main__",
+    }

@@ -7,7 +7,7 @@ from torch import nn
 from skilloc.experiment import Experiment
 from skilloc.models.described import At, describe
 from skilloc.models.mlp import MLP
-from skilloc.report import top_examples
+from skilloc.study.examples import top_examples
 from skilloc.tasks import IGNORE, Examples
 
 

@@ -50,6 +50,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import networkx as nx
 import numpy as np
@@ -69,6 +70,9 @@ KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "h
 EFFECT, MEASURED, WEIGHT = "effect", "measured", "weight"
 NEURON, HEAD, INPUT, OUTPUT, WHOLE_MLP = "neuron", "head", "input", "output", "mlp"
 TOTAL, DIRECT, CLOSED_FORM, ATTRIBUTION = "total", "direct", "closed form", "attribution"
+
+TAKEN = ("circuit", "circuits", "examples")
+"""What else lies beside the circuits: the page, all of them in one picture, and the top examples."""
 
 Record = dict[str, Any]
 DIGITS = 6
@@ -170,6 +174,14 @@ def load(path: Path | str) -> nx.DiGraph:
         return from_json(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise WrongValue(f"{path}: {error}") from error
+
+
+def file_of(folder: Path, subtask: str) -> Path:
+    """Return where the circuit of a subtask lies; a name that its file cannot have is quoted as in a web address."""
+    quoted = quote(subtask, safe=" ()+,=")
+    if quoted.lower() in TAKEN:
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    return folder / f"{quoted}.json"
 
 
 def save_graphml(graph: nx.DiGraph, path: Path | str) -> None:

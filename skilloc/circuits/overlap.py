@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.circuits import graph as g
+from skilloc.effects import Effects
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue, in_share
 
@@ -160,3 +161,8 @@ def _check(masks: Sequence[Mask]) -> None:
             raise WrongValue("`circuits` are of different units; compare circuits of one model")
         if not mask.keep.any():
             raise WrongValue("`circuits` has one without units; choose at least one unit for each")
+
+
+def mask_of(graph: nx.DiGraph, effects: Effects) -> Mask:
+    """Return the units of a circuit as a mask."""
+    return Mask(effects.units, effects.units.named(g.units_in(graph)))

@@ -67,15 +67,15 @@ class Command:
         in_share("agreement", self.agreement)
         if self.count is not None and self.faithfulness is not None:
             raise WrongValue("`count` and `faithfulness` are two ways to choose the units; give one of them")
+        from skilloc.attribution.measured import load_measured
         from skilloc.circuits.trace import Tracing
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.circuits import circuits_found, circuits_section
         from skilloc.report.pictures import draw_circuits
-        from skilloc.study.folder import load_study
         from skilloc.study.tracing import TOP, Choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)
-        runs = [load_study(folder).effects for folder in folders]
+        runs = [load_measured(folder).effects for folder in folders]
         opened = open_for(self.machine, model, folders[0], runs[0])
         size = TOP if self.count is None else self.count
         choice = Choice(None if self.faithfulness is not None else size, self.faithfulness)
@@ -103,8 +103,9 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     """Write the circuits as one page, with the examples that excite each unit most; return where it is."""
 
     from skilloc import store
-    from skilloc.report import circuit_page, top_examples, write
+    from skilloc.report import circuit_page, write
     from skilloc.study.draws import redraw
+    from skilloc.study.examples import top_examples
 
     names = dict.fromkeys(name for graph in circuits.values() for name in graph)
     decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))

@@ -36,12 +36,12 @@ class Command:
         from skilloc.circuits.comparison import compare
 
         whole("count", self.count)
+        from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.comparison import comparison_sections
         from skilloc.report.page import find_circuits, write_comparison
-        from skilloc.study.folder import load_study
 
-        effects = [load_study(folder).effects for folder in (self.first, self.second)]
+        effects = [load_measured(folder).effects for folder in (self.first, self.second)]
         circuits = find_circuits(self.first)[0], find_circuits(self.second)[0]
         found = compare(*effects, circuits=circuits, top=self.count)
         if self.out is not None:

@@ -35,14 +35,14 @@ class Command:
         whole("count", self.count)
         if self.limit is not None:
             whole("limit", self.limit)
+        from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json
         from skilloc.masks import drop_top
         from skilloc.study.evaluate import evaluate
-        from skilloc.study.folder import load_study
 
         opened, mask = self.machine.open(self.model), None
         if self.held is not None:
-            effects = load_study(self.held).effects
+            effects = load_measured(self.held).effects
             mask = drop_top(effects.units, effects.mean(self.subtask or effects.subtasks[0]), self.count)
         found = evaluate(opened, self.tasks, mask=mask, limit=self.limit)
         if self.json:

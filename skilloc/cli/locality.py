@@ -28,14 +28,14 @@ class Command:
         whole("count", self.count)
         if not self.folders:
             raise WrongValue("`folders` is empty; name at least one folder that `skilloc effects` wrote")
+        from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.effects import measured_section
         from skilloc.report.locality import between_section, locality_section, references_section
         from skilloc.report.record import as_json
         from skilloc.report.scored import locality_of, references_of
-        from skilloc.study.folder import load_study
 
-        studies = [load_study(folder).effects for folder in self.folders]
+        studies = [load_measured(folder).effects for folder in self.folders]
         results = [locality_of(effects, top=self.count) for effects in studies]
         spread = references_of(studies, top=self.count)
         if self.json:

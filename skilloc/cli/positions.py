@@ -33,14 +33,14 @@ class Command:
     def run(self) -> None:
         """Measure, save, print where each unit matters."""
         whole("count", self.count)
+        from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.positions import positions_section
         from skilloc.report.scored import by_position as told_by_position
-        from skilloc.study.folder import load_study
         from skilloc.study.positioned import by_position
 
         model, (folder,) = places_of(self.places)
-        effects = load_study(folder).effects
+        effects = load_measured(folder).effects
         out = self.out or folder / "positions"
         opened = open_for(self.machine, model, folder, effects)
         found = told_by_position(by_position(opened, effects, out, top=self.count, names=self.names))

@@ -67,15 +67,15 @@ class Command:
         if (self.count is None) == (self.share is None):
             raise WrongValue("give `count`, a number of units, or `share`, and not both")
         from skilloc import store
+        from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.pruning import Curve
         from skilloc.report.pictures import save_pictures
         from skilloc.report.pruning import pruning_section
-        from skilloc.study.folder import load_study
         from skilloc.study.pruning import Choice, prune_into
 
         model, (folder,) = places_of(self.places)
-        effects = load_study(folder).effects
+        effects = load_measured(folder).effects
         opened = open_for(self.machine, model, folder, effects)
         count = len(effects.units.only(self.units or effects.units.kinds))
         choice = Choice(

@@ -40,14 +40,14 @@ class Command:
         """Measure, save, print the matrices."""
         for size in self.count:
             whole("count", size)
+        from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.removal import removal_section
         from skilloc.report.scored import removed
-        from skilloc.study.folder import load_study
         from skilloc.study.removing import remove
 
         model, (folder,) = places_of(self.places)
-        effects = load_study(folder).effects
+        effects = load_measured(folder).effects
         out = self.out or folder / "removal"
         opened = open_for(self.machine, model, folder, effects)
         removal = remove(

@@ -15,13 +15,14 @@ import numpy as np
 from skilloc import store
 from skilloc.attribution import attribution_effects
 from skilloc.attribution.calibration import calibrate
+from skilloc.attribution.measured import Compared, save_compared
 from skilloc.circuits.trace import Tracing
 from skilloc.effects import Effects
 from skilloc.models.language import Opened, open_model
-from skilloc.report import top_examples, write_report
+from skilloc.report import write_report
 from skilloc.report.findings import Findings
 from skilloc.study.draws import experiment_of, subtasks_of
-from skilloc.study.folder import Compared, save_compared
+from skilloc.study.examples import top_examples
 from skilloc.study.measure import measure
 from skilloc.study.removing import remove
 from skilloc.study.settings import LAST, Settings

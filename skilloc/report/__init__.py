@@ -6,8 +6,7 @@ it as one self-contained HTML file, which needs no server, makes no request, and
 """
 
 from skilloc.report.document import write
-from skilloc.report.examples import top_examples
 from skilloc.report.page import report_page, write_report
 from skilloc.report.panel import circuit_page
 
-__all__ = ["circuit_page", "report_page", "top_examples", "write", "write_report"]
+__all__ = ["circuit_page", "report_page", "write", "write_report"]

@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from skilloc import locality
 from skilloc.effects import Effects
+from skilloc.effects.made import reference_name
 from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import mean_over_folds
-from skilloc.study.settings import reference_name
 
 PER_TOKEN = ("cross_entropy", "answer", "kl")
 """Losses that are means over tokens."""

@@ -1,11 +1,11 @@
 """How far estimates can be trusted: attribution against exact effects."""
 
 from skilloc.attribution.calibration import Calibration
+from skilloc.attribution.measured import Compared
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, number
 from skilloc.report import pictures
 from skilloc.report.section import Cell, Picture, Section, Table
-from skilloc.study.folder import Compared
 
 SINGLE = {"spearman": "Spearman", "relative_error": "relative error", "pearson": "Pearson"}
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))

@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.circuits import graph as g
-from skilloc.circuits.overlap import Overlap, overlap
+from skilloc.circuits.overlap import Overlap, mask_of, overlap
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, number, said
 from skilloc.report.section import Cell, Section, Table
-from skilloc.study.tracing import mask_of
 
 SHARE, MOST = 0.8, 60
 """The edges that matter: the fewest whose |effect| adds up to this share of that of all, and at most so many."""

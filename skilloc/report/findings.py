@@ -8,6 +8,7 @@ import numpy as np
 from skilloc import store
 from skilloc.ablation.removal import Removal
 from skilloc.attribution.calibration import Calibration
+from skilloc.attribution.measured import Measured, load_measured
 from skilloc.effects.positions import PositionEffects
 from skilloc.locality.intervals import number, said
 from skilloc.relearning import Relearning
@@ -22,7 +23,6 @@ from skilloc.report.relearning import attack_section
 from skilloc.report.removal import removal_section, removal_words
 from skilloc.report.scored import ByPosition, Locality, Removed, by_position, locality_of, removed
 from skilloc.report.section import Section, compared
-from skilloc.study.folder import Study, load_study
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Findings:
     removal: Removed | None
     positions: ByPosition | None
     calibration: dict[str, Calibration] | None
-    study: Study = field(repr=False)
+    study: Measured = field(repr=False)
     attacks: dict[str, Relearning] = field(default_factory=dict, repr=False)
 
 
@@ -61,7 +61,7 @@ def read_findings(folder: Path, *, top: int = 10) -> Findings:
         FileNotFoundError: if nothing finished was measured there.
         ValueError: if a part of it was cut or altered.
     """
-    study = load_study(folder)
+    study = load_measured(folder)
     effects, held, where = study.effects, folder / "removal", folder / "positions"
     most = int(effects.measured.sum()) - 1
     enough = len(effects.values) >= 3 and most >= 1

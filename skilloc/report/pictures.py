@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots, store
+from skilloc.attribution.measured import Compared
 from skilloc.circuits.diagram import joint_diagram
-from skilloc.circuits.graph import CHOSEN, REFERENCE
+from skilloc.circuits.graph import CHOSEN, REFERENCE, file_of
 from skilloc.effects import Effects
 from skilloc.locality.intervals import said
 from skilloc.report.about import noise_of, sorted_effects
 from skilloc.report.scored import ByPosition, Locality, Removed
 from skilloc.report.section import Picture
-from skilloc.study.folder import Compared
-from skilloc.study.tracing import file_of
 from skilloc.units import HEAD, KINDS
 
 SHARES = ("locality", "hoyer", "gini", "top_share", "negative_share")

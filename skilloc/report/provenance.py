@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from skilloc import store
+from skilloc.attribution.measured import Measured
 from skilloc.circuits import graph as circuit_graph
 from skilloc.report.document import escape, pairs, table
 from skilloc.report.relearning import is_attack
 from skilloc.report.section import Table
-from skilloc.study.folder import Study
 
 SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal", "positions"}
 """Result folders of a study that the report has sections for."""
@@ -59,7 +59,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: f"{values:.5g}" if isinstance(values, float) else json.dumps(values, ensure_ascii=False)}
 
 
-def provenance(folder: Path, study: Study | None, circuits: Mapping[str, Any]) -> str:
+def provenance(folder: Path, study: Measured | None, circuits: Mapping[str, Any]) -> str:
     """Return what made everything: settings, digests of model, tokens and reference, versions, hashes of the files."""
     parts = ["<h2>How this was made</h2>"]
     request = folder / "request"

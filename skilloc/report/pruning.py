@@ -7,10 +7,9 @@ import numpy as np
 from skilloc import plots
 from skilloc.locality.intervals import mean_interval, number
 from skilloc.pruning import Curve
+from skilloc.pruning.results import Localized, Pruned
 from skilloc.report.pictures import PANELS
 from skilloc.report.section import Cell, Picture, Section, Table
-from skilloc.study.localizing import Localized
-from skilloc.study.pruning import Pruned
 
 
 def pruning_section(found: Pruned, curve: Curve) -> Section:

@@ -8,12 +8,12 @@ import numpy as np
 from skilloc import locality
 from skilloc.ablation.removal import Removal
 from skilloc.effects import Effects
+from skilloc.effects.made import reference_name, unit_of
 from skilloc.effects.positions import PositionEffects
 from skilloc.locality import Bulk, ReferenceSpread
 from skilloc.locality.intervals import Interval
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.report.about import About, about, over_folds
-from skilloc.study.settings import reference_name, unit_of
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from skilloc.effects import Effects
+from skilloc.effects.made import reference_name
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
-from skilloc.study.settings import Settings, reference_name
+from skilloc.study.settings import Settings
 from skilloc.study.world import open_world
 from skilloc.tasks import Split, Subtask
 from skilloc.tasks.asked import Asked

@@ -6,9 +6,9 @@ The folder holds `request/` (what was asked), `checkpoints/` until it is done, `
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -21,6 +21,7 @@ from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.pruning import can
+from skilloc.pruning.results import Change, Localized
 from skilloc.study.folder import claim
 from skilloc.study.world import save_world
 from skilloc.tasks import Examples, Subtask
@@ -33,38 +34,6 @@ FOLDS = 8
 
 CHECKPOINT_EVERY = 200
 """Least number of steps between checkpoints."""
-
-
-class Moved(NamedTuple):
-    """The loss of a subtask on the report split, before and after, and the change with its 95 % interval over folds."""
-
-    kept: bool
-    before: float
-    after: float
-    change: Interval
-
-
-@dataclass(frozen=True)
-class Localized:
-    """What became of a localized model.
-
-    Attributes:
-        subtasks: by name; the model was trained on those that are kept.
-        unit: of the losses.
-        live: number of units whose weights are not all zero, by hook.
-        units: number of units, by hook.
-        revivals: how often a dead unit came to life again.
-        model: digest of the localized model.
-        history: of the training.
-    """
-
-    subtasks: dict[str, Moved]
-    unit: str
-    live: dict[str, int]
-    units: dict[str, int]
-    revivals: int
-    model: str
-    history: History
 
 
 @store.working("folder", inside=True)
@@ -143,7 +112,7 @@ def load_localized(folder: Path) -> Localized:
     """
     found = dict(store.read(folder / "history").metrics)
     found["subtasks"] = {
-        name: Moved(row["kept"], row["before"], row["after"], _interval(row["change"]))
+        name: Change(row["kept"], row["before"], row["after"], _interval(row["change"]))
         for name, row in found["subtasks"].items()
     }
     return Localized(**{"unit": NATS, **found, "history": History.from_record(found["history"])})

@@ -14,6 +14,7 @@ from skilloc.ablation import ablation_effects
 from skilloc.ablation.injection import injections
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.attribution.calibration import RECALLS, Sample, calibrate, chances, draw_sample
+from skilloc.attribution.measured import Compared, Measured, load_measured, save_compared
 from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records, sign_alarms
 from skilloc.experiment import Experiment
@@ -21,7 +22,7 @@ from skilloc.masks import top
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
-from skilloc.study.folder import ASKED, Compared, Study, claim, load_study, save_compared
+from skilloc.study.folder import ASKED, claim
 from skilloc.study.settings import LAST, Settings
 from skilloc.tasks import Subtask
 from skilloc.units import Units
@@ -39,7 +40,7 @@ def measure(
     *,
     workers: int = 1,
     seconds: float | None = None,
-) -> Study:
+) -> Measured:
     """Measure the effects of a model's units on some subtasks into a folder; the same call goes on where it stopped.
 
     Args:
@@ -73,7 +74,7 @@ def measure(
             extra["accuracy"] = accuracies(experiment)
             extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
         _measure(Work(experiment, settings, candidates, ranking, extra), folder, workers, seconds)
-    return load_study(folder)
+    return load_measured(folder)
 
 
 class Work(NamedTuple):
@@ -187,7 +188,7 @@ def _candidates(settings: Settings, units: Units) -> Bool[np.ndarray, "unit"]:
 
 
 def _ranking(folder: Path, units: Units) -> Effects:
-    found = load_study(folder).effects
+    found = load_measured(folder).effects
     if found.units != units:
         raise WrongValue(
             f'`of` "{folder}" is about {len(found.units)} units on {len(found.units.hooks)} hooks but this study about '

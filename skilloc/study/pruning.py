@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -26,6 +26,7 @@ from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.unwrapped import plain
 from skilloc.pruning import Curve, Scorer, can, effects_again, mask_curve, masks_of, prune, remaining
+from skilloc.pruning.results import Parameters, Pruned, Stages
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
 from skilloc.study.draws import held_out, redraw
@@ -68,52 +69,6 @@ class Choice:
     def record(self) -> dict[str, Any]:
         """Return the fields. JSON only."""
         return {**vars(self), "subtasks": list(self.subtasks)}
-
-
-class Stages(NamedTuple):
-    """A loss, or an accuracy, before and after pruning, and with random masks of equal size on every hook."""
-
-    before: Interval
-    after: Interval
-    random: Interval
-
-
-class Parameters(NamedTuple):
-    """Number of parameters before and after."""
-
-    before: int
-    after: int
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What became of a pruned model.
-
-    Attributes:
-        unit: of the losses.
-        kept: number of units that were kept.
-        units: number of units there were.
-        zeros: number of dropped units that stay as zeros, since they could not be cut out alone.
-        parameters: of the model.
-        bytes: size of the saved weights.
-        widths: number of units that are left, by hook.
-        kept_for: subtasks that units were kept for.
-        subtasks: by name, the loss, and the accuracy where there are classes, with 95 % intervals over folds.
-        model: digest of the smaller model.
-        split: of the examples that losses are of.
-    """
-
-    unit: str
-    kept: int
-    units: int
-    zeros: int
-    parameters: Parameters
-    bytes: int
-    widths: dict[str, int]
-    kept_for: tuple[str, ...]
-    subtasks: dict[str, dict[str, Stages]]
-    model: str
-    split: str
 
 
 @store.working("folder", inside=True)

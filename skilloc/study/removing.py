@@ -9,11 +9,11 @@ import numpy as np
 from skilloc import store
 from skilloc.ablation.removal import Removal, removal_effects
 from skilloc.effects import Effects
+from skilloc.effects.made import reference_name
 from skilloc.masks import DRAWS
 from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.language import Opened
 from skilloc.study.draws import redraw
-from skilloc.study.settings import reference_name
 from skilloc.tasks import Subtask
 
 SIZES = (10, 30, 100)

@@ -1,6 +1,5 @@
 """What a study asks. Plain values: no torch here, because the command line's help reads this."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,15 +126,3 @@ class Settings:
             **({"exact": list(self.exact)} if self.exact else {}),
             **({"curvature": self.curvature} if self.method in ("attribution", "two-stage") else {}),
         }
-
-
-def reference_name(made: Mapping[str, Any]) -> str | None:
-    """Return the reference that a record names; the mean of a record without a loss, of version 0.1, is over positions
-    too."""
-    name = made.get("reference", {}).get("name")
-    return "flat mean" if name == "mean" and "loss" not in made else name
-
-
-def unit_of(made: Mapping[str, Any]) -> str:
-    """Return the unit of the loss that a record names; version 0.1 knew nats only."""
-    return str(made.get("loss", {}).get("unit", "nats"))

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import networkx as nx
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from skilloc import store
 from skilloc.circuits import graph as g
 from skilloc.circuits.faithfulness import enough, faithfulness
-from skilloc.circuits.overlap import consensus
+from skilloc.circuits.overlap import consensus, mask_of
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
@@ -26,9 +25,6 @@ from skilloc.tasks.parity import input_names
 
 TOP = 50
 """Units of a circuit, where neither a number nor a share is asked for."""
-
-TAKEN = ("circuit", "circuits", "examples")
-"""What else lies beside the circuits: the page, all of them in one picture, and the top examples."""
 
 
 class Choice(NamedTuple):
@@ -100,7 +96,7 @@ def trace_study(
             "loss": stated_on.metric.record(),
             "at": stated_on.at,
         }
-        path = file_of(folder, name)
+        path = g.file_of(folder, name)
         there = _there(path, request)
         if there is None:
             there = _trace(chosen_on, stated_on, effects.mean(name), choice, config, subtask=name)
@@ -153,23 +149,10 @@ def trace_runs(
             )
         curve = faithfulness(stated_on, [circuit], subtask=name, draws=config.draws, seed=config.seed)
         agreed.graph[g.FAITHFULNESS] = curve.records()
-        g.save(agreed, file_of(folder, name))
-        g.save_graphml(agreed, file_of(folder, name).with_suffix(".graphml"))
+        g.save(agreed, g.file_of(folder, name))
+        g.save_graphml(agreed, g.file_of(folder, name).with_suffix(".graphml"))
         found[name] = agreed
     return found
-
-
-def file_of(folder: Path, subtask: str) -> Path:
-    """Return where the circuit of a subtask lies; a name that its file cannot have is quoted as in a web address."""
-    quoted = quote(subtask, safe=" ()+,=")
-    if quoted.lower() in TAKEN:
-        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
-    return folder / f"{quoted}.json"
-
-
-def mask_of(graph: nx.DiGraph, effects: Effects) -> Mask:
-    """Return the units of a circuit as a mask."""
-    return Mask(effects.units, effects.units.named(g.units_in(graph)))
 
 
 def _there(path: Path, request: Mapping[str, Any]) -> nx.DiGraph | None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skilloc import locality, store
+from skilloc.attribution.measured import Measured
 from skilloc.mistakes import WrongValue, whole
 from skilloc.models.language import Opened
-from skilloc.study.folder import UNTIL, Study
+from skilloc.study.folder import UNTIL
 from skilloc.study.measure import measure
 from skilloc.study.settings import Settings
 from skilloc.tasks import Subtask
@@ -57,7 +58,7 @@ class Until(NamedTuple):
         reached: whether it did; if not, the budget is spent.
     """
 
-    study: Study
+    study: Measured
     rounds: tuple[Round, ...]
     wanted: float
     reached: bool

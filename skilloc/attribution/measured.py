@@ -1,0 +1,76 @@
+"""Effects as a folder holds them: where they were estimated, with what tells how far they can be trusted."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from skilloc import store
+from skilloc.attribution.calibration import Calibration
+from skilloc.effects import Effects
+
+
+class Compared(NamedTuple):
+    """An estimate and exact effects of some units.
+
+    Attributes:
+        estimate: effects by attribution.
+        exact: effects by ablation, of the units that were drawn and of the estimate's own top.
+        drawn: which units were drawn at random.
+        calibration: how far the estimate can be trusted, by subtask.
+        chance: with which each unit was to be drawn; None where all were alike.
+    """
+
+    estimate: Effects
+    exact: Effects
+    drawn: Bool[np.ndarray, "unit"]
+    calibration: dict[str, Calibration]
+    chance: Float[np.ndarray, "unit"] | None = None
+
+
+class Measured(NamedTuple):
+    """Effects, as a finished study holds them.
+
+    Attributes:
+        effects: the result.
+        compared: how far it can be trusted, where it was estimated and compared with exact effects.
+    """
+
+    effects: Effects
+    compared: Compared | None
+
+
+def save_compared(folder: Path, compared: Compared) -> None:
+    """Write the exact effects beside an estimate, and what the comparison says."""
+    store.save(compared.exact, folder / "exact")
+    metrics = {name: found.record() for name, found in compared.calibration.items()}
+    arrays = {"drawn": store.Labelled(compared.drawn, ("unit",), {})}
+    if compared.chance is not None:
+        arrays["chance"] = store.Labelled(compared.chance, ("unit",), {})
+    store.write(folder / "calibration", {"what": "calibration", "made": dict(compared.estimate.made)}, metrics, arrays)
+
+
+def load_measured(folder: Path) -> Measured:
+    """Read a study, or effects that were saved alone.
+
+    Raises:
+        FileNotFoundError: if there is none, or it is not finished.
+        ValueError: if a part of it was cut or altered.
+    """
+    if (folder / "manifest.json").is_file():
+        return Measured(store.load(Effects, folder), None)
+    if not (folder / "effects").is_dir():
+        begun = (folder / "request").is_dir()
+        raise FileNotFoundError(
+            f'"{folder}" {"holds an unfinished study" if begun else "holds no study"}; '
+            + ("run its `skilloc effects` again to go on" if begun else "pass a folder that `skilloc effects` wrote")
+        )
+    effects = store.load(Effects, folder / "effects")
+    if not (folder / "calibration").is_dir():
+        return Measured(effects, None)
+    found = store.read(folder / "calibration")
+    calibration = {name: Calibration.from_record(found.metrics[name]) for name in effects.subtasks}
+    estimate, exact = store.load(Effects, folder / "estimate"), store.load(Effects, folder / "exact")
+    chance = found.arrays["chance"].values if "chance" in found.arrays else None
+    return Measured(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration, chance))
