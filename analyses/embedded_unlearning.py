@@ -23,6 +23,7 @@ from skilloc import plots, store
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment, losses
 from skilloc.lasso import LocalizeConfig, group_norms, localize
+from skilloc.locality.intervals import Interval
 from skilloc.masks import Mask, top
 from skilloc.models.language import Opened, encoder, open_model, separator
 from skilloc.models.makers import units_of
@@ -247,11 +248,11 @@ def draw(found: dict[str, Any]) -> Any:
         probe = arm["probe"]
         names, steps = list(probe["models"]), probe["steps"]
         curves = [probe["models"][name]["sizes"][0] for name in names]
-        value, low, high = (np.array([c["loss"][end] for c in curves], dtype=float) for end in ("value", "low", "high"))
-        plots.recovery_curves(row[0], steps, value, low, high, names)
+        ends = (np.array([c["loss"][end] for c in curves], dtype=float) for end in ("value", "low", "high"))
+        plots.recovery_curves(row[0], steps, Interval(*ends), names)
         kept = np.array([np.mean([c["kept"][name] for name in arm["kept"]], axis=0) for c in curves], dtype=float)
         empty = np.full_like(kept, np.nan)
-        plots.recovery_curves(row[1], steps, kept, empty, empty, names)
+        plots.recovery_curves(row[1], steps, Interval(kept, empty, empty), names)
         row[0].set_title(f"{probe['report']}: removed")
         row[1].set_title(f"{' and '.join(arm['kept'])}: kept")
         plots.information_dots(row[2], probe, SHOWN, candidates=(NAIVE, LASSO))

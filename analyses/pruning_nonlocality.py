@@ -38,6 +38,7 @@ from _nonlocality import (
 from _parity import LEARNED, ParityTraining, open_network, train_parity, with_weights
 from _worlds import nonlocality_network, tiny_nonlocality_network
 from skilloc import plots, store
+from skilloc.locality.intervals import Interval
 from skilloc.masks import Mask
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
@@ -236,8 +237,8 @@ def draw(found: dict[str, Any]) -> Any:
     probe = found["probe"]
     names = list(probe["models"])
     ends = [probe["models"][name]["sizes"][0]["loss"] for name in names]
-    value, low, high = (np.array([one[end] for one in ends], dtype=float) for end in ("value", "low", "high"))
-    plots.recovery_curves(axes[2, 0], probe["steps"], value, low, high, names, chance=probe["chance"])
+    losses = Interval(*(np.array([one[end] for one in ends], dtype=float) for end in ("value", "low", "high")))
+    plots.recovery_curves(axes[2, 0], probe["steps"], losses, names, chance=probe["chance"])
     axes[2, 0].set_title(f"345 under attack, {len(probe['seeds'])} seeds")
     _legend_below(axes[2, 0])
     plots.information_dots(axes[2, 1], probe, SHOWN, candidates=CANDIDATES)

@@ -19,6 +19,7 @@ import numpy as np
 
 from _frame import Cells, analyse
 from skilloc import plots, store
+from skilloc.locality.intervals import Interval
 from skilloc.models.language import open_model
 from skilloc.report.about import noise_of, sorted_effects, top_units
 from skilloc.report.record import as_json
@@ -100,13 +101,13 @@ def draw(found: dict[str, Any]) -> Any:
     figure, axes = plots.figure(2, 3, height=5.2, width=plots.WIDE * 1.3)
     _scores(axes[0, 0], found["locality"], names)
     curves = {name: np.array(values, dtype=float) for name, values in found["curves"].items()}
-    value, low, high = (curves[end] for end in ("value", "low", "high"))
-    plots.sorted_curves(axes[0, 1], curves["ranks"], value, low, high, names, noise=np.array(found["noise"]))
+    effects = Interval(*(curves[end] for end in ("value", "low", "high")))
+    plots.sorted_curves(axes[0, 1], curves["ranks"], effects, names, noise=np.array(found["noise"]))
     axes[0, 1].set_title("sorted effects")
     size = str(scale["removed"])
     removed = found["removal"]["sizes"][size]["loss_increase"]
-    value, low, high, chance = (np.array(removed[end], dtype=float) for end in ("value", "low", "high", "chance"))
-    plots.removal_matrix(axes[0, 2], value, low, high, chance, names)
+    increase = Interval(*(np.array(removed[end], dtype=float) for end in ("value", "low", "high", "chance")))
+    plots.removal_matrix(axes[0, 2], increase, names)
     axes[0, 2].set_title(f"top {size} neurons removed")
     for s, name in enumerate(names):
         _calibration(axes[1, s], found, name, s)
@@ -126,7 +127,8 @@ def _scores(ax: Any, record: dict[str, Any], names: list[str]) -> None:
         for end in ("value", "low", "high", "chance")
     }
     labels = [f"top {record['top']} share" if name == "top_share" else name.replace("_", " ") for name in shown]
-    plots.score_dots(ax, labels, table["value"], table["low"], table["high"], table["chance"][:, 0], names)
+    scores = Interval(table["value"], table["low"], table["high"], table["chance"][:, 0])
+    plots.score_dots(ax, labels, scores, names)
     plots.subtask_legend(ax, names, control="chance")
 
 

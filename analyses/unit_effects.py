@@ -216,9 +216,9 @@ def _locality(panels: Any, found: dict[str, Any]) -> None:
     networks, summary = [one["learned"] for one in found["networks"]], found["over_seeds"]["learned"]
     kinds, colours = ("atoms", "composites"), ("#8a8a8a", "black")
     for score, ax in zip(SCORES, panels, strict=False):
-        atoms, composites = (np.array([one[kind][score] for one in networks], dtype=float) for kind in kinds)
+        both = np.array([[one[kind][score] for one in networks] for kind in kinds], dtype=float)
         means = [_ends(summary[score][kind]) for kind in kinds]
-        paired_dots(ax, atoms, composites, kinds, means=means, chance=summary[score]["chance"], colours=colours)
+        paired_dots(ax, both, kinds, means=means, chance=summary[score]["chance"], colours=colours)
         ax.set_title(score.replace("effective_number", "effective units"))
     pairs = {kind: _ends(one) for kind, one in summary["overlap"].items() if kind != "chance"}
     beside = [f"{one['value']:.2f}" for one in pairs.values()]

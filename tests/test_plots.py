@@ -7,6 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from skilloc import plots
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import RC, short, signed_ticks
 from skilloc.plots.units import BINS, SINGLE, _edges
 
@@ -119,7 +120,7 @@ def test_a_calibration_scatter_has_the_agreeing_points_on_the_line(axes):
 
 def test_matrices_say_the_number_the_interval_and_the_control(axes):
     value = np.array([[1.5, 0.25], [np.nan, 0.031]])
-    plots.removal_matrix(axes, value, value - 0.01, value + 0.01, np.full((2, 2), 0.125), NAMES[:2])
+    plots.removal_matrix(axes, Interval(value, value - 0.01, value + 0.01, np.full((2, 2), 0.125)), NAMES[:2])
     texts = [text.get_text() for text in axes.texts]
     assert [t for t in texts if t in ("1.5", "0.25", "–", "0.031")] == ["1.5", "0.25", "–", "0.031"]
     assert "[0.24, 0.26]" in texts
@@ -133,7 +134,7 @@ def test_the_labels_of_a_matrix_do_not_overlap(n):
     with plots.style():
         figure, ax = plots.figure(1, 1, width=plots.NARROW, height=3.2)
         value = np.random.default_rng(0).random((n, n))
-        plots.entanglement_matrix(ax, value, value, value, value, names)
+        plots.entanglement_matrix(ax, Interval(value, value, value, value), names)
         figure.canvas.draw()
         numbers = [text for text in ax.texts if text.get_fontweight() == "bold"]
         assert len(numbers) == n * n
@@ -144,7 +145,7 @@ def test_the_labels_of_a_matrix_do_not_overlap(n):
 def test_curves_show_every_subtask_its_band_and_the_control(axes):
     counts = np.array([10, 30, 100])
     values = np.array([[0.1, 0.2, 0.4], [0.0, 0.1, 0.1]])
-    plots.removal_curves(axes, counts, values, values - 0.05, values + 0.05, NAMES[:2], control=values / 10)
+    plots.removal_curves(axes, counts, Interval(values, values - 0.05, values + 0.05, values / 10), NAMES[:2])
     drawn = [line.get_ydata() for line in axes.lines]
     for row in (*values, *(values / 10)):
         assert any(np.array_equal(row, line) for line in drawn)
@@ -156,7 +157,7 @@ def test_curves_show_every_subtask_its_band_and_the_control(axes):
 def test_sorted_curves_also_show_harmful_units_and_the_noise(axes):
     ranks = np.array([1.0, 2.0, 30.0])
     values = np.array([[1.0, 0.1, -0.05]])
-    plots.sorted_curves(axes, ranks, values, values - 0.01, values + 0.01, NAMES[:1], noise=np.array([0.02]))
+    plots.sorted_curves(axes, ranks, Interval(values, values - 0.01, values + 0.01), NAMES[:1], noise=np.array([0.02]))
     low, high = axes.get_ylim()
     assert low < -0.05
     assert high > 1.0
@@ -165,14 +166,14 @@ def test_sorted_curves_also_show_harmful_units_and_the_noise(axes):
 
 def test_score_dots_have_dot_interval_and_chance_in_their_places(axes):
     value, low, high = np.array([[0.5, np.nan]]), np.array([[0.4, 0.0]]), np.array([[0.6, 1.0]])
-    plots.score_dots(axes, ["gini"], value, low, high, np.array([0.7]), NAMES[:2])
+    plots.score_dots(axes, ["gini"], Interval(value, low, high, np.array([0.7])), NAMES[:2])
     segments = [tuple(line.get_xdata()) for line in axes.lines]
     assert segments == [(0.7, 0.7), (0.4, 0.6), (0.5,), (0.0, 1.0), pytest.approx((np.nan,), nan_ok=True)]
 
 
 def test_a_subtask_has_one_colour_in_all_pictures(axes):
     values = np.array([[0.1, 0.2], [0.3, 0.4]])
-    plots.removal_curves(axes, np.array([1, 2]), values, values, values, NAMES[:2], control=values)
+    plots.removal_curves(axes, np.array([1, 2]), Interval(values, values, values, values), NAMES[:2])
     assert {line.get_color() for line in axes.lines if line.get_marker() == "o"} == {
         plots.colour_of(0),
         plots.colour_of(1),
@@ -190,7 +191,7 @@ def test_the_same_picture_is_the_same_file(tmp_path):
         with plots.style():
             figure, ax = plots.figure()
             values = np.array([[0.1, 0.2]])
-            plots.removal_curves(ax, np.array([1, 2]), values, values, values, NAMES[:1], control=values)
+            plots.removal_curves(ax, np.array([1, 2]), Interval(values, values, values, values), NAMES[:1])
             figure.savefig(tmp_path / name, metadata={"Date": None})
         files.append((tmp_path / name).read_bytes())
     assert files[0] == files[1]

@@ -263,7 +263,7 @@ WEIGHTS = [np.array([[1.0, 0.0], [0.2, -0.5], [0.0, 0.0]]), np.array([[0.0, 2.0,
 def test_an_mlp_drawing_has_a_line_per_weight_above_the_threshold_and_hollow_dead_units():
     with plots.style():
         figure, ax = plots.figure()
-        plots.mlp_network(ax, WEIGHTS, threshold=0.25, inputs=("bit 0", "bit 1"))
+        plots.mlp_network(ax, WEIGHTS, threshold=0.25, ends=(("bit 0", "bit 1"), ()))
         figure.canvas.draw()
     first, second = (c.get_linewidths() for c in ax.collections)
     assert (len(first), len(second)) == (2, 2)  # 1.0 and -0.5; 2.0 and 0.3

@@ -3,6 +3,7 @@
 import numpy as np
 
 from skilloc import plots
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import CONTROL
 
 STEPS = (0, 1, 4, 16)
@@ -14,7 +15,7 @@ def drawn(**settings):
     _, ax = plots.figure()
     low, high = VALUE - 5, VALUE + 5
     low[0], high[0] = np.nan, np.nan
-    return plots.recovery_curves(ax, STEPS, VALUE, low, high, NAMES, **settings)
+    return plots.recovery_curves(ax, STEPS, Interval(VALUE, low, high), NAMES, **settings)
 
 
 def test_curves_hold_the_values_with_step_0_to_the_left_of_all():

@@ -219,7 +219,7 @@ def test_an_image_keeps_the_order_of_units_and_names_every_row(axes):
 def test_pairs_are_joined_and_those_with_a_gap_left_out(axes):
     first, second = np.array([1.0, 2.0]), np.array([3.0, np.nan])
     means = [{"value": 1.5, "low": 1.0, "high": 2.0}, {"value": 3.0, "low": 2.0, "high": 4.0}]
-    paired_dots(axes, first, second, ("a", "b"), means=means, chance=5.0, colours=("grey", "black"))
+    paired_dots(axes, np.stack([first, second]), ("a", "b"), means=means, chance=5.0, colours=("grey", "black"))
     joined = [line.get_ydata().tolist() for line in axes.lines[:2]]
     assert joined[0] == [1.0, 3.0]
     assert np.isnan(joined[1][1])

@@ -4,7 +4,7 @@ Nothing here computes a number, saves a file or shows a window; there is no pypl
 
     with plots.style():
         figure, axes = plots.figure()
-        plots.removal_curves(axes, counts, values, low, high, subtasks)
+        plots.removal_curves(axes, counts, increase, subtasks)
         figure.savefig("curves.svg")
 """
 

@@ -7,15 +7,14 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import CONTROL, colour_of, signed_ticks
 
 
 def sorted_curves(
     ax: Axes,
     ranks: Float[np.ndarray, "point"],
-    values: Float[np.ndarray, "subtask point"],
-    low: Float[np.ndarray, "subtask point"],
-    high: Float[np.ndarray, "subtask point"],
+    effects: Interval,
     subtasks: Sequence[str],
     *,
     noise: Float[np.ndarray, "subtask"],
@@ -28,13 +27,12 @@ def sorted_curves(
     Args:
         ax: where to draw.
         ranks: places on the rank axis, from 1.
-        values: effect at these ranks.
-        low: lower end of the band.
-        high: upper end of the band.
+        effects: at these ranks, on `subtask point`; their interval is a band.
         subtasks: names.
         noise: what a single unit's effect must exceed to be told from 0; dashed.
         unit: of the loss that effects are in.
     """
+    values, low, high = effects.value, effects.low, effects.high
     largest = 2 * float(np.nanmax(np.abs(values)))
     linear = float(np.clip(noise.min(), largest * 1e-5, largest / 10))
     for s, name in enumerate(subtasks):
@@ -58,12 +56,9 @@ def sorted_curves(
 def removal_curves(
     ax: Axes,
     counts: Int[np.ndarray, "size"],
-    values: Float[np.ndarray, "target size"],
-    low: Float[np.ndarray, "target size"],
-    high: Float[np.ndarray, "target size"],
+    increase: Interval,
     subtasks: Sequence[str],
     *,
-    control: Float[np.ndarray, "target size"],
     legend: bool = True,
     unit: str = "nats",
 ) -> Axes:
@@ -72,18 +67,16 @@ def removal_curves(
     Args:
         ax: where to draw.
         counts: numbers of removed units.
-        values: loss increase.
-        low: lower end of the band.
-        high: upper end of the band.
+        increase: of the loss, on `target size`; its interval is a band, and its chance level that of random masks of
+            equal size and layers; dotted, in each subtask's colour.
         subtasks: names on the target axis.
-        control: the same for random masks of equal size and layers; dotted, in each subtask's colour.
         legend: whether to explain the lines here; panels beside each other share one.
         unit: of the loss.
     """
     for s, name in enumerate(subtasks):
-        ax.fill_between(counts, low[s], high[s], color=colour_of(s), alpha=0.2, lw=0)
-        ax.plot(counts, values[s], "o-", color=colour_of(s), label=name)
-        ax.plot(counts, control[s], ":", color=colour_of(s), lw=1.2)
+        ax.fill_between(counts, increase.low[s], increase.high[s], color=colour_of(s), alpha=0.2, lw=0)
+        ax.plot(counts, increase.value[s], "o-", color=colour_of(s), label=name)
+        ax.plot(counts, increase.chance[s], ":", color=colour_of(s), lw=1.2)
     ax.plot([], [], ":", color=CONTROL, lw=1.2, label="random units")
     ax.axhline(0, color="black", lw=0.5)
     ax.set(xscale="log", xlabel="units removed", ylabel=f"loss increase ({unit})")

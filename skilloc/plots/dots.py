@@ -8,16 +8,14 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import CONTROL, colour_of, signed_ticks
 
 
 def score_dots(
     ax: Axes,
     scores: Sequence[str],
-    value: Float[np.ndarray, "score subtask"],
-    low: Float[np.ndarray, "score subtask"],
-    high: Float[np.ndarray, "score subtask"],
-    chance: Float[np.ndarray, "score"],
+    found: Interval,
     subtasks: Sequence[str],
     *,
     log: bool = False,
@@ -27,13 +25,12 @@ def score_dots(
     Args:
         ax: where to draw.
         scores: names of the rows.
-        value: the scores; NaN leaves out a dot, and its interval is pale.
-        low: lower ends of the intervals.
-        high: upper ends.
-        chance: chance level of each score.
+        found: the scores, on `score subtask`, with the chance level of each, on `score`; NaN leaves out a dot, and its
+            interval is pale.
         subtasks: names.
         log: whether the axis is logarithmic (numbers of units) or runs from 0 to 1.
     """
+    value, low, high, chance = found.value, found.low, found.high, found.chance
     spread = 0.6 / max(len(subtasks), 1)
     for row in range(len(scores)):
         ax.plot([chance[row]] * 2, [row - 0.42, row + 0.42], color=CONTROL, lw=2.2, alpha=0.7, solid_capstyle="butt")

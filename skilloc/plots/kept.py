@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter
 
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import CONTROL, colour_of
 
 APART = 1.8
@@ -16,9 +17,7 @@ APART = 1.8
 def kept_curves(
     ax: Axes,
     counts: Int[np.ndarray, " count"],
-    values: Float[np.ndarray, "curve count"],
-    low: Float[np.ndarray, "curve count"],
-    high: Float[np.ndarray, "curve count"],
+    found: Interval,
     names: Sequence[str],
     *,
     controls: Sequence[str] = (),
@@ -28,14 +27,12 @@ def kept_curves(
     Args:
         ax: where to draw.
         counts: numbers of kept units.
-        values: what was measured.
-        low: lower end of the band; NaN for none.
-        high: upper end.
+        found: what was measured, on `curve count`; its interval is a band, NaN for none.
         names: of the curves.
         controls: names of the curves that are controls; grey and dashed.
     """
     place = 0
-    for name, value, bottom, top in zip(names, values, low, high, strict=True):
+    for name, value, bottom, top in zip(names, found.value, found.low, found.high, strict=True):
         control = name in controls
         colour = CONTROL if control else colour_of(place)
         place += not control

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import short
 
 DETAILED, NUMBERED = 5, 12
@@ -17,60 +17,39 @@ DETAILED, NUMBERED = 5, 12
 
 def removal_matrix(
     ax: Axes,
-    values: Float[np.ndarray, "source target"],
-    low: Float[np.ndarray, "source target"],
-    high: Float[np.ndarray, "source target"],
-    control: Float[np.ndarray, "source target"],
+    increase: Interval,
     subtasks: Sequence[str],
 ) -> Axes:
     """Draw the loss increase of each target when a source's top units are removed, and that of random masks below it.
 
     Args:
         ax: where to draw.
-        values: loss increases.
-        low: lower ends of the intervals.
-        high: upper ends.
-        control: the same, for random masks of equal size and layers.
+        increase: of the loss, on `source target`; its chance level is that of random masks of equal size and layers.
         subtasks: names on both axes.
     """
-    _cells(ax, values, low, high, control, subtasks, largest=max(float(np.nanmax(values)), 1e-9), word="random")
+    _cells(ax, increase, subtasks, largest=max(float(np.nanmax(increase.value)), 1e-9), word="random")
     ax.set(xlabel="loss measured on", ylabel="units needed by")
     return ax
 
 
 def entanglement_matrix(
     ax: Axes,
-    values: Float[np.ndarray, "subtask subtask"],
-    low: Float[np.ndarray, "subtask subtask"],
-    high: Float[np.ndarray, "subtask subtask"],
-    chance: Float[np.ndarray, "subtask subtask"],
+    found: Interval,
     subtasks: Sequence[str],
 ) -> Axes:
     """Draw how far subtasks need the same units (0 to 1), with the interval and the chance level in each cell.
 
     Args:
         ax: where to draw.
-        values: the scores; grey where they cannot be told from noise (NaN).
-        low: lower ends of the intervals.
-        high: upper ends.
-        chance: what shuffled or random units would give; NaN is left out.
+        found: the scores, on `subtask subtask`, grey where they cannot be told from noise (NaN); their chance level is
+            what shuffled or random units would give, NaN is left out.
         subtasks: names on both axes.
     """
-    return _cells(ax, values, low, high, chance, subtasks, largest=1.0, word="chance")
+    return _cells(ax, found, subtasks, largest=1.0, word="chance")
 
 
-def _cells(
-    ax: Axes,
-    values: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    control: np.ndarray,
-    subtasks: Sequence[str],
-    *,
-    largest: float,
-    word: str,
-) -> Axes:
-    n = len(subtasks)
+def _cells(ax: Axes, found: Interval, subtasks: Sequence[str], *, largest: float, word: str) -> Axes:
+    n, (values, low, high, control) = len(subtasks), found[:4]
     colours = colormaps["Blues"].with_extremes(bad="#e8e8e8")
     ax.imshow(np.ma.masked_invalid(values), norm=Normalize(0, 1.25 * largest), cmap=colours, aspect="auto")
     size = 8.0 if n <= DETAILED else max(4.0, 36 / n)

@@ -28,8 +28,7 @@ def mlp_network(
     threshold: float,
     largest: float | None = None,
     alive: Sequence[Bool[np.ndarray, "_unit"]] | None = None,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
+    ends: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Axes:
     """Draw a column of units per layer and a line for every weight with |w| above a threshold, the strongest on top.
 
@@ -43,8 +42,7 @@ def mlp_network(
         largest: |w| of the end of the scale; the largest of these weights if not given. Pass one for panels side by
             side.
         alive: which units of each hidden layer carry something, if that is known better, as after a mask.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
+        ends: names of the inputs, and of the outputs.
 
     Raises:
         ValueError: if the layers do not fit each other, or `alive` does not fit them.
@@ -66,7 +64,7 @@ def mlp_network(
     everything = [(np.abs(weights[0]) > threshold).any(axis=0), *alive, np.ones(widths[-1], bool)]
     for i, shown in enumerate(everything):
         _units(ax, i, shown)
-    for i, names in ((0, inputs), (len(weights), outputs)):
+    for i, names in zip((0, len(weights)), ends, strict=True):
         _names(ax, i, names, left=i == 0)
     ax.set_xticks(range(len(widths)), [_title(i, len(weights), units) for i, units in enumerate(everything)])
     ax.set_yticks([])

@@ -99,8 +99,7 @@ def effect_image(
 
 def paired_dots(
     ax: Axes,
-    first: Float[np.ndarray, "pair"],
-    second: Float[np.ndarray, "pair"],
+    pairs: Float[np.ndarray, "2 pair"],
     names: tuple[str, str],
     *,
     means: Sequence[Mapping[str, float]],
@@ -111,15 +110,14 @@ def paired_dots(
 
     Args:
         ax: where to draw.
-        first: the left ends.
-        second: the right ends.
+        pairs: the left ends, and the right ends.
         names: of left and right.
         means: `value`, `low` and `high` of the means of left and right.
         chance: a dashed line.
         colours: of left and right.
     """
-    ax.plot([0, 1], np.stack([first, second]), color="#bbbbbb", lw=0.7, zorder=1)
-    for place, (ends, colour) in enumerate(zip((first, second), colours, strict=True)):
+    ax.plot([0, 1], pairs, color="#bbbbbb", lw=0.7, zorder=1)
+    for place, (ends, colour) in enumerate(zip(pairs, colours, strict=True)):
         ax.plot(np.full(len(ends), place), ends, "o", color=colour, ms=2.6, mew=0, alpha=0.6, zorder=2)
         mean = means[place]
         beside = place + (0.3 if place else -0.3)

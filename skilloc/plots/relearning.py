@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from skilloc.locality.intervals import Interval
 from skilloc.plots.style import CONTROL, colour_of
 
 DASHES: Mapping[str, Any] = {
@@ -23,9 +23,7 @@ DASHES: Mapping[str, Any] = {
 def recovery_curves(
     ax: Axes,
     steps: Sequence[int],
-    value: Float[np.ndarray, "model step"],
-    low: Float[np.ndarray, "model step"],
-    high: Float[np.ndarray, "model step"],
+    losses: Interval,
     models: Sequence[str],
     *,
     chance: float | None = None,
@@ -36,13 +34,12 @@ def recovery_curves(
     Args:
         ax: where to draw.
         steps: numbers of steps, from 0; the axis is logarithmic, with a place of its own for 0.
-        value: loss.
-        low: lower end of the band; one that is not finite is left out.
-        high: upper end of the band.
+        losses: on `model step`; their interval is a band, left out where it is not finite.
         models: names; controls are drawn in grey, the original in black.
         chance: loss of guessing evenly, as a thin line where it is near the curves.
         unit: of the loss.
     """
+    value, low, high = losses.value, losses.low, losses.high
     place = np.array([steps[1] / 3 if step == 0 else step for step in steps], dtype=np.float64)
     others = [name for name in models if name not in DASHES]
     for m, name in enumerate(models):

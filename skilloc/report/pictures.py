@@ -11,7 +11,7 @@ from skilloc.attribution.measured import Compared
 from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.graph import CHOSEN, REFERENCE, file_of
 from skilloc.effects import Effects
-from skilloc.locality.intervals import said
+from skilloc.locality.intervals import Interval, said
 from skilloc.report.about import noise_of, sorted_effects
 from skilloc.report.scored import ByPosition, Locality, Removed
 from skilloc.report.section import Picture
@@ -143,8 +143,8 @@ def by_rank(effects: Effects) -> Any:
         rest = np.setdiff1d(np.arange(len(effects.subtasks)), shown)
         ax.plot(curves.ranks, curves.value[rest].T, color=plots.CONTROL, lw=0.5, alpha=0.6, zorder=0)
     names = [effects.subtasks[s] for s in shown]
-    value, low, high = (part[shown] for part in (curves.value, curves.low, curves.high))
-    plots.sorted_curves(ax, curves.ranks, value, low, high, names, noise=noise[shown], unit=effects.unit)
+    drawn = Interval(*(part[shown] for part in (curves.value, curves.low, curves.high)))
+    plots.sorted_curves(ax, curves.ranks, drawn, names, noise=noise[shown], unit=effects.unit)
     more = len(effects.subtasks) - len(shown)
     ax.set_title("sorted effects" + (f" (grey: {more} more subtasks)" if more else ""))
     return figure
@@ -157,9 +157,8 @@ def scores(found: Locality) -> Any:
         return _scores_by_subtask(found)
     figure, axes = plots.figure(1, 2, height=0.5 + 0.42 * len(SHARES) * max(1.0, len(subtasks) / 4))
     for ax, names, log in ((axes[0], SHARES, False), (axes[1], COUNTS, True)):
-        value, low, high, chance = _table(found, names)
         labels = [SHORT.get(name, name).format(top=found.top) for name in names]
-        plots.score_dots(ax, labels, value, low, high, chance[:, 0], subtasks, log=log)
+        plots.score_dots(ax, labels, _table(found, names), subtasks, log=log)
     plots.subtask_legend(axes[1], subtasks, control="chance")
     axes[0].set_title("how local each skill is")
     return figure
@@ -169,21 +168,22 @@ def _scores_by_subtask(found: Locality) -> Any:
     subtasks = found.about.subtasks
     figure, axes = plots.figure(1, 2, height=0.7 + 0.16 * len(subtasks))
     for ax, name, log in ((axes[0], "locality", False), (axes[1], "effective_number", True)):
-        value, low, high, chance = (part.T for part in _table(found, [name]))
-        plots.score_dots(ax, subtasks, value, low, high, chance[:, 0], [name], log=log)
+        plots.score_dots(ax, subtasks, _table(found, [name], turned=True), [name], log=log)
         ax.set_title(f"{name.replace('_', ' ')} (grey: chance)")
         ax.tick_params(axis="y", labelsize=6)
     axes[1].set_yticklabels([])
     return figure
 
 
-def _table(found: Locality, names: Sequence[str]) -> list[np.ndarray]:
-    """Value, low, high and chance of some scores, each on `score subtask`."""
+def _table(found: Locality, names: Sequence[str], *, turned: bool = False) -> Interval:
+    """Some scores on `score subtask`, or turned, with the chance level of each row."""
     by = [[found.scores[subtask][name] for subtask in found.about.subtasks] for name in names]
-    return [
+    parts = [
         np.array([[getattr(score, end) for score in row] for row in by], dtype=float)
         for end in ("value", "low", "high", "chance")
     ]
+    value, low, high, chance = (part.T if turned else part for part in parts)
+    return Interval(value, low, high, chance[:, 0])
 
 
 def between(found: Locality) -> Any:
@@ -194,7 +194,7 @@ def between(found: Locality) -> Any:
         1, len(names), width=matrix_width(n, len(names)), height=matrix_height(n), squeeze=False
     )
     for ax, name in zip(axes[0], names, strict=True):
-        plots.entanglement_matrix(ax, *found.between[name][:4], found.about.subtasks)
+        plots.entanglement_matrix(ax, Interval(*found.between[name][:4]), found.about.subtasks)
         ax.set_title(titles.get(name, name.replace("_", " ")))
         if ax is not axes[0, 0]:
             ax.set_yticklabels([])
@@ -218,18 +218,15 @@ def removal(found: Removed) -> Any:
     width = plots.WIDE * max(1.0, n / 4) if n else max(plots.NARROW, matrix_width(len(subtasks), 1) / 1.5)
     height = 2.7 if len(subtasks) <= COLOURED else matrix_height(len(subtasks))
     figure, axes = plots.figure(1, 1 + n, height=height, width=width, squeeze=False, width_ratios=[1.7] + [1] * n)
-    plots.removal_matrix(axes[0, 0], *found.sizes[found.middle]["loss_increase"][:4], subtasks)
+    plots.removal_matrix(axes[0, 0], Interval(*found.sizes[found.middle]["loss_increase"][:4]), subtasks)
     axes[0, 0].set_title(f"top {found.middle} {found.units} removed")
-    value, low, high, control = (
-        np.stack([scores["loss_increase"][end] for scores in found.sizes.values()], axis=-1) for end in range(4)
-    )
+    parts = (np.stack([scores["loss_increase"][end] for scores in found.sizes.values()], axis=-1) for end in range(4))
+    increase = Interval(*parts)
     for a, ax in enumerate(axes[0, 1:]):
-        plots.removal_curves(
-            ax, np.array(counts), value[a], low[a], high[a], subtasks, control=control[a], legend=False, unit=found.unit
-        )
+        plots.removal_curves(ax, np.array(counts), increase.at(a), subtasks, legend=False, unit=found.unit)
         ax.set_title(f"needed by {subtasks[a]}", fontsize=8 if len(subtasks[a]) < 8 else 7)
         ax.set_xlabel(f"{found.units} removed")
-        ax.set_ylim(min(0.0, float(low.min())) * 1.05, float(high.max()) * 1.05)
+        ax.set_ylim(min(0.0, float(increase.low.min())) * 1.05, float(increase.high.max()) * 1.05)
         if a:
             ax.set(ylabel="", yticklabels=[])
     if n:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots
-from skilloc.locality.intervals import mean_interval, number
+from skilloc.locality.intervals import Interval, mean_interval, number
 from skilloc.pruning import Curve
 from skilloc.pruning.results import Localized, Pruned
 from skilloc.report.pictures import PANELS
@@ -43,7 +43,7 @@ def draw_curve(found: Pruned, curve: Curve) -> Any:
         both = np.stack([curve.losses[..., s], curve.random_losses[..., s].mean(axis=0)])
         value, low, high = np.moveaxis(np.array([[mean_interval(one)[:3] for one in row] for row in both]), 2, 0)
         plots.kept_curves(
-            ax, curve.kept, value, low, high, ["by effects", "random units, equal layers"],
+            ax, curve.kept, Interval(value, low, high), ["by effects", "random units, equal layers"],
             controls=["random units, equal layers"],
         )  # fmt: skip
         ax.set(title=name, ylabel="" if s % across else f"loss ({found.unit})")

@@ -74,16 +74,15 @@ def draw_attack(told: Mapping[str, Any]) -> Any:
     names, unit = list(told["models"]), told.get("unit", "nats")
     for z, size in enumerate(sizes):
         curves = [told["models"][name]["sizes"][z] for name in names]
-        value, low, high = (
-            np.array([curve["loss"][end] for curve in curves], dtype=float) for end in ("value", "low", "high")
-        )
-        plots.recovery_curves(axes[z, 0], told["steps"], value, low, high, names, chance=told["chance"], unit=unit)
+        ends = ([curve["loss"][end] for curve in curves] for end in ("value", "low", "high"))
+        losses = Interval(*(np.array(end, dtype=float) for end in ends))
+        plots.recovery_curves(axes[z, 0], told["steps"], losses, names, chance=told["chance"], unit=unit)
         data = "fresh examples" if size is None else f"{size} examples"
         axes[z, 0].set_title(f"{told['report']}, {data}")
         if kept:
             mean = np.array([np.mean([curve["kept"][subtask] for subtask in kept], axis=0) for curve in curves], float)
             empty = np.full_like(mean, np.nan)
-            plots.recovery_curves(axes[z, 1], told["steps"], mean, empty, empty, names, unit=unit)
+            plots.recovery_curves(axes[z, 1], told["steps"], Interval(mean, empty, empty), names, unit=unit)
             axes[z, 1].set_title(f"meanwhile, kept: {', '.join(kept) if len(kept) <= 4 else f'{len(kept)} subtasks'}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
