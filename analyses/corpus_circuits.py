@@ -21,7 +21,6 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from matplotlib.figure import Figure
 
 from _frame import Cells, analyse
 from skilloc import plots
@@ -30,6 +29,7 @@ from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.trace import Tracing
 from skilloc.models.language import digest, open_model
 from skilloc.plots.style import CONTROL
+from skilloc.plots.style import Drawing as Figure
 from skilloc.report.circuits import circuits_found
 from skilloc.report.record import as_json
 from skilloc.store import Labelled

@@ -221,7 +221,7 @@ def table(record: dict[str, Any]) -> str:
 
 def draw(record: dict[str, Any]) -> Any:
     """Draw a row of dots per number, one per world."""
-    from matplotlib.figure import Figure
+    from skilloc.plots.style import Drawing as Figure
 
     worlds = record["worlds"]
     numbers = list(dict.fromkeys(number for rows in worlds.values() for number in rows))

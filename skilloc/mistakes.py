@@ -8,6 +8,7 @@ three parts: the argument in backticks with its value, what was needed, and a cu
 import math
 import numbers
 import operator
+import unicodedata
 
 MOST = 10**9
 """Above this, a number of steps, examples or units is a slip of the hand: nothing here can do so much."""
@@ -17,6 +18,15 @@ LARGEST = 1e12
 
 WORKERS = 4096
 """Threads or processes, at most."""
+
+LONGEST_NAME = 100
+"""Characters of a name."""
+
+LONGEST_FILE = 200
+"""Bytes of a name that becomes a file's."""
+
+TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Marks that turn the direction of writing: what follows them reads as something else."""
 
 SEEDS = 2**63 - 1
 """Largest seed that every generator takes."""
@@ -139,6 +149,46 @@ def a_seed(name: str, value: object) -> None:
         ValueError: if it is negative or above 2^63 - 1.
     """
     whole(name, value, 0, SEEDS)
+
+
+def a_name(called: str, name: object) -> None:
+    """Refuse what cannot be a name in a table, a picture, a page and a record: it would not show what it is.
+
+    Every printable text of up to 100 characters can, markup of whatever kind included: it is shown as it is.
+
+    Args:
+        called: what the argument is called.
+        name: what was given.
+
+    Raises:
+        TypeError: if it is no text.
+        ValueError: if it is blank, too long, or has characters that are not shown or turn the direction of writing.
+    """
+    cure = f"use up to {LONGEST_NAME} printable characters"
+    if not isinstance(name, str):
+        raise WrongType(f"`{called}` is {_shown(name)}; {cure}")
+    odd = [sign for sign in name if unicodedata.category(sign) in ("Cc", "Cs", "Cn", "Zl", "Zp") or sign in TURNING]
+    if not name.strip() or len(name) > LONGEST_NAME or odd:
+        raise WrongValue(f"`{called}` is {name[:60]!a}{'...' if len(name) > 60 else ''}; {cure}")
+
+
+def a_file_name(called: str, name: object) -> None:
+    """Refuse what cannot be a name and the name of a file as well, in the folder that it is meant for and in no other.
+
+    Args:
+        called: what the argument is called.
+        name: what was given.
+
+    Raises:
+        TypeError: if it is no text.
+        ValueError: if it is no name (`a_name`), has a slash, or begins with a dot.
+    """
+    a_name(called, name)
+    if isinstance(name, str) and (name.startswith(".") or set(name) & set("/\\") or len(name.encode()) > LONGEST_FILE):
+        raise WrongValue(
+            f"`{called}` is {name!a}, which is to name a folder; use a shorter name without slashes, that begins "
+            "with no dot"
+        )
 
 
 def _shown(value: object) -> str:

@@ -45,6 +45,7 @@ Edges go forward, from a unit to a later one that its effect passes through.
 have six significant digits. The same circuit always gives the same bytes.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ from jaxtyping import Float
 
 from skilloc import store
 from skilloc.locality.uncertainty import mean_over_folds
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import LONGEST_FILE, WrongValue
 
 FORMAT = 1
 """Version of the format."""
@@ -179,8 +180,10 @@ def load(path: Path | str) -> nx.DiGraph:
 def file_of(folder: Path, subtask: str) -> Path:
     """Return where the circuit of a subtask lies; a name that its file cannot have is quoted as in a web address."""
     quoted = quote(subtask, safe=" ()+,=")
-    if quoted.lower() in TAKEN:
+    if quoted.lower() in TAKEN or quoted.startswith("."):
         quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    if len(quoted) > LONGEST_FILE:
+        quoted = f"{quoted[: LONGEST_FILE - 17]}~{hashlib.sha256(subtask.encode()).hexdigest()[:16]}"
     return folder / f"{quoted}.json"
 
 

@@ -3,6 +3,7 @@ docstring the help, and `run` does it. These files import nothing heavy at their
 at once. To add a command, add its file and its name to `COMMANDS`.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,9 @@ def main(args: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if "" not in sys.path:
         sys.path.append("")  # where a loss of the user's own may lie: --loss module:function
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file may be called what is no text
     try:
         commands = {name: import_module(f"skilloc.cli.{name}").Command for name in COMMANDS}
         config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
@@ -95,4 +99,5 @@ def told(error: Exception) -> str:
     said = str(error)
     if isinstance(error, OSError) and error.strerror:
         said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(said.split())
+    # What a file or a name holds could move the cursor, or clear the screen.
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(said.split()))

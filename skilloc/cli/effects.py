@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from skilloc.cli.machine import Machine
-from skilloc.mistakes import WORKERS, WrongValue, real, whole
+from skilloc.mistakes import WORKERS, WrongValue, a_name, real, whole
 from skilloc.study.settings import Settings
 from skilloc.tasks.asked import Asked
 
@@ -169,6 +169,7 @@ def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTI
             raise WrongValue(
                 f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(builtin)}'
             )
+        a_name("subtask", name)
         if name in sources:
             raise WrongValue(f'`subtask` has "{name}" twice; give each subtask a name of its own')
         sources[name] = source

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
-from skilloc.mistakes import WrongValue, whole
+from skilloc.mistakes import WrongValue, a_file_name, whole
 
 
 @dataclass(frozen=True)
@@ -159,5 +159,6 @@ def _named(models: Sequence[str]) -> dict[str, str]:
             name, place = Path(given).name, given
         if not name or not place or name in found:
             raise WrongValue(f'"{given}" has no name, or one that is taken; write NAME=MODEL, each with its own name')
+        a_file_name("pruned", name)
         found[name] = place
     return found

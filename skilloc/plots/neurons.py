@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from skilloc.plots.style import WIDE, signed_ticks
+from skilloc.plots.style import WIDE, Drawing, signed_ticks
 from skilloc.plots.units import COLOURS, GAP
 
 
@@ -21,7 +21,7 @@ def bands(heights: Sequence[float]) -> tuple[Figure, list[Any]]:
     Args:
         heights: of the bands, in inches.
     """
-    made = Figure(figsize=(WIDE, sum(heights)), layout="constrained")
+    made = Drawing(figsize=(WIDE, sum(heights)), layout="constrained")
     parts: Any = made.subfigures(len(heights), 1, height_ratios=list(heights))
     return made, list(parts)
 

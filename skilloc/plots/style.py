@@ -1,11 +1,13 @@
 """One look for all figures: sizes for a paper's page, colours that colour-blind readers can tell apart."""
 
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter, LogFormatter
 
 from skilloc.locality.intervals import number
 
@@ -17,6 +19,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4
 
 CONTROL = "#8a8a8a"
 """Controls and chance levels are always this grey."""
+
+RAISED = str.maketrans("0123456789-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻")
 
 RC: dict[str, Any] = {
     "figure.dpi": 150,
@@ -43,7 +47,52 @@ RC: dict[str, Any] = {
     # Text stays text, so that an SVG can be searched and edited; and the same picture is the same file.
     "svg.fonttype": "none",
     "svg.hashsalt": "skilloc",
+    # Names are text, whatever signs they have.
+    "text.parse_math": False,
 }
+
+
+class Drawing(Figure):
+    """A figure whose numbers are written without markup, since nothing in it is read as markup."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it, powers of ten as 10⁻³."""
+        for ax in self.axes:
+            for axis in (ax.xaxis, ax.yaxis):
+                if isinstance(axis.get_major_formatter(), LogFormatter):
+                    axis.set_major_formatter(Powers(axis.get_major_formatter()))
+                if isinstance(axis.get_minor_formatter(), LogFormatter):
+                    axis.set_minor_formatter(Powers(axis.get_minor_formatter()))
+        super().draw(renderer)
+
+
+class Powers(Formatter):
+    """What another formatter writes, its mathematical markup turned into plain signs."""
+
+    def __init__(self, marked: Formatter) -> None:
+        self.marked = marked
+
+    def set_axis(self, axis: Any) -> None:
+        """Pass it on."""
+        super().set_axis(axis)
+        self.marked.set_axis(axis)
+
+    def set_locs(self, locs: Any) -> None:
+        """Pass them on."""
+        self.marked.set_locs(locs)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of a tick."""
+        return unmarked(self.marked(x, pos))
+
+
+def unmarked(text: str) -> str:
+    """Return what matplotlib's own formatters write as plain text: `$\\mathdefault{2\\times10^{-3}}$` is 2×10⁻³."""
+    found = re.fullmatch(r"\$\\mathdefault\{(.*)\}\$", text)
+    if found is None:
+        return text
+    plain = found[1].replace(r"\times", "×")
+    return re.sub(r"\^\{([^}]*)\}", lambda power: power[1].translate(RAISED), plain)
 
 
 def style() -> AbstractContextManager[None]:
@@ -63,7 +112,7 @@ def figure(
         height: in inches.
         subplots: passed on to `Figure.subplots`.
     """
-    made = Figure(figsize=(width, height), layout="constrained")
+    made = Drawing(figsize=(width, height), layout="constrained")
     return made, made.subplots(rows, columns, **subplots)
 
 
@@ -95,5 +144,6 @@ def signed_ticks(linear: float, largest: float, *, most: int) -> tuple[list[floa
 def _power(value: float) -> str:
     if value == 0:
         return "0"
-    size = f"{abs(value):g}" if 0.001 <= abs(value) < 10_000 else f"$10^{{{round(np.log10(abs(value)))}}}$"
+    power = f"10{str(round(np.log10(abs(value)))).translate(RAISED)}"
+    size = f"{abs(value):g}" if 0.001 <= abs(value) < 10_000 else power
     return ("−" if value < 0 else "+") + size

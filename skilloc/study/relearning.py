@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from skilloc import store
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_file_name
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
 from skilloc.relearning import (
@@ -118,6 +118,7 @@ def _check(
     if not pruned:
         raise WrongValue("`pruned` is empty; pass at least one model that `skilloc prune` wrote")
     for name, opened in pruned.items():
+        a_file_name("pruned", name)
         if name in CONTROLS or name in ("runs", "request"):
             raise WrongValue(f'a model is called "{name}", which has a meaning of its own; write OTHER=MODEL')
         if _outputs(opened, subtasks[attack]) != _outputs(original, subtasks[attack]):

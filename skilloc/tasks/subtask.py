@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from skilloc.mistakes import WrongType, WrongValue, a_seed, whole
+from skilloc.mistakes import WrongType, WrongValue, a_name, a_seed, whole
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item
 from skilloc.tasks.items import Split as Split
@@ -36,6 +36,9 @@ class Subtask:
     atoms: tuple[str, ...] = ()
     made: Mapping[str, object] | None = None
     items: Callable[[int, Split, int], list[Item]] | None = None
+
+    def __post_init__(self) -> None:
+        a_name("name", self.name)
 
     def draw(self, n: int, *, split: Split = "report", seed: int = 0) -> Examples:
         """Return n examples of a split.

@@ -1,10 +1,15 @@
 """A grammar of bad inputs: command lines that worked until one thing about them was made wrong.
 
 Numbers out of range, for every option that takes one; names that are no text, that other programs read as markup, that
-lead out of a folder; files that are none. What is right all the same is listed with its reason.
+lead out of a folder. What is right all the same is listed with its reason.
+
+    python -m faults.grammar [COUNT]       (in tests/; without COUNT, all)
 """
 
 import dataclasses
+import shutil
+import sys
+import tempfile
 import types
 import typing
 from collections.abc import Iterator
@@ -12,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
+from faults import ground
+from faults.driver import Ran, copied, ran
 from faults.ground import COMMANDS
 
 WHOLE = ("-1", "0", "-1000000", "1000000000000000000000000", "nan", "2.5", "")
@@ -138,31 +145,35 @@ def wrong_about(one: Try, status: int, said: str) -> str:
     return ""
 
 
+def every() -> list[Try]:
+    """Return all inputs."""
+    return [*numbers(), *names()]
+
+
+def tried(one: Try, homes: dict[str, Path], place: Path) -> tuple[str, Ran]:
+    """Give an input to a copy of the ground; return what is wrong with how it was taken, and what became of it."""
+    home = copied(homes[one.command], place)
+    try:
+        done = ran(home, one.line)
+        outside = [path.name for path in place.parent.iterdir() if not path.name.isdigit() and path != place]
+        return wrong_about(one, done.status, done.error) or ("wrote outside" if outside else ""), done
+    finally:
+        shutil.rmtree(home)
+
+
 def main() -> None:
-    """Try all of it, in copies of the ground."""
-    import shutil
-    import sys
-    import tempfile
-
-    from faults import ground
-    from faults.driver import copied, ran
-
+    """Try so many of them, evenly spread, or all."""
     with tempfile.TemporaryDirectory() as place:
         homes = ground.make_ground(Path(place))
-        print("ground is made", flush=True)
         counts = {"tried": 0, "refused": 0, "rightly accepted": 0, "wrong": 0}
-        wanted = sys.argv[1:]
-        for one in (*numbers(), *names()):
-            if wanted and one.command not in wanted:
-                continue
-            home = copied(homes[one.command], Path(place) / "tried")
-            done = ran(home, one.line)
-            said = wrong_about(one, done.status, done.error)
+        chosen = every()
+        chosen = chosen[:: max(1, len(chosen) // int(sys.argv[1]))] if sys.argv[1:] else chosen
+        for one in chosen:
+            said, done = tried(one, homes, Path(place) / "tried")
             counts["tried"] += 1
             counts["wrong" if said else "rightly accepted" if done.status == 0 else "refused"] += 1
             if said:
-                print(f"{one.command} {one.what} {one.value!r}: {said}; {done.error.strip()[-160:]}", flush=True)
-            shutil.rmtree(home)
+                print(f"{one.command} {one.what} {one.value!a}: {said}; {done.error.strip()[-160:]!a}", flush=True)
         print(counts)
 
 
