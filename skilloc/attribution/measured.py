@@ -56,7 +56,7 @@ def load_measured(folder: Path) -> Measured:
 
     Raises:
         FileNotFoundError: if there is none, or it is not finished.
-        ValueError: if a part of it was cut or altered.
+        ValueError: if a part of it was cut or altered, or was made for another study.
     """
     if (folder / "manifest.json").is_file():
         return Measured(store.load(Effects, folder), None)
@@ -67,10 +67,14 @@ def load_measured(folder: Path) -> Measured:
             + ("run its `skilloc effects` again to go on" if begun else "pass a folder that `skilloc effects` wrote")
         )
     effects = store.load(Effects, folder / "effects")
+    store.check_tied(folder, "effects", effects.made)
     if not (folder / "calibration").is_dir():
         return Measured(effects, None)
     found = store.read(folder / "calibration")
+    store.check_tied(folder, "calibration", found.spec["made"])
     calibration = {name: Calibration.from_record(found.metrics[name]) for name in effects.subtasks}
     estimate, exact = store.load(Effects, folder / "estimate"), store.load(Effects, folder / "exact")
+    for part, one in (("estimate", estimate), ("exact", exact)):
+        store.check_tied(folder, part, one.made)
     chance = found.arrays["chance"].values if "chance" in found.arrays else None
     return Measured(effects, Compared(estimate, exact, found.arrays["drawn"].values, calibration, chance))

@@ -131,7 +131,8 @@ def _first_numbers(effects: Effects, report: Callable[[str], None]) -> None:
 def _compare(opened: Opened, subtasks: dict[str, Subtask], effects: Effects, settings: Settings, folder: Path) -> None:
     """Estimate the effects that are known exactly."""
     estimate = attribution_effects(experiment_of(opened, subtasks, settings), curvature=settings.curvature)
-    estimate = replace(estimate, made={**estimate.made, "drawn": effects.made["drawn"], "name": opened.name})
+    own = {name: effects.made[name] for name in ("drawn", "request", "name")}
+    estimate = replace(estimate, made={**estimate.made, **own})
     everything = np.asarray(effects.measured)
     found = calibrate(estimate, effects, drawn=everything)
     if not (folder / "estimate").is_dir():

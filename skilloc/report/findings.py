@@ -1,7 +1,9 @@
 """Everything that a folder holds, as typed results and as sections: what was found comes first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +11,11 @@ from skilloc import store
 from skilloc.ablation.removal import Removal
 from skilloc.attribution.calibration import Calibration
 from skilloc.attribution.measured import Measured, load_measured
+from skilloc.circuits.graph import MADE, MODEL
+from skilloc.effects import Effects
 from skilloc.effects.positions import PositionEffects
 from skilloc.locality.intervals import number, said
+from skilloc.mistakes import WrongValue
 from skilloc.relearning import Relearning
 from skilloc.report.about import About, TopUnit, about, top_units
 from skilloc.report.calibration import calibration_section, calibration_words
@@ -63,18 +68,49 @@ def read_findings(folder: Path, *, top: int = 10) -> Findings:
     """
     study = load_measured(folder)
     effects, held, where = study.effects, folder / "removal", folder / "positions"
+    gone = store.load(Removal, held) if held.is_dir() else None
+    placed = store.load(PositionEffects, where) if where.is_dir() else None
+    chosen = None if gone is None else gone.made.get("effects")
+    if chosen is not None and _without(chosen, "only") != _without(effects.made, "only"):
+        raise WrongValue(_foreign(held, folder))
+    if placed is not None and placed.made.get("effects") not in (None, store.key(dict(effects.made))):
+        raise WrongValue(_foreign(where, folder))
     most = int(effects.measured.sum()) - 1
     enough = len(effects.values) >= 3 and most >= 1
     return Findings(
         about=about(effects),
         top=top_units(effects),
         locality=locality_of(effects, top=min(top, most)) if enough else None,
-        removal=removed(store.load(Removal, held)) if held.is_dir() else None,
-        positions=by_position(store.load(PositionEffects, where)) if where.is_dir() else None,
+        removal=None if gone is None else removed(gone),
+        positions=None if placed is None else by_position(placed),
         calibration=None if study.compared is None else study.compared.calibration,
         study=study,
         attacks={name: store.load(Relearning, path) for name, path in attacks_in(folder).items()},
     )
+
+
+def check_circuits(folder: Path, circuits: Mapping[str, Any], effects: Effects) -> None:
+    """Refuse circuits of another model, or whose units other effects have chosen, than those of their folder.
+
+    Raises:
+        ValueError: naming the circuit.
+    """
+    for name, graph in circuits.items():
+        chosen = graph.graph[MADE].get("effects") if MADE in graph.graph else None
+        other = graph.graph.get(MODEL, {}).get("digest") not in (None, effects.made.get("model"))
+        if other or chosen not in (None, store.key(dict(effects.made))):
+            raise WrongValue(_foreign(folder, folder, f"the circuit of {name}"))
+
+
+def _foreign(part: Path, folder: Path, what: str = "what it holds") -> str:
+    return (
+        f'"{part}": {what} was made from another study than that of "{folder}"; name the folder that it comes from, or '
+        "move it out"
+    )
+
+
+def _without(made: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in made.items() if key != name}
 
 
 def title_of(found: Findings) -> str:

@@ -12,7 +12,7 @@ from skilloc.mistakes import WrongValue
 from skilloc.report import comparison, markdown
 from skilloc.report.circuits import circuits_found, circuits_section
 from skilloc.report.document import body_of, document, escape, write
-from skilloc.report.findings import Findings, read_findings, sections_of, title_of
+from skilloc.report.findings import Findings, check_circuits, read_findings, sections_of, title_of
 from skilloc.report.panel import LISTED, circuit_data, panel
 from skilloc.report.pictures import save_pictures
 from skilloc.report.provenance import other_results, provenance
@@ -37,6 +37,8 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     circuits, examples = find_circuits(folder)
     measured = (folder / "effects").is_dir() or (folder / "manifest.json").is_file()
     found = read_findings(folder) if measured or not circuits else None
+    if found is not None:
+        check_circuits(folder, circuits, found.study.effects)
     title = "circuits" if found is None else title_of(found)
     told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED)
     sections = [] if found is None else sections_of(found, told)
@@ -58,6 +60,7 @@ def write_report(folder: Path) -> Findings:
     """
     circuits, _ = find_circuits(folder)
     found = read_findings(folder)
+    check_circuits(folder, circuits, found.study.effects)
     told = circuits_found(circuits, found.study.effects)
     sections = [*sections_of(found, told), *([circuits_section(told)] if circuits else [])]
     save_pictures([picture for section in sections for picture in section.pictures], folder / "pictures")

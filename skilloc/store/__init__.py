@@ -29,6 +29,7 @@ from skilloc.store.folder import FORMAT, Result, is_complete, read, write
 from skilloc.store.labels import Labelled
 from skilloc.store.plain import canonical, key
 from skilloc.store.rows import table
+from skilloc.store.tied import check_request, check_tied
 from skilloc.store.typed import axes_of, from_parts, load, save, to_parts
 from skilloc.store.work import LOCK, AtWork, at_work, check_place, remove, working
 
@@ -45,7 +46,9 @@ __all__ = [
     "check_manifest",
     "check_ours",
     "check_place",
+    "check_request",
     "check_seal",
+    "check_tied",
     "clear_leftovers",
     "from_parts",
     "is_complete",

@@ -110,7 +110,9 @@ def load_localized(folder: Path) -> Localized:
         FileNotFoundError: if there is none.
         ValueError: if it was cut or altered.
     """
-    found = dict(store.read(folder / "history").metrics)
+    read = store.read(folder / "history")
+    store.check_request(folder, "history", read.spec)
+    found = dict(read.metrics)
     found["subtasks"] = {
         name: Change(row["kept"], row["before"], row["after"], _interval(row["change"]))
         for name, row in found["subtasks"].items()

@@ -69,7 +69,11 @@ def measure(
     }
     claim(folder, request)
     if not (folder / "effects").is_dir() or (folder / "items").is_dir():
-        extra: dict[str, Any] = {"name": opened.name, "drawn": record_of(subtasks, experiment, settings)}
+        extra: dict[str, Any] = {
+            "request": store.key(request),
+            "name": opened.name,
+            "drawn": record_of(subtasks, experiment, settings),
+        }
         if all((subtask.made or {}).get("family") == "prompts" for subtask in subtasks.values()):
             extra["accuracy"] = accuracies(experiment)
             extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
@@ -124,7 +128,9 @@ def _alarms(work: Work, estimate: Effects | None, exact: Effects | None) -> dict
 
 def _estimate(work: Work, folder: Path) -> Effects:
     if (folder / "estimate").is_dir():
-        return store.load(Effects, folder / "estimate")
+        there = store.load(Effects, folder / "estimate")
+        store.check_tied(folder, "estimate", there.made)
+        return there
     settings = work.settings
     if settings.method == "integrated-gradients":
         found = integrated_gradients_effects(work.experiment, select=work.candidates)
@@ -173,6 +179,7 @@ def _compare(folder: Path, estimate: Effects, exact: Effects, sample: Sample, se
     if drawn.sum() >= LEAST and exact.measured[drawn].all():
         recalls = sorted({*RECALLS, (10, settings.ranked)} if settings.ranked >= 10 else RECALLS)
         found = calibrate(estimate, exact, drawn=drawn, chance=sample.chance, recalls=recalls, seed=settings.seed)
+        exact = replace(exact, made={**exact.made, "request": estimate.made["request"]})
         save_compared(folder, Compared(estimate, exact, drawn, found, sample.chance))
 
 

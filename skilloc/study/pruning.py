@@ -145,6 +145,7 @@ def load_pruned(folder: Path) -> Pruned:
         ValueError: if it was cut or altered.
     """
     found = store.read(folder / "report")
+    store.check_request(folder, "report", found.spec)
     rest = {name: value for name, value in found.metrics.items() if name not in ("parameters", "kept_for", "subtasks")}
     subtasks = {
         name: {measure: Stages(*(Interval(**part[stage]) for stage in Stages._fields)) for measure, part in one.items()}

@@ -101,7 +101,11 @@ def trace_study(
         if there is None:
             there = _trace(chosen_on, stated_on, effects.mean(name), choice, config, subtask=name)
             there.graph[g.MODEL]["name"] = opened.name
-            there.graph[g.MADE] |= {"split": stated_on.split, "request": store.key(request)}
+            there.graph[g.MADE] |= {
+                "split": stated_on.split,
+                "request": store.key(request),
+                "effects": request["effects"],
+            }
             g.save(there, path)
         g.save_graphml(there, path.with_suffix(".graphml"))
         found[name] = there

@@ -140,7 +140,7 @@ def wrong_about(one: Try, status: int, said: str) -> str:
     if status != 2:
         return f"exit status {status}"
     lines = [line for line in said.splitlines() if line.startswith("skilloc: ")]
-    if not lines and "Parsing error" not in said and "options" not in said:
+    if not lines and not any(word in said for word in ("Parsing error", "Error parsing", "rror: ", "required")):
         return f"said nothing of it: {said[:200]}"
     return ""
 
