@@ -39,6 +39,11 @@ TEXTS = frozenset(
 )
 """Suffixes of files that are one text; a file without a suffix is one, too."""
 
+PACKED = 200
+"""Text is at most so many times as long as what gzip makes of it; of a smaller result nothing is asked."""
+
+LEAST_PACKED = 100_000_000
+
 BOM = b"\xef\xbb\xbf"
 WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -107,6 +112,11 @@ def _files(place: str) -> list[Path]:
     elif literal.is_dir():
         below = (path for path in literal.rglob("*") if path.is_file())
         found = sorted(path for path in below if not any(p.startswith(".") for p in path.relative_to(literal).parts))
+        home = literal.resolve()
+        if outside := [path for path in found if not path.resolve().is_relative_to(home)]:
+            raise WrongValue(
+                f'"{outside[0]}" is a link that leads out of folder "{place}"; name what it leads to, or copy it there'
+            )
         if not found:
             raise WrongValue(f'folder "{place}" holds no file; pass one that does')
     elif has_magic(place):
@@ -148,7 +158,7 @@ def _records(path: Path, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         if suffix == "parquet":
             yield from _parquet(path, fields)
             return
-        data = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
+        data = _unpacked(path) if path.name.lower().endswith(".gz") else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise WrongValue(f'cannot unpack "{path}" ({error}); check that it is whole') from error
     if data[:2] in WIDE:
@@ -160,6 +170,19 @@ def _records(path: Path, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         yield from _json(path, data)
     else:
         yield {"text": _decoded(path, data, None)}
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return what is in a .gz file, unless it is so much more than the file that it is no text."""
+    most = max(PACKED * path.stat().st_size, LEAST_PACKED)
+    with gzip.open(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise WrongValue(
+            f'"{path}" unpacks to more than {most / 1e6:,.0f} MB, {PACKED} times its size, as no text does; unpack it '
+            "yourself if it is to be read"
+        )
+    return data
 
 
 def _decoded(path: Path, data: bytes, row: int | None) -> str:
@@ -195,7 +218,7 @@ def _json(path: Path, data: bytes) -> Iterator[Mapping[str, Any]]:
 def _parsed(path: Path, text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise WrongValue(f'{where}"{path}" is not JSON ({error}); check that it is whole') from error
 
 

@@ -1,0 +1,181 @@
+"""The ten kinds of fault, over commands that are run in forked children: see docs/reliability.md."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+from faults import grammar, ground
+from faults.driver import Fault, Running, copied, files, ran
+from faults.kills import killed, sampled, undisturbed
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skilloc.tasks.reading import read_rows
+
+pytestmark = pytest.mark.slow
+
+KILLED = tuple(name for name in ground.COMMANDS if name != "locality")
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return ground.make_ground(tmp_path_factory.mktemp("ground"))
+
+
+@pytest.fixture
+def home(homes: dict[str, Path], tmp_path: Path) -> Path:
+    """All that there is: a network, studies, circuits, a pruned model, an attack."""
+    return copied(homes["report"], tmp_path / "home")
+
+
+def refused(home: Path, *line: str) -> str:
+    done = ran(home, line)
+    assert done.status == 2, (done.status, done.error)
+    said = [one for one in done.error.splitlines() if one.startswith("skilloc: ")]
+    assert len(said) == 1, done.error
+    return said[0]
+
+
+@pytest.mark.parametrize("name", ("two-stage", "prune"))
+def test_killed_at_some_changes_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
+    wanted, operations = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
+    for at in sampled(operations, 3):
+        assert not killed(tmp_path / "killed", homes[name], ground.COMMANDS[name], at, wanted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", KILLED)
+def test_killed_at_any_change_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
+    wanted, operations = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
+    wrong = [
+        said
+        for at in range(1, operations + 1)
+        if (said := killed(tmp_path / "killed", homes[name], ground.COMMANDS[name], at, wanted))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(one=st.sampled_from(grammar.every()))
+def test_a_bad_input_is_refused_by_name(
+    homes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, one: grammar.Try
+) -> None:
+    said, done = grammar.tried(one, homes, tmp_path_factory.mktemp("tried") / "home")
+    assert not said, (one, said, done.error)
+
+
+@pytest.mark.long
+def test_every_bad_input_is_refused_by_name(homes: dict[str, Path], tmp_path: Path) -> None:
+    every = grammar.every()
+    assert len(every) >= 500
+    wrong = [(one, said) for one in every if (said := grammar.tried(one, homes, tmp_path / "home")[0])]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("name", ("effects", "removal", "report"))
+def test_of_two_at_once_one_works_and_the_other_says_so(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
+    wanted, _ = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
+    home = copied(homes[name], tmp_path / "home")
+    both = [Running(home, ground.COMMANDS[name]) for _ in range(2)]
+    ended = [one.ended() for one in both]
+    assert 0 in [one.status for one in ended]
+    for one in ended:
+        assert one.status == 0 or (one.status == 2 and "another command is at work" in one.error), one.error
+    assert files(home) == wanted
+
+
+@pytest.mark.parametrize("name", ("effects", "prune"))
+def test_a_disk_that_fills_loses_nothing_and_the_same_command_goes_on(
+    homes: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    wanted, _ = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
+    home = copied(homes[name], tmp_path / "home")
+    full = ran(home, ground.COMMANDS[name], Fault(largest_file=700))
+    assert full.status == 2, full.error
+    assert not full.traced
+    assert ran(home, ground.COMMANDS[name]).status == 0
+    assert files(home) == wanted
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("study/effects/tensors.safetensors", ("locality", "study")),
+        ("study/effects/spec.json", ("show", "study")),
+        ("study/removal/metrics.json", ("show", "study")),
+        ("study/circuits/parity_0.json", ("report", "study")),
+        ("study/circuits/examples.json", ("report", "study")),
+        ("stage/calibration/metrics.json", ("show", "stage")),
+        ("small/model/model.safetensors", ("effects", "small/model", "--out", "new")),
+        ("small/model/config.json", ("effects", "small/model", "--out", "new")),
+        ("small/model/world.json", ("effects", "small/model", "--out", "new")),
+        ("small/report/metrics.json", ground.COMMANDS["prune"]),
+    ],
+)
+def test_a_flipped_bit_is_refused_by_the_name_of_its_file(home: Path, part: str, line: tuple[str, ...]) -> None:
+    path = home / part
+    data = bytearray(path.read_bytes())
+    digits = [i for i, byte in enumerate(data) if chr(byte).isdigit()] if path.suffix == ".json" else [len(data) - 3]
+    data[digits[len(digits) // 2]] ^= 1
+    path.write_bytes(bytes(data))
+    said = refused(home, *line)
+    assert path.name in said or path.parent.name in said
+
+
+@pytest.mark.parametrize("part", ("effects", "removal", "circuits"))
+def test_a_part_of_another_study_is_refused(home: Path, part: str) -> None:
+    other = tuple("24" if one == "24" else "other" if one == "study" else one for one in ground.COMMANDS["effects"])
+    assert ran(home, (*other, "--seed", "5")).status == 0
+    for name in ("removal", "circuits"):
+        shutil.copytree(home / "study" / name, home / "other" / name)
+    if part == "effects":
+        shutil.rmtree(home / "study" / part)
+        shutil.copytree(home / "other" / part, home / "study" / part)
+        assert "another study" in refused(home, "show", "study")
+        return
+    for name in {"removal", "circuits"} - {part}:
+        shutil.rmtree(home / "other" / name)
+    assert "another study" in refused(home, "report", "other")
+
+
+@pytest.mark.parametrize("name", ("effects", "circuit", "localize", "prune", "relearn", "compare"))
+def test_a_folder_of_somebody_else_stays_as_it_is(home: Path, name: str) -> None:
+    foreign = home / "theirs"
+    foreign.mkdir()
+    for file in ("parity_0.json", "parity_0.png", "circuit.html", "compare.md", "model", "thesis.tex"):
+        (foreign / file).write_text("mine")
+    before = files(foreign)
+    line = ground.COMMANDS[name]
+    at = line.index("--out") + 1
+    said = refused(home, *line[:at], "theirs", *line[at + 1 :])
+    assert "delete" not in said
+    assert {file: one for file, one in files(foreign).items() if file in before} == before
+
+
+def test_a_page_of_somebody_else_is_not_replaced(home: Path) -> None:
+    (home / "thesis.html").write_text("mine")
+    assert "did not write it" in refused(home, "report", "study", "--out", "thesis.html")
+    assert (home / "thesis.html").read_text() == "mine"
+
+
+def test_nothing_is_written_outside(home: Path) -> None:
+    before = files(home)
+    assert "slashes" in refused(home, *ground.COMMANDS["relearn"], "../../evil=small/model")
+    assert files(home) == before
+
+
+def test_a_gz_bomb_and_a_link_that_leads_out_are_refused(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "bomb.txt.gz", "wb") as file:
+        for _ in range(110):
+            file.write(bytes(1_000_000))
+    with pytest.raises(ValueError, match="unpack it yourself"):
+        read_rows(str(tmp_path / "bomb.txt.gz"), ["text"])
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "texts" / "a.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(ValueError, match="leads out of folder"):
+        read_rows(str(tmp_path / "texts"), ["text"])
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_rows(str(tmp_path / "deep.json"), ["text"])
