@@ -37,7 +37,7 @@ def refused(home: Path, *line: str) -> str:
     return said[0]
 
 
-@pytest.mark.parametrize("name", ("two-stage", "prune"))
+@pytest.mark.parametrize("name", ["two-stage", "prune"])
 def test_killed_at_some_changes_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
     wanted, operations = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
     for at in sampled(operations, 3):
@@ -73,7 +73,7 @@ def test_every_bad_input_is_refused_by_name(homes: dict[str, Path], tmp_path: Pa
     assert not wrong, wrong
 
 
-@pytest.mark.parametrize("name", ("effects", "removal", "report"))
+@pytest.mark.parametrize("name", ["effects", "removal", "report"])
 def test_of_two_at_once_one_works_and_the_other_says_so(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
     wanted, _ = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
     home = copied(homes[name], tmp_path / "home")
@@ -85,7 +85,7 @@ def test_of_two_at_once_one_works_and_the_other_says_so(homes: dict[str, Path], 
     assert files(home) == wanted
 
 
-@pytest.mark.parametrize("name", ("effects", "prune"))
+@pytest.mark.parametrize("name", ["effects", "prune"])
 def test_a_disk_that_fills_loses_nothing_and_the_same_command_goes_on(
     homes: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_flipped_bit_is_refused_by_the_name_of_its_file(home: Path, part: str,
     assert path.name in said or path.parent.name in said
 
 
-@pytest.mark.parametrize("part", ("effects", "removal", "circuits"))
+@pytest.mark.parametrize("part", ["effects", "removal", "circuits"])
 def test_a_part_of_another_study_is_refused(home: Path, part: str) -> None:
     other = tuple("24" if one == "24" else "other" if one == "study" else one for one in ground.COMMANDS["effects"])
     assert ran(home, (*other, "--seed", "5")).status == 0
@@ -139,7 +139,7 @@ def test_a_part_of_another_study_is_refused(home: Path, part: str) -> None:
     assert "another study" in refused(home, "report", "other")
 
 
-@pytest.mark.parametrize("name", ("effects", "circuit", "localize", "prune", "relearn", "compare"))
+@pytest.mark.parametrize("name", ["effects", "circuit", "localize", "prune", "relearn", "compare"])
 def test_a_folder_of_somebody_else_stays_as_it_is(home: Path, name: str) -> None:
     foreign = home / "theirs"
     foreign.mkdir()
