@@ -6,7 +6,7 @@ Everything in front of the axis of units is the row and its positions; everythin
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from skilloc.units import Bank
@@ -46,9 +46,9 @@ def one(value: Tensor, bank: Bank, position: int) -> Tensor:
     return value.select(value.ndim + bank.axis, position)
 
 
-def spread(flags: Bool[Tensor, " unit"], bank: Bank) -> Bool[Tensor, "..."]:
+def spread(values: Shaped[Tensor, " unit"], bank: Bank) -> Shaped[Tensor, "..."]:
     """Return one value per unit as it broadcasts against an activation."""
-    return flags[0] if bank.axis is None else flags.view(-1, *[1] * (-bank.axis - 1))
+    return values[0] if bank.axis is None else values.view(-1, *[1] * (-bank.axis - 1))
 
 
 def at_positions(where: Bool[Tensor, "row pos"], value: Tensor) -> Bool[Tensor, "row pos ..."]:

@@ -1,0 +1,126 @@
+"""The loss of one subtask with a gate on every unit, and its gradient with respect to the gates."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+
+from skilloc.experiment import Experiment
+from skilloc.experiment.reference import Reference
+from skilloc.experiment.gating import gating
+from skilloc.mistakes import WrongValue
+
+
+@dataclass(frozen=True)
+class Gated:
+    """One subtask's examples in random order, and gates on the units.
+
+    Attributes:
+        experiment: about that subtask alone; its examples were shuffled, its held values with them.
+        batch: examples that pass through the model together.
+    """
+
+    experiment: Experiment
+    batch: int
+
+    def __len__(self) -> int:
+        return len(self.experiment.folded.examples)
+
+    def turn(self, step: int, count: int) -> list[slice]:
+        """Return the next `count` examples as slices, round and round; every turn begins where the last one ended."""
+        total, found, first = len(self), [], step * count % len(self)
+        left = min(count, total)
+        while left:
+            last = min(first + left, total)
+            found.append(slice(first, last))
+            left, first = left - (last - first), 0
+        return found
+
+    def slopes(
+        self, gates: Float[np.ndarray, " unit"], examples: list[slice]
+    ) -> tuple[float, Float64[np.ndarray, " unit"]]:
+        """Return the mean loss over some examples, and its gradient with respect to the gates.
+
+            slope[u] = mean over examples e of d loss[e] / d gate[u],     in the loss's unit per open gate
+
+        Minus the slope of an open gate estimates its unit's effect under all other gates as they are.
+
+        Raises:
+            ValueError: if the loss has no gradient or is not finite.
+        """
+        own = self.experiment
+        count, loss = sum(part.stop - part.start for part in examples), 0.0
+        leaf = torch.as_tensor(gates, dtype=torch.float32, device=own.device).requires_grad_(True)
+        total = np.zeros(len(gates))
+        for part in _pieces(examples, self.batch):
+            some, known = own.part(part)
+            edits = gating(own.units, leaf, own.held, own.rows_of(part), where=own.where)
+            with torch.enable_grad(), own.face.attached(edits):
+                logits = own.face.run(some.inputs)
+            upstream = own.metric.slopes(logits.detach(), some, known).to(logits)
+            (found,) = torch.autograd.grad(logits, leaf, upstream)
+            total += found.double().cpu().numpy()
+            with torch.no_grad():
+                loss += float(own.metric(logits.detach(), some, known).sum())
+        _check(loss)
+        return loss / count, total / count
+
+    def loss(self, gates: Float[np.ndarray, " unit"], examples: list[slice]) -> float:
+        """Return the mean loss over some examples.
+
+        Raises:
+            ValueError: if it is not finite.
+        """
+        own = self.experiment
+        count, loss = sum(part.stop - part.start for part in examples), 0.0
+        leaf = torch.as_tensor(gates, dtype=torch.float32, device=own.device)
+        for part in _pieces(examples, self.batch):
+            some, known = own.part(part)
+            edits = gating(own.units, leaf, own.held, own.rows_of(part), where=own.where)
+            with torch.no_grad(), own.face.attached(edits):
+                loss += float(own.metric(own.face.run(some.inputs), some, known).sum())
+        _check(loss)
+        return loss / count
+
+
+def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int) -> Gated:
+    """Return one subtask's examples in random order, ready for gates.
+
+    Args:
+        experiment: what is measured on what.
+        subtask: whose loss.
+        batch: examples that pass through the model together.
+        seed: of the order.
+
+    Raises:
+        ValueError: if there is no such subtask, or the loss has no gradient.
+    """
+    experiment.metric.check_differentiable()
+    own = experiment.only(subtask)
+    examples = own.folded.examples
+    order = np.random.default_rng(seed).permutation(len(examples))
+    parts = [examples.rows_of(slice(int(e), int(e) + 1)) for e in order]
+    rows = torch.cat([torch.arange(part.start, part.stop) for part in parts]).to(own.device)
+    at = own.at if isinstance(own.at, str) else own.where[rows]  # type: ignore[index]  # a mask is never None
+    shuffled = replace(
+        own, subtasks={subtask: examples.chosen(order.tolist())}, folds=1, at=at, reference=_of_rows(own.held, rows)
+    )
+    return Gated(shuffled, batch)
+
+
+def _of_rows(reference: Reference, rows: torch.Tensor) -> Reference:
+    if not reference.per_row:
+        return reference
+    return replace(reference, values={hook: value[rows] for hook, value in reference.values.items()})
+
+
+def _pieces(examples: list[slice], most: int) -> list[slice]:
+    return [
+        slice(first, min(first + most, part.stop)) for part in examples for first in range(part.start, part.stop, most)
+    ]
+
+
+def _check(loss: float) -> None:
+    if not np.isfinite(loss):
+        raise WrongValue(f"the loss with gates is {loss}; look at the reference, or for what your loss makes of it")
