@@ -94,30 +94,31 @@ class ParityRankings(ParityTraining):
     """of learning, per size"""
 
 
-_SMALL_WORLD = {"n": 6, "sets": ((0,), (1,), (2,), (3,)), "examples": 50, "width": 14, "steps": 800, "rate": 1e-2}
+QUICK_TEXT = TextRankings(
+    sizes=(20, 200), length=16, learned_on=16, estimated_on=8, measured_on=1, stated_on=8, steps=4, draws=2,
+    shuffled=True, folds=4,
+)  # fmt: skip
+QUICK_PARITY = ParityRankings(
+    n=6, sets=((0,), (1,), (2,), (3,)), examples=50, width=14, steps=800, rate=1e-2, evaluate_every=100, held_out=200,
+    gate_steps=5,
+)  # fmt: skip
+SOURCES = ("python", "cpp", "english")
+
+
+def _texts(seeds: int, **settings: Any) -> list[TextRankings]:
+    """Return the cells of all corpora; random circuits and shuffled labels with the first seed only."""
+    first, others = TextRankings(**settings, shuffled=True), TextRankings(**settings, draws=0)
+    return [replace(others if seed else first, source=source, seed=seed) for seed in range(seeds) for source in SOURCES]
+
+
 SCALES = {
-    "quick": (
-        [
-            TextRankings(
-                sizes=(20, 200), length=16, learned_on=16, estimated_on=8, measured_on=1, stated_on=8, steps=4, draws=2,
-                shuffled=True, folds=4,
-            )
-        ],
-        [ParityRankings(**_SMALL_WORLD, evaluate_every=100, held_out=200, gate_steps=5)],
-    ),
-    "cpu": (
-        [TextRankings(source, seed=s, shuffled=not s, draws=0 if s else 20) for s in range(3) for source in ("python", "cpp", "english")],
-        [ParityRankings(seed=seed) for seed in range(3)],
-    ),
+    "quick": ([QUICK_TEXT], [QUICK_PARITY]),
+    "cpu": (_texts(3), [ParityRankings(seed=seed) for seed in range(3)]),
     "paper": (
-        [
-            TextRankings(source, seed=s, shuffled=True, learned_on=1024, stated_on=128, measured_on=64, steps=200)
-            for s in range(5)
-            for source in ("python", "cpp", "english")
-        ],
+        _texts(5, learned_on=1024, stated_on=128, measured_on=64, steps=200),
         [ParityRankings(seed=seed) for seed in range(8)],
     ),
-}  # fmt: skip
+}
 
 
 def measure_text(settings: TextRankings) -> tuple[dict[str, Any], dict[str, Labelled]]:

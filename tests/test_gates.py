@@ -132,15 +132,19 @@ def test_a_proximal_step_is_the_least_of_what_it_minimises():
         assert solver.scores()[u] == pytest.approx(everywhere[value.argmin()], abs=2e-5)
 
 
-def test_exchanges_never_raise_the_loss_and_mend_a_bad_circuit():
-    own, planted = world()
-    model = gated(own, subtask="parity", batch=64, seed=0)
-    wanted, check = own.units.named(planted), [slice(0, 128)]
-    bad = wanted & ~own.units.named(["L0N7"])
-    bad[0] = True
-    found, loss = exchanged(model, bad, check, rounds=6, exact=3)
+@pytest.mark.parametrize("exact", [0, 3])
+def test_exchanges_mend_a_circuit_that_lacks_a_part(exact):
+    own, wanted = test_ladder.experiment("induction", "zero")
+    model, check = gated(own, subtask="skill", batch=32, seed=0), [slice(0, 32)]
+    bad = np.isin(np.arange(len(wanted)), (1, 9))  # the previous-token head, and a neuron for the induction head
+    found, loss = exchanged(model, bad, check, rounds=6, exact=exact)
     assert np.array_equal(found, wanted)
     assert loss == pytest.approx(model.loss(wanted.astype(float), check))
+
+
+def test_exchanges_never_raise_the_loss():
+    own, _ = world()
+    model, check = gated(own, subtask="parity", batch=64, seed=0), [slice(0, 128)]
     rng = np.random.default_rng(0)
     for _ in range(5):
         keep = rng.permutation(np.arange(22) < 5)

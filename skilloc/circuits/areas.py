@@ -41,7 +41,7 @@ def area_from_one(sizes: Sequence[int], shares: Sequence[float] | Float[np.ndarr
 
 def _curve(
     sizes: Sequence[int], shares: Sequence[float] | Float[np.ndarray, " size"], units: int
-) -> tuple[Float[np.ndarray, " size"], Float[np.ndarray, " size"]]:
+) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
     x, f = np.asarray(sizes, dtype=float), np.asarray(shares, dtype=float)
     if len(x) == 0 or x.shape != f.shape or (np.diff(x) <= 0).any() or not 0 < x[0] <= x[-1] <= units:
         raise WrongValue(

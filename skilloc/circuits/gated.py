@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Float64
 
 from skilloc.experiment import Experiment
-from skilloc.experiment.reference import Reference
 from skilloc.experiment.gating import gating
+from skilloc.experiment.reference import Reference
 from skilloc.mistakes import WrongValue
 
 
@@ -50,7 +50,7 @@ class Gated:
             ValueError: if the loss has no gradient or is not finite.
         """
         own = self.experiment
-        count, loss = sum(part.stop - part.start for part in examples), 0.0
+        count, loss = _count(examples), 0.0
         leaf = torch.as_tensor(gates, dtype=torch.float32, device=own.device).requires_grad_(True)
         total = np.zeros(len(gates))
         for part in _pieces(examples, self.batch):
@@ -73,7 +73,7 @@ class Gated:
             ValueError: if it is not finite.
         """
         own = self.experiment
-        count, loss = sum(part.stop - part.start for part in examples), 0.0
+        count, loss = _count(examples), 0.0
         leaf = torch.as_tensor(gates, dtype=torch.float32, device=own.device)
         for part in _pieces(examples, self.batch):
             some, known = own.part(part)
@@ -119,6 +119,10 @@ def _pieces(examples: list[slice], most: int) -> list[slice]:
     return [
         slice(first, min(first + most, part.stop)) for part in examples for first in range(part.start, part.stop, most)
     ]
+
+
+def _count(examples: list[slice]) -> int:
+    return sum(int(part.stop - part.start) for part in examples)
 
 
 def _check(loss: float) -> None:

@@ -73,8 +73,7 @@ def stability(circuits: Sequence[Mask]) -> Float64[np.ndarray, " unit"]:
     """
     if not circuits or any(circuit.units != circuits[0].units for circuit in circuits):
         raise WrongValue(f"`circuits` has {len(circuits)} circuits; pass at least one, all of one model")
-    found: Float64[np.ndarray, " unit"] = np.mean([circuit.keep for circuit in circuits], axis=0, dtype=np.float64)
-    return found
+    return np.stack([circuit.keep for circuit in circuits]).astype(np.float64).mean(axis=0)
 
 
 def interchange(

@@ -109,7 +109,7 @@ class HardConcrete:
         """Draw gates."""
         noise = self._random.logistic(size=len(self._logits))
         self._raw = _sigmoid((self._logits + noise) / TEMPERATURE) * (HIGH - LOW) + LOW
-        return np.clip(self._raw, 0, 1)
+        return self._raw.clip(0, 1)
 
     def step(self, slopes: PerGate, wanted: float) -> None:
         """Take a step to logits whose gates are open `wanted` times in the mean."""
@@ -119,7 +119,7 @@ class HardConcrete:
         free = self._logits - step * mean
 
         def shifted(price: float) -> PerGate:
-            return np.clip(free - step * price, -FURTHEST, FURTHEST)
+            return (free - step * price).clip(-FURTHEST, FURTHEST)
 
         self.price = _price(lambda price: float(_sigmoid(shifted(price) - OPEN_SHIFT).sum()), wanted, free, step)
         self._logits = shifted(self.price)
