@@ -133,13 +133,20 @@ def test_a_proximal_step_is_the_least_of_what_it_minimises():
 
 
 @pytest.mark.parametrize("exact", [0, 3])
-def test_exchanges_mend_a_circuit_that_lacks_a_part(exact):
-    own, wanted = test_ladder.experiment("induction", "zero")
-    model, check = gated(own, subtask="skill", batch=32, seed=0), [slice(0, 32)]
-    bad = np.isin(np.arange(len(wanted)), (1, 9))  # the previous-token head, and a neuron for the induction head
-    found, loss = exchanged(model, bad, check, rounds=6, exact=exact)
-    assert np.array_equal(found, wanted)
-    assert loss == pytest.approx(model.loss(wanted.astype(float), check))
+def test_exchanges_find_the_best_units_where_what_they_add_is_a_sum(exact):
+    model = sk.MLP(1, 2, [10], 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.layers[0].weight[:, 0] = 1
+        model.out.weight[1], model.out.bias[0] = torch.arange(10.0) / 10, 1
+    bits = torch.arange(16) % 2
+    own = sk.Experiment(model, {"bit": sk.Examples(bits[:, None].float(), bits)}, folds=4)
+    keep, loss = exchanged(
+        gated(own, subtask="bit", batch=16, seed=0), np.arange(10) < 3, [slice(0, 16)], rounds=6, exact=exact
+    )
+    assert np.flatnonzero(keep).tolist() == [7, 8, 9]
+    assert loss == pytest.approx(own.losses(sk.Mask(own.units, keep)).mean())
 
 
 def test_exchanges_never_raise_the_loss():

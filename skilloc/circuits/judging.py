@@ -73,7 +73,10 @@ def stability(circuits: Sequence[Mask]) -> Float64[np.ndarray, " unit"]:
     """
     if not circuits or any(circuit.units != circuits[0].units for circuit in circuits):
         raise WrongValue(f"`circuits` has {len(circuits)} circuits; pass at least one, all of one model")
-    return np.stack([circuit.keep for circuit in circuits]).astype(np.float64).mean(axis=0)
+    found: Float64[np.ndarray, " unit"] = np.stack([circuit.keep for circuit in circuits]).mean(
+        axis=0, dtype=np.float64
+    )
+    return found
 
 
 def interchange(

@@ -119,7 +119,8 @@ class HardConcrete:
         free = self._logits - step * mean
 
         def shifted(price: float) -> PerGate:
-            return (free - step * price).clip(-FURTHEST, FURTHEST)
+            moved: PerGate = (free - step * price).clip(-FURTHEST, FURTHEST)
+            return moved
 
         self.price = _price(lambda price: float(_sigmoid(shifted(price) - OPEN_SHIFT).sum()), wanted, free, step)
         self._logits = shifted(self.price)
