@@ -58,7 +58,7 @@ def test_learned_circuits_are_what_is_planted_in_transformers(rung, solver):
 def test_learned_circuits_are_what_is_planted_in_a_network(solver, reference):
     own, planted = world(reference=reference)
     for seed in SEEDS:
-        learned = learn_circuit(own, GateConfig(sizes=(8, 3), solver=solver, steps=30), subtask="parity", seed=seed)
+        learned = learn_circuit(own, GateConfig(sizes=(8, 3), solver=solver, steps=15), subtask="parity", seed=seed)
         assert names(learned) == planted, seed
         assert names(learned, 1) >= planted
         assert learned.shares == pytest.approx(1, abs=1e-5)
