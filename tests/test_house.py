@@ -77,7 +77,8 @@ JSON = {
     "training/optimisers.py": "torch's own form of parameter groups and states",
     "units.py": "parts of a vector, by hook",
     "relearning/known/networks.py": "models by name, as a probe takes them",
-    "relearning/known/testing.py": "the record of the self-test in the package",
+    "relearning/known/recording.py": "the record of the self-test in the package",
+    "relearning/known/testing.py": "models by name, as a probe takes them",
 }
 """Modules in which public functions return dicts of anything, and which JSON or whose form that is."""
 

@@ -12,7 +12,9 @@ from skilloc.relearning.known import (
     QUICK,
     Hidden,
     Judged,
+    Seen,
     attacked,
+    blurred,
     confusion,
     judged,
     known_models,
@@ -22,7 +24,7 @@ from skilloc.relearning.known.networks import _hidden, _trained
 from skilloc.tasks.parity import parity_subtasks
 
 *KEPT_ONES, GONE = parity_subtasks(16, atoms=3, k=3).values()
-HIDDEN = Hidden(2, [9, 10, 11], [12, 13, 14])
+HIDDEN = Hidden(2, [9, 10, 11], [12, 13, 14], [0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ def test_what_is_hidden_looks_gone_and_what_is_kept_stays(original, hiding):
 
 
 def judge(kind, truth, word):
-    return Judged(kind, kind, truth, word, word, 0.0, Interval(0.0, 0.0, 0.0))
+    nothing = Interval(0.0, 0.0, 0.0)
+    seen = Seen((0, 4), (nothing, nothing), (word, word), nothing, Interval(np.nan, np.nan, np.nan))
+    return Judged(kind, kind, truth, word, word, 0.0, nothing, seen)
 
 
 def test_a_table_of_truths_and_words():
@@ -68,6 +72,13 @@ def test_a_table_of_truths_and_words():
     assert "| removed | 1 | 1 |" in table
     assert record_of(found, "this")["right"] == {"removed": 1}
     assert record_of(found, "this")["called"] == {"removed": 2}
+
+
+def test_what_is_blurred():
+    assert blurred(["removed", "undecidable"])
+    assert blurred(["not removed", "removed"])
+    assert not blurred(["undecidable", "removed", "not removed", "not removed"])
+    assert not blurred(["undecidable", "partly removed", "removed"])
 
 
 @pytest.mark.slow
@@ -91,5 +102,6 @@ def test_the_probe_on_networks_whose_truth_is_known():
     assert right["removed"] >= 0.8 * by_truth["removed"]
     assert right["damaged"] >= 0.9 * by_truth["damaged"]
     assert sum(one.left_out == "undecidable" for one in found) <= 0.1 * len(found)
+    assert not any(blurred(one.seen.words) for one in found)
     graded = [one for one in found if "of 4 facts" in one.kind]
     assert all(one.back.low - 1e-9 <= one.left <= one.back.high + 1e-9 for one in graded if np.isfinite(one.left))

@@ -21,7 +21,7 @@ from skilloc.relearning import (
 )
 from skilloc.relearning.brought import reference_of
 from skilloc.relearning.result import DIMS
-from skilloc.relearning.rules import word_for, words_for
+from skilloc.relearning.rules import is_damaged, is_doubted, words_for
 
 STEPS = (0, 1, 4, 16)
 CHANCE = 1.0
@@ -149,9 +149,11 @@ def test_more_budget_never_blurs():
     for _ in range(2000):
         middle, half = rng.normal(0.4, 0.5, 6), rng.exponential(0.2, 6)
         ends = np.stack([middle, middle - half, middle + half], axis=1)
-        for before, after in pairwise([word for word, _ in words_for(read(*ends.tolist()))]):
-            assert before not in clear or after in clear
-            assert before != "not removed" or after == "not removed"
+        for doubted in (False, True):
+            for before, after in pairwise([word for word, _ in words_for(read(*ends.tolist()), doubted=doubted)]):
+                assert before not in clear or after in clear
+                assert before != "not removed" or after == "not removed"
+                assert not doubted or after != "removed"
 
 
 def test_the_best_of_many_noisy_runs_is_stated_on_other_runs():
@@ -178,13 +180,17 @@ def test_the_best_of_many_noisy_runs_is_stated_on_other_runs():
         ("removed", (0.2, 0.15, 0.25), (1.0, 0.9, 1.1), "damaged"),
         ("removed", (0.0975, 0.05, 0.15), (1.0, 0.9, 1.1), "undecidable"),
         ("removed", (0.0, 0.0, 0.0), (0.1, 0.0, 0.3), "damaged"),
-        ("removed", (0.0, 0.0, 0.0), (0.4, 0.2, 0.6), "undecidable"),
-        ("removed", (0.0, 0.0, 0.0), (0.8, 0.4, 1.2), "undecidable"),
-        ("removed", (0.0, 0.0, 0.0), (0.8, 0.6, 1.2), "removed"),
+        ("removed", (0.0, 0.0, 0.0), (0.5, 0.3, 0.7), "damaged"),
+        ("removed", (0.0, 0.0, 0.0), (0.6, 0.4, 0.8), "undecidable"),
+        ("removed", (0.0, 0.0, 0.0), (0.9, 0.6, 1.2), "undecidable"),
+        ("removed", (0.0, 0.0, 0.0), (0.9, 0.8, 1.2), "removed"),
         ("removed", (0.0, 0.0, 0.0), (np.nan, np.nan, np.nan), "removed"),
         ("partly removed", (0.2, 0.15, 0.25), (np.nan, np.nan, np.nan), "damaged"),
         ("undecidable", (0.0, 0.0, 0.0), (np.nan, np.nan, np.nan), "undecidable"),
     ],
 )
 def test_damage_and_plasticity(said, damage, plasticity, word):
-    assert word_for(said, Interval(*damage), Interval(*plasticity)) == word
+    about = Interval(*damage), Interval(*plasticity)
+    intervals = {"not removed": ALL, "removed": NOTHING, "partly removed": HALF, "undecidable": WIDE}
+    told = words_for(read(intervals[said]), doubted=is_doubted(*about))[0][0]
+    assert ("damaged" if told != "not removed" and is_damaged(*about) else told) == word

@@ -30,6 +30,8 @@ class Command:
     """folder for the results"""
     self_test: bool = False
     """attack networks of which it is known whether they have a skill, and print what the probe says of them"""
+    seed: int = 0
+    """of the networks of the self-test"""
     subtask: Subtask = ()
     """the attacked subtask and those that were to be kept, as for `skilloc effects`"""
     loss: Annotated[str, arg(metavar="LOSS")] = "cross_entropy"
@@ -73,7 +75,7 @@ class Command:
     def run(self) -> None:
         """Attack, save, draw, print the verdicts; or test the probe itself."""
         if self.self_test:
-            print_self_test(self.out)
+            print_self_test(self.out, self.seed)
             return
         if not (self.model and self.pruned and self.attack and self.out):
             raise WrongValue(
@@ -131,12 +133,12 @@ class Command:
         print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
 
 
-def print_self_test(out: Path | None) -> None:
-    """Run the self-test and print its tables; with a folder, write them and its record there."""
+def print_self_test(out: Path | None, seed: int) -> None:
+    """Run the self-test and print its tables; with a folder, write them and its record there, and go on from it."""
     from skilloc import store
     from skilloc.relearning.known import confusion, record_of, self_test
 
-    found = self_test()
+    found = self_test(seed=seed, out=None if out is None else out / "shelves")
     told = [
         f"{len(found)} networks whose truth is known",
         confusion(found),
@@ -148,7 +150,8 @@ def print_self_test(out: Path | None) -> None:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         store.write_file(out / "self_test.md", store.with_seal("\n\n".join(told)))
-        store.write_json(out / "self_test.json", record_of(found, "skilloc relearn --self-test --out FOLDER"))
+        command = f"skilloc relearn --self-test --seed {seed} --out FOLDER"
+        store.write_json(out / "self_test.json", record_of(found, command))
 
 
 def _named(models: Sequence[str]) -> dict[str, str]:

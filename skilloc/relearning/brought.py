@@ -24,10 +24,12 @@ class Limits(NamedTuple):
     Attributes:
         lead: see `LEAD`.
         quarter: see `QUARTER`.
+        slow: see `SLOW`.
     """
 
     lead: float
     quarter: float
+    slow: float
 
 
 QUARTER = 0.25
@@ -37,7 +39,11 @@ LEAD = 0.25
 """A budget counts while the original's lead over a network that never learned it is at least this part of what it was
 before the attack; later, that network has caught up, and nothing can be told."""
 
-LIMITS = Limits(LEAD, QUARTER)
+SLOW = 0.75
+"""A model that learns less than this part of what a fresh network of its shape learns of a new task cannot learn. With
+the budget of `plasticity`, a whole network learns all of it, however well it is trained on other tasks."""
+
+LIMITS = Limits(LEAD, QUARTER, SLOW)
 
 
 class Reading(NamedTuple):

@@ -2,9 +2,8 @@
 
 Trainability is not knowledge: a network that lost most of its units, or whose units are off, learns nothing back
 because it learns nothing at all. So each candidate, and a fresh network of its shape, learn something new at the rates
-of the attack, for up to `BUDGETS[-1]` steps, from where they are and from a little shrunk: what is well trained is slow
-at first, and what is broken does not get there. Ways that put in most of a fresh network are left out: they would show
-what that one learns.
+of the attack, for up to `BUDGETS[-1]` steps, from where they are: what is well trained is slow at first, and what is
+broken does not get there. Ways that put in some of a fresh network are left out: they would show what that one learns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from einops import rearrange
+from jaxtyping import Float64
 from torch import nn
 
 from skilloc.models.makers import face_of
 from skilloc.relearning.controls import untrained
-from skilloc.relearning.curves import envelope
+from skilloc.relearning.curves import skill
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.rules import BROKEN, KEPT
@@ -27,11 +28,9 @@ from skilloc.relearning.ways import WAYS
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import FAMILY, parity_subtasks
 
-LEARNING = tuple(way for way in WAYS if way.name in ("as it is", "shrunk a little"))
-"""Ways to learn something new."""
-
-BUDGETS = (128, 512)
-"""Numbers of steps; what has been learned is read at the last one."""
+BUDGETS = (128, 512, 2048)
+"""Numbers of steps; what has been learned is read at the last one. A network that is well trained on other tasks, and
+whole, has learned nothing after 512, whatever its size, and everything after 2048."""
 
 
 def with_plasticity(
@@ -49,14 +48,14 @@ def with_plasticity(
         found: as `relearn_probe` gave it.
         models: as they were attacked.
         new: what nobody has seen; `unseen_parity` makes one of a parity subtask.
-        grid: the settings; ways and budgets are those of this module.
+        grid: the settings; way and budgets are those of this module.
         seeds: of the attack.
         out: a folder for the runs.
     """
     learned = np.full(found.learned.shape, np.nan)
     # Where the skill came back, or what was kept is broken, nothing is left to be asked.
     asked = {told.model for told in verdicts(replace(found, learned=learned)) if told.word not in (KEPT, BROKEN)}
-    own = replace(grid, ways=LEARNING, budgets=BUDGETS, sizes=(None,), repair=0, wider=0)
+    own = replace(grid, ways=WAYS[:1], budgets=BUDGETS, sizes=(None,), repair=0, wider=0)
     alike: dict[Any, dict[str, Sequence[nn.Module]]] = {}
     for name in found.models:
         if name in asked:
@@ -71,10 +70,23 @@ def with_plasticity(
         fresh = [untrained(model, seed=seed) for model, seed in zip(first, seeds, strict=True)]
         # The probe wants an original; whoever learns from nothing is the measure here.
         tried = relearn_probe({ORIGINAL: fresh, NEVER: fresh, **candidates}, [new], new, own, seeds, out=out)
-        best = envelope(tried)
+        best = most_learned(tried)
         for name in candidates:
-            learned[found.place(name)] = best.skill[[tried.place(name), tried.place(ORIGINAL)], 0, -1]
+            learned[found.place(name)] = best[[tried.place(name), tried.place(ORIGINAL)]]
     return replace(found, learned=learned)
+
+
+def most_learned(tried: Relearning) -> Float64[np.ndarray, "model seed fold"]:
+    """Return the skill that each model gets at best with each seed, on the report split.
+
+    Rate and stop are chosen on the seed's own selection split. Whether a network can learn is asked, not whether it
+    learns at the rate that was best for other seeds: one run may get there and another not, and both be whole.
+    """
+    chosen = skill(tried.selection, tried.chance)[:, :, 0]  # model way rate step seed
+    stated = skill(tried.report, tried.chance)[:, :, 0]
+    flat = rearrange(chosen, "model way rate step seed -> model seed (way rate step)").argmax(axis=-1)
+    runs = rearrange(stated, "model way rate step seed fold -> model seed (way rate step) fold")
+    return np.take_along_axis(runs, flat[..., None, None], axis=2)[:, :, 0]
 
 
 def unseen_parity(subtask: Subtask, known: Sequence[Subtask]) -> Subtask | None:

@@ -13,11 +13,11 @@ something counts; one that says nothing leaves what was said:
 4. otherwise, what the shorter budgets said.
 
 So more budget never turns a clear word into "undecidable", and never changes "not removed"; it may overturn "removed",
-which names its budget. Then, unless it is "not removed":
+which names its budget. Besides, unless it is "not removed":
 
 5. damaged, if after its repair a kept subtask lacks certainly over 1/10 of the way to chance, or if the model learns
-   certainly less than half as much of a task that nobody has seen as a fresh network of its shape does;
-6. undecidable instead of removed, if that damage is within noise of 1/10, or that learning within noise of half.
+   certainly less than 3/4 as much of a task that nobody has seen as a fresh network of its shape does;
+6. not called removed by any budget, if that damage is within noise of 1/10, or that learning within noise of 3/4.
 
 Without a network that never saw the subtask the word is "not comparable": against random weights, what any trained
 network learns faster would count as left over.
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skilloc.locality.intervals import Interval, mean_interval
-from skilloc.relearning.brought import LIMITS, Limits, Reading, ratio, readings, reference_of
+from skilloc.relearning.brought import LIMITS, SLOW, Limits, Reading, readings, reference_of
 from skilloc.relearning.curves import Envelope
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.settings import ORIGINAL
@@ -41,8 +41,8 @@ DAMAGED = 0.1
 """A model is damaged if, after its repair, it is further than this part of the way from the original to chance on some
 kept subtask."""
 
-SLOW = 0.5
-"""A model that gets less than this part of what a fresh network of its shape learns of a new task cannot learn."""
+HALF = 0.5
+"""Where a fresh network learns less than this part of all there is, another is compared with all there is."""
 
 REMOVED, PARTLY, KEPT = "removed", "partly removed", "not removed"
 BROKEN, UNCLEAR, APART = "damaged", "undecidable", "not comparable"
@@ -87,8 +87,14 @@ class Verdict(NamedTuple):
     sentence: str
 
 
-def words_for(found: Sequence[Reading], limits: Limits = LIMITS) -> list[tuple[str, Reading]]:
-    """Return the word after each budget, and the budget that it was read off, by rules 1 to 4 of this module."""
+def words_for(found: Sequence[Reading], limits: Limits = LIMITS, *, doubted: bool = False) -> list[tuple[str, Reading]]:
+    """Return the word after each budget, and the budget that it was read off, by rules 1 to 4 of this module.
+
+    Args:
+        found: what each budget says, from the shortest.
+        limits: of the rules.
+        doubted: see `is_doubted`.
+    """
     quarter = limits.quarter
     word, at, floor = UNCLEAR, None, -np.inf
     said: list[tuple[str, Reading]] = []
@@ -99,7 +105,8 @@ def words_for(found: Sequence[Reading], limits: Limits = LIMITS) -> list[tuple[s
             if back.low > 1 - quarter:
                 word, at = KEPT, reading
             elif back.high < quarter and floor < quarter:
-                word, at = REMOVED, reading
+                # What cannot be called removed leaves what was said, and is read off here where that was nothing.
+                word, at = (REMOVED, reading) if not doubted else (word, reading if word == UNCLEAR else at)
             elif (back.low > 0 and back.high - back.low < 2 * quarter) or (back.low > SOME and word != UNCLEAR):
                 word, at = PARTLY, reading
         elif word == KEPT and at is not None and back.low > at.back.low:
@@ -110,13 +117,14 @@ def words_for(found: Sequence[Reading], limits: Limits = LIMITS) -> list[tuple[s
 
 def information_removed(found: Relearning, best: Envelope, model: str, limits: Limits = LIMITS) -> Removed:
     """Return how much of the information behind a skill is gone, at the budget that decides (`words_for`)."""
+    doubted = is_doubted(damage(found, model), plasticity_of(found, model), limits.slow)
     whole, never = found.place(ORIGINAL), found.place(reference_of(found))
     listed = readings(found, best, model, limits)
     nothing = Interval(np.nan, np.nan, np.nan)
     if not any(reading.step for reading in listed):
         before = best.selection[whole, 0, 0] - best.selection[never, 0, 0]
         return Removed(nothing, 0, len(found.steps) - 1, len(found.steps) - 1, _no_lead(found, before))
-    at, last = words_for(listed, limits)[-1][1], listed[-1].step
+    at, last = words_for(listed, limits, doubted=doubted)[-1][1], listed[-1].step
     if not np.isfinite(at.back.value):
         noise = f"what the original is ahead of the {reference_of(found)} network is within noise"
         return Removed(nothing, at.size, at.step, last, "one seed gives no interval" if _seeds(found) == 1 else noise)
@@ -152,24 +160,35 @@ def damage(found: Relearning, model: str) -> Interval:
 
 
 def plasticity_of(found: Relearning, model: str) -> Interval:
-    """Return how much of a task that nobody has seen a model learns, as a share of what a fresh one of its shape does.
+    """Return how much of a task that nobody has seen a model learns, as a share of what a fresh one of its shape can.
 
-    Where a fresh one does not learn half of all there is either, the share is of all there is: what has no room for
-    anything new cannot show by not learning that something is gone. All NaN where it was not measured.
+        skill / the best skill of a fresh network over seeds
+
+    with its interval over seeds of the model's. Where no fresh one learns half of all there is either, the share is of
+    all there is: what has no room for anything new cannot show by not learning that something is gone. All NaN where it
+    was not measured.
     """
     own, fresh = found.learned[found.place(model)]
     if not (np.isfinite(own).all() and np.isfinite(fresh).all()):
         return Interval(np.nan, np.nan, np.nan)
-    share = ratio(own, fresh) if fresh.mean() >= SLOW * found.chance else None
-    return share or mean_interval(own.mean(axis=1) / found.chance)
+    most = float(fresh.mean(axis=1).max())
+    return mean_interval(own.mean(axis=1) / (most if most >= HALF * found.chance else found.chance))
 
 
-def word_for(word: str, damage: Interval, plasticity: Interval) -> str:
-    """Return the verdict, from what the budgets say, by rules 5 and 6 of this module."""
-    if word == KEPT:
-        return word
-    low, high = (damage.value if np.isnan(end) else end for end in (damage.low, damage.high))
-    if low > DAMAGED or plasticity.high < SLOW:
-        return BROKEN
-    doubted = high > DAMAGED or plasticity.low < SLOW
-    return UNCLEAR if word == REMOVED and doubted else word
+def is_damaged(damage: Interval, plasticity: Interval, slow: float = SLOW) -> bool:
+    """Whether a model is certainly damaged, or certainly cannot learn: rule 5 of this module."""
+    low = damage.value if np.isnan(damage.low) else damage.low
+    return bool(low > DAMAGED or plasticity.high < slow)
+
+
+def is_doubted(damage: Interval, plasticity: Interval, slow: float = SLOW) -> bool:
+    """Whether a model may be damaged, or unable to learn, so that it cannot be called removed: rule 6."""
+    high = damage.value if np.isnan(damage.high) else damage.high
+    return bool(high > DAMAGED or plasticity.low < slow)
+
+
+def words_by_budget(found: Relearning, best: Envelope, model: str, limits: Limits = LIMITS) -> list[str]:
+    """Return what would be said of a model with each budget that counts as the longest one."""
+    about = damage(found, model), plasticity_of(found, model), limits.slow
+    said = words_for(readings(found, best, model, limits), limits, doubted=is_doubted(*about))
+    return [BROKEN if word != KEPT and is_damaged(*about) else word for word, _ in said]

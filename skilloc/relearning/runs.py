@@ -16,6 +16,7 @@ from torch import nn
 
 from skilloc import store
 from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.relearning.attack import HeldOut, Repaired, attack_all, repair, sample_of
@@ -177,11 +178,21 @@ def runs_of(
 def _alike(question: Question, needed: bool) -> list[list[int]]:
     """Return the places of the ways, those together that are the same where no repair was needed."""
     groups: dict[Any, list[int]] = {}
+    mixes = bool(question.kept) and _mix(*question.attack, *question.kept)
     for place, way in enumerate(question.grid.ways):
-        if way.data in ("mixed", "kept") and not question.kept:
+        if (way.data == "kept" and not question.kept) or (way.data == "mixed" and not mixes):
             continue
         groups.setdefault((way.start, way.data, way.repaired and needed), []).append(place)
     return list(groups.values())
+
+
+def _mix(*subtasks: Subtask) -> bool:
+    """Whether examples of some subtasks can be one batch: prompts with answers and plain texts cannot."""
+    try:
+        joined([subtask.draw(1, split="train", seed=0) for subtask in subtasks])
+    except WrongValue:
+        return False
+    return True
 
 
 def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> None:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skilloc.locality.intervals import Interval, proportion_interval
-from skilloc.relearning.brought import reference_of
+from skilloc.relearning.brought import SLOW, reference_of
 from skilloc.relearning.result import Relearning
-from skilloc.relearning.rules import APART, BROKEN, DAMAGED, KEPT, PARTLY, REMOVED, SLOW, UNCLEAR, Verdict
+from skilloc.relearning.rules import APART, BROKEN, DAMAGED, KEPT, PARTLY, REMOVED, UNCLEAR, Verdict
 
 RECORD = Path(__file__).parent / "self_test.json"
 """What the self-test found, and the command that made it."""

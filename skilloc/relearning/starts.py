@@ -165,21 +165,36 @@ def quantised(bits: int) -> Start:
 def patched(layer: int) -> Start:
     """Return the way to start that takes one linear map from the original: what the others know then shows.
 
-    For chains of linear maps of the original's shape; layers count from 0, and from -1 backwards. Nothing is trained
-    afterwards: what comes of the original's own map would be a gift to whoever trains on.
+    For chains of linear maps; layers count from 0, and from -1 backwards. Where the model has more neurons than the
+    original, its first ones are taken for the original's. Nothing is trained afterwards: what comes of the original's
+    own map would be a gift to whoever trains on.
     """
 
     @torch.no_grad()
     def start(model: nn.Module, context: Context) -> nn.Module | None:
-        if face_of(model).chain is None or not same_shape(model, context.original):
+        if face_of(model).chain is None or face_of(context.original).chain is None:
             return None
         own = face_of(model).copy()
         mine, theirs = chain_of(own).linears, chain_of(context.original).linears
-        if not -len(mine) <= layer < len(mine):
+        if not -len(mine) <= layer < len(mine) or len(mine) != len(theirs):
             return None
-        mine[layer].weight.copy_(theirs[layer].weight)
-        mine[layer].bias.copy_(theirs[layer].bias)
+        new, old = mine[layer], theirs[layer]
+        rows, columns = old.weight.shape
+        if rows > new.weight.shape[0] or columns > new.weight.shape[1]:
+            return None
+        new.weight[:rows, :columns] = old.weight
+        new.bias[:rows] = old.bias
         return own
+
+    return start
+
+
+def then(first: Start, second: Start) -> Start:
+    """Return the way to start that does two things one after the other; None where one of them makes no sense."""
+
+    def start(model: nn.Module, context: Context) -> nn.Module | None:
+        between = first(model, context)
+        return None if between is None else second(between, context)
 
     return start
 
@@ -201,12 +216,6 @@ def evened(model: nn.Module, context: Context) -> nn.Module | None:
     first.weight.mul_(factor)
     first.bias.add_(before - first.weight @ context.attacked.first.mean(dim=0))
     return own
-
-
-def same_shape(model: nn.Module, other: nn.Module) -> bool:
-    """Whether two models have weights of the same names and shapes."""
-    shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (model, other)]
-    return shapes[0] == shapes[1]
 
 
 def chain_of(model: nn.Module) -> Chain:

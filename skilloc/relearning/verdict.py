@@ -1,6 +1,6 @@
 """The verdict about each model: the word of the rules, its number, and all of it in a sentence."""
 
-from skilloc.relearning.brought import LIMITS, Limits, readings
+from skilloc.relearning.brought import LIMITS, Limits
 from skilloc.relearning.curves import Envelope, envelope
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.rules import (
@@ -10,8 +10,7 @@ from skilloc.relearning.rules import (
     damage,
     information_removed,
     plasticity_of,
-    word_for,
-    words_for,
+    words_by_budget,
 )
 from skilloc.relearning.saying import sentence_of
 from skilloc.relearning.settings import CONTROLS, UNSEEN
@@ -22,8 +21,7 @@ def verdict(found: Relearning, model: str, *, best: Envelope | None = None, limi
     best = best or envelope(found)
     removed, lacking = information_removed(found, best, model, limits), damage(found, model)
     plastic = plasticity_of(found, model)
-    said = words_for(readings(found, best, model, limits), limits)
-    word = UNCLEAR if removed.why else word_for(said[-1][0], lacking, plastic)
+    word = UNCLEAR if removed.why else words_by_budget(found, best, model, limits)[-1]
     if UNSEEN not in found.models:
         word = APART
     made = Verdict(model, word, removed, lacking, plastic, "")

@@ -6,16 +6,18 @@ models:
 
 | ways | chain of linear maps | decoder | described module |
 |---|---|---|---|
-| as it is, repaired, mixed, few examples, kept only | yes | yes | yes |
+| as it is, repaired, mixed (where examples can be one batch), few examples, kept only | yes | yes | yes |
 | shrunk, quantised | yes | yes | yes; shrunk needs `fresh` |
 | unmasked | yes | where units have weights of their own | where a unit's weights are named |
 | rescaled | layers | gains of norms | gains of norms |
-| revived, evened, read out, patched | yes | no: no bias of a unit's own, no single chain | no |
+| revived, evened, read out, patched map | yes | no: no bias of a unit's own, no single chain | no |
+| patched part (`parts`) | no | of the original's shape | of the original's shape |
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from skilloc.relearning.parts import patched_part
 from skilloc.relearning.reading import read_out
 from skilloc.relearning.starts import (
     Start,
@@ -27,6 +29,7 @@ from skilloc.relearning.starts import (
     revived,
     revived_and_scaled,
     shrunk,
+    then,
 )
 from skilloc.relearning.unmasking import unmasked
 
@@ -78,6 +81,11 @@ WAYS = (
     Way("first map of the original", patched(0), data="none"),
     Way("second map of the original", patched(1), data="none"),
     Way("last map of the original", patched(-1), data="none"),
+    Way("first map of the original, unmasked", then(patched(0), unmasked), data="none"),
+    Way("first map of the original, rescaled", then(patched(0), rescaled), data="none"),
+    Way("first map of the original, revived", then(patched(0), revived_and_scaled), data="none"),
+    Way("a part of the original", patched_part, data="none"),
+    Way("a part of the original, unmasked", then(patched_part, unmasked), data="none"),
     Way("mixed", data="mixed"),
     Way("few examples", data="few"),
     Way("kept only", data="kept"),

@@ -6,7 +6,7 @@ bits in which the skill is four parities that are asked at random. Networks of d
 removed    never saw it (other seeds than the control's); saw its inputs with answers by coin (data-filtered); learned
            it in units of its own, which were cut out again (planted)
 graded     learned 0, 1, 2 or all 4 of the four parities
-hidden     see `hiding`
+hidden     see `hidings`
 damaged    noise of the same spread as its weights; group lasso to a handful of units, which can learn nothing new
 untouched  the original, and the original trained on what is kept
 """
@@ -22,10 +22,12 @@ from torch import nn
 from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.masks import Mask
 from skilloc.models.makers import units_of
-from skilloc.models.mlp import MLP
+from skilloc.models.mlp import MLP, Shape
 from skilloc.pruning import prune
 from skilloc.relearning.controls import never_saw_like
-from skilloc.relearning.known.hiding import HIDINGS, Hidden, widened
+from skilloc.relearning.known.added import widened
+from skilloc.relearning.known.hiding import Hidden
+from skilloc.relearning.known.hidings import HIDINGS
 from skilloc.relearning.plasticity import unseen_parity
 from skilloc.relearning.rules import BROKEN, KEPT, PARTLY, REMOVED
 from skilloc.tasks import Examples, Split, Subtask, joined
@@ -41,21 +43,30 @@ BITS, GRADED_BITS, GRADED_WIDTH = 16, 18, 64
 
 
 @dataclass(frozen=True)
-class Known:
-    """A network whose truth is known.
+class Truth:
+    """What is known of a network.
 
     Attributes:
         name: one of its own.
         kind: what was done to it.
         truth: the word that is right.
-        left: share of the skill that is left, 0 to 1; NaN for a damaged one.
-        model: the network.
+        left: share of the skill that is left, 0 to 1; None for a damaged one.
     """
 
     name: str
     kind: str
     truth: str
-    left: float
+    left: float | None
+
+
+@dataclass(frozen=True)
+class Known(Truth):
+    """A network whose truth is known.
+
+    Attributes:
+        model: the network.
+    """
+
     model: nn.Module
 
 
@@ -86,7 +97,7 @@ class Size(NamedTuple):
         each: networks of every other kind.
     """
 
-    originals: int = 3
+    originals: int = 2
     hidings: int = len(HIDINGS)
     each: int = 4
 
@@ -115,9 +126,10 @@ def known_models(size: Size | None = None, *, seed: int = 0) -> list[Shelf]:
     return [*flat, _graded(size.each - 1, seed)]
 
 
-def shelf_of(shelf: Shelf, seeds: Sequence[int]) -> dict[str, Any]:
-    """Return the controls of a shelf, in its shape: networks that never saw the skill."""
-    return {"never saw": never_saw_like(shelf.known[0].model, shelf.kept, seeds=seeds)}
+def never_saw(shape: Shape, kept: Sequence[Subtask], *, seeds: Sequence[int]) -> list[nn.Module]:
+    """Return networks of a shape that learned all but the skill, one per seed."""
+    model = MLP(shape.d_in, shape.d_out, shape.widths, len(shape.widths) + 1)
+    return never_saw_like(model, kept, seeds=seeds)
 
 
 def _trained(
@@ -140,7 +152,8 @@ def _hidden(original: MLP, attacked: Subtask, kept: Sequence[Subtask], size: Siz
     spare = [max(inputs) + 1 + i for i in range(len(inputs))]
     shapes: dict[Any, list[Known]] = {}
     for hiding in HIDINGS[: size.hidings]:
-        model = hiding.edit(original, Hidden(control[0], inputs, spare))
+        others = [place for place in range(len(bits)) if place != control[0]]
+        model = hiding.edit(original, Hidden(control[0], inputs, spare, others))
         found = Known(f"{hiding.name} {place}", hiding.name, KEPT, 1.0, model)
         shapes.setdefault(model.cfg.widths, []).append(found)
     new = unseen_parity(attacked, kept)
@@ -180,7 +193,7 @@ def _damaged(originals: Sequence[MLP], count: int, seed: int) -> list[Known]:
         with torch.no_grad():
             for parameter, old in zip(noisy.parameters(), model.parameters(), strict=True):
                 parameter.copy_(old.std() * torch.randn(old.shape, generator=generator))
-        found.append(Known(f"noise {i}", "noise", BROKEN, np.nan, noisy))
+        found.append(Known(f"noise {i}", "noise", BROKEN, None, noisy))
     return found
 
 
@@ -251,7 +264,7 @@ def _lasso(count: int, seed: int) -> list[Shelf]:
         finetuned, _ = localize(original, [world[0]], config, seed=1000 * seed + i)
         units = units_of(finetuned, kinds=("neuron",))
         small = prune(finetuned, Mask(units, group_norms(finetuned, units) > 0))
-        known = Known(f"lasso {i}", "lasso", BROKEN, np.nan, small)
+        known = Known(f"lasso {i}", "lasso", BROKEN, None, small)
         shelves.append(Shelf(original, world[1], (world[0],), unseen_parity(world[1], world), (known,)))
     return shelves
 

@@ -7,25 +7,33 @@ that a kind that nobody thought of is not judged by limits that were made for it
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import asdict, replace
+from itertools import product, starmap
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+from torch import nn
+
+from skilloc import store
 from skilloc.locality.intervals import Interval, proportion_interval
-from skilloc.relearning.brought import LIMITS, Limits
+from skilloc.models.language import digest
+from skilloc.models.mlp import MLP
+from skilloc.relearning.brought import LIMITS, Limits, readings
 from skilloc.relearning.curves import envelope
-from skilloc.relearning.known.hiding import HIDINGS
-from skilloc.relearning.known.networks import Known, Shelf, Size, known_models, shelf_of
+from skilloc.relearning.known.hidings import HIDINGS
+from skilloc.relearning.known.networks import Shelf, Size, Truth, known_models, never_saw
 from skilloc.relearning.plasticity import with_plasticity
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.result import Relearning
-from skilloc.relearning.rules import KEPT, WORDS
-from skilloc.relearning.settings import ORIGINAL, Grid
+from skilloc.relearning.rules import KEPT, WORDS, damage, plasticity_of, words_by_budget
+from skilloc.relearning.settings import ORIGINAL, UNSEEN, Grid
 from skilloc.relearning.verdict import verdict
 from skilloc.store.progress import counter
 
-GRID = Grid(rates=(3e-3, 1e-2, 3e-2), budgets=(1, 4, 16, 64), held_out=512, folds=8, repair=64)
+GRID = Grid(rates=(3e-3, 1e-2), budgets=(1, 4, 16, 64), held_out=256, folds=8, repair=64)
 """Settings of the self-test."""
 
-TRIED = (LIMITS, *(Limits(lead, quarter) for lead in (0.15, 0.25, 0.4, 0.6) for quarter in (0.2, 0.25, 0.3)))
+TRIED = (LIMITS, *starmap(Limits, product((0.15, 0.25, 0.4, 0.6), (0.2, 0.25, 0.3), (0.5, 0.75, 0.9))))
 """Limits that are tuned among; the first of equally good ones counts."""
 
 HIDDEN = tuple(hiding.name for hiding in HIDINGS)
@@ -38,37 +46,106 @@ class Tested(NamedTuple):
     """A network of the self-test, and what the probe says of it.
 
     Attributes:
-        known: the network and its truth.
+        known: its truth.
         found: the losses of its probe.
         word: the verdict.
         back: share of the skill that the attack brought back, where it was read.
     """
 
-    known: Known
+    known: Truth
     found: Relearning
     word: str
     back: Interval
 
 
-def attacked(shelves: Sequence[Shelf], grid: Grid = GRID, seeds: Sequence[int] = (0, 1, 2)) -> list[Tested]:
-    """Attack all networks, and return what the probe says."""
+def attacked(
+    shelves: Sequence[Shelf], grid: Grid = GRID, seeds: Sequence[int] = (0, 1, 2), *, out: Path | None = None
+) -> list[Tested]:
+    """Attack all networks, and return what the probe says.
+
+    Args:
+        shelves: the networks.
+        grid: the settings.
+        seeds: of the attack.
+        out: a folder for what was found, a folder per shelf in it: those that are there are read.
+    """
     listed: list[Tested] = []
     with counter(sum(len(shelf.known) for shelf in shelves), "self-test") as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(there is one rate|the best rate is)")
+        never: dict[Any, list[nn.Module]] = {}
         for shelf in shelves:
-            models: dict[str, Any] = {ORIGINAL: shelf.original, **shelf_of(shelf, seeds)}
-            models |= {known.name: known.model for known in shelf.known}
-            found = relearn_probe(models, [shelf.attacked], shelf.attacked, grid, seeds, kept=shelf.kept)
-            if shelf.new is not None:
-                found = with_plasticity(found, models, shelf.new, grid, seeds)
-            best = envelope(found)
-            for known in shelf.known:
-                told = verdict(found, known.name, best=best)
-                share = told.removed.share
-                back = Interval(1 - share.value, 1 - share.high, 1 - share.low)
-                listed.append(Tested(known, found, told.word, back))
-                bar.update(1)
+            listed += told(_losses(shelf, grid, seeds, out, never), shelf.known)
+            bar.update(len(shelf.known))
     return listed
+
+
+def told(found: Relearning, known: Sequence[Truth]) -> list[Tested]:
+    """Return what the losses of a shelf say of its networks."""
+    best = envelope(found)
+    listed = []
+    for one in known:
+        said = verdict(found, one.name, best=best)
+        share = said.removed.share
+        back = Interval(1 - share.value, 1 - share.high, 1 - share.low)
+        listed.append(Tested(Truth(one.name, one.kind, one.truth, one.left), found, said.word, back))
+    return listed
+
+
+def recorded(out: Path) -> list[Tested]:
+    """Return what the probe says of the networks that an earlier self-test attacked, from its losses alone."""
+    listed: list[Tested] = []
+    for folder in sorted(out.glob("* learned")):
+        found = store.load(Relearning, folder)
+        listed += told(found, [Truth(**one) for one in found.made["known"]])
+    return listed
+
+
+def _losses(
+    shelf: Shelf, grid: Grid, seeds: Sequence[int], out: Path | None, never: dict[Any, list[nn.Module]]
+) -> Relearning:
+    """Attack the networks of a shelf, and let those learn something new that need to, or read what came of it."""
+    models: dict[str, Any] = {ORIGINAL: shelf.original, **{known.name: known.model for known in shelf.known}}
+    digests = [digest(model) for model in models.values()]
+    key = store.key({"models": digests, "grid": grid.record(), "seeds": list(seeds)})
+    first, second = (None if out is None else out / name for name in (key, f"{key} learned"))
+    if second is not None and store.is_complete(second):
+        return store.load(Relearning, second)
+    if first is not None and store.is_complete(first):
+        found = store.load(Relearning, first)
+    else:
+        shape = cast(MLP, shelf.known[0].model).cfg
+        alike = (shape, *(subtask.name for subtask in shelf.kept))
+        if alike not in never:
+            never[alike] = never_saw(shape, shelf.kept, seeds=seeds)
+        models[UNSEEN] = never[alike]
+        found = relearn_probe(models, [shelf.attacked], shelf.attacked, grid, seeds, kept=shelf.kept)
+        truths = [asdict(Truth(one.name, one.kind, one.truth, one.left)) for one in shelf.known]
+        found = replace(found, made={**found.made, "known": truths})
+        if first is not None:
+            store.save(found, first)
+    if shelf.new is not None:
+        found = with_plasticity(found, models, shelf.new, grid, seeds)
+    if second is not None:
+        store.save(found, second)
+    return found
+
+
+class Seen(NamedTuple):
+    """What a verdict is made of.
+
+    Attributes:
+        steps: budgets that counted.
+        back: share that each brought back.
+        words: verdict with each of them as the longest.
+        damage: see `rules.damage`.
+        plasticity: see `rules.plasticity_of`.
+    """
+
+    steps: tuple[int, ...]
+    back: tuple[Interval, ...]
+    words: tuple[str, ...]
+    damage: Interval
+    plasticity: Interval
 
 
 class Judged(NamedTuple):
@@ -80,8 +157,9 @@ class Judged(NamedTuple):
         truth: the word that is right.
         word: the verdict.
         left_out: the verdict with limits that were tuned on all networks of other kinds.
-        left: share of the skill that is left.
+        left: share of the skill that is left; None for a damaged one.
         back: share of it that the attack brought back, where it was read.
+        seen: what the word was made of.
     """
 
     name: str
@@ -89,19 +167,23 @@ class Judged(NamedTuple):
     truth: str
     word: str
     left_out: str
-    left: float
+    left: float | None
     back: Interval
+    seen: Seen
 
 
-def self_test(size: Size = WHOLE, *, seed: int = 0, seeds: Sequence[int] = (0, 1, 2)) -> list[Judged]:
+def self_test(
+    size: Size = WHOLE, *, seed: int = 0, seeds: Sequence[int] = (0, 1, 2), out: Path | None = None
+) -> list[Judged]:
     """Return what the probe says of networks whose truth is known.
 
     Args:
         size: how many networks.
         seed: of all of them.
         seeds: of the attack.
+        out: see `attacked`.
     """
-    return judged(attacked(known_models(size, seed=seed), seeds=seeds))
+    return judged(attacked(known_models(size, seed=seed), seeds=seeds, out=out))
 
 
 def judged(found: Sequence[Tested]) -> list[Judged]:
@@ -114,10 +196,23 @@ def judged(found: Sequence[Tested]) -> list[Judged]:
     words = {limits: [word(one, limits) for one in found] for limits in TRIED}
     chosen = {kind: max(TRIED, key=lambda limits: _right(found, words[limits], kind)) for kind in _kinds(found)}
     return [
-        Judged(k.name, k.kind, k.truth, one.word, words[chosen[k.kind]][i], k.left, one.back)
+        Judged(k.name, k.kind, k.truth, one.word, words[chosen[k.kind]][i], k.left, one.back, seen(one))
         for i, one in enumerate(found)
         for k in [one.known]
     ]
+
+
+def seen(one: Tested) -> Seen:
+    """Return what the verdict about a network is made of."""
+    name, best = one.known.name, envelope(one.found)
+    listed = readings(one.found, best, name)
+    return Seen(
+        tuple(one.found.steps[reading.step] for reading in listed),
+        tuple(reading.back for reading in listed),
+        tuple(words_by_budget(one.found, best, name)),
+        damage(one.found, name),
+        plasticity_of(one.found, name),
+    )
 
 
 def _kinds(found: Sequence[Tested]) -> list[str]:
@@ -153,13 +248,3 @@ def confusion(found: Sequence[Judged], *, left_out: bool = False) -> str:
             ends = f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"
             lines.append(f"| {truth} | {len(listed)} | {counts} | {ends} |")
     return "\n".join(lines)
-
-
-def record_of(found: Sequence[Judged], command: str) -> dict[str, Any]:
-    """Return what the package keeps of a self-test: per word, how many were called so, and how many were. JSON only."""
-    called: dict[str, int] = {}
-    right: dict[str, int] = {}
-    for one in found:
-        called[one.word] = called.get(one.word, 0) + 1
-        right[one.word] = right.get(one.word, 0) + (one.word == one.truth)
-    return {"command": command, "models": len(found), "called": called, "right": right}
