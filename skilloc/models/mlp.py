@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +25,7 @@ from skilloc import store
 from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.face import Chain, Face, Left, Weights
 from skilloc.models.points import attached_to
+from skilloc.models.written import write_weights
 from skilloc.tasks import Examples
 from skilloc.units import neurons
 
@@ -277,7 +278,7 @@ def save_mlp(model: MLP, folder: Path | str) -> None:
         raise FileExistsError(f"`folder` {folder} is there already; save to another folder")
     with store.placed(folder) as aside:
         aside.mkdir()
-        save_file({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, aside / WEIGHTS)
+        write_weights({name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}, aside / WEIGHTS)
         (aside / CONFIG).write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(model.cfg)}, indent=1))
         store.write_manifest(aside)
 

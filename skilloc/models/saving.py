@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skilloc import store
@@ -24,6 +24,7 @@ from skilloc.models.reading import Checkpoint, quiet
 from skilloc.models.residual_saved import apply_residual_record
 from skilloc.models.unwrapped import fused_of, plain, unfuse
 from skilloc.models.weights import architecture, unwrapped
+from skilloc.models.written import write_weights
 
 CONFIG, WEIGHTS, KEY = "config.json", "model.safetensors", "skilloc"
 
@@ -63,7 +64,7 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
     with store.placed(folder) as aside:
         aside.mkdir()
         tokenizer.save_pretrained(aside)
-        save_file(encoded.weights, aside / (OWN_WEIGHTS if encoded.biases else WEIGHTS), metadata={"format": "pt"})
+        write_weights(encoded.weights, aside / (OWN_WEIGHTS if encoded.biases else WEIGHTS))
         if getattr(model.original_model, "generation_config", None) is not None:
             model.original_model.generation_config.save_pretrained(aside)
         (aside / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

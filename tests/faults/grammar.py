@@ -91,7 +91,7 @@ def names() -> Iterator[Try]:
         line = ("effects", "net", "--out", "new", "--subtask", f"{bad}=parity_0", "--folds", "3")
         yield Try("effects", "subtask", bad, line)
         yield Try("localize", "keep", bad, (*without(COMMANDS["localize"], "--keep"), "--keep", bad))
-        yield Try("relearn", "model", bad, (*COMMANDS["relearn"], f"{bad}=small/model"))
+        yield Try("relearn", "model", bad, ("relearn", "net", f"{bad}=small/model", *COMMANDS["relearn"][3:]))
         yield Try("relearn", "attack", bad, (*without(COMMANDS["relearn"], "--attack"), "--attack", bad))
         for name in ("removal", "circuit", "prune", "show", "report", "locality"):
             line = tuple(bad if part == "study" else part for part in COMMANDS[name])

@@ -103,7 +103,7 @@ def test_a_disk_that_fills_loses_nothing_and_the_same_command_goes_on(
     [
         ("study/effects/tensors.safetensors", ("locality", "study")),
         ("study/effects/spec.json", ("show", "study")),
-        ("study/removal/metrics.json", ("show", "study")),
+        ("study/removal/spec.json", ("show", "study")),
         ("study/circuits/parity_0.json", ("report", "study")),
         ("study/circuits/examples.json", ("report", "study")),
         ("stage/calibration/metrics.json", ("show", "stage")),
@@ -161,7 +161,7 @@ def test_a_page_of_somebody_else_is_not_replaced(home: Path) -> None:
 
 def test_nothing_is_written_outside(home: Path) -> None:
     before = files(home)
-    assert "slashes" in refused(home, *ground.COMMANDS["relearn"], "../../evil=small/model")
+    assert "slashes" in refused(home, "relearn", "net", "../../evil=small/model", *ground.COMMANDS["relearn"][3:])
     assert files(home) == before
 
 
