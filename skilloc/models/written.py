@@ -1,4 +1,4 @@
-"""Weights on disk: what the writer of safetensors says of a full disk is an error of the system, as of any other file."""
+"""Weights on disk: a full disk, as the writer of safetensors tells it, is an error of the system like any other."""
 
 from collections.abc import Mapping
 from pathlib import Path
