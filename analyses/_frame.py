@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from skilloc import plots, store
-from skilloc.sweep import sweep
+from skilloc.sweep import Pool, sweep
 from skilloc.training.products import product_advice
 
 
@@ -44,7 +44,7 @@ class Cells:
         specs = list(specs)
         if any(getattr(spec, "products", None) == "bfloat16" for spec in specs):
             tqdm.write(product_advice(), file=sys.stderr)
-        report = sweep(cell, specs, out=self.folder, workers=0 if self.gpus else self.workers, gpus=self.gpus)
+        report = sweep(cell, specs, out=self.folder, pool=Pool(0 if self.gpus else self.workers, self.gpus))
         for failure in report.failed:
             raise RuntimeError(f"{failure.error}; run the same command again")
         return [store.read(report.out / key) for key in report.keys]

@@ -124,7 +124,7 @@ def measure_circuits(settings: CorpusCircuits) -> tuple[dict[str, Any], dict[str
         found: dict[str, Any] = {}
         for name in effects.subtasks:
             found |= trace_study(
-                opened, effects, Path(aside), Choice(settings.top), config, subtasks=[name], drawn_from=subtasks
+                opened, effects, Path(aside), Choice(settings.top, subtasks=(name,)), config, drawn_from=subtasks
             )
             cpu["circuits"][name] = spent.since_last()
     told = as_json(circuits_found(found, effects))

@@ -26,7 +26,7 @@ from skilloc.report.record import as_json
 from skilloc.report.scored import locality_of, removed
 from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure as measure_study
-from skilloc.study.removing import remove
+from skilloc.study.removing import Removing, remove
 from skilloc.study.settings import Settings
 
 CORPORA = {"python": "python", "cpp": "cpp", "english": "english"}
@@ -70,7 +70,9 @@ def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     study = measure_study(opened, subtasks, settings, folder, workers=max(1, run.workers))
     effects = study.effects
     measured = {"wall_minutes": (time.time() - wall) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
-    removal = remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=(scale.removed,), draws=scale.draws)
+    removal = remove(
+        opened, effects, folder / "removal", subtasks=subtasks, config=Removing((scale.removed,), draws=scale.draws)
+    )
     curves = sorted_effects(effects)
     compared = study.compared
     assert compared is not None
@@ -136,13 +138,13 @@ def _calibration(ax: Any, record: dict[str, Any], name: str, position: int) -> N
     compared, found = record["compared"], record["calibration"][name]["pearson"]
     plots.calibration_scatter(
         ax,
-        np.array(compared["estimate"][name]),
-        np.array(compared["exact"][name]),
+        np.array([compared["estimate"][name], compared["exact"][name]]),
         drawn=np.array(compared["drawn"]),
         linear=float(record["noise"][position]),
-        label=f"Pearson {found['value']:.2f}\n[{found['low']:.2f}, {found['high']:.2f}]",
         colour=plots.colour_of(position),
     )
+    said = f"Pearson {found['value']:.2f}\n[{found['low']:.2f}, {found['high']:.2f}]"
+    ax.set_title(said, loc="right", fontsize=6.5, weight="normal")
     ax.set_title(name)
 
 

@@ -43,7 +43,7 @@ from skilloc.tasks import Examples
 from skilloc.tasks.corpora import prose
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
-from skilloc.training import Group, History, Products, TrainConfig
+from skilloc.training import Checkpoints, Group, History, Products, TrainConfig
 from skilloc.training import train as train_model
 from skilloc.training.products import product_advice
 
@@ -209,8 +209,8 @@ def train(
 
     data = {name: {split: len(part) for split, part in parts.items()} for name, parts in streams.items()}
     history = train_model(
-        model, sample, recipe(scale), evaluate=looked_at(streams), checkpoints=folder,
-        checkpoint_every=1, data={"streams": data, "rows": rows, "seed": seed},
+        model, sample, recipe(scale), evaluate=looked_at(streams),
+        checkpoints=Checkpoints(folder, 1, {"streams": data, "rows": rows, "seed": seed}),
     )  # fmt: skip
     return history, (time.process_time() - began) / max(1, steps) * scale.steps / 60
 

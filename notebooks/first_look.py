@@ -32,7 +32,7 @@ values = effects.values.mean(axis=0)[:, heads]
 norm = sk.plots.effect_norm(values, noise=0.01)
 with sk.plots.style():
     figure, axes = sk.plots.figure(height=4.0)
-    sk.plots.unit_map(axes, values, effects.units.layers[heads], effects.subtasks, norm=norm)
+    sk.plots.unit_map(axes, values, effects.units.layers[heads], norm=norm)
     sk.plots.colour_bar(figure, [axes], norm=norm, label=f"effect ({effects.unit})")
 figure  # noqa: B018 (a notebook shows it)
 

@@ -12,7 +12,7 @@ from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import prune
 from skilloc.relearning import Grid, record
-from skilloc.study.relearning import attack_models
+from skilloc.study.relearning import AttackSettings, attack_models
 from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.text import Document, text_subtask
@@ -99,7 +99,9 @@ def test_a_language_model_of_texts(saved, tmp_path):
         for name, text in {"verse": "the cat sat on the mat", "code": "def f(x): return x"}.items()
     }
     grid = Grid(rates=(1e-3, 1e-2), budgets=(1, 4), examples=4, held_out=8, folds=4, repair=2)
-    found = attack_models(opened, {"smaller": smaller}, tmp_path, subtasks, attack="code", grid=grid, seeds=(0, 1))
+    found = attack_models(
+        opened, {"smaller": smaller}, tmp_path, subtasks, AttackSettings("code", grid=grid, seeds=(0, 1))
+    )
     models = record(found["smaller"])["models"]
     assert set(models) == {"original", "never trained", "random mask", "smaller"}
     assert models["smaller"]["parameters"] == models["random mask"]["parameters"] < models["original"]["parameters"]

@@ -14,7 +14,7 @@ from skilloc.models.makers import group, units_of
 from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.training import TrainConfig, train
+from skilloc.training import Checkpoints, TrainConfig, train
 from skilloc.training.optimisers import optimiser_of
 
 WORLD = parity_subtasks(8, atoms=2, k=2, composites=[(0, 1)])
@@ -38,7 +38,7 @@ def run(model, *, seed=0, kept=(KEPT,), watched=(OTHER,), checkpoints=None, **se
     chosen = {name: settings.pop(name) for name in names if name in settings}
     config = TrainConfig(**{"steps": 200, "rate": 5e-3, "evaluate_every": 100, **chosen})
     config = LocalizeConfig(**{"training": config, "strength": 3e-3, "examples": 100, "held_out": 300, **settings})
-    keywords = {} if checkpoints is None else {"checkpoints": checkpoints, "checkpoint_every": 40}
+    keywords = {} if checkpoints is None else {"checkpoints": Checkpoints(checkpoints, 40)}
     return localize(model, list(kept), config, seed=seed, watched=watched, **keywords)
 
 
@@ -342,7 +342,7 @@ def localize_in(model, folder, settings):
     config = LocalizeConfig(
         training=chosen, strength=3e-3, examples=settings["examples"], held_out=settings["held_out"]
     )
-    return localize(model, settings["kept"], config, seed=0, watched=(), checkpoints=folder, checkpoint_every=1)
+    return localize(model, settings["kept"], config, seed=0, watched=(), checkpoints=Checkpoints(folder, 1))
 
 
 def test_what_cannot_be_localized(trained, llama):

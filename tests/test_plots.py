@@ -45,7 +45,7 @@ def test_a_unit_map_shows_each_units_effect_in_its_layer(axes):
     values = np.array([[0.1, -0.5, 0.0, 2.0], [0.2, 0.0, -3.0, 1.0]])
     layers = np.array([0, 0, 1, 1])
     norm = plots.effect_norm(values, noise=0.01)
-    assert plots.unit_map(axes, values, layers, NAMES[:2], norm=norm) is axes
+    assert plots.unit_map(axes, values, layers, norm=norm) is axes
     first, second = (np.asarray(mesh.get_array()).reshape(2, 2) for mesh in axes.collections)
     # In the order of the largest |effect| on any subtask: unit 1 before unit 0, and unit 2 before unit 3.
     np.testing.assert_array_equal(first, values[:, [1, 0]])
@@ -54,7 +54,7 @@ def test_a_unit_map_shows_each_units_effect_in_its_layer(axes):
 
 def test_a_unit_map_in_own_order_keeps_the_order_and_hides_what_was_not_measured(axes):
     values = np.array([[0.1, np.nan, 0.3]])
-    plots.unit_map(axes, values, np.zeros(3, int), NAMES[:1], norm=plots.effect_norm(values, noise=0.0), ordered=False)
+    plots.unit_map(axes, values, np.zeros(3, int), norm=plots.effect_norm(values, noise=0.0), ordered=False)
     shown = axes.collections[0].get_array()
     np.testing.assert_array_equal(np.ma.getmaskarray(shown).ravel(), [False, True, False])
     np.testing.assert_array_equal(shown.compressed(), [0.1, 0.3])
@@ -72,7 +72,7 @@ def test_every_unit_of_a_wide_layer_is_in_one_column(width):
 
 def test_binned_columns_show_means(axes):
     values = np.linspace(1, 0.1, 500)[None]
-    plots.unit_map(axes, values, np.zeros(500, int), NAMES[:1], norm=plots.effect_norm(values, noise=0.01))
+    plots.unit_map(axes, values, np.zeros(500, int), norm=plots.effect_norm(values, noise=0.01))
     edges = _edges(500)
     expected = [values[0, a:b].mean() for a, b in pairwise(edges)]
     np.testing.assert_allclose(axes.collections[0].get_array().ravel(), expected)
@@ -102,7 +102,7 @@ def test_signed_ticks_are_symmetric_inside_the_scale_and_have_room(linear, large
         figure, ax = plots.figure(1, 1, width=plots.NARROW, height=2.5)
         effects = np.array([-largest / 2, largest / 2])
         plots.calibration_scatter(
-            ax, effects, effects, drawn=np.ones(2, bool), linear=linear, label="Pearson 1.00", colour="black"
+            ax, np.stack([effects, effects]), drawn=np.ones(2, bool), linear=linear, colour="black"
         )
         figure.canvas.draw()
         assert not overlapping(ax.get_xticklabels(), figure)
@@ -113,7 +113,7 @@ def test_signed_ticks_are_symmetric_inside_the_scale_and_have_room(linear, large
 def test_a_calibration_scatter_has_the_agreeing_points_on_the_line(axes):
     exact, estimate = np.array([0.1, 0.2, np.nan, -1.0]), np.array([0.1, 0.3, 0.4, -1.0])
     drawn = np.array([True, False, True, False])
-    plots.calibration_scatter(axes, estimate, exact, drawn=drawn, linear=0.01, label="r", colour="red")
+    plots.calibration_scatter(axes, np.stack([estimate, exact]), drawn=drawn, linear=0.01, colour="red")
     points = {tuple(xy) for line in axes.lines if line.get_marker() == "o" for xy in line.get_xydata()}
     assert points == {(0.1, 0.1), (0.2, 0.3), (-1.0, -1.0)}  # the unit without an exact effect is left out
 

@@ -12,7 +12,7 @@ import sweep_cells
 
 from skilloc import store
 from skilloc.store import progress as progress_module
-from skilloc.sweep import grid, seed_of, status, sweep
+from skilloc.sweep import Pool, grid, seed_of, status, sweep
 
 CELLS = Path(__file__).parent / "cells"
 
@@ -113,13 +113,13 @@ def test_the_number_of_threads_is_part_of_the_spec(tmp_path: Path) -> None:
 
     before = torch.get_num_threads()
     for threads in (1, 2):
-        report = sweep(sweep_cells.sees, [{}], out=tmp_path, threads=threads)
+        report = sweep(sweep_cells.sees, [{}], out=tmp_path, pool=Pool(threads=threads))
         assert len(report.done) == 1
         assert store.read(tmp_path / report.done[0]).metrics["threads"] == threads
         assert store.read(tmp_path / report.done[0]).spec["threads"] == threads
     assert torch.get_num_threads() == before
     cores = len(os.sched_getaffinity(0))
-    assert store.read(tmp_path / sweep(sweep_cells.sees, [{}], out=tmp_path, threads=0).keys[0]).spec == {
+    assert store.read(tmp_path / sweep(sweep_cells.sees, [{}], out=tmp_path, pool=Pool(threads=0)).keys[0]).spec == {
         "cell": "sweep_cells:sees",
         "threads": cores,
     }
@@ -206,7 +206,7 @@ def test_a_cell_function_without_a_name_is_refused(tmp_path: Path) -> None:
 )
 def test_engines_that_make_no_sense_are_refused(tmp_path: Path, arguments: dict[str, Any], cure: str) -> None:
     with pytest.raises(ValueError, match=cure):
-        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, **arguments)
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, pool=Pool(**arguments))
 
 
 def test_a_full_disk_fails_the_cell_and_leaves_nothing_half_written(
@@ -273,8 +273,8 @@ def test_a_thousand_cached_cells_answer_within_a_second_without_dask_or_torch(
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     assert len(sweep(sweep_cells.square, specs, out=tmp_path, progress=False).done) == 1000
     code = (
-        "import sys, time; from skilloc.sweep import grid, sweep; began = time.process_time();"
-        "report = sweep('sweep_cells:square', grid({}, {'x': range(1000)}), out=sys.argv[1], workers=2);"
+        "import sys, time; from skilloc.sweep import Pool, grid, sweep; began = time.process_time();"
+        "report = sweep('sweep_cells:square', grid({}, {'x': range(1000)}), out=sys.argv[1], pool=Pool(workers=2));"
         "seconds = time.process_time() - began; sweep('sweep_cells:square', [{'x': -1}], out=sys.argv[1]);"
         "print(len(report.cached), seconds, [m for m in ('dask', 'torch') if m in sys.modules])"
     )

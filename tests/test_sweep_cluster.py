@@ -17,7 +17,7 @@ import pytest
 import sweep_cells
 
 from skilloc import store
-from skilloc.sweep import grid, status, sweep
+from skilloc.sweep import Pool, grid, status, sweep
 from skilloc.sweep.cells import load, stored_spec
 from skilloc.sweep.engine import local_client, run_cells
 
@@ -92,7 +92,7 @@ def test_the_engine_does_not_change_the_results(tmp_path: Path, scheduler_file: 
         "two": {"workers": 2},
         "outside": {"scheduler": scheduler_file},
     }.items():
-        report = sweep(sweep_cells.trains, specs, out=tmp_path / name, **engine)  # type: ignore[arg-type]
+        report = sweep(sweep_cells.trains, specs, out=tmp_path / name, pool=Pool(**engine))  # type: ignore[arg-type]
         assert (len(report.done), len(report.cached), len(report.failed)) == (24, 0, 0)
         tables.append(store.table(tmp_path / name))
     assert len(set(tables[0]["metrics.loss"])) == 24
@@ -103,12 +103,12 @@ def test_the_engine_does_not_change_the_results(tmp_path: Path, scheduler_file: 
 def test_workers_elsewhere_find_a_module_that_lies_beside_a_script(tmp_path: Path, scheduler_file: Path) -> None:
     (tmp_path / "own_cells.py").write_text("def double(spec):\n    return {'double': 2 * spec['x']}\n")
     double = load("own_cells:double", str(tmp_path))
-    report = sweep(double, [{"x": 2}], out=tmp_path / "out", scheduler=scheduler_file)
+    report = sweep(double, [{"x": 2}], out=tmp_path / "out", pool=Pool(scheduler=scheduler_file))
     assert store.read(report.out / report.done[0]).metrics == {"double": 4}
 
 
 def test_what_workers_find_set(tmp_path: Path) -> None:
-    report = sweep(sweep_cells.sees, grid({}, {"x": range(4)}), out=tmp_path, gpus=(0, "MIG-7"), threads=2)
+    report = sweep(sweep_cells.sees, grid({}, {"x": range(4)}), out=tmp_path, pool=Pool(gpus=(0, "MIG-7"), threads=2))
     found = [store.read(tmp_path / key).metrics for key in report.done]
     assert {(metrics["gpu"], metrics["threads"]) for metrics in found} == {("0", 2), ("MIG-7", 2)}
     assert len({metrics["pid"] for metrics in found} | {os.getpid()}) == 3
@@ -153,7 +153,7 @@ def test_a_killed_worker_costs_only_the_running_cell(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
     specs = grid({"starts": str(starts), "seconds": 0.3}, {"x": range(8)})
-    report = sweep(sweep_cells.naps, specs, out=tmp_path / "out", workers=2)
+    report = sweep(sweep_cells.naps, specs, out=tmp_path / "out", pool=Pool(workers=2))
     killer.join()
     assert killed
     assert len(report.done) == 8
@@ -168,7 +168,7 @@ def test_a_poison_cell_is_the_only_one_lost(runs: Iterable[int], tmp_path: Path,
         specs = grid({"bad": run % 5, "run": run}, {"x": range(8)})
         # Mostly on the workers that were started by hand, which saves the time to start others.
         engine = {"workers": 2} if run in (3, 8) else {"scheduler": scheduler_file}
-        report = sweep(sweep_cells.poison, specs, out=tmp_path / f"{run}", **engine)  # type: ignore[arg-type]
+        report = sweep(sweep_cells.poison, specs, out=tmp_path / f"{run}", pool=Pool(**engine))  # type: ignore[arg-type]
         assert [failure.spec["x"] for failure in report.failed] == [run % 5]
         assert report.failed[0].error.startswith("the worker process died while it ran this cell")
         assert len(report.done) == 7
@@ -217,12 +217,12 @@ def test_a_scheduler_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(engine, "ANSWER_WITHIN", 0.5)
     with pytest.raises(ConnectionError, match=r"does not answer.*check that it runs"):
-        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler="tcp://127.0.0.1:9")
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, pool=Pool(scheduler="tcp://127.0.0.1:9"))
     (tmp_path / "cut.json").write_text("{")
     with pytest.raises(ConnectionError, match="wait until the scheduler has written it"):
-        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler=tmp_path / "cut.json")
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, pool=Pool(scheduler=tmp_path / "cut.json"))
     with pytest.raises(FileNotFoundError, match="start `dask scheduler --scheduler-file"):
-        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler=tmp_path / "absent.json")
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, pool=Pool(scheduler=tmp_path / "absent.json"))
 
 
 def test_a_lost_scheduler_keeps_finished_cells(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_lost_scheduler_keeps_finished_cells(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(ConnectionError, match="start it again and run the same sweep: finished cells are kept"):
-        sweep(sweep_cells.naps, specs, out=tmp_path / "out", scheduler=file)
+        sweep(sweep_cells.naps, specs, out=tmp_path / "out", pool=Pool(scheduler=file))
     killer.join()
     server.wait()
     assert len(status(tmp_path / "out").done) >= 2
@@ -271,7 +271,7 @@ def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
         ) as cluster,
         pytest.raises(ValueError, match="start workers with --nthreads 1"),
     ):
-        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, scheduler=cluster.scheduler_address)
+        sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, pool=Pool(scheduler=cluster.scheduler_address))
 
 
 def test_results_that_are_not_to_be_seen_here_are_failures(
@@ -283,7 +283,7 @@ def test_results_that_are_not_to_be_seen_here_are_failures(
     run = engine.run_cell
     # A worker on a machine of its own, with a folder of the same name.
     monkeypatch.setattr(engine, "run_cell", lambda text, out, home: run(text, f"{out}-elsewhere", home))
-    report = sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", scheduler=scheduler_file)
+    report = sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", pool=Pool(scheduler=scheduler_file))
     assert "put `out` on a file system that all workers share" in report.failed[0].error
 
 
@@ -307,17 +307,24 @@ def test_tls_files_are_passed_through(tmp_path: Path, certificate: dict[str, str
     with LocalCluster(security=security, host="127.0.0.1", **options) as cluster:
         address = cluster.scheduler_address
         assert address.startswith("tls://")
-        report = sweep(sweep_cells.square, [{"x": 3}], out=tmp_path / "out", scheduler=address, tls=certificate)
+        report = sweep(
+            sweep_cells.square, [{"x": 3}], out=tmp_path / "out", pool=Pool(scheduler=address, tls=certificate)
+        )
         assert len(report.done) == 1
         with pytest.raises(ConnectionError, match="pass the files `ca`, `cert` and `key` as `tls`"):
-            sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler=address)
+            sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", pool=Pool(scheduler=address))
     with pytest.raises(ConnectionError, match="leave `tls` out"):
-        sweep(sweep_cells.square, [{"x": 4}], out=tmp_path / "out", scheduler="tcp://127.0.0.1:9", tls=certificate)
+        sweep(
+            sweep_cells.square,
+            [{"x": 4}],
+            out=tmp_path / "out",
+            pool=Pool(scheduler="tcp://127.0.0.1:9", tls=certificate),
+        )
 
 
 def test_local_workers_follow_the_tls_of_dasks_configuration(tmp_path: Path, certificate: dict[str, str]) -> None:
     with dask.config.set({"distributed.comm.require-encryption": True}):
-        assert len(sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", workers=1).done) == 1
+        assert len(sweep(sweep_cells.square, [{"x": 1}], out=tmp_path / "out", pool=Pool(workers=1)).done) == 1
         names = [(role, part) for role in ("scheduler", "worker", "client") for part in ("cert", "key")]
         files = {f"distributed.comm.tls.{role}.{part}": certificate[part] for role, part in names}
         files["distributed.comm.tls.ca-file"] = certificate["ca"]

@@ -12,7 +12,7 @@ from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.training import History, TrainConfig, train
+from skilloc.training import Checkpoints, History, TrainConfig, train
 
 SUBTASKS = parity_subtasks(10, atoms=2, k=2, composites=[(0, 1)])
 
@@ -25,7 +25,7 @@ def parts(seed=0, **settings):
 
 
 def run(seed=0, **settings):
-    keywords = {k: settings.pop(k) for k in list(settings) if k in ("terms", "checkpoints", "checkpoint_every", "data")}
+    keywords = {k: settings.pop(k) for k in list(settings) if k in ("terms", "checkpoints")}
     model, sample, config, evaluate = parts(seed, **settings)
     return model, train(model, sample, config, evaluate=evaluate, **keywords)
 
@@ -94,7 +94,7 @@ def test_terms_are_added_and_logged():
 
 
 def test_resume_gives_the_same_as_one_run(tmp_path, monkeypatch):
-    whole, wanted = run(checkpoints=tmp_path / "whole", data={"seed": 0})
+    whole, wanted = run(checkpoints=Checkpoints(tmp_path / "whole", data={"seed": 0}))
     real = training.take_step
 
     def stop(*arguments):
@@ -107,23 +107,23 @@ def test_resume_gives_the_same_as_one_run(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(training, "take_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(checkpoints=tmp_path / "cut", checkpoint_every=20, data={"seed": 0})
+            run(checkpoints=Checkpoints(tmp_path / "cut", 20, {"seed": 0}))
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step_000000040"]
     stop.calls = -1000
     with monkeypatch.context() as patch:
         patch.setattr(training, "take_step", stop)
-        model, history = run(checkpoints=tmp_path / "cut", checkpoint_every=20, data={"seed": 0})
+        model, history = run(checkpoints=Checkpoints(tmp_path / "cut", 20, {"seed": 0}))
     assert stop.calls == -1000 + 20
     assert digest(model) == digest(whole)
     assert history.record() == wanted.record()
-    again, history = run(checkpoints=tmp_path / "cut", data={"seed": 0})
+    again, history = run(checkpoints=Checkpoints(tmp_path / "cut", data={"seed": 0}))
     assert digest(again) == digest(whole)
     assert history.record() == wanted.record()
     for change in ({"seed": 1}, {"rate": 1e-3}):
         with pytest.raises(ValueError, match="a folder of its own"):
-            run(checkpoints=tmp_path / "cut", data={"seed": 0}, **change)
+            run(checkpoints=Checkpoints(tmp_path / "cut", data={"seed": 0}), **change)
     with pytest.raises(ValueError, match="a folder of its own"):
-        run(checkpoints=tmp_path / "cut", data={"seed": 1})
+        run(checkpoints=Checkpoints(tmp_path / "cut", data={"seed": 1}))
 
 
 def test_divergence_says_where():
@@ -220,7 +220,7 @@ def test_rules_act_after_each_step_and_log_and_survive_checkpoints(tmp_path, mon
         config = TrainConfig(steps=12, rate=1e-9, evaluate_every=4)
         history = train(
             model, parity_stream(subtasks.values(), 20, seed=0), config, evaluate=evaluate, rules=[Shrink(steps)],
-            checkpoints=checkpoints, checkpoint_every=4,
+            checkpoints=checkpoints and Checkpoints(checkpoints, 4),
         )  # fmt: skip
         return model, history
 

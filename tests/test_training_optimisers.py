@@ -14,7 +14,7 @@ from skilloc.lasso import LocalizeConfig
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
 from skilloc.tasks.parity import parity_stream, parity_subtasks
-from skilloc.training import Group, TrainConfig, train
+from skilloc.training import Checkpoints, Group, TrainConfig, train
 from skilloc.training.optimisers import Muon, rate_factor
 
 SUBTASKS = parity_subtasks(6, atoms=2, k=2)
@@ -38,7 +38,7 @@ def run(config: TrainConfig, folder: Path | None = None) -> MLP:
     model = MLP(8, 2, 6, 3)
     evaluate = {name: subtask.draw(40, split="selection") for name, subtask in SUBTASKS.items()}
     stream = parity_stream(SUBTASKS.values(), 20, seed=0)
-    train(model, stream, config, evaluate=evaluate, checkpoints=folder, checkpoint_every=4)
+    train(model, stream, config, evaluate=evaluate, checkpoints=folder and Checkpoints(folder, 4))
     return model
 
 

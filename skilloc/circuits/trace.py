@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -38,6 +39,7 @@ class Tracing:
         paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for any other model.
         edges: number of edges to keep, the largest; none are measured for 0.
         adds: whether to measure what each unit adds to the circuit; costs a run per unit.
+        inputs: names of the inputs of an `MLP`.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -46,6 +48,7 @@ class Tracing:
     paths: str | None = None
     edges: int = 5000
     adds: bool = True
+    inputs: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for size in self.sizes or ():
@@ -53,6 +56,10 @@ class Tracing:
         whole("draws", self.draws)
         whole("edges", self.edges, 0)
         a_seed("seed", self.seed)
+
+    def record(self) -> dict[str, Any]:
+        """Return what the numbers depend on: all but names. JSON only."""
+        return {name: value for name, value in asdict(self).items() if name != "inputs"}
 
 
 def trace_circuit(
@@ -63,7 +70,6 @@ def trace_circuit(
     subtask: str,
     chosen: str = "mask",
     ranking: Float[np.ndarray, "unit"] | None = None,
-    inputs: Sequence[str] | None = None,
 ) -> nx.DiGraph:
     """Return a circuit as a graph (see `graph`), with everything that it says measured by one experiment.
 
@@ -74,7 +80,6 @@ def trace_circuit(
         subtask: the subtask that it was chosen for.
         chosen: how the units were chosen, in words.
         ranking: what circuits of other sizes are chosen by; without it there are none.
-        inputs: names of the inputs of an `MLP`.
 
     Raises:
         ValueError: if the arguments do not belong together, the circuit is empty, or edges are asked for under a loss
@@ -95,8 +100,8 @@ def trace_circuit(
         raise WrongValue("`circuit` keeps no unit; choose at least one")
     if config.edges:
         without = "trace the circuit without edges, with Tracing(edges=0)"
-        check_edges(experiment, circuit.keep, paths=config.paths, inputs=inputs, cure=without)
-    nodes = nodes_of(experiment.face, circuit.units, circuit.keep, inputs)
+        check_edges(experiment, circuit.keep, paths=config.paths, inputs=config.inputs, cure=without)
+    nodes = nodes_of(experiment.face, circuit.units, circuit.keep, config.inputs)
     rising = _rising(circuit, ranking, config.sizes)
     curve = faithfulness(experiment, rising, subtask=subtask, draws=config.draws, seed=config.seed)
     effects = ablation_effects(experiment, select=circuit.keep)
@@ -104,7 +109,7 @@ def trace_circuit(
     if config.edges:
         most = min(TRACED, int(circuit.keep.sum()))
         traced = circuit.keep & top(np.abs(effects.mean(subtask)), most)
-        found = edge_effects(experiment, traced, paths=config.paths, inputs=inputs)
+        found = edge_effects(experiment, traced, paths=config.paths, inputs=config.inputs)
     means = {name: g.number(float(effects.baseline[:, s].mean())) for s, name in enumerate(effects.subtasks)}
     paths = None if found is None else found.measured
     graph = nx.DiGraph(
@@ -119,7 +124,7 @@ def trace_circuit(
             g.BASELINE: means,
             g.FLOOR: {subtask: g.number(float((curve.floor + curve.baseline).mean()))},
             g.FAITHFULNESS: curve.records(),
-            g.MADE: {**effects.made, "method": "circuit", **asdict(config), "paths": paths},
+            g.MADE: {**effects.made, "method": "circuit", **config.record(), "paths": paths},
         }
     )
     _add_nodes(graph, nodes, effects, found)

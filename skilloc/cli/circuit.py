@@ -78,16 +78,15 @@ class Command:
         runs = [load_measured(folder).effects for folder in folders]
         opened = open_for(self.machine, model, folders[0], runs[0])
         size = TOP if self.count is None else self.count
-        choice = Choice(None if self.faithfulness is not None else size, self.faithfulness)
+        chosen = (None if self.faithfulness is not None else size, self.faithfulness)
+        choice = Choice(*chosen, subtasks=self.subtask, reference=self.reference)
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
-            found = trace_study(
-                opened, runs[0], self.out, choice, config, subtasks=self.subtask, reference=self.reference
-            )
+            found = trace_study(opened, runs[0], self.out, choice, config)
         else:
             if self.reference is not None:
                 raise WrongValue("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
-            found = trace_runs(opened, runs, self.out, choice, config, subtasks=self.subtask, share=self.agreement)
+            found = trace_runs(opened, runs, self.out, choice, config, share=self.agreement)
         page = write_page(opened, runs[0], found, self.out)
         pictures = draw_circuits(found, self.out)
         told = circuits_found(found, runs[0])

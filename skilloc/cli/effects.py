@@ -106,7 +106,7 @@ class Command:
         from skilloc.report.effects import measured_section, units_section
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
-        from skilloc.study.until import measure_until
+        from skilloc.study.until import Goal, measure_until
 
         if self.until is not None and self.seconds is not None:
             raise WrongValue("`until` and `seconds` do not go together; bound the work of `until` by `budget`")
@@ -124,7 +124,7 @@ class Command:
             study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
         else:
             until = measure_until(
-                opened, subtasks, self.settings, self.out, wanted=self.until, budget=self.budget, workers=workers
+                opened, subtasks, self.settings, self.out, Goal(self.until, self.budget), workers=workers
             )
             study = until.study
         found = None if study.compared is None else study.compared.calibration

@@ -86,15 +86,15 @@ class Command:
             per_layer=self.per_layer,
             draws=self.draws,
             seed=self.seed,
+            kinds=self.units,
+            counts=self.curve,
+            reference=self.reference,
         )
         found = prune_into(
             self.out,
             opened,
             effects,
             choice,
-            kinds=self.units,
-            counts=self.curve,
-            reference=self.reference,
             workers=self.workers or cores(),
         )
         section = pruning_section(found, store.load(Curve, self.out / "curve"))

@@ -91,10 +91,10 @@ class Command:
             whole("sizes", size, 0)
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
         from skilloc.cli.printed import print_json, print_sections
-        from skilloc.relearning import Grid
+        from skilloc.relearning import PLAIN, UNSEEN, Grid
         from skilloc.report.relearning import attack_section, keep_attack
         from skilloc.study.draws import loss_of, subtasks_of
-        from skilloc.study.relearning import attack_models
+        from skilloc.study.relearning import AttackSettings, attack_models
 
         loss = loss_of(self.loss)
         original = self.machine.open(self.model)
@@ -109,20 +109,15 @@ class Command:
             repair_rate=self.repair_rate,
             loss=loss,
         )
-        others = {
-            name: None if place is None else self.machine.open(place)
-            for name, place in (("never_saw", self.never_saw), ("plain", self.plain))
-        }
+        given = {UNSEEN: self.never_saw, PLAIN: self.plain}
+        others = {name: self.machine.open(place) for name, place in given.items() if place is not None}
         found = attack_models(
             original,
             {name: self.machine.open(place) for name, place in named.items()},
             self.out,
             subtasks_of(original, sources, length=self.length),
-            attack=self.attack,
-            train=self.train,
-            grid=grid,
-            seeds=range(self.seeds),
-            **others,
+            AttackSettings(self.attack, self.train, grid, range(self.seeds)),
+            others=others,
         )
         for name, one in found.items():
             keep_attack(one, self.out, name)

@@ -44,22 +44,14 @@ class Command:
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.removal import removal_section
         from skilloc.report.scored import removed
-        from skilloc.study.removing import remove
+        from skilloc.study.removing import Removing, remove
 
         model, (folder,) = places_of(self.places)
         effects = load_measured(folder).effects
         out = self.out or folder / "removal"
         opened = open_for(self.machine, model, folder, effects)
-        removal = remove(
-            opened,
-            effects,
-            out,
-            sizes=self.count,
-            kinds=self.units,
-            reference=self.reference,
-            draws=self.draws,
-            seed=self.seed,
-        )
+        config = Removing(self.count, self.units, self.reference, self.draws, self.seed)
+        removal = remove(opened, effects, out, config=config)
         found = removed(removal)
         if self.json:
             print_json(found, out=out)

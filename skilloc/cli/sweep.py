@@ -49,7 +49,7 @@ class Run:
     def run(self) -> None:
         """Run, print what became of the cells."""
         from skilloc.cli.sweep_config import read_plan
-        from skilloc.sweep import preview, sweep
+        from skilloc.sweep import Pool, preview, sweep
 
         whole("workers", self.workers, 0, WORKERS)
         if self.threads is not None:
@@ -57,12 +57,12 @@ class Run:
         plan = read_plan(self.config, self.set)
         out = self.out or Path("runs") / self.config.stem
         threads = plan.threads if self.threads is None else self.threads
-        engine: dict[str, Any] = {"workers": self.workers, "gpus": self.gpus, "scheduler": self.scheduler}
-        if self.dry_run:
-            _print_plan(plan, preview(plan.cell, plan.specs, out=out, threads=threads, **engine))
-            return
         tls = None if self.tls is None else dict(zip(("ca", "cert", "key"), map(str, self.tls), strict=True))
-        report = sweep(plan.cell, plan.specs, out=out, threads=threads, tls=tls, **engine)
+        pool = Pool(self.workers, self.gpus, self.scheduler, threads, tls)
+        if self.dry_run:
+            _print_plan(plan, preview(plan.cell, plan.specs, out=out, pool=pool))
+            return
+        report = sweep(plan.cell, plan.specs, out=out, pool=pool)
         counts = f"{len(report.done)} done, {len(report.cached)} cached, {len(report.failed)} failed"
         print(f"{len(report.keys)} cells: {counts}; next: skilloc sweep table {out}")
         _print_failures(report.failed)

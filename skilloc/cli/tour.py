@@ -24,7 +24,7 @@ from skilloc.report.findings import Findings
 from skilloc.study.draws import experiment_of, subtasks_of
 from skilloc.study.examples import top_examples
 from skilloc.study.measure import measure
-from skilloc.study.removing import remove
+from skilloc.study.removing import Removing, remove
 from skilloc.study.settings import LAST, Settings
 from skilloc.study.tracing import Choice, trace_study
 from skilloc.tasks import Subtask
@@ -112,7 +112,8 @@ def run_demo(
     report("removing the neurons that each subtask needs most, beside random ones")
     neurons = effects.units.kinds.count("neuron")
     sizes = [n for n in plan.sizes if n <= neurons]
-    remove(opened, effects, folder / "removal", subtasks=subtasks, sizes=sizes, kinds=["neuron"], draws=plan.draws)
+    config = Removing(sizes, ("neuron",), draws=plan.draws)
+    remove(opened, effects, folder / "removal", subtasks=subtasks, config=config)
     report("tracing the circuit of each subtask, on other text than chose its units")
     _trace(opened, subtasks, effects, plan, folder / "circuits", report)
     report("drawing pictures, writing the summary and the report")
@@ -153,7 +154,7 @@ def _trace(
     for name in effects.subtasks:
         try:
             found = trace_study(
-                opened, effects, folder, plan.circuit, plan.tracing, subtasks=[name], drawn_from=subtasks
+                opened, effects, folder, plan.circuit._replace(subtasks=(name,)), plan.tracing, drawn_from=subtasks
             )
         except ValueError as error:  # such as a model that has no skill at all: the rest can still be told
             report(f"no circuit of {name}: {error}")

@@ -1,19 +1,19 @@
 """Localize: finetune with a group-sparsity penalty, so that few units carry the kept subtasks."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
 from skilloc.lasso.proximal import Lasso
 from skilloc.lasso.settings import LocalizeConfig
-from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.mistakes import WrongValue, a_seed
 from skilloc.models.losses import losses_of, prepared_for
 from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Subtask, as_subtasks
 from skilloc.tasks.streams import stream
-from skilloc.training import History, train
+from skilloc.training import Checkpoints, History, train
 from skilloc.training.settings import Objective, check_loss
 from skilloc.training.step import goal_of
 
@@ -25,8 +25,7 @@ def localize(
     *,
     seed: int,
     watched: Mapping[str, Subtask] | Iterable[Subtask] = (),
-    checkpoints: Path | None = None,
-    checkpoint_every: int = 5000,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[nn.Module, History]:
     """Finetune a copy of a model on the subtasks to keep, with a penalty on the norms of its units' groups.
 
@@ -40,8 +39,8 @@ def localize(
         config: the settings.
         seed: of the training examples, of those held out, and of what the model draws (dropout).
         watched: subtasks that are evaluated, but not trained.
-        checkpoints: a folder for the state of this run: the same call goes on from there, and gives the same result.
-        checkpoint_every: least number of steps between checkpoints, which are written after an evaluation.
+        checkpoints: where the state of this run is kept, so that the same call goes on from there; its `data` are
+            filled in.
 
     Returns:
         The localized model in evaluation mode, whose dead units have only zeros as weights; and the history, whose last
@@ -65,7 +64,6 @@ def localize(
         >>> int(history.of("live")[-1])
         16
     """
-    whole("checkpoint_every", checkpoint_every)
     a_seed("seed", seed)
     kept, others = as_subtasks(subtasks, "subtasks"), as_subtasks(watched, "watched")
     names = [subtask.name for subtask in (*kept, *others)]
@@ -78,6 +76,11 @@ def localize(
     device = next(finetuned.parameters()).device
     examples = stream(kept, config.examples, seed=seed)
     held_out = {s.name: s.draw(config.held_out, split="selection", seed=seed).to(device) for s in (*kept, *others)}
+    data = {
+        "seed": seed,
+        "subtasks": {subtask.name: dict(subtask.made or {}) for subtask in kept},
+        "lasso": config.record(),
+    }
     penalised = config.solver == "subgradient" and config.strength > 0
     history = train(
         finetuned,
@@ -87,13 +90,7 @@ def localize(
         loss=loss,
         terms={"penalty": rule.term} if penalised else {},
         rules=[rule],
-        checkpoints=checkpoints,
-        checkpoint_every=checkpoint_every,
-        data={
-            "seed": seed,
-            "subtasks": {subtask.name: dict(subtask.made or {}) for subtask in kept},
-            "lasso": config.record(),
-        },
+        checkpoints=None if checkpoints is None else replace(checkpoints, data=data),
         seed=seed,
     )
     if penalised:

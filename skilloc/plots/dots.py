@@ -66,12 +66,10 @@ def subtask_legend(ax: Axes, subtasks: Sequence[str], *, control: str | None = N
 
 def calibration_scatter(
     ax: Axes,
-    estimate: Float[np.ndarray, "unit"],
-    exact: Float[np.ndarray, "unit"],
+    effects: Float[np.ndarray, "2 unit"],
     *,
     drawn: Bool[np.ndarray, "unit"],
     linear: float,
-    label: str,
     colour: str,
     unit: str = "nats",
 ) -> Axes:
@@ -79,14 +77,13 @@ def calibration_scatter(
 
     Args:
         ax: where to draw.
-        estimate: estimated effects.
-        exact: exact effects; units without one are left out.
+        effects: the estimated, and the exact ones; units without one of them are left out.
         drawn: units of the random sample (filled); the others are the estimate's own top (rings).
         linear: effect within which the axes are linear.
-        label: what to say about it, such as the correlation.
         colour: of the points.
         unit: of the loss that effects are in.
     """
+    estimate, exact = effects
     known = np.isfinite(exact) & np.isfinite(estimate)
     largest = 1.6 * float(max(np.abs(exact[known]).max(), np.abs(estimate[known]).max()))
     ax.plot([-largest, largest], [-largest, largest], color=CONTROL, lw=0.8, zorder=0)
@@ -105,5 +102,4 @@ def calibration_scatter(
     ax.minorticks_off()
     ax.set(xlim=(-largest, largest), ylim=(-largest, largest), xlabel=f"exact effect ({unit})")
     ax.set(ylabel=f"estimated effect ({unit})", aspect="equal")
-    ax.set_title(label, loc="right", fontsize=6.5, weight="normal")
     return ax

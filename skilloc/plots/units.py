@@ -38,7 +38,6 @@ def unit_map(
     ax: Axes,
     values: Float[np.ndarray, "subtask unit"],
     layers: Int[np.ndarray, "unit"],
-    subtasks: Sequence[str],
     *,
     norm: Normalize,
     ordered: bool = True,
@@ -54,7 +53,6 @@ def unit_map(
         ax: where to draw.
         values: effects, units of one kind; NaN (grey) where not measured.
         layers: the layer of each unit.
-        subtasks: names, in the order of the rows of a block.
         norm: the colour scale, see `effect_norm`.
         ordered: whether to sort and bin the units of a layer.
         bars: whether a bar in its subtask's colour stands before each row.
@@ -62,7 +60,7 @@ def unit_map(
     blocks = [values[:, layers == layer] for layer in np.unique(layers)]
     widest = max(block.shape[1] for block in blocks)
     edges = _edges(widest) if ordered else np.arange(widest + 1)
-    rows = len(subtasks)
+    rows = len(values)
     colours = colormaps[COLOURS].with_extremes(bad="#e8e8e8")
     for i, block in enumerate(blocks):
         drawn = _columns(block, edges, ordered=ordered)

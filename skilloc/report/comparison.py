@@ -82,7 +82,7 @@ def _draw(found: Comparison) -> Any:
     mean = found.values.mean(axis=0)[:PANELS]
     figure, ax = plots.figure(height=4.0)
     plots.unit_map(
-        ax, mean, found.units.layers, found.subtasks[:PANELS], norm=(norm := plots.effect_norm(mean, noise=1e-3)),
+        ax, mean, found.units.layers, norm=(norm := plots.effect_norm(mean, noise=1e-3)),
         bars=len(found.subtasks) <= PANELS,
     )  # fmt: skip
     ax.set_xlabel("rank within its layer, by the largest |difference|")

@@ -122,7 +122,7 @@ def units(effects: Effects) -> Any:
     for ax, kind in zip(axes[0], there, strict=True):
         chosen = kinds == kind
         ordered = kind != HEAD or int(np.bincount(layers[chosen]).max()) > 40
-        plots.unit_map(ax, mean[:, chosen], layers[chosen], subtasks, norm=norm, ordered=ordered, bars=not together)
+        plots.unit_map(ax, mean[:, chosen], layers[chosen], norm=norm, ordered=ordered, bars=not together)
         ax.set_title(f"{kind}s")
         ax.set_xlabel("rank within its layer, by the largest |effect| on any subtask" if ordered else kind)
     if together:
@@ -261,10 +261,12 @@ def calibration(effects: Effects, compared: Compared) -> Any:
     noise = noise_of(compared.estimate) if len(effects.values) > 1 else np.full(len(effects.subtasks), 1e-4)
     for s, (ax, name) in enumerate(zip(axes.flat, effects.subtasks, strict=False)):
         label = "\n[".join(f"Spearman {said(compared.calibration[name].spearman)}".split(" ["))
+        both = np.stack([compared.estimate.mean(name), compared.exact.mean(name)])
         plots.calibration_scatter(
-            ax, compared.estimate.mean(name), compared.exact.mean(name), drawn=compared.drawn, linear=float(noise[s]),
-            label=label, colour=plots.colour_of(s), unit=effects.unit,
+            ax, both, drawn=compared.drawn, linear=float(noise[s]),
+            colour=plots.colour_of(s), unit=effects.unit,
         )  # fmt: skip
+        ax.set_title(label, loc="right", fontsize=6.5, weight="normal")
         ax.set_title(name)
         if s % columns:
             ax.set_ylabel("")

@@ -26,7 +26,7 @@ from skilloc.study.folder import claim
 from skilloc.study.world import save_world
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.losses import Loss
-from skilloc.training import History
+from skilloc.training import Checkpoints, History
 from skilloc.training.history import NATS
 
 FOLDS = 8
@@ -78,8 +78,7 @@ def localize_into(
             config,
             seed=seed,
             watched=[subtask for name, subtask in subtasks.items() if name not in keep],
-            checkpoints=folder / "checkpoints",
-            checkpoint_every=CHECKPOINT_EVERY,
+            checkpoints=Checkpoints(folder / "checkpoints", CHECKPOINT_EVERY),
         )
         shutil.rmtree(folder / "model", ignore_errors=True)  # of a call that was stopped between here and the end
         save_model(model, folder / "model", tokenizer=opened.tokenizer)

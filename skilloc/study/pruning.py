@@ -49,6 +49,9 @@ class Choice:
         per_layer: keep the same share on every hook.
         draws: number of random masks beside each.
         seed: of the random masks.
+        kinds: prune only units of these kinds; all that were measured if not given.
+        counts: other numbers of units to keep, for the curve.
+        reference: what dropped units are held at, another than that of the effects.
     """
 
     keep: int
@@ -58,6 +61,9 @@ class Choice:
     per_layer: bool = False
     draws: int = DRAWS
     seed: int = 0
+    kinds: Sequence[str] = ()
+    counts: Sequence[int] = ()
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         whole("keep", self.keep)
@@ -67,8 +73,11 @@ class Choice:
         a_seed("seed", self.seed)
 
     def record(self) -> dict[str, Any]:
-        """Return the fields. JSON only."""
-        return {**vars(self), "subtasks": list(self.subtasks)}
+        """Return how units are ranked and compared. JSON only."""
+        apart = ("kinds", "counts", "reference")  # what these come to is in the request anyway
+        return {name: value for name, value in vars(self).items() if name not in apart} | {
+            "subtasks": list(self.subtasks)
+        }
 
 
 @store.working("folder", inside=True)
@@ -78,9 +87,6 @@ def prune_into(
     effects: Effects,
     choice: Choice,
     *,
-    kinds: Sequence[str] = (),
-    counts: Sequence[int] = (),
-    reference: str | None = None,
     workers: int = 1,
 ) -> Pruned:
     """Prune a model, save it, and return what became of it; the same call reads what the folder holds already.
@@ -92,20 +98,17 @@ def prune_into(
         opened: the model that the effects were measured on.
         effects: effects that a study measured.
         choice: how units are chosen.
-        kinds: prune only units of these kinds; all that were measured if not given.
-        counts: other numbers of units to keep, for the curve.
-        reference: what dropped units are held at, another than that of the effects.
         workers: threads of an exact sweep, where effects are measured again.
 
     Raises:
         ValueError: if the model or the texts are not those of the effects, units were not measured, the choice is out
             of range, units cannot be cut out, or the folder belongs to something else.
     """
-    effects = _of_kinds(effects, kinds)
-    wanted = _counts(effects, choice, counts)
+    effects = _of_kinds(effects, choice.kinds)
+    wanted = _counts(effects, choice)
     _check(effects, choice, wanted)
     # What is cut out is gone at every position, wherever its effects were measured.
-    chosen_on = redraw(opened, effects, reference=reference, at="all")
+    chosen_on = redraw(opened, effects, reference=choice.reference, at="all")
     by_position = chosen_on.held.name == "mean" and chosen_on.folded.examples.positions > 1
     if chosen_on.held.per_row or by_position:
         differs = "position to position" if by_position else "example to example"
@@ -132,7 +135,8 @@ def prune_into(
         masks = masks_of(effects.units, scores, wanted, per_layer=choice.per_layer, every=choice.iterative)
         smaller = prune(opened.model, masks[wanted.index(choice.keep)], reference=chosen_on.held)
         curve = mask_curve(stated_on, masks, draws=choice.draws, seed=choice.seed)
-        _save(folder, opened, smaller, curve, stated_on, choice, {**request, "split": stated_on.split})
+        _save(folder, opened, smaller, curve)
+        _state(folder, (opened.model, smaller), curve, stated_on, {**request, "split": stated_on.split})
     shutil.rmtree(folder / "items", ignore_errors=True)
     return load_pruned(folder)
 
@@ -160,11 +164,11 @@ def load_pruned(folder: Path) -> Pruned:
     )
 
 
-def _counts(effects: Effects, choice: Choice, counts: Sequence[int]) -> list[int]:
+def _counts(effects: Effects, choice: Choice) -> list[int]:
     """Return the numbers of kept units of the curve, falling; to go below what is asked for takes no more rounds."""
     n = len(effects.units)
     shares = [round(share * n) for share in CURVE if choice.iterative is None or share * n >= choice.keep]
-    return sorted({n, choice.keep, *(counts or (max(1, count) for count in shares))}, reverse=True)
+    return sorted({n, choice.keep, *(choice.counts or (max(1, count) for count in shares))}, reverse=True)
 
 
 def _of_kinds(effects: Effects, kinds: Sequence[str]) -> Effects:
@@ -209,22 +213,21 @@ def _scores(experiment: Experiment, effects: Effects, choice: Choice, items: Pat
     return effects_again(own, measure, magnitudes=not choice.signed)
 
 
-def _save(
-    folder: Path,
-    opened: Opened,
-    smaller: nn.Module,
-    curve: Curve,
-    experiment: Experiment,
-    choice: Choice,
-    request: Mapping[str, Any],
-) -> None:
+def _save(folder: Path, opened: Opened, smaller: nn.Module, curve: Curve) -> None:
     for part in ("model", "curve"):  # of a call that was stopped between here and the end
         shutil.rmtree(folder / part, ignore_errors=True)
     save_model(smaller, folder / "model", tokenizer=opened.tokenizer)
     if opened.tokenizer is None:
         save_world(open_world(Path(opened.name).expanduser()).values(), folder / "model")
     store.save(curve, folder / "curve")
-    at = int(np.flatnonzero(curve.kept == choice.keep)[0])
+
+
+def _state(
+    folder: Path, models: tuple[nn.Module, nn.Module], curve: Curve, experiment: Experiment, request: Mapping[str, Any]
+) -> None:
+    """Write what became of the model, before and after, once everything else is there."""
+    (whole_model, smaller), asked = models, request["settings"]
+    at = int(np.flatnonzero(curve.kept == asked["keep"])[0])
     mask = curve.masks[at]
     before, after = scored(experiment), scored(experiment, model=smaller)
     random = np.stack([curve.random_losses[:, at], curve.random_accuracies[:, at]], axis=1).mean(axis=0)
@@ -232,13 +235,13 @@ def _save(
     own = units_of(smaller, kinds=set(curve.units.kinds))
     metrics = {
         "unit": experiment.metric.unit,
-        "kept": choice.keep,
+        "kept": asked["keep"],
         "units": len(curve.units),
-        "zeros": int((remaining(opened.model, mask) & ~mask.keep).sum()),
-        "parameters": {"before": _parameters(opened.model), "after": _parameters(smaller)},
+        "zeros": int((remaining(whole_model, mask) & ~mask.keep).sum()),
+        "parameters": {"before": _parameters(whole_model), "after": _parameters(smaller)},
         "bytes": sum(file.stat().st_size for file in (folder / "model").glob("*.safetensors")),
         "widths": dict(zip(own.hooks, own.widths, strict=True)),
-        "kept_for": list(choice.subtasks or curve.subtasks),
+        "kept_for": list(asked["subtasks"] or curve.subtasks),
         "subtasks": {
             name: {
                 measure: {part: mean_interval(values[m, :, s]).record() for part, values in parts.items()}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
 from skilloc.relearning import (
     CONTROLS,
-    PLAIN,
     UNSEEN,
     Grid,
     Relearning,
@@ -28,19 +28,36 @@ from skilloc.study.folder import claim
 from skilloc.tasks import Subtask
 
 
+@dataclass(frozen=True)
+class AttackSettings:
+    """What is attacked, and how.
+
+    Attributes:
+        attack: name of the subtask that was to be removed.
+        train: names of the subtasks that the attacker trains on; the attacked one if not given.
+        grid: rates, budgets and sizes.
+        seeds: of the attack.
+    """
+
+    attack: str
+    train: Sequence[str] = ()
+    grid: Grid = field(default_factory=Grid)
+    seeds: Sequence[int] = (0, 1, 2)
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields. JSON only."""
+        return {"attack": self.attack, "train": list(self.train), "seeds": list(self.seeds), **self.grid.record()}
+
+
 @store.working("out", inside=True)
 def attack_models(
     original: Opened,
     pruned: Mapping[str, Opened],
     out: Path,
     subtasks: Mapping[str, Subtask],
+    settings: AttackSettings,
     *,
-    attack: str,
-    train: Sequence[str] = (),
-    grid: Grid | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
-    never_saw: Opened | None = None,
-    plain: Opened | None = None,
+    others: Mapping[str, Opened] = {},
 ) -> dict[str, Relearning]:
     """Attack each model beside controls of its own shape; return what was found, by name.
 
@@ -55,26 +72,23 @@ def attack_models(
         pruned: the models that the question is about, by name.
         out: the folder.
         subtasks: all that are measured; those that are neither attacked nor trained on are what was to be kept.
-        attack: name of the subtask that was to be removed.
-        train: names of the subtasks that the attacker trains on; the attacked one if not given.
-        grid: the settings.
-        seeds: of the attack.
-        never_saw: a network that was trained on everything but the attacked subtask.
-        plain: the original after finetuning for as long as localizing took, without the penalty.
+        settings: what is attacked, and how.
+        others: controls of the caller's own: "never saw", a network that was trained on everything but the attacked
+            subtask; "plain finetuning", the original after finetuning for as long as localizing took, without the
+            penalty.
 
     Raises:
         ValueError: if a name is unknown, the models do not belong together, or the folder holds another study.
     """
-    grid = grid or Grid()
+    attack, train, grid, seeds = settings.attack, settings.train, settings.grid, settings.seeds
     _check(original, pruned, subtasks, attack, train)
     kept = [subtask for name, subtask in subtasks.items() if name != attack]
     trained = [subtasks[name] for name in train or (attack,)]
-    others = {name: opened for name, opened in ((UNSEEN, never_saw), (PLAIN, plain)) if opened is not None}
-    claim(out, _request(original, {**pruned, **others}, subtasks, attack, train, grid, seeds))
+    claim(out, _request(original, {**pruned, **others}, subtasks, settings))
     found = {}
     for name, opened in pruned.items():
         models: dict[str, Model] = relearn_controls(original.model, opened.model, seeds=seeds)
-        if never_saw is None and kept and face_of(opened.model).chain is not None:
+        if UNSEEN not in others and kept and face_of(opened.model).chain is not None:
             # Networks of this kind learn in seconds, so that each candidate gets some of its own shape.
             models[UNSEEN] = never_saw_like(opened.model, kept, seeds=seeds)
         models |= {control: other.model for control, other in others.items()} | {name: opened.model}
@@ -91,10 +105,7 @@ def _request(
     original: Opened,
     others: Mapping[str, Opened],
     subtasks: Mapping[str, Subtask],
-    attack: str,
-    train: Sequence[str],
-    grid: Grid,
-    seeds: Sequence[int],
+    settings: AttackSettings,
 ) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "what": "relearning study",
@@ -102,7 +113,7 @@ def _request(
             "original": digest(original.model),
             **{name: digest(opened.model) for name, opened in others.items()},
         },
-        "settings": {"attack": attack, "train": list(train), "seeds": list(seeds), **grid.record()},
+        "settings": settings.record(),
         "tokens": {name: dict(subtask.made or {}) for name, subtask in subtasks.items()},
     }
     read: dict[str, Any] = json.loads(store.canonical(asked))

@@ -1,7 +1,7 @@
 """Joint removal for a study: its examples drawn again, its top units removed together, the result kept in a folder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,30 @@ SIZES = (10, 30, 100)
 """Numbers of units to remove where none are given."""
 
 
+@dataclass(frozen=True)
+class Removing:
+    """How units are removed together.
+
+    Attributes:
+        sizes: numbers of units to remove; those of `SIZES` that are below the number of measured units if not given.
+        kinds: remove only units of these kinds; all if not given. Where heads are few and matter most, masks of any
+            kind remove most heads, the random ones too.
+        reference: another reference than that of the effects.
+        draws: number of random masks beside each removal.
+        seed: of the random masks.
+    """
+
+    sizes: Sequence[int] = ()
+    kinds: Sequence[str] = ()
+    reference: str | None = None
+    draws: int = DRAWS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("draws", self.draws)
+        a_seed("seed", self.seed)
+
+
 @store.working("folder")
 def remove(
     opened: Opened,
@@ -27,11 +51,7 @@ def remove(
     folder: Path,
     *,
     subtasks: Mapping[str, Subtask] | None = None,
-    sizes: Sequence[int] = (),
-    kinds: Sequence[str] = (),
-    reference: str | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
+    config: Removing = Removing(),
 ) -> Removal:
     """Measure joint removal on the examples of some effects, or read it if the folder holds it already.
 
@@ -40,21 +60,15 @@ def remove(
         effects: effects that a study measured.
         folder: where the result is kept.
         subtasks: what the examples are drawn from; read again from the sources in the record if not given.
-        sizes: numbers of units to remove; those of `SIZES` that are below the number of measured units if not given.
-        kinds: remove only units of these kinds; all if not given. Where heads are few and matter most, masks of any
-            kind remove most heads, the random ones too.
-        reference: another reference than that of the effects.
-        draws: number of random masks beside each removal.
-        seed: of the random masks.
+        config: how many units, of which kinds, beside which controls.
 
     Raises:
         ValueError: if the model or the texts are not those of the effects, the folder holds another removal, or the
             sizes or draws are out of range.
     """
-    whole("draws", draws)
-    a_seed("seed", seed)
-    if kinds:
-        effects = _only(effects, kinds)
+    draws, seed, sizes = config.draws, config.seed, config.sizes
+    if config.kinds:
+        effects = _only(effects, config.kinds)
     measured = int(effects.measured.sum())
     sizes = sizes or [size for size in SIZES if size < measured] or [1]
     if min(sizes) < 1 or max(sizes) > measured:
@@ -64,7 +78,7 @@ def remove(
     if draws < 2:
         raise WrongValue(f"`draws` is {draws}; without at least 2 random masks there is no control")
     sizes = sorted(set(sizes))
-    experiment = redraw(opened, effects, subtasks=subtasks, reference=reference)
+    experiment = redraw(opened, effects, subtasks=subtasks, reference=config.reference)
     if folder.is_dir() and any(folder.iterdir()):
         found = store.load(Removal, folder)
         asked = {"draws": draws, "seed": seed, "reference": experiment.held.record()}

@@ -1,7 +1,7 @@
 """Circuits for a study: units chosen by its effects, everything stated on another split, one file per subtask."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +34,15 @@ class Choice(NamedTuple):
         n: number of units.
         share: of the skill that the circuit is to keep.
         by: what ranked the units, in words, where that is not an exact effect of each.
+        subtasks: whose circuits are traced; all that were measured if not given.
+        reference: another reference than that of the effects.
     """
 
     n: int | None = None
     share: float | None = None
     by: str = ""
+    subtasks: Sequence[str] = ()
+    reference: str | None = None
 
     def record(self) -> dict[str, int | float | str | None]:
         """Return what was chosen, in words and numbers."""
@@ -57,9 +61,7 @@ def trace_study(
     choice: Choice,
     config: Tracing,
     *,
-    subtasks: Sequence[str] = (),
     drawn_from: Mapping[str, Subtask] | None = None,
-    reference: str | None = None,
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of a study's subtasks; those that the folder holds already are read.
 
@@ -72,25 +74,23 @@ def trace_study(
         folder: gets NAME.json and NAME.graphml for each subtask.
         choice: how units are chosen.
         config: how circuits are measured.
-        subtasks: which subtasks; all if not given.
         drawn_from: what the examples are drawn from; read again from the record if not given.
-        reference: another reference than that of the effects.
 
     Raises:
         ValueError: if the model or the texts are not those of the effects, a subtask is unknown, the choice is out of
             range, or the folder holds another circuit of a subtask.
     """
-    for name in subtasks:
+    for name in choice.subtasks:
         effects.of(name)
-    chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=reference)
+    chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=choice.reference)
     stated_on = held_out(chosen_on)
     found = {}
-    for name in subtasks or effects.subtasks:
+    for name in choice.subtasks or effects.subtasks:
         request = {
             "effects": store.key(dict(effects.made)),
             "subtask": name,
             "choice": choice.record(),
-            "config": asdict(config),
+            "config": config.record(),
             "tokens": dict(stated_on.folded.digests),
             "reference": stated_on.held.record(),
             "loss": stated_on.metric.record(),
@@ -120,7 +120,6 @@ def trace_runs(
     choice: Choice,
     config: Tracing,
     *,
-    subtasks: Sequence[str] = (),
     share: float = 0.5,
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of several studies of one model (other examples, other references), and their consensus.
@@ -131,17 +130,14 @@ def trace_runs(
         folder: gets the consensus of each subtask, and each run's circuits in `run_0`, `run_1`, ...
         choice: how units are chosen in each run.
         config: how circuits are measured.
-        subtasks: which subtasks; all that the first run has, if not given.
         share: of the runs that a unit or edge must be in.
 
     Raises:
         ValueError: as `trace_study`, or if no unit is in enough runs.
     """
-    names = tuple(subtasks) or runs[0].subtasks
-    traced = [
-        trace_study(opened, effects, folder / f"run_{i}", choice, config, subtasks=names)
-        for i, effects in enumerate(runs)
-    ]
+    names = tuple(choice.subtasks) or runs[0].subtasks
+    own = choice._replace(subtasks=names)
+    traced = [trace_study(opened, effects, folder / f"run_{i}", own, config) for i, effects in enumerate(runs)]
     stated_on = held_out(redraw(opened, runs[0]))
     found = {}
     for name in names:
@@ -184,9 +180,8 @@ def _trace(
     if choice.share is not None:
         size = enough(chosen_on, ranking, choice.share, subtask=subtask)
     circuit = Mask(stated_on.units, top(ranking, size))
-    return trace_circuit(
-        stated_on, circuit, config, subtask=subtask, chosen=str(choice), ranking=ranking, inputs=_inputs(stated_on)
-    )
+    named = replace(config, inputs=_inputs(stated_on))
+    return trace_circuit(stated_on, circuit, named, subtask=subtask, chosen=str(choice), ranking=ranking)
 
 
 def _inputs(experiment: Experiment) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ A round at least doubles and at most multiplies by eight, since r has an error o
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,15 +74,32 @@ class Until(NamedTuple):
         return {"wanted": self.wanted, "reached": self.reached, "rounds": rounds}
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What a study that measures on more and more text is to reach.
+
+    Attributes:
+        reliability: above 0 and below 1, that the lower end of every subtask's interval reaches.
+        budget: tokens of a round, of all subtasks together, beyond which none is begun.
+    """
+
+    reliability: float
+    budget: int = BUDGET
+
+    def __post_init__(self) -> None:
+        whole("budget", self.budget)
+        if not 0 < self.reliability < 1:
+            raise WrongValue(f"`until` is {self.reliability}; ask for a reliability above 0 and below 1, such as 0.5")
+
+
 @store.working("folder", inside=True)
 def measure_until(
     opened: Opened,
     subtasks: Mapping[str, Subtask],
     settings: Settings,
     folder: Path,
+    goal: Goal,
     *,
-    wanted: float,
-    budget: int = BUDGET,
     workers: int = 1,
 ) -> Until:
     """Measure a study on more text until each subtask's reliability is reached; the same call goes on where it stopped.
@@ -93,17 +110,14 @@ def measure_until(
         settings: how and what to measure; its `sequences` are those of the first round, its `length` the tokens of an
             example.
         folder: where the study is kept; rounds are in `until/`.
-        wanted: reliability, above 0 and below 1, that the lower end of every subtask's interval reaches.
-        budget: tokens of a round, of all subtasks together, beyond which none is begun.
+        goal: the reliability, and what may be spent on it.
         workers: number of threads of an exact sweep.
 
     Raises:
-        ValueError: if `wanted` is out of range, there are fewer than 3 folds, or as `measure`.
+        ValueError: if there are fewer than 3 folds, or as `measure`.
     """
-    whole("budget", budget)
     whole("workers", workers)
-    if not 0 < wanted < 1:
-        raise WrongValue(f"`until` is {wanted}; ask for a reliability above 0 and below 1, such as 0.5")
+    wanted, budget = goal.reliability, goal.budget
     if settings.folds < 3:
         raise WrongValue(f"`folds` is {settings.folds}; a reliability needs at least 3, and 8 tell more")
     rounds = _rounds(folder)

@@ -2,6 +2,7 @@
 
 from skilloc.sweep.grid import grid, seed_of
 from skilloc.sweep.ledger import Failure, Report, Status, status
+from skilloc.sweep.pool import Pool
 from skilloc.sweep.run import preview, sweep
 
-__all__ = ["Failure", "Report", "Status", "grid", "preview", "seed_of", "status", "sweep"]
+__all__ = ["Failure", "Pool", "Report", "Status", "grid", "preview", "seed_of", "status", "sweep"]

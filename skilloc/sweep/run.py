@@ -1,17 +1,17 @@
 """Run each cell of a sweep once, wherever it is told to."""
 
 import contextlib
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from skilloc import store
-from skilloc.mistakes import WrongType, WrongValue
+from skilloc.mistakes import WrongType
 from skilloc.sweep.cells import Outcome, home_of, load, name_of, run_cell, stored_spec
 from skilloc.sweep.ledger import Ledger, Report
+from skilloc.sweep.pool import HERE, Pool
 from skilloc.sweep.progress import Progress
 
 
@@ -20,11 +20,7 @@ def sweep(
     specs: Iterable[Any],
     *,
     out: str | Path,
-    workers: int = 0,
-    gpus: Sequence[int | str] = (),
-    scheduler: str | Path | None = None,
-    threads: int = 1,
-    tls: Mapping[str, str] | None = None,
+    pool: Pool = HERE,
     progress: bool = True,
 ) -> Report:
     """Run a cell function on every spec, once: what `out` holds already is not run again.
@@ -40,25 +36,16 @@ def sweep(
             where they see it under the same path.
         specs: one per cell, mappings, for instance from `grid`, or dataclasses of settings; equal ones are run once.
         out: the folder for the results; workers elsewhere must see it under the same path.
-        workers: number of worker processes on this machine; 0 runs in this process.
-        gpus: CUDA devices of this machine, one worker each, instead of `workers`.
-        scheduler: address or scheduler file of a running Dask scheduler, instead of `workers`.
-        threads: number of threads per cell; 0 takes this machine's cores divided by the workers. It is stored with
-            each spec, because sums depend on it.
-        tls: files `ca`, `cert` and `key` for the connection to `scheduler`.
+        pool: where they run.
         progress: whether to show the progress on stderr.
 
     Raises:
         TypeError: if a spec cannot be stored, or the cell function cannot be imported by name.
-        ValueError: if `workers`, `gpus` and `scheduler` do not go together, or a number is out of range.
         OSError: if `out` cannot be written.
         ConnectionError: if the scheduler does not answer, or is lost on the way; finished cells are kept.
         KeyboardInterrupt: on Ctrl-C, with a message that says what is kept.
     """
-    _check_engine(workers, gpus, scheduler, tls)
-    workers = len(gpus) or workers
-    threads = _threads(threads, workers, scheduler)
-    ledger, name = _ledger(cell, specs, out, threads), name_of(cell)
+    ledger, name = _ledger(cell, specs, out, pool.each), name_of(cell)
     left = ledger.look_up()
     if left:
         home = _home(name)
@@ -68,7 +55,7 @@ def sweep(
                 ledger.note(key, word, error, traceback)
                 bar.show(ledger.counts())
 
-            if scheduler is None and not workers:
+            if pool.scheduler is None and not pool.processes:
                 for key, text in left.items():
                     heard(key, *run_cell(text, str(ledger.out), home))
             else:
@@ -76,9 +63,9 @@ def sweep(
                 from skilloc.sweep import engine
 
                 with (
-                    engine.local_client(workers, gpus=gpus, threads=threads)
-                    if scheduler is None
-                    else engine.outside_client(scheduler, tls=tls)
+                    engine.local_client(pool.processes, gpus=pool.gpus, threads=pool.each)
+                    if pool.scheduler is None
+                    else engine.outside_client(pool.scheduler, tls=pool.tls)
                 ) as client:
                     engine.run_cells(client, left, ledger.out, heard, check_stopped, home=home)
         ledger.check_visible()
@@ -90,17 +77,13 @@ def preview(
     specs: Iterable[Any],
     *,
     out: str | Path,
-    workers: int = 0,
-    gpus: Sequence[int | str] = (),
-    scheduler: str | Path | None = None,
-    threads: int = 1,
+    pool: Pool = HERE,
 ) -> dict[str, str]:
     """Return what `sweep` would find of each cell, by key: "cached", "left" to run, or "damaged". Nothing is changed.
 
     Args, and errors, as of `sweep`.
     """
-    _check_engine(workers, gpus, scheduler, None)
-    return _ledger(cell, specs, out, _threads(threads, len(gpus) or workers, scheduler)).states()
+    return _ledger(cell, specs, out, pool.each).states()
 
 
 def _ledger(cell: str | Callable[..., Outcome], specs: Iterable[Any], out: str | Path, threads: int) -> Ledger:
@@ -146,33 +129,3 @@ def _home(name: str) -> str:
         return home_of(name)
     except (ImportError, AttributeError) as error:
         raise WrongType(f"`cell`: no function at {name!r} ({error}); pass its import path 'module:function'") from error
-
-
-def _check_engine(
-    workers: int, gpus: Sequence[int | str], scheduler: str | Path | None, tls: Mapping[str, str] | None
-) -> None:
-    if workers < 0:
-        raise WrongValue(f"`workers` is {workers}; use 0 for this process, or a number of worker processes")
-    if (workers > 0) + (len(gpus) > 0) + (scheduler is not None) > 1:
-        raise WrongValue(
-            f"`workers` {workers}, `gpus` {tuple(gpus)} and `scheduler` {scheduler} exclude each other; pass one"
-        )
-    if len(set(gpus)) < len(gpus):
-        raise WrongValue(f"`gpus` {tuple(gpus)} names a device twice; give each worker its own")
-    if tls is not None and (scheduler is None or set(tls) != {"ca", "cert", "key"}):
-        raise WrongValue(f"`tls` has {sorted(tls)}; pass the files `ca`, `cert` and `key`, together with a `scheduler`")
-
-
-def _threads(threads: int, workers: int, scheduler: str | Path | None) -> int:
-    if threads < 0:
-        raise WrongValue(f"`threads` is {threads}; use at least 1, or 0 for the cores divided by the workers")
-    if threads == 0 and scheduler is not None:
-        raise WrongValue("`threads` is 0, but the machines behind `scheduler` are not known here; pass a number")
-    return threads or max(1, _cores() // max(1, workers))
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,13 +14,12 @@ Rules act on the weights after each optimiser step: they hold a mask, or take a 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.mistakes import WrongValue, a_seed
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.losses import check_model, losses_of, prepared_for
@@ -29,7 +28,7 @@ from skilloc.models.points import hooks_of_users
 from skilloc.store import progress as shown
 from skilloc.tasks import Examples
 from skilloc.tasks.losses import Loss, as_loss, cross_entropy
-from skilloc.training.checkpoints import recall, remember
+from skilloc.training.checkpoints import Checkpoints, recall, remember
 from skilloc.training.history import History
 from skilloc.training.optimisers import optimiser_of, set_rates
 from skilloc.training.settings import (
@@ -46,7 +45,19 @@ from skilloc.training.settings import (
 )
 from skilloc.training.step import Goal, check_finite, descent_of, goal_of, take_step
 
-__all__ = ["Group", "History", "Objective", "Optimiser", "Products", "Rule", "Sample", "Term", "TrainConfig", "train"]
+__all__ = [
+    "Checkpoints",
+    "Group",
+    "History",
+    "Objective",
+    "Optimiser",
+    "Products",
+    "Rule",
+    "Sample",
+    "Term",
+    "TrainConfig",
+    "train",
+]
 
 
 def train(
@@ -58,9 +69,7 @@ def train(
     loss: Loss | str | Callable[[Tensor, Examples], Tensor] | Objective = cross_entropy,
     terms: Mapping[str, Term] | None = None,
     rules: Sequence[Rule] = (),
-    checkpoints: Path | None = None,
-    checkpoint_every: int = 5000,
-    data: Mapping[str, Any] | None = None,
+    checkpoints: Checkpoints | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> History:
@@ -76,9 +85,7 @@ def train(
             measured meanwhile.
         terms: named terms that are added to the loss and logged.
         rules: act after each optimiser step, in this order.
-        checkpoints: a folder for the state of this run: the same call goes on from there, and gives the same result.
-        checkpoint_every: least number of steps between checkpoints, which are written after an evaluation.
-        data: what names the examples of `sample` (seed, subtasks); checkpoints of other data are refused. JSON only.
+        checkpoints: where the state of this run is kept, so that the same call goes on from there.
         seed: of what the model draws while it is trained (dropout); examples have their own.
         progress: whether to show the progress on stderr.
 
@@ -97,7 +104,6 @@ def train(
         >>> int(history.of("step")[-1])
         50
     """
-    whole("checkpoint_every", checkpoint_every)
     a_seed("seed", seed)
     terms, aim = terms or {}, loss if isinstance(loss, Objective) else Objective(as_loss(loss))
     loss = aim.measured or aim.loss
@@ -112,11 +118,11 @@ def train(
     spec = {
         **_spec(model, config, evaluate, aim, seed),
         **({"behaviour": _evaluated(face, watched, loss)} if checkpoints and not _named(model, loss) else {}),
-        "data": dict(data or {}),
+        "data": {} if checkpoints is None else dict(checkpoints.data),
         "terms": list(terms),
         "rules": [type(rule).__name__ for rule in rules],
     }
-    rows, seen = recall(checkpoints, spec, model, optimiser, rules)
+    rows, seen = recall(None if checkpoints is None else checkpoints.folder, spec, model, optimiser, rules)
     descent = descent_of(face, goal, products=config.products)
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
@@ -141,9 +147,9 @@ def train(
                 _hear(rules, rows[-1])
                 if config.until and all(rows[-1][name] < value for name, value in config.until.items()):
                     break
-                if checkpoints is not None and (done - kept >= checkpoint_every or done == config.steps):
+                if checkpoints is not None and (done - kept >= checkpoints.every or done == config.steps):
                     kept = done
-                    remember(checkpoints, spec, model, optimiser, rules, rows)
+                    remember(checkpoints.folder, spec, model, optimiser, rules, rows)
     finally:
         model.eval()
         optimiser.zero_grad()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from skilloc import store
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, whole
 from skilloc.training.settings import Rule
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run keeps its state: the same call goes on from there, and gives the same result.
+
+    Attributes:
+        folder: where.
+        every: least number of steps between two; they are written after an evaluation.
+        data: what names the examples of `sample` (seed, subtasks); checkpoints of other data are refused. JSON only.
+    """
+
+    folder: Path
+    every: int = 5000
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole("every", self.every)
 
 
 def remember(
