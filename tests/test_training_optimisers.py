@@ -101,7 +101,6 @@ def test_the_rate_rises_and_falls(decay: Any, wanted: list[float]) -> None:
     [
         ({"groups": (Group("nothing", "adam", 0.1),)}, "which no weight is called by; there are layers.0.weight"),
         ({"groups": (Group("bias", "muon", 0.1),)}, "muon is for matrices"),
-        ({"groups": (Group("bias", "adam", 0.0),)}, "use positive numbers"),
         ({"warm_up": 1.0}, "a part of the steps"),
         ({"clip": 0.0}, "a positive norm or None"),
     ],
@@ -109,6 +108,11 @@ def test_the_rate_rises_and_falls(decay: Any, wanted: list[float]) -> None:
 def test_what_cannot_be(settings: dict[str, Any], cure: str, monkeypatch: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=cure):
         run(TrainConfig(**{"steps": 2, **settings}))
+
+
+def test_a_group_needs_a_rate() -> None:
+    with pytest.raises(ValueError, match="`rate` is 0.0; use a positive number"):
+        Group("bias", "adam", 0.0)
 
 
 def test_a_penalty_wants_one_optimiser() -> None:
