@@ -169,3 +169,24 @@ def test_the_contract_of_imports_names_every_room():
         "__init__",
         "__main__",
     }
+
+
+def parameters_of(source: str) -> dict[str, int]:
+    """How many parameters each function has, those with a keyword and those that gather the rest among them."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            given, rest = node.args, (node.args.vararg, node.args.kwarg)
+            names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, rest))]
+            found[f"{node.name}:{node.lineno}"] = len([name for name in names if name not in ("self", "cls")])
+    return found
+
+
+def test_few_functions_have_more_than_six_parameters():
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "analyses").glob("*.py")]
+    counted = {f"{path.name}:{name}": n for path in paths for name, n in parameters_of(path.read_text("utf-8")).items()}
+    assert len([name for name, n in counted.items() if n > 6]) <= 8, {n: c for n, c in counted.items() if c > 6}
+
+
+def test_every_parameter_counts():
+    assert parameters_of("def f(self, a, /, b, *c, d=1, **e):\n    pass") == {"f:1": 5}

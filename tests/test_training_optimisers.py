@@ -111,7 +111,7 @@ def test_what_cannot_be(settings: dict[str, Any], cure: str, monkeypatch: Any) -
 
 
 def test_a_group_needs_a_rate() -> None:
-    with pytest.raises(ValueError, match="`rate` is 0.0; use a positive number"):
+    with pytest.raises(ValueError, match=r"`rate` is 0\.0; use a positive number"):
         Group("bias", "adam", 0.0)
 
 
