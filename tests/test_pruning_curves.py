@@ -13,7 +13,7 @@ from skilloc.experiment import Experiment, flat_mean_reference
 from skilloc.masks import Mask
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
-from skilloc.pruning import Curve, effects_again, masks_of, prune, pruning_curve, recover, remaining
+from skilloc.pruning import Curve, effects_again, mask_curve, masks_of, prune, recover, remaining
 from skilloc.tasks import Examples
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig
@@ -86,7 +86,7 @@ def test_a_curve_is_what_the_pruned_networks_do(network, tmp_path):
     effects = ablation_effects(Experiment(network, batches(split="selection")))
     report = batches(400)
     experiment = Experiment(network, report)
-    curve = pruning_curve(experiment, effects.mean("parity_0"), [48, 40, 24, 8], draws=3)
+    curve = mask_curve(experiment, masks_of(experiment.units, effects.mean("parity_0"), [48, 40, 24, 8]), draws=3)
     assert curve.losses.shape == (4, 8, 3)
     for i, mask in enumerate(curve.masks):
         smaller = prune(network, mask)
@@ -109,9 +109,9 @@ def test_a_curve_is_what_the_pruned_networks_do(network, tmp_path):
     np.testing.assert_array_equal(again.random_losses, curve.random_losses)
     assert (again.kept == [48, 40, 24, 8]).all()
     assert [mask.keep.tolist() for mask in again.masks] == [mask.keep.tolist() for mask in curve.masks]
-    same = pruning_curve(experiment, effects.mean("parity_0"), [24], draws=3)
+    same = mask_curve(experiment, masks_of(experiment.units, effects.mean("parity_0"), [24]), draws=3)
     assert (same.random_losses[:, 0] == curve.random_losses[:, 2]).all()
-    other = pruning_curve(experiment, effects.mean("parity_0"), [24], draws=3, seed=1)
+    other = mask_curve(experiment, masks_of(experiment.units, effects.mean("parity_0"), [24]), draws=3, seed=1)
     assert (other.random_losses != same.random_losses).any()
 
 
@@ -120,7 +120,7 @@ def test_a_curve_of_a_language_model_has_no_accuracy(gpt2, tokens):
     batch = {"text": Examples(tokens[:, :-1], tokens[:, 1:].clone())}
     scores = np.random.default_rng(0).random(len(units))
     experiment = Experiment(gpt2, batch, folds=2)
-    curve = pruning_curve(experiment, scores, [len(units) // 2], draws=1)
+    curve = mask_curve(experiment, masks_of(experiment.units, scores, [len(units) // 2]), draws=1)
     wanted, base = mask_effects(experiment, curve.masks)
     np.testing.assert_allclose(curve.losses, wanted + base, atol=1e-12)
     assert np.isnan(curve.accuracies).all()

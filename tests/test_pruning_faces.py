@@ -20,7 +20,7 @@ from skilloc.masks import Mask
 from skilloc.models.described import At, describe
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
-from skilloc.pruning import Curve, effects_again, keep, mask_curve, prune, pruning_curve, recover, remaining
+from skilloc.pruning import Curve, effects_again, keep, mask_curve, masks_of, prune, recover, remaining
 from skilloc.pruning.scored import scored
 from skilloc.tasks import Examples
 from skilloc.tasks.losses import custom
@@ -69,7 +69,7 @@ def test_curves_removals_and_pairs_of_a_described_network(pair, loss, reference)
     effects = [ablation_effects(one) for one in experiments]
     np.testing.assert_allclose(effects[1].values, effects[0].values, atol=1e-6)
     scores = np.random.default_rng(1).random(2 * WIDTH)
-    curves = [pruning_curve(one, scores, [24, 15, 6], draws=2) for one in experiments]
+    curves = [mask_curve(one, masks_of(one.units, scores, [24, 15, 6]), draws=2) for one in experiments]
     for name in ("losses", "accuracies", "random_losses", "random_accuracies", "baseline"):
         np.testing.assert_allclose(getattr(curves[1], name), getattr(curves[0], name), atol=1e-6)
     removals = [removal_effects(one, own, sizes=(1, 4), draws=2) for one, own in zip(experiments, effects, strict=True)]
@@ -231,7 +231,8 @@ def test_channels_held_zeroed_and_pruned_are_one(cnn, images):
 
 def test_channels_are_scored_again_and_retrained(cnn, images):
     experiment = Experiment(cnn, images, kinds=("channel",), loss="error", folds=3)
-    curve = pruning_curve(experiment, effects_again(experiment, ablation_effects), [9, 6, 3], every=2, draws=1)
+    scores = effects_again(experiment, ablation_effects)
+    curve = mask_curve(experiment, masks_of(experiment.units, scores, [9, 6, 3], every=2), draws=1)
     assert curve.unit == "share"
     np.testing.assert_allclose(curve.losses, 1 - curve.accuracies)
     smooth = Experiment(cnn, images, kinds=("channel",), folds=3)

@@ -9,7 +9,7 @@ from skilloc.experiment import Experiment, hold, zero_reference
 from skilloc.masks import Mask
 from skilloc.models.copying import copied
 from skilloc.models.makers import units_of
-from skilloc.pruning import effects_again, keep, mask_curve, prune, pruning_curve, recover, remaining
+from skilloc.pruning import effects_again, keep, mask_curve, masks_of, prune, recover, remaining
 from skilloc.pruning.scored import scored
 from skilloc.tasks import Examples
 from skilloc.training import TrainConfig, train
@@ -97,7 +97,7 @@ def test_dimensions_are_scored_again_and_retrained(model, batch):
         without = Mask(mask.units, mask.keep & (np.arange(count) != unit))
         wanted = scored(experiment, without)[0] - scored(experiment, mask)[0]
         assert found[unit] == pytest.approx(wanted.mean(), abs=2e-5)
-    curve = pruning_curve(experiment, score, [count, count - 2], draws=1)
+    curve = mask_curve(experiment, masks_of(experiment.units, score, [count, count - 2]), draws=1)
     np.testing.assert_allclose(mask_curve(experiment, curve.masks, draws=0).losses, curve.losses)
     after = recover(experiment, curve.masks[1:], lambda _: batch, TrainConfig(5, rate=1e-3))
     np.testing.assert_allclose(after.losses[0, 0], curve.losses[1], atol=1e-5)

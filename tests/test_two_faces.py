@@ -91,8 +91,9 @@ def kept(model: nn.Module) -> list[np.ndarray]:
 
 
 def curve(model: nn.Module) -> np.ndarray:
-    scores = effects(model).mean("parity_0")
-    return sk.pruning.pruning_curve(experiment(model), scores, [4, 9]).losses
+    own = experiment(model)
+    masks = sk.pruning.masks_of(own.units, effects(model).mean("parity_0"), [4, 9])
+    return sk.pruning.mask_curve(own, masks).losses
 
 
 def recovered(model: nn.Module) -> list[np.ndarray]:
@@ -136,9 +137,7 @@ MEASUREMENTS: dict[str, Callable[[nn.Module], Any]] = {
     "calibration": calibration,
     "removal": removal,
     "pairs": interactions,
-    "pruning curve": lambda model: (
-        sk.pruning.pruning_curve(experiment(model), effects(model).mean("parity_0"), [4, 9]).losses
-    ),
+    "pruning curve": curve,
     "effects again": again,
     "norms": lambda model: group_norms(model, sk.units_of(model)),
     "training": trained,

@@ -2,7 +2,7 @@
 
 from skilloc.pruning.able import Able, can
 from skilloc.pruning.choosing import Scorer, masks_of
-from skilloc.pruning.curves import Curve, mask_curve, pruning_curve
+from skilloc.pruning.curves import Curve, mask_curve
 from skilloc.pruning.keeping import Keep, keep
 from skilloc.pruning.recovery import Recovery, recover
 from skilloc.pruning.scoring import effects_again
@@ -20,7 +20,6 @@ __all__ = [
     "mask_curve",
     "masks_of",
     "prune",
-    "pruning_curve",
     "recover",
     "remaining",
 ]

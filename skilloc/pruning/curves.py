@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
 from skilloc.mistakes import WrongValue, a_seed, whole
-from skilloc.pruning.choosing import Scorer, masks_of
 from skilloc.pruning.scored import scored
 from skilloc.store.progress import progress
 from skilloc.units import Units
@@ -58,38 +57,11 @@ class Curve:
         return tuple(Mask(self.units, keep) for keep in self.keep)
 
 
-def pruning_curve(
-    experiment: Experiment,
-    scores: Float[np.ndarray, "unit"] | Scorer,
-    counts: Sequence[int],
-    *,
-    per_layer: bool = False,
-    every: int | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Curve:
-    """Measure every subtask with only the best units kept, for several numbers of them, beside random masks.
-
-    Scores from the same examples as the experiment's flatter the curve: choose on another split.
-
-    Args:
-        experiment: what is measured on what; dropped units are held at its reference, where it holds units.
-        scores: what units are kept by; `effects_again` makes a function that scores again (see `masks_of`).
-        counts: numbers of units to keep.
-        per_layer: keep the same share in every bank.
-        every: most units to drop between two scorings, where `scores` is a function.
-        draws: number of random masks beside each, with as many units in every bank; 0 for none.
-        seed: of the random masks.
-
-    Raises:
-        ValueError: if the scores do not fit the units, or a count is out of range.
-    """
-    masks = masks_of(experiment.units, scores, counts, per_layer=per_layer, every=every)
-    return mask_curve(experiment, masks, draws=draws, seed=seed)
-
-
 def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = DRAWS, seed: int = 0) -> Curve:
-    """Measure every subtask under each of some masks, beside random ones; see `pruning_curve`.
+    """Measure every subtask with only the units of each mask kept, beside random masks.
+
+    Masks of several numbers of units come from `masks_of`. Those that were chosen on the examples of this experiment
+    flatter the curve: choose on another split.
 
     Dropped units are held at their reference, which computes what the pruned model computes.
 
