@@ -77,10 +77,10 @@ class Spent:
 
 
 def halve(
-    settings: Mapping[str, Sequence[Any]],
+    settings: Mapping[Any, Sequence[Any]],
     run: Callable[[list[tuple[Any, int]]], list[Tried]],
     rungs: Rungs,
-) -> tuple[dict[str, Any], dict[str, Spent]]:
+) -> tuple[dict[Any, Any], dict[Any, Spent]]:
     """Choose a setting for each method.
 
     A setting's score is the median over its seeds; where medians are equal, as those of runs that all failed, the one
@@ -101,12 +101,12 @@ def halve(
         if len(listed) != rungs.settings[0]:
             raise ValueError(f'"{method}" has {len(listed)} settings; give each method {rungs.settings[0]}')
     left = {method: list(range(len(listed))) for method, listed in settings.items()}
-    tried: dict[str, dict[int, list[Tried]]] = {method: {i: [] for i in places} for method, places in left.items()}
+    tried: dict[Any, dict[int, list[Tried]]] = {method: {i: [] for i in places} for method, places in left.items()}
     done = 0
     for count, seeds in zip(rungs.settings, rungs.seeds, strict=True):
         for method, places in left.items():
-            places.sort(key=lambda i, method=method: (_median(tried[method][i]), i))
-            del places[count:]
+            medians = {i: _median(tried[method][i]) for i in places}
+            places[:] = sorted(places, key=lambda i: (medians[i], i))[:count]
         asked = [(m, i, FIRST_SEED + seed) for m, places in left.items() for i in places for seed in range(done, seeds)]
         found = run([(settings[m][i], seed) for m, i, seed in asked])
         for (method, i, _), one in zip(asked, found, strict=True):

@@ -1,7 +1,10 @@
 """The rules of the house that no type checker sees: who knows what a model is, and who knows what a loss is."""
 
 import ast
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,21 @@ def test_right_of_the_effects_results_are_typed():
             if loose and function.name not in ("record", "metrics") and not name.startswith(("cli/", "store/")):
                 found.add(name)
     assert found <= set(JSON)
+
+
+AXES = set(
+    "unit fold row shape pos example axes rest subtask point node d_model token size replicate pair group d_vocab "
+    "bank_and_end _unit _".split()
+)
+"""Names of axes that stand alone in an annotation, which a checker of names takes for names of Python."""
+
+
+def test_every_name_in_the_code_is_known():
+    command = [sys.executable, "-m", "ruff", "check", "skilloc", "analyses", "--isolated", "--select", "F821"]
+    done = subprocess.run([*command, "--output-format", "json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    unknown = {one["message"].split("`")[1]: one["filename"] for one in json.loads(done.stdout)}
+    assert unknown, "no axis is named any more?"
+    assert {name: file for name, file in unknown.items() if name not in AXES} == {}
 
 
 def modules() -> dict[str, Path]:
