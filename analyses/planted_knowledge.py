@@ -72,15 +72,15 @@ class PlantedKnowledge:
     """nats on the answers at which teaching ends"""
     looked_at: int = 32
     """facts that the ways to find the units look at"""
-    localizing: int = 100
+    localizing: int = 60
     """steps of localizing on the facts"""
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (1e-3, 3e-3)
     """of the attack"""
     budgets: tuple[int, ...] = (1, 4, 16)
     """its numbers of steps"""
     held_out: int = 32
     """examples per subtask, on each of the selection and the report split"""
-    ways: tuple[str, ...] = ("as it is", "repaired", "rescaled", "mixed")
+    ways: tuple[str, ...] = ("as it is", "repaired", "rescaled")
     """of attack"""
 
     def __post_init__(self) -> None:
