@@ -1,5 +1,6 @@
 """Networks whose truth is known: they are what they are said to be, and the probe says so."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from skilloc.locality.intervals import Interval
+from skilloc.relearning.brought import Reading
 from skilloc.relearning.known import (
     HIDINGS,
     QUICK,
@@ -21,6 +23,8 @@ from skilloc.relearning.known import (
     record_of,
 )
 from skilloc.relearning.known.networks import _hidden, _trained
+from skilloc.relearning.rules import is_damaged, is_doubted, words_for
+from skilloc.relearning.saying import RECORD
 from skilloc.tasks.parity import parity_subtasks
 
 *KEPT_ONES, GONE = parity_subtasks(16, atoms=3, k=3).values()
@@ -72,6 +76,23 @@ def test_a_table_of_truths_and_words():
     assert "| removed | 1 | 1 |" in table
     assert record_of(found, "this")["right"] == {"removed": 1}
     assert record_of(found, "this")["called"] == {"removed": 2}
+
+
+def test_more_budget_blurred_nothing_of_what_is_recorded():
+    """Of every network of the self-test whose record is in the package, and every budget as its longest."""
+    networks = json.loads(RECORD.read_text())["networks"]
+    assert len(networks) >= 60
+    for network in networks:
+        back = [Reading(0, step, Interval(*ends)) for step, ends in enumerate(unpacked(network["back"]))]
+        about = Interval(*unpacked([network["damage"]])[0]), Interval(*unpacked([network["plasticity"]])[0])
+        said = [word for word, _ in words_for(back, doubted=is_doubted(*about))]
+        said = ["damaged" if word != "not removed" and is_damaged(*about) else word for word in said]
+        assert said == network["words"], network["name"]
+        assert not blurred(said), network["name"]
+
+
+def unpacked(ends):
+    return [tuple(np.nan if end is None else end for end in three) for three in ends]
 
 
 def test_what_is_blurred():
