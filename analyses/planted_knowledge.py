@@ -64,7 +64,7 @@ class PlantedKnowledge:
     """how many, a third of them in each split"""
     steps: int = 400
     """of teaching, at most"""
-    rate: float = 3e-3
+    rate: float = 1e-3
     """of teaching"""
     rows: int = 32
     """facts per step"""
@@ -220,10 +220,10 @@ def _grid(settings: PlantedKnowledge) -> Grid:
 def measure(scale: tuple[int, tuple[PlantedKnowledge, ...]], run: Cells) -> dict[str, Any]:
     """Plant every seed of every arm."""
     seeds, arms = scale
-    results = run(plant, [replace(arm, seed=seed) for seed in range(seeds) for arm in arms])
+    results = run(plant, [replace(arm, seed=seed) for arm in arms for seed in range(seeds)])
     listed = []
     for place, arm in enumerate(arms):
-        cells = results[place :: len(arms)]
+        cells = results[place * seeds : (place + 1) * seeds]
         parts = [store.from_parts(Relearning, cell.metrics["relearning"], cell.arrays) for cell in cells]
         precision = {}
         for name in FINDERS:
