@@ -1,20 +1,25 @@
 """Are the skills of a small language model local, behaviour by behaviour, where those of corpora are not?
 
-Question: of the attention heads of SmolLM2-135M, which does each made behaviour need, how local is each next to three
-corpora, do behaviours share heads, what does removing one's heads do to the others, and are the heads that induction
-needs those whose patterns match prefixes?
-An answer: locality scores with intervals and chance from exact ablation of every head, their overlap beside chance, a
-removal matrix beside matched random masks, and the overlap of the top heads of induction with those of the highest
-prefix-matching score, computed from attention patterns alone, beside chance. Behaviours that the model cannot do are
-refused, with their accuracy.
+Question: of the heads, neurons and residual dimensions of SmolLM2-135M, which does each behaviour need (facts by
+relation, and behaviours that are made), how local is each next to three corpora, do behaviours share units, what does
+removing one's heads together do to the others, what does a head bring back that is put into a corrupted prompt's run,
+and are the heads that induction needs those whose patterns match prefixes?
+An answer: locality scores with interval, chance and spread between references; overlap of all pairs beside chance; a
+removal matrix beside matched random masks; and the overlap of induction's heads with those of the highest
+prefix-matching score, computed from attention patterns alone. Behaviours that the model cannot do are refused, with
+their number.
 
-Minutes on two cores: `--scale quick` under two (the embedded model), `--scale cpu` as the run forecasts before it
-starts (heads of 10 subtasks, zero reference). Needs `skilloc fetch smollm2`, but for `quick`.
+Heads: every one exactly at the zero reference; at the mean and at resampling, the heads of the largest estimates and a
+sample. Neurons and residual dimensions: estimates, with those of the largest and a sample exactly, which is what they
+are calibrated on. Capped to take about an hour and a half of one core (`--scale cpu`, which says its forecast before it
+starts); `--scale quick` under two minutes (the embedded model). Stopped, the same command goes on. Needs
+`skilloc fetch smollm2`, but for `quick`.
 """
 
+import resource
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,143 +27,202 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
+import _behaviours_drawn
+from _behaviours import (
+    CORPORA,
+    KNOWN,
+    LONG,
+    Able,
+    Part,
+    able,
+    experiment_of,
+    measured_part,
+    opened_once,
+)
 from _frame import Cells, analyse
-from skilloc import locality, plots, store
-from skilloc.ablation import ablation_effects
-from skilloc.experiment import Experiment
-from skilloc.masks import Mask, matched_random, top
-from skilloc.models.language import Opened, encoder, first_token, open_model
-from skilloc.study.able import ability
-from skilloc.study.draws import subtasks_of
-from skilloc.tasks import Subtask
-from skilloc.tasks.behaviours import MAKERS, behaviours
+from skilloc import locality
+from skilloc.locality.intervals import t_quantile
+from skilloc.masks import top
+from skilloc.models.makers import units_of
+from skilloc.report.record import as_json
+from skilloc.store import Result
 
-CORPORA = ("python", "cpp", "english")
-FOLDS = 8
+SCORES = ("mass", "effective_number", "locality", "hoyer", "top_share", "k50", "negative_share")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much: the model, examples of each subtask, tokens of a corpus row, heads removed together, random masks."""
+    """How much: the model, examples of each subtask (one a fold), tokens of a corpus row, heads removed together,
+    random masks at zero and at the other references; units of the largest estimates that are measured, by kind, and
+    how many are drawn beside them."""
 
     model: str
-    count: int
+    examples: int
     length: int
     removed: int
     draws: int
+    few: int
+    references: tuple[str, ...] = ("mean", "resample")
+    exact: tuple[tuple[str, int], ...] = (("head", 40), ("neuron", 40), ("residual", 24))
+    sample: int = 12
 
 
 SCALES = {
-    "quick": Scale("embedded", 16, 16, 4, 3),
-    "cpu": Scale("smollm2", 24, 32, 10, 20),
-    "paper": Scale("smollm2", 64, 128, 10, 20),
+    "quick": Scale("embedded", 6, 12, 2, 2, 2, exact=(("head", 4), ("neuron", 4), ("residual", 4)), sample=8),
+    "heads": Scale("smollm2", 6, 16, 10, 20, 3, (), ()),
+    "cpu": Scale("smollm2", 6, 16, 10, 20, 3),
+    "paper": Scale(
+        "smollm2", 16, 128, 10, 20, 20, exact=(("head", 270), ("neuron", 400), ("residual", 200)), sample=64
+    ),
 }
 
 
 def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
-    """Measure every head on every subtask that the model can do, and what the figure shows of it."""
-    started = time.time()
-    opened = open_model(scale.model)
-    experiments, refused = _experiments(opened, scale)
-    forecast = _forecast(experiments)
-    tqdm.write(f"about {forecast:.0f} minutes for the heads of {len(experiments)} subtasks", file=sys.stderr)
-    effects = []
-    for name, experiment in experiments.items():
-        pieces = cells.folder / f"{scale.model}-{store.key({**asdict(scale), 'subtask': name})}"
-        pieces.mkdir(parents=True, exist_ok=True)
-        effects.append(ablation_effects(experiment, workers=max(1, cells.workers), resume=pieces))
-    values = np.concatenate([one.values for one in effects], axis=1)
-    names = list(experiments)
-    units = effects[0].units
-    scores = [locality.scores(values[:, s])["locality"] for s in range(len(names))]
-    shared = locality.top_jaccard(values, top=scale.removed)
-    found = {
+    """Measure every part, dearest question first, and return what the figure shows."""
+    known = cells(able, [Able(scale.model, max(24, scale.examples))])[0].metrics
+    parts = _groups(scale, known)
+    names = [name for part in parts for name, _ in part.subtasks]
+    tqdm.write(f"{len(names)} subtasks; about {_forecast(scale, parts):.0f} minutes of one core", file=sys.stderr)
+    began = time.process_time()
+    heads = cells(measured_part, parts)
+    values = _joined(heads)
+    units = units_of(opened_once(scale.model).model, kinds=("head",))
+    found: dict[str, Any] = {
         "scale": asdict(scale),
+        "known": known,
         "subtasks": names,
-        "refused": refused,
-        "forecast_minutes": forecast,
-        "locality": {
-            "value": [s.value for s in scores],
-            "low": [s.low for s in scores],
-            "high": [s.high for s in scores],
-        },
-        "chance": scores[0].chance,
-        "shared": {"value": shared.value, "chance": shared.chance},
-        "removal": _removal(experiments, values, scale),
+        "groups": {part.group: [name for name, _ in part.subtasks] for part in parts},
+        "units": list(units.names),
+        "locality": {"head": {"zero": _scores(values, names)}},
+        "between": {name: one.record() for name, one in locality.between(values, top=scale.removed).items()},
         "heads": {name: _top(values[:, s].mean(axis=0), units.names) for s, name in enumerate(names)},
-        "minutes": (time.time() - started) / 60,
     }
-    if "induction" in experiments:
-        found["induction"] = _induction(experiments["induction"], values[:, names.index("induction")].mean(axis=0))
+    if "induction" in names:
+        found["induction"] = _induction(parts, values[:, names.index("induction")].mean(axis=0))
+    found["removal"] = {"zero": _removal(scale, cells, parts, values, scale.draws)}
+    made = [replace(part, restore=True) for part in parts if part.group in ("short", "long")]
+    restored = cells(measured_part, made)
+    if restored:
+        found["restored"] = _restored(restored, made, units.names)
+    spread, exact = {"zero": values}, dict(scale.exact)
+    for reference in scale.references:
+        others = [replace(p, reference=reference, exact=exact["head"], sample=scale.sample) for p in parts]
+        results = cells(measured_part, others)
+        spread[reference] = _joined(results)
+        found["locality"]["head"][reference] = _scores(spread[reference], names) | _calibrated(results)
+        found["removal"][reference] = _removal(scale, cells, others, values, scale.few)
+    if len(spread) > 1:
+        found["spread"] = {name: _spread(spread, s, units.names) for s, name in enumerate(names)}
+    for kind in (name for name in exact if name != "head"):
+        results = cells(measured_part, [replace(p, kind=kind, exact=exact[kind], sample=scale.sample) for p in parts])
+        table = _joined(results)
+        found["locality"][kind] = {"zero": _scores(table, names) | _calibrated(results)}
+        found[f"between {kind}s"] = {"overlap": locality.overlap(table).record()}
+    found["cost"] = {
+        "cpu_minutes_now": (time.process_time() - began) / 60,
+        "cpu_minutes_heads": sum(one.metrics["cpu_minutes"] for one in heads),
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
     return dict(as_json(found))
 
 
-def as_json(value: Any) -> Any:
-    """Return numbers as JSON has them: arrays as lists, what cannot be told as None."""
-    if isinstance(value, dict):
-        return {key: as_json(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [as_json(part) for part in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+def _groups(scale: Scale, known: dict[str, Any]) -> list[Part]:
+    """Return the parts at the zero reference: relations, made behaviours by length, corpora."""
+    facts = [(name, tuple(one["right"])) for name, one in known["facts"].items() if len(one["right"]) >= KNOWN]
+    made = {name: one["length"] for name, one in known["made"].items() if one["able"]}
+    groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {
+        "facts": facts,
+        "short": [(name, ()) for name, length in made.items() if length <= LONG],
+        "long": [(name, ()) for name, length in made.items() if length > LONG],
+        "corpora": [(name, ()) for name in CORPORA],
+    }
+    plain = Part(scale.model, "", (), scale.examples, scale.length)
+    return [replace(plain, group=group, subtasks=tuple(own)) for group, own in groups.items() if own]
 
 
-def _experiments(opened: Opened, scale: Scale) -> tuple[dict[str, Experiment], dict[str, Any]]:
-    """Return the experiment of each subtask, and the accuracy of behaviours that the model cannot do."""
-    encode, first = encoder(opened.tokenizer), first_token(opened.tokenizer)
-    made: dict[str, Subtask] = {}
-    refused: dict[str, Any] = {}
-    for name in MAKERS:
-        try:
-            made |= behaviours(encode, [name], first=first, count=6 * scale.count)
-        except ValueError:  # its words are no tokens of this model
-            refused[name] = {"accuracy": None, "chance": None, "count": 0}
-    corpora = subtasks_of(opened, {name: name for name in CORPORA}, length=scale.length)
-    experiments: dict[str, Experiment] = {}
-    for name, subtask in {**made, **corpora}.items():
-        loss = "answer" if name in made else "cross_entropy"
-        own = Experiment(opened.model, {name: subtask}, ("head",), loss=loss, folds=FOLDS, count=scale.count)
-        if name in made and not (known := ability(own, name)).able:
-            refused[name] = {"accuracy": known.accuracy, "chance": known.chance, "count": known.count}
-            continue
-        experiments[name] = own
-    return experiments, refused
-
-
-def _forecast(experiments: dict[str, Experiment]) -> float:
-    """Return the minutes of one whole pass per head, as a pass of the untouched model takes: an upper bound."""
+def _forecast(scale: Scale, parts: list[Part]) -> float:
+    """Return the minutes of processor time, from one pass over every group."""
     seconds = 0.0
-    for experiment in experiments.values():
+    for part in parts:
+        experiment = experiment_of(part)
         experiment.losses()  # the first pass also draws the examples
-        began = time.time()
+        began = time.process_time()
         experiment.losses()
-        seconds += (time.time() - began) * len(experiment.units)
-    return seconds / 60
+        seconds += time.process_time() - began
+    heads = len(experiment.units)
+    sources = sum(len(part.subtasks) for part in parts)
+    removals = sources / 2 * (scale.draws + 1 + len(scale.references) * (scale.few + 1))
+    # A head takes about 0.6 of a pass, an estimate 12, and a check of the ways 30.
+    exact = sum((count + scale.sample) * 0.6 + 42 for _, count in scale.exact)
+    extra = (dict(scale.exact).get("head", 0) * 0.6 + 42) * max(0, len(scale.references) - 1)
+    return seconds / 60 * (heads * 0.6 * 1.4 + removals + exact + extra + 60)
 
 
-def _removal(experiments: dict[str, Experiment], values: Float[np.ndarray, "fold subtask unit"], scale: Scale) -> Any:
-    """Loss increase of each subtask without the heads that one needs most, chosen on even folds, stated on odd ones."""
-    names, units = list(experiments), next(iter(experiments.values())).units
-    base = {name: own.losses() for name, own in experiments.items()}
+def _joined(results: list[Result]) -> Float[np.ndarray, "fold subtask unit"]:
+    return np.concatenate([one.arrays["effects"].values for one in results], axis=1)
 
-    def increase(mask: Mask) -> list[list[float]]:
-        found = []
-        for name, own in experiments.items():
-            change = own.losses(mask) - base[name]
-            found.append([float(change[own.folded.parts[f][0]].mean()) for f in range(1, FOLDS, 2)])
-        return found
 
-    matrix, control = [], []
-    for s, _ in enumerate(names):
-        mask = Mask(units, ~top(values[::2, s].mean(axis=0), scale.removed))
-        matrix.append(increase(mask))
-        draws = [increase(matched_random(mask, seed=seed)) for seed in range(scale.draws)]
-        control.append(np.mean(draws, axis=(0, 2)).tolist())
-    every = np.array(matrix)
-    half = 3.182 * every.std(axis=2, ddof=1) / np.sqrt(every.shape[2])  # Student's t of four folds
-    mean = every.mean(axis=2)
-    return {"value": mean, "low": mean - half, "high": mean + half, "control": control}
+def _scores(values: Float[np.ndarray, "fold subtask unit"], names: list[str]) -> dict[str, Any]:
+    found = locality.table(values, names)
+    own = locality.reliability(values)
+    return {
+        "scores": {name: {score: found[name][score].record() for score in SCORES} for name in names},
+        "bulk": {name: as_json(locality.bulk(values[:, s])) for s, name in enumerate(names)},
+        "reliability": own.record(),
+    }
+
+
+def _calibrated(results: list[Result]) -> dict[str, Any]:
+    told = [one.metrics["calibration"] for one in results if "calibration" in one.metrics]
+    return {"spearman": {name: number for part in told for name, number in part.items()}}
+
+
+def _removal(scale: Scale, cells: Cells, parts: list[Part], values: np.ndarray, draws: int) -> dict[str, Any]:
+    """Loss increase without the heads that a subtask needs most at the zero reference, chosen on the first half of the
+    folds and stated on the second, beside random heads of the same layers."""
+    names = [name for part in parts for name, _ in part.subtasks]
+    chosen = values[: scale.examples // 2].mean(axis=0)
+    rows = []
+    for s, name in enumerate(names):
+        heads = tuple(int(u) for u in np.flatnonzero(top(chosen[s], scale.removed)))
+        plain = [replace(p, removed=((name, heads),), draws=draws, exact=0, sample=0) for p in parts]
+        results = cells(measured_part, plain)
+        rows.append(np.concatenate([one.arrays["removal"].values[0] for one in results], axis=-1))
+    table = np.array(rows)  # source mask fold target
+    found = locality.removal_scores(table[:, 0].swapaxes(0, 1), table[:, 1:].transpose(1, 2, 0, 3))
+    return {name: one.record() for name, one in found.items()} | {"draws": draws}
+
+
+def _restored(results: list[Result], parts: list[Part], names: tuple[str, ...]) -> dict[str, Any]:
+    """Share of the gap between a prompt and its corrupted twin that one head alone brings back."""
+    found = {}
+    for result, part in zip(results, parts, strict=True):
+        effects, gap = result.arrays["effects"].values, np.array(result.metrics["gap"])
+        for s, (name, _) in enumerate(part.subtasks):
+            mean = effects[:, s].mean(axis=0)
+            half = t_quantile(len(effects) - 1) * effects[:, s].std(axis=0, ddof=1) / np.sqrt(len(effects))
+            order = np.argsort(mean)[:10]
+            whole = float(gap[:, s].mean())
+            found[name] = {
+                "gap": whole,
+                "effects": mean,
+                "heads": [
+                    [names[u], -mean[u] / whole, -(mean[u] + half[u]) / whole, -(mean[u] - half[u]) / whole]
+                    for u in order
+                ],
+            }
+    return found
+
+
+def _spread(values: dict[str, np.ndarray], s: int, names: tuple[str, ...]) -> dict[str, Any]:
+    found = locality.reference_spread({name: table[:, s] for name, table in values.items()})
+    return {
+        "references": found.references,
+        "locality": found.values[:, locality.NAMES.index("locality")],
+        "low": found.low[locality.NAMES.index("locality")],
+        "high": found.high[locality.NAMES.index("locality")],
+        "moved": [[names[one.unit], one.first, one.second, *one.ranks] for one in found.moved],
+    }
 
 
 def _top(effects: Float[np.ndarray, " unit"], names: tuple[str, ...], count: int = 10) -> list[list[Any]]:
@@ -166,28 +230,35 @@ def _top(effects: Float[np.ndarray, " unit"], names: tuple[str, ...], count: int
     return [[names[u], float(effects[u])] for u in order]
 
 
-def _induction(experiment: Experiment, effects: Float[np.ndarray, " unit"]) -> dict[str, Any]:
+def _induction(parts: list[Part], effects: Float[np.ndarray, " unit"]) -> dict[str, Any]:
     """Overlap of the heads that induction needs with those whose patterns match prefixes, beside chance."""
-    scores = prefix_matching(experiment)
+    scores = prefix_matching(parts[0].model)
     count = min(10, len(scores) // 4)
     ours, theirs = set(np.argsort(-effects)[:count].tolist()), set(np.argsort(-scores)[:count].tolist())
     return {
         "effects": effects,
         "scores": scores,
-        "names": list(experiment.units.names),
         "top": count,
         "shared": len(ours & theirs),
         "chance": count * count / len(scores),
+        "likely": _tail(len(scores), count, len(ours & theirs)),
     }
 
 
-def prefix_matching(experiment: Experiment, length: int = 24, rows: int = 8) -> Float[np.ndarray, " unit"]:
+def _tail(units: int, count: int, shared: int) -> float:
+    """Chance that two random sets of `count` units share at least `shared`: hypergeometric."""
+    from math import comb
+
+    return sum(comb(count, i) * comb(units - count, count - i) for i in range(shared, count + 1)) / comb(units, count)
+
+
+def prefix_matching(name: str, length: int = 24, rows: int = 8) -> Float[np.ndarray, " unit"]:
     """Return, per head, the attention from the second copy of a random sequence to the token behind its first copy.
 
     score[h] = mean over positions t of the second copy of pattern[h, t, t - length + 1]
     """
-    model: Any = experiment.model
-    units = experiment.units
+    model: Any = opened_once(name).model
+    units = units_of(model, kinds=("head",))
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.cfg.d_vocab)
     once = torch.randint(min(100, vocabulary // 2), vocabulary, (rows, length), generator=generator)
@@ -202,48 +273,5 @@ def prefix_matching(experiment: Experiment, length: int = 24, rows: int = 8) -> 
     return found
 
 
-def draw(found: dict[str, Any]) -> Any:
-    """Locality, shared heads, joint removal; and induction's heads beside their prefix-matching scores."""
-    names = found["subtasks"]
-    figure, axes = plots.figure(2, 2, height=6.4, width=plots.WIDE * 1.2)
-    places = np.arange(len(names))
-    value, low, high = (np.array(found["locality"][end], dtype=float) for end in ("value", "low", "high"))
-    axes[0, 0].errorbar(value, places, xerr=[value - low, high - value], fmt="o", markersize=3, linewidth=1)
-    axes[0, 0].axvline(found["chance"], linestyle=":", linewidth=1)
-    axes[0, 0].set(yticks=places, yticklabels=names, xlabel="locality (dotted: chance)", xlim=(0, 1))
-    _matrix(
-        axes[0, 1], np.array(found["shared"]["value"], dtype=float), names, f"top {found['scale']['removed']} shared"
-    )
-    removed = np.array(found["removal"]["value"], dtype=float)
-    _matrix(axes[1, 0], removed, names, "nats lost without the heads of (row)")
-    if "induction" in found:
-        told = found["induction"]
-        axes[1, 1].scatter(told["scores"], told["effects"], s=6)
-        for place in np.argsort(-np.array(told["effects"]))[:4]:
-            axes[1, 1].annotate(told["names"][place], (told["scores"][place], told["effects"][place]), fontsize=6)
-        axes[1, 1].set(xlabel="prefix-matching score", ylabel="effect on induction (nats)")
-        axes[1, 1].set_title(f"{told['shared']} of the top {told['top']} shared (chance {told['chance']:.1f})")
-    told = {name: one["accuracy"] for name, one in found["refused"].items()}
-    refused = (
-        ", ".join(f"{n} (words)" if share is None else f"{n} ({share:.2f})" for n, share in told.items()) or "none"
-    )
-    figure.supxlabel(
-        f"{found['scale']['model']}, every head exactly, zero reference, {found['scale']['count']} examples each in "
-        f"{FOLDS} folds; refused for want of accuracy: {refused or 'none'}",
-        fontsize=7,
-    )
-    return figure
-
-
-def _matrix(ax: Any, values: Float[np.ndarray, "row column"], names: list[str], title: str) -> None:
-    ax.imshow(values, cmap="Blues", aspect="auto")
-    for row, column in np.ndindex(values.shape):
-        ax.text(column, row, f"{values[row, column]:.2g}", ha="center", va="center", fontsize=5)
-    places = np.arange(len(names))
-    ax.set(xticks=places, yticks=places, title=title)
-    ax.set_xticklabels(names, rotation=60, fontsize=6)
-    ax.set_yticklabels(names, fontsize=6)
-
-
 if __name__ == "__main__":
-    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=draw)
+    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=_behaviours_drawn.draw)

@@ -6,8 +6,9 @@
     through   units of many places: run everything without the bridge's hook points
     whole     models whose blocks cannot be run alone: one forward pass of the model under hooks per unit
 
-Every way but `whole` is checked against the model's own hooks before it is used: on a piece of every example, by the
-change that ablating the most active unit makes. A way that fails gives way to the next, and says so.
+Every way but `whole` is checked against the model's own hooks before it is used: on a piece of every example, or, where
+rows are padded, on some whole ones, by the change that ablating the most active unit makes. A way that fails gives way
+to the next, and says so.
 """
 
 import logging
@@ -17,19 +18,17 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from skilloc.ablation.pieces import CHECK_TOKENS, Piece, first_tokens, seen_piece
 from skilloc.ablation.tail import Tail, read_tail, tail_losses
 from skilloc.experiment import Experiment, Suffix, UnknownLayoutError, edits_of
 from skilloc.experiment.axes import by_unit
 from skilloc.experiment.suffix import EVERYTHING
 from skilloc.masks import Mask
 from skilloc.models.points import hooks_of_users
-from skilloc.tasks import IGNORE, Inputs
+from skilloc.tasks import IGNORE
 from skilloc.units import NEURON, Bank, Units
 
 CLOSED, AFTER, WITHIN, THROUGH, WHOLE = "closed", "after", "within", "through", "whole"
-
-CHECK_TOKENS = 256
-"""Tokens that a way is checked on, of all examples together; at least two of each."""
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 """How far the change that a way computes may be from that of the model's own hooks, as a part of its largest entry."""
@@ -80,8 +79,8 @@ def lay_trunk(experiment: Experiment) -> Trunk:
         suffix = Suffix(experiment.model)
         runs = [suffix.run(experiment.part(block)[0].inputs) for block in experiment.blocks]
         residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
-        piece = _piece(experiment)
-        if not _same(experiment.face.run(piece), suffix.run(piece)[0], None):
+        piece = seen_piece(experiment)
+        if not _same(piece.base, suffix.run(piece.inputs)[0], None):
             padded = experiment.folded.examples.mask is not None
             why = "padded examples need the mask that only its own pass makes"
             raise UnknownLayoutError(why if padded else "its modules alone compute something else than the bridge")
@@ -92,7 +91,7 @@ def lay_trunk(experiment: Experiment) -> Trunk:
     tail = _tail(experiment, suffix, residuals)
     trunk = Trunk(experiment, residuals, {}, tail, base)
     for bank in experiment.units.banks:
-        trunk.routes[bank.name] = _route(trunk, suffix, bank)
+        trunk.routes[bank.name] = _route(trunk, suffix, bank, piece)
     slow = [hook for hook, route in trunk.routes.items() if route == WHOLE]
     if slow:
         _log.warning("each unit of %s needs a whole forward pass of this model; this is slow", ", ".join(slow))
@@ -103,25 +102,8 @@ def _tail(experiment: Experiment, suffix: Suffix, residuals: list[Tensor]) -> Ta
     if experiment.metric.targets is None:
         return None
     tokens = max(2, CHECK_TOKENS // len(residuals[-1]))
-    short, piece = residuals[-1][:, :tokens], _first(experiment.folded.examples.inputs, tokens)
+    short, piece = residuals[-1][:, :tokens], first_tokens(experiment.folded.examples.inputs, tokens)
     return read_tail(suffix.final_norm, suffix.unembed, short, lambda r: suffix.logits(piece, suffix.depth, r))
-
-
-def _first(inputs: Inputs, tokens: int) -> Inputs:
-    if isinstance(inputs, Tensor):
-        return inputs[:, :tokens]
-    return {name: value[:, :tokens] for name, value in inputs.items()}
-
-
-def _piece(experiment: Experiment) -> Inputs:
-    """Return a short piece of every row; all of it where rows are padded, which may begin with nothing."""
-    examples = experiment.folded.examples
-    return _first(examples.inputs, _length(experiment))
-
-
-def _length(experiment: Experiment) -> int:
-    examples = experiment.folded.examples
-    return examples.positions if examples.mask is not None else max(2, CHECK_TOKENS // len(examples.first))
 
 
 def _same(a: Tensor, b: Tensor, base: Tensor | None) -> bool:
@@ -137,29 +119,18 @@ def _same(a: Tensor, b: Tensor, base: Tensor | None) -> bool:
     return bool(apart.isnan().logical_or(apart <= allowed).all()) and bool((a.isnan() == b.isnan()).all())
 
 
-def _route(trunk: Trunk, suffix: Suffix, bank: Bank) -> str:
+def _route(trunk: Trunk, suffix: Suffix, bank: Bank, piece: Piece) -> str:
     """Ablate one unit of the bank by each way on a short piece, and take the cheapest that the model agrees with."""
     try:
-        return _checked_route(trunk, suffix, bank)
+        return _checked_route(trunk, suffix, bank, piece)
     except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         _log.warning("%s cannot be measured by the blocks alone, since %s", bank.name, str(error).partition("\n")[0])
         return WHOLE
 
 
-def _checked_route(trunk: Trunk, suffix: Suffix, bank: Bank) -> str:
-    experiment, layer = trunk.experiment, bank.layer
-    inputs, length = _piece(experiment), _length(experiment)
-    seen: list[Tensor] = []
-
-    def see(value: Tensor) -> Tensor:
-        seen.append(value)
-        return value
-
-    with experiment.face.attached({bank.writes[0]: see}):
-        base = experiment.face.run(inputs)
-    size = by_unit(seen[0], bank).abs().amax(dim=-1).flatten(0, -2).amax(dim=0)
-    # The unit that is most active shows a wrong route best.
-    strongest = int(size.argmax())
+def _checked_route(trunk: Trunk, suffix: Suffix, bank: Bank, piece: Piece) -> str:
+    experiment, layer, inputs = trunk.experiment, bank.layer, piece.inputs
+    strongest = piece.strongest[bank.name]
 
     def silence(value: Tensor) -> Tensor:
         edited = value.clone()
@@ -170,16 +141,16 @@ def _checked_route(trunk: Trunk, suffix: Suffix, bank: Bank) -> str:
     with experiment.face.attached(silenced):
         wanted = experiment.face.run(inputs)
     if len(bank.places) > 1:
-        return THROUGH if _same(suffix.logits(inputs, EVERYTHING, None, silenced), wanted, base) else WHOLE
-    entering = trunk.residuals[layer][:, :length]
-    if not _same(suffix.logits(inputs, layer, entering, silenced), wanted, base):
+        return THROUGH if _same(suffix.logits(inputs, EVERYTHING, None, silenced), wanted, piece.base) else WHOLE
+    entering = piece.of(trunk.residuals[layer])
+    if not _same(suffix.logits(inputs, layer, entering, silenced), wanted, piece.base):
         return WHOLE
     if bank.kind != NEURON or bank.axis != -1:
         return WITHIN
     activation = suffix.activation(inputs, bank.name, layer, entering)
     weights = experiment.face.write(bank.name)
-    after = trunk.residuals[layer + 1][:, :length] - activation[..., strongest, None] * weights[strongest]
-    if not _same(suffix.logits(inputs, layer + 1, after), wanted, base):
+    after = piece.of(trunk.residuals[layer + 1]) - activation[..., strongest, None] * weights[strongest]
+    if not _same(suffix.logits(inputs, layer + 1, after), wanted, piece.base):
         return WITHIN
     return CLOSED if trunk.tail is not None and layer == suffix.depth - 1 else AFTER
 

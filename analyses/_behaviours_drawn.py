@@ -1,0 +1,124 @@
+"""The figure of `smollm2_behaviours`, from its record alone."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from skilloc import plots
+
+MARKS = ("o", "s", "^", "D", "v")
+FAINT = 0.3
+"""Reliability below which a number is drawn faintly."""
+
+
+def draw(found: dict[str, Any]) -> Any:
+    """Locality, overlap and joint removal; below, induction's heads, restored heads, neurons and residual."""
+    names = found["subtasks"]
+    figure, axes = plots.figure(2, 3, height=9.0, width=plots.WIDE * 1.9)
+    _locality(axes[0, 0], found["locality"]["head"], names, "heads, by reference")
+    between = found["between"]["overlap"]
+    _matrix(axes[0, 1], _numbers(between["value"]), names, "overlap of the heads of two subtasks")
+    excess, draws = found["removal"]["zero"]["excess"], found["removal"]["zero"]["draws"]
+    _matrix(
+        axes[0, 2],
+        _numbers(excess["value"]),
+        names,
+        f"nats lost without the {found['scale']['removed']} heads of (row), beyond {draws} random",
+        bold=_numbers(excess["low"]) > 0,
+    )
+    if "induction" in found:
+        _induction(axes[1, 0], found["induction"], found["units"])
+    if "restored" in found:
+        _restored(axes[1, 1], found["restored"])
+    kinds = {kind: one["zero"] for kind, one in found["locality"].items() if kind != "head"}
+    if kinds:
+        _locality(axes[1, 2], kinds, names, "neurons and residual dimensions, zero")
+    for ax in axes.ravel():
+        if not ax.has_data():
+            ax.axis("off")
+    refused = _refused(found["known"])
+    scale = found["scale"]
+    figure.supxlabel(
+        f"{scale['model']}; {scale['examples']} held-out examples of each subtask, one a fold; every head exactly at "
+        f"zero. Bars: 95 % over folds; dotted: chance; faint: reliability below {FAINT}; bold: interval above 0.\n"
+        f"Refused, with right answers: {refused}",
+        fontsize=7,
+    )
+    return figure
+
+
+def _numbers(values: Any) -> Float[np.ndarray, "..."]:
+    return np.array(values, dtype=float)
+
+
+def _refused(known: dict[str, Any]) -> str:
+    facts = [f"{n} {len(o['right'])} of {o['count']}" for n, o in known["facts"].items() if len(o["right"]) < 16]
+    made = [
+        f"{n} {o['accuracy']:.2f}" if o["count"] else f"{n} (words)" for n, o in known["made"].items() if not o["able"]
+    ]
+    told = facts + made
+    lines = [", ".join(told[i : i + 7]) for i in range(0, len(told), 7)]
+    return ",\n".join(lines) or "none"
+
+
+def _locality(ax: Any, tables: dict[str, Any], names: list[str], title: str) -> None:
+    places = np.arange(len(names))[::-1]
+    for r, (reference, table) in enumerate(tables.items()):
+        scores = [table["scores"][name]["locality"] for name in names]
+        value, low, high = (_numbers([one[end] for one in scores]) for end in ("value", "low", "high"))
+        sure = _numbers(table["reliability"]["value"])
+        colour = plots.colour_of(r)
+        for s, place in enumerate(places + 0.22 - 0.22 * r):
+            if not np.isfinite(value[s]):
+                continue
+            alpha = 1.0 if sure[s] >= FAINT else 0.3
+            ax.plot([low[s], high[s]], [place, place], color=colour, linewidth=1, alpha=alpha)
+            ax.plot(value[s], place, MARKS[r % len(MARKS)], color=colour, markersize=3.5, alpha=alpha)
+        ax.plot([], [], MARKS[r % len(MARKS)], color=colour, markersize=3.5, label=reference)
+        ax.axvline(float(scores[0]["chance"]), linestyle=":", linewidth=1, color=colour)
+    ax.set(yticks=places, yticklabels=names, xlabel="locality", xlim=(0, 1), title=title)
+    ax.legend(loc="lower right", fontsize=6)
+
+
+def _matrix(
+    ax: Any, values: Float[np.ndarray, "row column"], names: list[str], title: str, bold: np.ndarray | None = None
+) -> None:
+    shown = np.ma.masked_invalid(values)
+    ax.imshow(shown, cmap="Blues", aspect="auto", vmin=0, vmax=max(1e-9, 1.2 * float(np.nanmax(values))))
+    for row, column in np.ndindex(values.shape):
+        if np.isfinite(values[row, column]):
+            weight = "bold" if bold is not None and bold[row, column] else "normal"
+            said = f"{values[row, column]:.2f}" if abs(values[row, column]) < 9.95 else f"{values[row, column]:.0f}"
+            ax.text(column, row, said, ha="center", va="center", fontsize=4.5, fontweight=weight)
+    places = np.arange(len(names))
+    ax.set(xticks=places, yticks=places)
+    ax.set_title(title, fontsize=8)
+    ax.set_xticklabels(names, rotation=60, fontsize=6, ha="right")
+    ax.set_yticklabels(names, fontsize=6)
+
+
+def _induction(ax: Any, told: dict[str, Any], units: list[str]) -> None:
+    ax.scatter(told["scores"], told["effects"], s=6)
+    for place in np.argsort(-_numbers(told["effects"]))[:5]:
+        ax.annotate(units[place], (told["scores"][place], told["effects"][place]), fontsize=6)
+    ax.set(xlabel="prefix-matching score (from patterns alone)", ylabel="effect on induction (nats)")
+    ax.set_title(
+        f"{told['shared']} of the top {told['top']} heads shared (chance {told['chance']:.2f}; "
+        f"as many by chance: {told['likely']:.1g})",
+        fontsize=8,
+    )
+
+
+def _restored(ax: Any, told: dict[str, Any]) -> None:
+    for r, (name, one) in enumerate(told.items()):
+        ranks = np.arange(1, len(one["heads"]) + 1)
+        share, low, high = (_numbers([head[i] for head in one["heads"]]) for i in (1, 2, 3))
+        ax.plot(
+            ranks, share, f"{MARKS[r % len(MARKS)]}-", markersize=3, linewidth=1, label=name, color=plots.colour_of(r)
+        )
+        ax.plot([1, 1], [np.minimum(low, high)[0], np.maximum(low, high)[0]], linewidth=1, color=plots.colour_of(r))
+    ax.axhline(0, linewidth=0.8, color="grey")
+    ax.set(xlabel="head, by what it restores", ylabel="share of the gap to the twin")
+    ax.set_title("one head's activation put into the corrupted run", fontsize=8)
+    ax.legend(fontsize=6)
