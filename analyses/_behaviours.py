@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 
 from skilloc.ablation import ablation_effects
-from skilloc.asked import Asked
 from skilloc.attribution import attribution_effects
 from skilloc.attribution.calibration import calibrate, chances, draw_sample
 from skilloc.effects import Effects
@@ -25,6 +24,7 @@ from skilloc.store import Labelled
 from skilloc.study.able import ability
 from skilloc.study.draws import subtasks_of
 from skilloc.tasks import Examples, fold
+from skilloc.tasks.asked import Asked
 from skilloc.tasks.behaviours import MAKERS, behaviours
 from skilloc.tasks.items import Item
 from skilloc.tasks.prompts import prompts
