@@ -16,8 +16,8 @@ from skilloc.attribution import attribution_effects
 from skilloc.attribution.calibration import calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
-from skilloc.intervene import read_activations
-from skilloc.intervene.reference import RESAMPLE, Reference
+from skilloc.experiment.hooks import read_activations
+from skilloc.experiment.reference import RESAMPLE, Reference
 from skilloc.masks import Mask, matched_random, top_of_any
 from skilloc.models.language import Opened, encoder, first_token, open_model
 from skilloc.store import Labelled

@@ -8,6 +8,11 @@ import pytest
 import torch
 
 import skilloc as sk
+from skilloc.circuits import graph as g
+from skilloc.circuits.elimination import elimination_ranking
+from skilloc.circuits.faithfulness import faithfulness
+from skilloc.circuits.trace import Tracing, trace_circuit
+from skilloc.masks import top
 from skilloc.tasks import IGNORE, Examples
 
 
@@ -105,3 +110,35 @@ def test_the_planted_parts_alone_do_it(rung):
     alone = found.losses(sk.Mask(found.units, planted))
     assert abs(alone - base).max() < 1e-5
     assert (found.losses(sk.Mask(found.units, ~planted)) - base).mean() > 0.1
+
+
+BETWEEN = {"induction": (1, 5), "counter": (0, 6 + 5)}
+"""Planted parts of which one feeds the other."""
+
+
+@pytest.mark.parametrize("reference", ["zero", "mean", "flat mean", "resample", "paired"])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_edges_of_a_circuit_of_all_units_join_exactly_what_is_planted(rung, reference):
+    if rung == "fact" and reference in ("mean", "resample"):
+        pytest.skip("the key is at the end of every example, so that its neuron is always at this reference")
+    found, planted = experiment(rung, reference)
+    units, names = np.flatnonzero(planted), found.units.names
+    every = sk.Mask(found.units, np.ones(len(planted), dtype=bool))
+    graph = trace_circuit(found, every, Tracing(draws=2, adds=False), subtask="skill")
+    ends = {name for name, node in graph.nodes(data=True) if node[g.KIND] == g.OUTPUT}
+    wanted = {names[u] for u in units}
+    joined = {(a, b) for a, b in graph.edges if b not in ends}
+    assert joined == ({tuple(names[u] for u in BETWEEN[rung])} if rung in BETWEEN else set())
+    assert {a for a, b in graph.edges if b in ends} == wanted
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_the_smallest_circuit_that_keeps_the_skill_is_what_is_planted(rung):
+    found, planted = experiment(rung, "zero")
+    ranking = elimination_ranking(found, subtask="skill")
+    count = int(planted.sum())
+    masks = [sk.Mask(found.units, top(ranking, k)) for k in range(1, count + 1)]
+    assert (masks[-1].keep == planted).all()
+    curve = faithfulness(found, masks, subtask="skill", draws=2)
+    assert curve.faithfulness(count - 1).value == pytest.approx(1, abs=1e-4)
+    assert all(curve.faithfulness(k).value < 0.9 for k in range(count - 1))

@@ -3,13 +3,17 @@ import logging
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
+from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
-from skilloc.models.language import encoder, open_model
+from skilloc.models.language import encoder, first_token, open_model
+from skilloc.study.able import ability, rights
 from skilloc.study.draws import accuracies, redraw, subtasks_of
 from skilloc.study.measure import measure
+from skilloc.study.rotations import rotated_effects
 from skilloc.study.settings import Settings
 from skilloc.tasks import Examples
 from skilloc.tasks.asked import Asked
@@ -274,3 +278,40 @@ def test_items_in_memory_are_a_subtask():
     made = item_subtask("mine", items, letters).draw(4)
     assert made.paired is not None
     assert not torch.equal(made.paired["tokens"], made.tokens)
+
+
+def test_all_of_a_small_set_is_measured_in_three_turns(embedded, tmp_path):
+    path = tmp_path / "code.jsonl"
+    rows = [{"prompt": f"x{i} = {i}\nprint(", "answer": f"x{i}"} for i in range(12)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    settings, asked = Settings(units=("head",), loss="answer", sequences=4, folds=4), Asked(prompt="prompt")
+    found = rotated_effects(embedded, {"code": str(path)}, settings, asked, measure=attribution_effects)
+    encode, first = encoder(embedded.tokenizer), first_token(embedded.tokenizer)
+    every = prompts(rows, encode, asked, first=first)["prompts"]
+    items = [item for split in ("train", "selection", "report") for item in every.items(4, split, 0)]
+    plain = [
+        float(Experiment(embedded.model, {"one": examples_of([item], encode, first=first)}, folds=1).losses()[0])
+        for item in items
+    ]
+    assert sorted(found.baseline[:, 0].tolist()) == pytest.approx(sorted(plain), abs=1e-5)
+    path.write_text("\n".join(json.dumps({"prompt": f"x{i} =", "answer": f"{i}"}) for i in range(300)))
+    with pytest.raises(ValueError, match="do not turn"):
+        rotated_effects(embedded, {"code": str(path)}, settings, asked)
+
+
+def test_right_is_likelier_than_each_wrong_answer(embedded):
+    encode = encoder(embedded.tokenizer)
+    rows = [
+        {"prompt": f"def f({x}):\n    return", "answer": x, "wrong": ["banana", wrong]}
+        for x, wrong in zip("abcdefghijkl", ["garden"] * 6 + ["not"] * 6, strict=True)
+    ]
+    made = prompts(rows, encode, Asked(prompt="prompt", wrong="wrong"))
+    experiment = Experiment(embedded.model, made, ("head",), loss="answer", folds=1, count=4)
+    wanted = []
+    for item in made["prompts"].items(4, "report", 0):
+        scores = embedded.model(torch.tensor(encode([item.prompt])))[0, -1]
+        right, *wrong = (scores[encode([answer])[0][0]] for answer in (item.answer, *item.wrong))
+        wanted.append(all(right > other for other in wrong))
+    assert rights(experiment).tolist() == wanted
+    assert accuracies(experiment)["prompts"] == np.mean(wanted)
+    assert ability(experiment, "prompts").chance == pytest.approx(1 / 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from skilloc.experiment import Experiment
-from skilloc.intervene.axes import by_unit
+from skilloc.experiment.axes import by_unit
 from skilloc.models.face import Edit
 from skilloc.tasks import Inputs
 from skilloc.units import Bank

@@ -1,10 +1,10 @@
 """`skilloc effects`: what a model loses when it loses a unit."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -79,6 +79,8 @@ class Command:
     budget: Annotated[int, arg(metavar="TOKENS")] = 200_000
     """with `until`: begin no round on more tokens than this, of all subtasks together"""
     asked: Annotated[Prompted, arg(name="")] = field(default_factory=Prompted)
+    anyway: bool = False
+    """measure prompts with answers also where the model is not right more often than chance"""
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
     workers: Annotated[int, arg(help_behavior_hint="")] = 0
@@ -104,6 +106,8 @@ class Command:
         from skilloc.report.about import about, top_units
         from skilloc.report.calibration import calibration_section
         from skilloc.report.effects import measured_section, units_section
+        from skilloc.report.prompts import prompts_section
+        from skilloc.study.able import able_subtasks
         from skilloc.study.draws import loss_of, subtasks_of
         from skilloc.study.measure import measure
         from skilloc.study.until import Goal, measure_until
@@ -119,6 +123,8 @@ class Command:
             asked=Asked(**vars(self.asked)),
             least=self.settings.sequences,
         )
+        if not self.anyway:
+            subtasks = able_subtasks(opened, subtasks, self.settings)
         workers, until = self.workers or cores(), None
         if self.until is None:
             study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
@@ -134,19 +140,13 @@ class Command:
             return
         print_sections(
             measured_section(study.effects),
+            prompts_section(study.effects),
             units_section(study.effects),
             None if found is None else calibration_section(found, None, None),
         )
-        for name, share in study.effects.made.get("accuracy", {}).items():
-            known = _commonest(subtasks[name].made or {})
-            print(f"{name}: accuracy {share:.3f}; of always giving the commonest answer {known:.3f}")
         if until is not None:
             print(until)
         print(f"saved in {self.out}; next: skilloc locality {self.out}")
-
-
-def _commonest(made: Mapping[str, Any]) -> float:
-    return float(made["baseline"]["accuracy"])
 
 
 def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTIN) -> dict[str, str]:

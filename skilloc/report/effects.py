@@ -31,6 +31,8 @@ def measured_section(effects: Effects) -> Section:
     for name, share in found.accuracy.items():
         commonest = drawn.get("subtasks", {}).get(name, {}).get("baseline", {}).get("accuracy")
         beside = "" if commonest is None else f"; of always giving the commonest answer {number(commonest, 3)}"
+        if name in effects.made.get("chance", {}):
+            beside = f"; by chance {number(effects.made['chance'][name], 3)}{beside}"
         sentences.append(f"{name}: accuracy {number(share, 3)}{beside}.")
     sentences += [f"Alarm: {alarm}." for alarm in read_alarms(effects.made)]
     rows: tuple[tuple[Cell, ...], ...] = tuple(found.baseline.items())

@@ -23,6 +23,7 @@ from skilloc.report.circuits import CircuitsFound, circuit_words
 from skilloc.report.effects import MOST, measured_section, units_section
 from skilloc.report.locality import between_section, between_words, label, locality_section
 from skilloc.report.positions import positions_section
+from skilloc.report.prompts import prompts_section
 from skilloc.report.provenance import attacks_in
 from skilloc.report.relearning import attack_section
 from skilloc.report.removal import removal_section, removal_words
@@ -120,7 +121,7 @@ def title_of(found: Findings) -> str:
 
 def sections_of(found: Findings, circuits: CircuitsFound | None = None) -> list[Section]:
     """Return all sections but that of the circuits, which comes last: what was found, then each result."""
-    parts: list[Section | None] = [found_section(found, circuits)]
+    parts: list[Section | None] = [found_section(found, circuits), prompts_section(found.study.effects)]
     if found.locality is not None:
         parts += [locality_section(found.locality), between_section(found.locality)]
     if found.removal is not None:

@@ -35,8 +35,7 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is."""
-    for sign in "\\`*_<$":
+    """Return text that Markdown shows as it is: no link, no formula, no entity; brackets of intervals stay."""
+    for sign in "\\`*_<$&":
         text = text.replace(sign, f"\\{sign}")
-    text = text.replace("](", "]\\(")  # a bracket alone is one, as in an interval
-    return " ".join(text.split())
+    return " ".join(text.replace("](", "]\\(").split())

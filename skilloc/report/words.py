@@ -11,6 +11,7 @@ WORDS: dict[str, str] = {
     "neuron": "one of the numbers inside a block of the model's multilayer perceptrons (MLPs)",
     "head": "one of the attention mechanisms of a layer, which move information between tokens",
     "subtask": "a kind of examples that losses are measured on, such as the text of one programming language",
+    "twin": "the same prompt with something changed, so that another answer is right",
     "skill": "what the model does to have a low loss on a subtask",
     "loss": "a number per example that grows as the model gets worse",
     "accuracy": "the share of prompts that the model answers rightly",

@@ -13,11 +13,12 @@ from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
+from skilloc.study.able import rights
 from skilloc.study.settings import Settings
 from skilloc.study.world import open_world
 from skilloc.tasks import Split, Subtask
 from skilloc.tasks.asked import Asked
-from skilloc.tasks.losses import READY, Loss, as_loss, mistake
+from skilloc.tasks.losses import READY, Loss, as_loss
 from skilloc.tasks.prompts import prompts
 from skilloc.tasks.text import Encode, documents, text_subtask
 from skilloc.units import Units
@@ -119,10 +120,9 @@ def shown(subtask: Subtask, settings: Settings, count: int = 8) -> list[Shown]:
 def accuracies(experiment: Experiment, mask: Mask | None = None) -> dict[str, float]:
     """Return, for each subtask, the share of examples that the model gets right, with some units held or none.
 
-    Right is: the right one of the options is the likeliest, or every scored token is the likeliest.
+    Right is what `Ability` says.
     """
-    wrong = replace(experiment, loss=mistake).losses(mask)
-    return {name: 1 - float(wrong[experiment.folded.of(name)].mean()) for name in experiment.folded.subtasks}
+    return {name: float(rights(experiment.only(name), mask).mean()) for name in experiment.folded.subtasks}
 
 
 def _of_world(folder: Path, sources: Mapping[str, str]) -> dict[str, Subtask]:

@@ -21,6 +21,7 @@ from skilloc.experiment import Experiment
 from skilloc.masks import top
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
+from skilloc.study.able import ability
 from skilloc.study.draws import accuracies, experiment_of, record_of, shown
 from skilloc.study.folder import ASKED, claim
 from skilloc.study.settings import LAST, Settings
@@ -76,6 +77,7 @@ def measure(
         }
         if all((subtask.made or {}).get("family") == "prompts" for subtask in subtasks.values()):
             extra["accuracy"] = accuracies(experiment)
+            extra["chance"] = {name: ability(experiment, name).chance for name in subtasks}
             extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
         _measure(Work(experiment, settings, candidates, ranking, extra), folder, workers, seconds)
     return load_measured(folder)
