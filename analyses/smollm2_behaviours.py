@@ -152,10 +152,10 @@ def _forecast(scale: Scale, parts: list[Part]) -> float:
     heads = len(experiment.units)
     sources = sum(len(part.subtasks) for part in parts)
     removals = sources / 2 * (scale.draws + 1 + len(scale.references) * (scale.few + 1))
-    # A head takes about 0.6 of a pass, an estimate 12, and a check of the ways 30.
-    exact = sum((count + scale.sample) * 0.6 + 42 for _, count in scale.exact)
-    extra = (dict(scale.exact).get("head", 0) * 0.6 + 42) * max(0, len(scale.references) - 1)
-    return seconds / 60 * (heads * 0.6 * 1.4 + removals + exact + extra + 60)
+    # A head takes about 0.6 of a pass, an estimate 12, and a check of the ways, on fewer tokens, 5.
+    exact = sum((count + scale.sample) * 0.6 + 17 for _, count in scale.exact)
+    extra = (dict(scale.exact).get("head", 0) * 0.6 + 17) * max(0, len(scale.references) - 1)
+    return seconds / 60 * (heads * 0.6 * 1.4 + removals + exact + extra + 20)
 
 
 def _joined(results: list[Result]) -> Float[np.ndarray, "fold subtask unit"]:
