@@ -5,13 +5,16 @@ Needs lm-eval, which is no part of the development environment: pip install "ski
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from skilloc.cli import main
+from skilloc.experiment import hold, zero_reference
 from skilloc.masks import Mask
-from skilloc.models.language import EMBEDDED, open_model
+from skilloc.models.language import EMBEDDED, Opened, open_model
 from skilloc.models.makers import units_of
+from skilloc.pruning import prune
 from skilloc.study.evaluate import evaluate, score
 
 ROWS = [
@@ -101,6 +104,20 @@ def test_held_units_change_what_the_harness_finds(opened, task):
 
     assert scores(everybody) == pytest.approx(scores(plain), abs=1e-5)
     assert scores(nobody) != pytest.approx(scores(plain), abs=1e-2)
+
+
+def test_a_pruned_model_scores_as_the_held_one(opened, task):
+    units = units_of(opened.model, kinds=("neuron",))
+    mask = Mask(units, np.arange(len(units)) % 4 > 0)
+    smaller = Opened(prune(opened.model, mask), opened.tokenizer, "pruned")
+    with hold(opened.model, mask, zero_reference(units)):
+        held = [one.nats for one in score(opened, PAIRS[:6])]
+    assert [one.nats for one in score(smaller, PAIRS[:6])] == pytest.approx(held, abs=1e-4)
+    assert held != pytest.approx([one.nats for one in score(opened, PAIRS[:6])], abs=1e-2)
+    pytest.importorskip("lm_eval", reason='the harness itself: pip install "skilloc[eval]"')
+    both = [evaluate(smaller, task, limit=2), evaluate(opened, task, mask=mask, limit=2)]
+    found = [[float(one[0]) for sample in run.samples for one in sample["filtered_resps"]] for run in both]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 def test_the_command(task, capsys):
