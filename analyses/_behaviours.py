@@ -96,9 +96,9 @@ def facts_of(opened: Opened) -> dict[str, list[Item]]:
     found = {}
     for name, own in made.items():
         assert own.items is not None
-        assert own.made is not None
+        made_of: dict[str, Any] = dict(own.made or {})
         found[name.removeprefix("fact_").replace("_", " ")] = [
-            item for split, count in own.made["items"].items() for item in own.items(count, split, 0)
+            item for split, count in made_of["items"].items() for item in own.items(count, split, 0)
         ]
     return found
 
@@ -240,7 +240,8 @@ def _effects(spec: Part, pieces: Path) -> tuple[dict[str, Any], dict[str, Labell
 def _gap(experiment: Experiment, found: Effects) -> Float[np.ndarray, "fold subtask"]:
     """Loss of the corrupted twin minus that of the right prompt: what restoring could bring back."""
     right = {name: own.swapped() for name, own in experiment.examples.items()}
-    return found.baseline - replace(experiment, subtasks=right, reference="zero").baseline
+    gap: np.ndarray = found.baseline - replace(experiment, subtasks=right, reference="zero").baseline
+    return gap
 
 
 def _removals(spec: Part) -> tuple[dict[str, Any], dict[str, Labelled]]:

@@ -30,9 +30,9 @@ def test_one_subtask_per_relation_and_words_for_what_cannot_be(tmp_path, capsys)
 
 def test_groups_that_the_model_cannot_do_are_left_out(tmp_path, caplog, capsys):
     path = tmp_path / "code.jsonl"
-    names = [f"{a}{b}" for a in "abcdefgh" for b in "xyz"]
-    rows = [{"prompt": f"def f({x}):\n    return", "answer": x, "wrong": "banana", "form": "code"} for x in names]
-    rows += [{"prompt": f"def f({x}):\n    return", "answer": "banana", "wrong": x, "form": "fruit"} for x in names]
+    names = [f"{a}{b}" for a in "cdefghij" for b in "xyz"]
+    rows = [{"prompt": f"def f({x}):\n    return", "answer": x, "wrong": "zebra", "form": "code"} for x in names]
+    rows += [{"prompt": f"def f({x}):\n    return", "answer": "zebra", "wrong": x, "form": "fruit"} for x in names]
     path.write_text("\n".join(map(json.dumps, rows)))
     command = ["effects", "embedded", "--out", str(tmp_path / "out"), "--subtask", f"f={path}", "--prompt", "prompt"]
     command += ["--group", "form", "--wrong", "wrong", "--loss", "answer", "--units", "head", "--only", "L0H0"]

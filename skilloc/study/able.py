@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ def able_subtasks(opened: Opened, subtasks: Mapping[str, Subtask], settings: Set
     """
     kept, refused = dict(subtasks), dict[str, Ability]()
     for name, own in subtasks.items():
-        made = own.made or {}
+        made: dict[str, Any] = dict(own.made or {})
         if made.get("family") != "prompts":
             continue
         split, shots = cast(Split, settings.split), int(made["asked"]["shots"])
@@ -137,7 +137,8 @@ def able_subtasks(opened: Opened, subtasks: Mapping[str, Subtask], settings: Set
             refused[name] = known
             del kept[name]
     for name, known in refused.items():
-        if not kept or not (subtasks[name].made or {})["asked"]["group"]:
+        made = dict(subtasks[name].made or {})
+        if not kept or not made["asked"]["group"]:
             raise WrongValue(
                 f"{_cannot(name, known)}; leave it out, take a model that can, or measure it `anyway` (its effects are "
                 "then about what the model does instead)"

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,8 @@ def rotated_effects(
             opened, sources, length=settings.length, asked=replace(asked, rotation=rotation), least=settings.sequences
         )
         for name, own in subtasks.items():
-            count = sum((own.made or {})["items"].values())
+            made: dict[str, Any] = dict(own.made or {})
+            count = sum(made["items"].values())
             if count >= LARGE:
                 raise WrongValue(f'"{name}" has {count} items, of which the splits do not turn; measure them once')
         found.append(measure(experiment_of(opened, subtasks, settings)))
