@@ -85,7 +85,9 @@ def test_the_same_command_again_reads_and_another_is_refused(home, tmp_path, cap
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert pictures == {kind: path.with_suffix(f".{kind}").read_bytes() for kind in pictures}
     assert not (tmp_path / "circuits.png").exists()  # one circuit has nothing beside it
-    assert "holds another circuit (top 6, reference mean)" in refused(capsys, home, *arguments, "--count", "7")
+    assert "holds another circuit (6 by learned gates, reference mean)" in refused(
+        capsys, home, *arguments, "--count", "7"
+    )
     path.unlink()
     circuit(home, *arguments, "--count", "6")
     assert path.read_bytes() == before[0]
