@@ -46,12 +46,15 @@ def learned_circuits(
     Raises:
         ValueError: if the loss has no gradient, a size is beyond the number of units, or no size keeps the share.
     """
+    units = len(chosen_on.units)
+    if size is not None and size > units:
+        raise WrongValue(f"`count` is {size} but there are {units} units; choose 1 to {units}")
     meant = chosen_on.reference in MEANS
     own = replace(chosen_on, other=_means(chosen_on)) if meant else chosen_on
     positions = chosen_on.examples[subtask].positions
     batch = max(LEAST, TOKENS // positions)
     train = _train(own, min(MOST, STEPS_APART * batch))
-    config = GateConfig(sizes=_sizes(len(chosen_on.units), size, others), share=share, batch=batch, checked=4 * batch)
+    config = GateConfig(sizes=_sizes(units, size, others), share=share, batch=batch, checked=4 * batch)
     learned = learn_circuit(train, config, subtask=subtask, seed=seed)
     if share is None:
         assert size is not None
