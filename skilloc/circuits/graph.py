@@ -118,7 +118,7 @@ def called(graph: nx.DiGraph) -> str:
     """Return what the units may be called: a circuit only where they keep more of the skill than random units of their
     number and layers, beyond both intervals; and otherwise units that matter most."""
     size = len(units_in(graph))
-    own = next((one for one in graph.graph.get(FAITHFULNESS) or [] if one["size"] == size), {})
+    own: Record = next((one for one in graph.graph.get(FAITHFULNESS) or [] if one["size"] == size), {})
     low, high = own.get("low"), own.get("random_high")
     return CIRCUIT if low is not None and high is not None and low > high else NO_CIRCUIT
 
