@@ -52,19 +52,19 @@ class TextRankings:
 
     source: str = "python"
     """where texts come from"""
-    sizes: tuple[int, ...] = (20, 40, 100, 160, 320, 640, 1000, 1400)
+    sizes: tuple[int, ...] = (20, 40, 100, 160, 320, 640)
     """numbers of units"""
     length: int = 64
     """tokens per example"""
-    learned_on: int = 256
+    learned_on: int = 192
     """examples that gates are learned on"""
     estimated_on: int = 16
     """examples of estimates"""
-    measured_on: int = 8
+    measured_on: int = 4
     """examples of exact effects"""
     stated_on: int = 24
     """examples that circuits are measured on"""
-    steps: int = 30
+    steps: int = 25
     """of learning, per size"""
     draws: int = 20
     """random circuits, of the layers of the proximal ones"""

@@ -85,7 +85,9 @@ def test_the_same_command_again_reads_and_another_is_refused(home, tmp_path, cap
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert pictures == {kind: path.with_suffix(f".{kind}").read_bytes() for kind in pictures}
     assert not (tmp_path / "circuits.png").exists()  # one circuit has nothing beside it
-    assert "holds another circuit (top 6, reference mean)" in refused(capsys, home, *arguments, "--count", "7")
+    assert "holds another circuit (6 by learned gates, reference mean)" in refused(
+        capsys, home, *arguments, "--count", "7"
+    )
     path.unlink()
     circuit(home, *arguments, "--count", "6")
     assert path.read_bytes() == before[0]
@@ -121,7 +123,7 @@ def test_refusals(home, tmp_path, capsys):
     assert "give one of them" in both
     assert "these effects have parity_0" in refused(capsys, home, home / "mean", "--subtask", "x", "--out", out)
     assert "at most 1" in refused(capsys, home, home / "mean", "--faithfulness", "90", "--out", out)
-    assert "choose 0 to 24" in refused(capsys, home, home / "mean", "--count", "99", "--out", out)
+    assert "choose 1 to 24" in refused(capsys, home, home / "mean", "--count", "99", "--out", out)
     assert "use total or direct" in refused(capsys, home, home / "mean", "--count", "3", "--paths", "all", "--out", out)
     assert "pass a folder that `skilloc effects` wrote" in refused(capsys, home, tmp_path, "--out", out)
     assert "have their own" in refused(capsys, home, home / "mean", home / "zero", "--reference", "zero", "--out", out)

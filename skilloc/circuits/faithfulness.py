@@ -25,7 +25,7 @@ from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
-from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.mistakes import WrongValue, a_seed, in_share, whole
 
 PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
@@ -190,6 +190,32 @@ def enough(experiment: Experiment, ranking: Float[np.ndarray, "unit"], share: fl
         f"`share` is {share}, but all {ranked} ranked units together do not keep that much of {subtask}; "
         "measure the effects of more units, or ask for less"
     )
+
+
+def smallest(experiment: Experiment, circuits: Sequence[Mask], share: float, *, subtask: str) -> Mask:
+    """Return the smallest of some circuits that keeps a share of the skill.
+
+    Args:
+        experiment: what is measured on what; other examples than those that the circuits were learned on, and state the
+            faithfulness on yet others.
+        circuits: of rising size.
+        share: faithfulness to be reached.
+        subtask: whose loss.
+
+    Raises:
+        ValueError: if the share is not between 0 and 1, or no circuit keeps it.
+    """
+    in_share("share", share)
+    own, units = replace(experiment.only(subtask), folds=1), experiment.units
+    found, _ = mask_effects(own, [Mask(units, np.zeros(len(units), dtype=bool)), *circuits])
+    _check_floor(found[0, :, 0], subtask, experiment.metric.unit)
+    shares = 1 - found[1:, 0, 0] / found[0, 0, 0]
+    if not (shares >= share).any():
+        raise WrongValue(
+            f"`share` is {share}, but the best of {len(circuits)} circuits keeps {shares.max():.2f} of {subtask}; ask "
+            "for less, or for more units"
+        )
+    return circuits[int(np.flatnonzero(shares >= share)[0])]
 
 
 def sizes_up_to(most: int, *, per_doubling: int = 1) -> list[int]:

@@ -75,6 +75,8 @@ TOTAL, DIRECT, CLOSED_FORM, ATTRIBUTION = "total", "direct", "closed form", "att
 TAKEN = ("circuit", "circuits", "examples")
 """What else lies beside the circuits: the page, all of them in one picture, and the top examples."""
 
+CIRCUIT, NO_CIRCUIT = "circuit", "units that matter most"
+
 Record = dict[str, Any]
 DIGITS = 6
 
@@ -110,6 +112,15 @@ def unit_of(graph: nx.DiGraph) -> str:
 def units_in(graph: nx.DiGraph) -> list[str]:
     """Return the names of the units of a circuit, in forward order, without inputs and outputs."""
     return [name for name in in_order(graph) if graph.nodes[name][KIND] not in (INPUT, OUTPUT)]
+
+
+def called(graph: nx.DiGraph) -> str:
+    """Return what the units may be called: a circuit only where they keep more of the skill than random units of their
+    number and layers, beyond both intervals; and otherwise units that matter most."""
+    size = len(units_in(graph))
+    own: Record = next((one for one in graph.graph.get(FAITHFULNESS) or [] if one["size"] == size), {})
+    low, high = own.get("low"), own.get("random_high")
+    return CIRCUIT if low is not None and high is not None and low > high else NO_CIRCUIT
 
 
 def in_order(graph: nx.DiGraph) -> list[str]:

@@ -69,7 +69,7 @@ def trace_circuit(
     *,
     subtask: str,
     chosen: str = "mask",
-    ranking: Float[np.ndarray, "unit"] | None = None,
+    ranking: Float[np.ndarray, "unit"] | Sequence[Mask] | None = None,
 ) -> nx.DiGraph:
     """Return a circuit as a graph (see `graph`), with everything that it says measured by one experiment.
 
@@ -79,7 +79,7 @@ def trace_circuit(
         config: how to measure it.
         subtask: the subtask that it was chosen for.
         chosen: how the units were chosen, in words.
-        ranking: what circuits of other sizes are chosen by; without it there are none.
+        ranking: what circuits of other sizes are chosen by, or these circuits; without it there are none.
 
     Raises:
         ValueError: if the arguments do not belong together, the circuit is empty, or edges are asked for under a loss
@@ -145,9 +145,14 @@ def trace_circuit(
     return graph
 
 
-def _rising(circuit: Mask, ranking: Float[np.ndarray, "unit"] | None, sizes: Sequence[int] | None) -> list[Mask]:
+def _rising(
+    circuit: Mask, ranking: Float[np.ndarray, "unit"] | Sequence[Mask] | None, sizes: Sequence[int] | None
+) -> list[Mask]:
     """Return the circuit with those of other sizes, in rising order."""
     masks = {int(circuit.keep.sum()): circuit}
+    if ranking is not None and not isinstance(ranking, np.ndarray):
+        masks = {int(one.keep.sum()): one for one in ranking} | masks
+        return [masks[size] for size in sorted(masks)]
     if ranking is None and sizes:
         raise WrongValue(f"`sizes` is {tuple(sizes)}; pass the `ranking` that these circuits are chosen by")
     if ranking is not None:

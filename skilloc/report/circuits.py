@@ -44,6 +44,7 @@ class CircuitFound:
 
     Attributes:
         subtask: whose circuit it is.
+        called: a circuit, or only units that matter most.
         chosen: how its units were chosen.
         size: number of units.
         edges: number of edges.
@@ -57,6 +58,7 @@ class CircuitFound:
     """
 
     subtask: str
+    called: str
     chosen: str
     size: int
     edges: int
@@ -117,6 +119,7 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
     flows = np.array([_interval(edge.get(g.EFFECT, {}).get(subtask, {})).value for *_, edge in edges], dtype=float)
     return CircuitFound(
         subtask=subtask,
+        called=g.called(graph),
         chosen=str(graph.graph.get(g.CHOSEN, "")),
         size=len(members),
         edges=graph.number_of_edges(),
@@ -160,10 +163,12 @@ def circuit_words(found: CircuitFound) -> str:
     kept, units = found.kept, " and ".join(f"{count:,} {kind}s" for kind, count in found.kinds.items() if count)
     about = f"{found.subtask} ({found.chosen}: {units})"
     if kept is None or np.isnan(kept.faithfulness.value):
-        return f"{about}: how much of the skill the circuit keeps was not measured."
+        return f"{about}: units that matter most; how much of the skill they keep was not measured."
     alone = f"{about}: these units alone keep {said(kept.faithfulness)} of the skill"
     if np.isnan(kept.random.value):
-        return f"{alone}; no random units were measured beside them, so that this cannot be judged."
+        return (
+            f"{alone}; no random units were measured beside them, so that they are only called units that matter most."
+        )
     ahead = kept.faithfulness.value - kept.random.value
     ends = np.array([kept.faithfulness.low, kept.faithfulness.high, kept.random.low, kept.random.high], dtype=float)
     told = (
@@ -172,8 +177,10 @@ def circuit_words(found: CircuitFound) -> str:
     )  # fmt: skip
     beside = f"random ones of their number and layers {said(kept.random)}"
     if ahead <= 0:
-        return f"{alone}, {beside}: the circuit is no better than random units of its size."
-    return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
+        return f"{alone}, {beside}: no better than random units of their number, so that they are no circuit."
+    if found.called == g.CIRCUIT:
+        return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
+    return f"{alone}, {beside}: they keep {number(ahead)} {told}, so that they are units that matter most, no circuit."
 
 
 def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:

@@ -19,7 +19,7 @@ function update() {
   by("nodes-said").textContent = last === undefined ? "none"
     : `${state.count} of ${c.units.length}, effect on ${c.subtask} from ${number(c.nodes.value[own][last], 2)} ${c.unit}`;
   by("edges-said").textContent = `${c.shown} of ${c.edges.from.length}, from ${number(state.least, 2)} ${c.unit}`;
-  canvas.setAttribute("aria-label", `circuit ${c.name}: ${state.count} units and ${c.shown} edges`);
+  canvas.setAttribute("aria-label", `${c.name}, ${c.called}: ${state.count} units and ${c.shown} edges`);
   canvas.dataset.units = state.count;
   canvas.dataset.edges = c.shown;
   showFaithfulness();
@@ -203,7 +203,7 @@ for (const c of data.circuits) {
   unpack(c.edges);
 }
 by("circuit").hidden = false;
-by("which").replaceChildren(...data.circuits.map((c, i) => new Option(c.name, i)));
+by("which").replaceChildren(...data.circuits.map((c, i) => new Option(`${c.name}: ${c.called}`, i)));
 readColours();
 listen();
 chooseCircuit(0);

@@ -98,6 +98,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
     own = diagram.subtasks.index(graph.graph.get(names.SUBTASK, diagram.subtasks[0]))
     return {
         "name": name,
+        "called": names.called(graph),
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
         "subtasks": list(diagram.subtasks),
         "unit": diagram.unit,
@@ -162,6 +163,7 @@ def panel(section: Section, circuits: Mapping[str, Any]) -> str:
         diagram = diagram_of(graph)
         subtask = graph.graph.get(names.SUBTASK, diagram.subtasks[0])
         flows = diagram.flows[diagram.subtasks.index(subtask)]
-        drawn = still(diagram, subtask, title=name, most=few(flows))
-        stills.append(f"<noscript><h3>{escape(name)}</h3>\n{drawn}</noscript>")
+        title = f"{name}: {names.called(graph)}"
+        drawn = still(diagram, subtask, title=title, most=few(flows))
+        stills.append(f"<noscript><h3>{escape(title)}</h3>\n{drawn}</noscript>")
     return body_of(section, before="\n".join([_CONTROLS, *stills]), folded="The circuits as tables")

@@ -9,7 +9,7 @@ import numpy as np
 from skilloc import plots, store
 from skilloc.attribution.measured import Compared
 from skilloc.circuits.diagram import joint_diagram
-from skilloc.circuits.graph import CHOSEN, REFERENCE, file_of
+from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, said
 from skilloc.report.about import noise_of, sorted_effects
@@ -88,7 +88,9 @@ def _circuits(circuits: Mapping[str, Any]) -> Any:
     )
     for ax, name in zip(axes.flat, names, strict=False):
         plots.circuit_diagram(ax, diagram, subtask=name)
-        ax.set_title(f"{name}: {circuits[name].graph[CHOSEN]}, reference {circuits[name].graph[REFERENCE]}")
+        about, what = circuits[name].graph, called(circuits[name])
+        reason = "" if what == CIRCUIT else f"\n{what}: they keep no more than random ones, beyond both intervals"
+        ax.set_title(f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}{reason}")
     for ax in axes.flat[len(names) :]:
         ax.remove()
     plots.circuit_legend(figure, diagram, subtask=names[0])

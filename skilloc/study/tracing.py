@@ -20,6 +20,7 @@ from skilloc.masks import Mask, top
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.study.draws import held_out, redraw
+from skilloc.study.learning import learned_circuits
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import input_names
 
@@ -27,13 +28,17 @@ TOP = 50
 """Units of a circuit, where neither a number nor a share is asked for."""
 
 
+GATES = "learned gates"
+
+
 class Choice(NamedTuple):
-    """How the units of a circuit are chosen: the n with the largest effects, or enough of them to keep a share.
+    """How the units of a circuit are chosen: so many, or enough to keep a share; by their effects, or learned together.
 
     Attributes:
         n: number of units.
         share: of the skill that the circuit is to keep.
-        by: what ranked the units, in words, where that is not an exact effect of each.
+        by: what ranked the units, in words, where that is not an exact effect of each; `GATES` for circuits that are
+            learned (see `circuits.gates`), whatever the effects say.
         subtasks: whose circuits are traced; all that were measured if not given.
         reference: another reference than that of the effects.
     """
@@ -49,7 +54,7 @@ class Choice(NamedTuple):
         return {"n": self.n, "share": self.share, **({"by": self.by} if self.by else {})}
 
     def __str__(self) -> str:
-        chosen = f"top {self.n}" if self.share is None else f"share {self.share:g}"
+        chosen = f"{'' if self.by == GATES else 'top '}{self.n}" if self.share is None else f"share {self.share:g}"
         return f"{chosen} by {self.by}" if self.by else chosen
 
 
@@ -65,7 +70,8 @@ def trace_study(
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of a study's subtasks; those that the folder holds already are read.
 
-    Units, and the size that keeps a share, are chosen on the study's own examples. Everything that a circuit says is
+    Units, and the size that keeps a share, are chosen on the study's own examples; circuits are learned on the train
+    split. Everything that a circuit says is
     measured on as many examples of another split: `selection`, or `report` for a study of the selection split.
 
     Args:
@@ -177,11 +183,18 @@ def _trace(
     subtask: str,
 ) -> nx.DiGraph:
     size = choice.n if choice.n is not None else TOP
-    if choice.share is not None:
-        size = enough(chosen_on, ranking, choice.share, subtask=subtask)
-    circuit = Mask(stated_on.units, top(ranking, size))
+    others: Sequence[Mask] | Float[np.ndarray, " unit"] = ranking
+    if choice.by == GATES:
+        wanted = None if choice.share is not None else size
+        circuit, others = learned_circuits(
+            chosen_on, subtask=subtask, size=wanted, share=choice.share, others=config.sizes or (), seed=config.seed
+        )
+    else:
+        if choice.share is not None:
+            size = enough(chosen_on, ranking, choice.share, subtask=subtask)
+        circuit = Mask(stated_on.units, top(ranking, size))
     named = replace(config, inputs=_inputs(stated_on))
-    return trace_circuit(stated_on, circuit, named, subtask=subtask, chosen=str(choice), ranking=ranking)
+    return trace_circuit(stated_on, circuit, named, subtask=subtask, chosen=str(choice), ranking=others)
 
 
 def _inputs(experiment: Experiment) -> tuple[str, ...] | None:
