@@ -8,10 +8,11 @@ from skilloc.relearning.controls import never_saw_like, randomly_pruned, relearn
 from skilloc.relearning.curves import area, envelope, steps_to_recover
 from skilloc.relearning.plasticity import unseen_parity, with_plasticity
 from skilloc.relearning.probe import relearn_probe
-from skilloc.relearning.record import record, summary
+from skilloc.relearning.record import record
 from skilloc.relearning.result import Relearning, over_seeds
 from skilloc.relearning.rules import WORDS, Removed, Verdict, damage, information_removed, plasticity_of
 from skilloc.relearning.settings import CONTROLS, NEVER, ORIGINAL, PLAIN, RANDOM, UNSEEN, Grid
+from skilloc.relearning.told import Told, summary, tell
 from skilloc.relearning.verdict import verdict, verdicts
 from skilloc.relearning.ways import PLAIN_WAYS, WAYS, Way
 
@@ -29,6 +30,7 @@ __all__ = [
     "Reading",
     "Relearning",
     "Removed",
+    "Told",
     "Verdict",
     "Way",
     "area",
@@ -46,6 +48,7 @@ __all__ = [
     "relearn_probe",
     "steps_to_recover",
     "summary",
+    "tell",
     "unseen_parity",
     "untrained",
     "verdict",
