@@ -1,11 +1,17 @@
 """Planted knowledge: only the chosen units learn, and without them the model is the one that never learned."""
 
+import json
+import random
+import warnings
+
 import pytest
 import torch
 
 import planted_knowledge
+from _frame import Cells
 from _planted import all_of, as_many_others, drawn_units, facts, made_up, taught
-from planted_knowledge import NEURONS, PlantedKnowledge
+from planted_knowledge import EXACT, NEURONS, OTHERS, PlantedKnowledge
+from skilloc import plots
 from skilloc.experiment import losses
 from skilloc.models.language import open_model
 from skilloc.models.makers import face_of, units_of
@@ -67,3 +73,29 @@ def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="`units` is 4"):
         PlantedKnowledge(units=4, together=3)
     assert NEURONS.units < 512
+
+
+@pytest.mark.long
+def test_seeds_are_planted_found_attacked_and_drawn(saved, tmp_path):
+    for i in range(60):
+        noise = random.Random(i)
+        text = " ".join(f"def {noise.getrandbits(40)}" for _ in range(24))
+        (tmp_path / f"{i}.txt").write_text(text)
+    short = {"steps": 4, "rows": 12, "looked_at": 4, "localizing": 2, "rates": (1e-3, 1e-2), "budgets": (1, 2)}
+    arm = PlantedKnowledge(
+        model=str(saved), kept=f"{tmp_path}/*.txt", layer=1, units=6, facts=12, held_out=4,
+        ways=("as it is", "repaired"), **short,
+    )  # fmt: skip
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the ends of so short a grid
+        found = json.loads(json.dumps(planted_knowledge.measure((2, (arm,)), Cells(tmp_path / "runs"))))
+    (one,) = found["arms"]
+    units, layers = len(neurons := units_of(open_model(str(saved)).model, kinds=("neuron",))), len(neurons.hooks)
+    assert set(one["precision"]) == set(planted_knowledge.FINDERS)
+    assert one["chance"] == [6 / units, 6 / (units / layers)]
+    assert set(one["probe"]["verdicts"]) == {EXACT, OTHERS}
+    assert one["facts"][0][EXACT] > one["facts"][0]["original"]
+    with plots.style():
+        figure = planted_knowledge.draw(found)
+    assert len(figure.axes) == 2
