@@ -344,7 +344,10 @@ def test_what_cannot_be_cut_is_refused_in_words(pair, cnn, gpt2, tokens, images)
     assert np.isfinite(mask_curve(held, [some], draws=0).losses).all()
     last = Experiment(gpt2, text, at="last", folds=2)
     mask = Mask(last.units, np.arange(len(last.units)) > 0)
-    for act in (effects_again, lambda one: recover(one, [mask], lambda _: text["text"], config)):
+    for act in (
+        lambda one: effects_again(one, ablation_effects),
+        lambda one: recover(one, [mask], lambda _: text["text"], config),
+    ):
         with pytest.raises(ValueError, match='use at="all"'):
             act(last)
     count = Experiment(gpt2, text, loss="error", folds=2)

@@ -101,8 +101,8 @@ def test_the_rate_rises_and_falls(decay: Any, wanted: list[float]) -> None:
     [
         ({"groups": (Group("nothing", "adam", 0.1),)}, "which no weight is called by; there are layers.0.weight"),
         ({"groups": (Group("bias", "muon", 0.1),)}, "muon is for matrices"),
-        ({"warm_up": 1.0}, "a part of the steps"),
-        ({"clip": 0.0}, "a positive norm or None"),
+        ({"warm_up": 1.0}, r"`warm_up` is 1\.0; use a number, at least 0 and below 1"),
+        ({"clip": 0.0}, r"`clip` is 0\.0; use a positive number"),
     ],
 )
 def test_what_cannot_be(settings: dict[str, Any], cure: str, monkeypatch: Any) -> None:
