@@ -22,9 +22,9 @@ class Command:
     """Trace the circuit of each subtask: its units, the edges between them, and what they keep of the skill.
 
     Units are learned together by gates, on the train split; everything stated is measured on a split that chose
-    nothing. That costs 40 steps of 512 tokens, forward and backward, for each size on the way: of the embedded model
-    half a minute for 50 units. --by effects takes the units with the largest effects in DIR instead, at no cost, which
-    keep less. Several folders (other seeds or references, of one model) give the circuits that they agree on.
+    nothing. That costs 40 steps of 512 tokens, forward and backward, for each size on the way down to the wanted one.
+    --by effects takes the units with the largest effects in DIR instead, which costs nothing more. Several folders
+    (other seeds or references, of one model) give the circuits that they agree on.
     """
 
     places: Runs
