@@ -151,7 +151,7 @@ def test_refusals(network, tmp_path, capsys):
         (["--keep", "parity_0", "--solver", "magic"], "use proximal or subgradient"),
         (["--keep", "parity_0", "--optimiser", "lion"], "use adam, adamw or sgd"),
         (["--keep", "parity_0", "--units", "head"], "of kind neuron"),
-        (["--keep", "parity_0", "--strength", "-1"], "0 for plain finetuning"),
+        (["--keep", "parity_0", "--strength", "-1"], "at least 0"),
         (["--keep", "parity_0", "--count", "4", "--wanted-loss", "0.1"], "give one"),
         (["--keep", "parity_0", "--loss", "0.1"], "write --wanted-loss 0.1"),
         (["--keep", "parity_0", "--loss", "error"], "no gradient"),
