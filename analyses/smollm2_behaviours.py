@@ -9,11 +9,11 @@ removal matrix beside matched random masks; and the overlap of induction's heads
 prefix-matching score, computed from attention patterns alone. Behaviours that the model cannot do are refused, with
 their number.
 
-Heads: every one exactly at the zero reference; at the mean and at resampling, the heads of the largest estimates and
-a sample. Neurons and residual dimensions: estimates, with those of the largest and a sample exactly, which is what
-they are calibrated on. Capped to take about two hours of one core (`--scale cpu`, which says its forecast before it
-starts); `--scale quick` under two minutes (the embedded model). Stopped, the same command goes on. Needs `skilloc
-fetch smollm2`, but for `quick`.
+Heads: every one exactly at the zero reference; at the mean and at resampling, the heads of the largest estimates and a
+sample. Neurons and residual dimensions: estimates, with those of the largest and a sample exactly, which is what they
+are calibrated on. Capped to take about two hours of one core (`--scale cpu`, which says its forecast before it starts);
+`--scale quick` a few minutes (the embedded model). Stopped, the same command goes on. Needs `skilloc fetch smollm2`,
+but for `quick`.
 """
 
 import resource
@@ -68,7 +68,7 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale("embedded", 6, 12, 2, 2, 2, exact=(("head", 4), ("neuron", 4), ("residual", 4)), sample=8),
+    "quick": Scale("embedded", 6, 12, 2, 2, 2, ("resample",), (("head", 4), ("neuron", 4)), sample=8),
     "heads": Scale("smollm2", 6, 16, 10, 20, 3, (), ()),
     "cpu": Scale("smollm2", 6, 16, 10, 20, 3),
     "paper": Scale(
