@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skilloc import Mask, units_of
+from skilloc import Mask, store, units_of
 from skilloc.cli import main
 from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP, save_mlp
@@ -70,7 +70,7 @@ def test_a_pruned_network_is_attacked_and_the_same_command_goes_on(networks, tmp
     monkeypatch.setattr("skilloc.relearning.attack.train", None)
     relearn(networks, tmp_path / "out", *FAST, "--json")
     found = json.loads(capsys.readouterr().out)["results"]["small"]
-    assert found == json.loads((tmp_path / "out" / "small.json").read_text())
+    assert found == store.read_json(tmp_path / "out" / "small.json")
     assert found["verdicts"]["small"]["sentence"] in found["summary"]
     assert found["kept"] == ["parity_0"]
 
@@ -80,7 +80,7 @@ def test_refusals(networks, tmp_path, capsys):
     asked = ["relearn", large, networks["small"], "--out", out]
     assert "the subtasks are parity_0, parity_1" in refused(capsys, *asked, "--attack", "parity_7")
     assert "write NAME=MODEL" in refused(capsys, *asked[:3], *asked[2:], "--attack", "parity_1")  # one model twice
-    assert "use 3 or more" in refused(capsys, *asked, "--attack", "parity_1", "--seeds", "0")
+    assert "use a whole number, at least 1" in refused(capsys, *asked, "--attack", "parity_1", "--seeds", "0")
     assert "rising" in refused(capsys, *asked, "--attack", "parity_1", "--rates", "0.1", "0.01")
     said = refused(capsys, "relearn", large, networks["other"], "--out", out, "--attack", "parity_1")
     assert "pass the model that it was pruned from first" in said

@@ -301,7 +301,7 @@ def test_one_rate_is_warned_about(models):
 
 
 def test_a_rate_that_diverges_is_not_chosen(models):
-    grid = Grid(rates=(1e-2, 1e11), budgets=(1, 8), examples=16, held_out=60, folds=3, repair=0, ways=PLAIN_WAYS)
+    grid = Grid(rates=(1e-2, 1e12), budgets=(1, 32), examples=16, held_out=60, folds=3, repair=0, ways=PLAIN_WAYS)
     found = probe({name: models[name] for name in (ORIGINAL, NEVER, "rescaled")}, grid=grid)
     assert np.isnan(found.report[:, :, :, 1, -1]).any()
     assert (envelope(found).rate == 0).all()

@@ -33,6 +33,9 @@ MARK = "skilloc wrote this file"
 """What pictures say of themselves."""
 
 _OWN = re.compile(rb'("sha256": ?"[0-9a-f]{64}"\s*}|<!-- sha256 [0-9a-f]{64} of all lines above -->)\s*\Z')
+HEX = 64
+"""Letters of a sha256 in hex."""
+_SEAL_LENGTH = len("<!-- sha256  of all lines above -->") + HEX
 _SEAL = re.compile(r"<!-- sha256 ([0-9a-f]{64}) of all lines above -->\n?\Z")
 
 
@@ -131,7 +134,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(record: Mapping[str, Any], called: str) -> dict[str, Any]:
-    """Return a mapping without its checksum; one that has none is taken as it is.
+    """Return a mapping without its checksum; one that has none is taken as it is, unless its last entry was one.
 
     Args:
         record: the mapping.
@@ -141,7 +144,9 @@ def unsealed(record: Mapping[str, Any], called: str) -> dict[str, Any]:
         ValueError: if the checksum is of something else.
     """
     plain = {name: value for name, value in record.items() if name != SHA256}
-    if SHA256 in record and record[SHA256] != _digest_of(plain):
+    last = list(record)[-1:]
+    broken = SHA256 not in record and last and len(last[0]) == len(SHA256) and len(str(record[last[0]])) == HEX
+    if broken or (SHA256 in record and record[SHA256] != _digest_of(plain)):
         raise WrongValue(
             f"{called} was altered after it was written (its sha256 is of something else); make it again, or take the "
             f'entry "{SHA256}" out if the change is yours'
@@ -169,6 +174,9 @@ def check_seal(text: str, called: str) -> str:
     """
     found = _SEAL.search(text)
     if found is None:
+        last = text.rstrip("\n").rpartition("\n")[2]
+        if len(last) == _SEAL_LENGTH and (last.startswith("<!-- ") or last.endswith(" -->")):
+            raise WrongValue(f"{called} was altered after it was written, in its last line; make it again")
         return text
     body = text[: found.start()]
     if sha256(body.encode("utf-8", "replace")) != found.group(1):
