@@ -22,7 +22,6 @@ _READS = ("q", "k", "v", "gate", "in", "dense_gate", "dense_in", "in_proj", "q_p
 _INNER = ("q_norm", "k_norm", "q_a_layernorm", "q_b_proj", "kv_a_layernorm", "kv_b_proj", "conv1d", "x_proj", "dt_proj")
 """Parts of an attention, an MLP or a state-space layer, by their role; the last see nothing of the stream itself."""
 
-_EXPERTS_READ = ("gate_up_proj", "gate_proj", "up_proj")
 _EXPERTS_WRITE = ("down_proj", "output_linear", "w2", "fc2")
 
 

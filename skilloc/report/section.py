@@ -5,7 +5,7 @@ A section is made once, by the module of its kind of result, and rendered by `te
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from skilloc.locality.intervals import Interval, number, said
@@ -88,10 +88,6 @@ class Section:
             part for t in self.tables for part in (t.caption, t.beside, *t.columns, *(str(row[0]) for row in t.rows))
         ]
         return "\n".join([self.title, *self.sentences, *tables])
-
-    def without_pictures(self) -> "Section":
-        """Return the section as a terminal shows it."""
-        return replace(self, pictures=())
 
 
 def text_of(cell: Cell, beside: str = "", figures: int = FIGURES) -> str:
