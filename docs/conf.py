@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sphinx.pycode import ModuleAnalyzer
+
 import skilloc
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ project, author = "skilloc", "the skilloc authors"
 copyright = "2026, the skilloc authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 autosummary_generate = False
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "data"]
 html_theme, html_title = "furo", "skilloc"
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
@@ -55,9 +57,12 @@ def directive(name: str) -> str:
     """Return what documents a public name: followed to its home, by `skilloc` itself."""
     found = getattr(skilloc, name)
     if inspect.ismodule(found):
-        everything = "\n   :imported-members:" if hasattr(found, "__all__") else ""
-        title = f"skilloc.{name}"
-        return f"{title}\n{'-' * len(title)}\n\n.. automodule:: skilloc.{name}\n   :members:{everything}\n"
+        title, options = f"skilloc.{name}", ["members:"]
+        if hasattr(found, "__all__"):
+            elsewhere = [own for own in found.__all__ if own in skilloc.__all__]
+            options += ["imported-members:", f"exclude-members: {', '.join(elsewhere)}"]
+        listed = "".join(f"\n   :{option}" for option in options)
+        return f"{title}\n{'-' * len(title)}\n\n.. automodule:: skilloc.{name}{listed}\n"
     if inspect.isclass(found):
         return f".. autoclass:: skilloc.{name}\n   :members:\n"
     if callable(found):
@@ -87,6 +92,13 @@ def to_public(app: "Sphinx", env: Any, node: Any, contents: Any) -> Any:
     return env.get_domain("py").resolve_xref(
         env, node["refdoc"], app.builder, node["reftype"], node["reftarget"], node, contents
     )
+
+
+def own_words(app: "Sphinx", what: str, name: str, __: Any, ___: Any, lines: list[str]) -> None:
+    """Give a constant the words below it in its module's home, not those of its type."""
+    module, _, own = name.removeprefix("skilloc.").rpartition(".")
+    if what == "data" and inspect.ismodule(found := getattr(skilloc, module, None)):
+        lines[:] = ModuleAnalyzer.for_module(found.__name__).find_attr_docs().get(("", own), lines)
 
 
 def as_rest(_: "Sphinx", what: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:
@@ -119,6 +131,7 @@ def as_code(*about: Any) -> tuple[str, str | None] | None:
 def setup(app: "Sphinx") -> None:
     """Join in where the pages are found, read and linked."""
     app.connect("builder-inited", write_api)
+    app.connect("autodoc-process-docstring", own_words, priority=90)
     app.connect("autodoc-process-docstring", as_rest, priority=100)  # before napoleon
     app.connect("autodoc-skip-member", skips_alias)
     app.connect("autodoc-process-signature", as_code)
