@@ -25,6 +25,7 @@ COMMANDS = (
     "localize",
     "prune",
     "relearn",
+    "export",
     "show",
     "report",
     "compare",

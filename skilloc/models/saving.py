@@ -71,6 +71,15 @@ def save_decoder(model: Any, folder: Path | str, *, tokenizer: Any = None, shape
         store.write_manifest(aside)
 
 
+def plain_shape(model: Any) -> Shape:
+    """Return the shape in which plain transformers opens a model: as it is where that can be, else with zeros.
+
+    Raises:
+        ValueError: if the model is none of transformers.
+    """
+    return "as it is" if encode(model).stock else "rectangular"
+
+
 def _written(encoded: Encoded) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(encoded.config.to_json_string(use_diff=False))
     found.pop("_name_or_path", None)
