@@ -286,7 +286,7 @@ def test_tables_pictures_and_page_name_the_unit_of_the_loss_and_never_nats_by_ha
     ):
         assert "logits" in said
         assert "nats" not in said
-    assert "logit_difference in logits" in printed
+    assert "logit difference in logits" in printed
     assert ", at last positions" in printed
     assert "(logits)" in drawn
     assert "(nats)" not in drawn
