@@ -182,15 +182,15 @@ def _removal(scale: Scale, cells: Cells, parts: list[Part], values: np.ndarray, 
     folds and stated on the second, beside random heads of the same layers."""
     names = [name for part in parts for name, _ in part.subtasks]
     chosen = values[: scale.examples // 2].mean(axis=0)
-    rows = []
+    asked = []
     for s, name in enumerate(names):
         heads = tuple(int(u) for u in np.flatnonzero(top(chosen[s], scale.removed)))
-        plain = [replace(p, removed=((name, heads),), draws=draws, exact=0, sample=0) for p in parts]
-        results = cells(measured_part, plain)
-        rows.append(np.concatenate([one.arrays["removal"].values[0] for one in results], axis=-1))
+        asked += [replace(p, removed=((name, heads),), draws=draws, exact=0, sample=0) for p in parts]
+    found = [one.arrays["removal"].values[0] for one in cells(measured_part, asked)]
+    rows = [np.concatenate(found[s : s + len(parts)], axis=-1) for s in range(0, len(found), len(parts))]
     table = np.array(rows)  # source mask fold target
-    found = locality.removal_scores(table[:, 0].swapaxes(0, 1), table[:, 1:].transpose(1, 2, 0, 3))
-    return {name: one.record() for name, one in found.items()} | {"draws": draws}
+    scores = locality.removal_scores(table[:, 0].swapaxes(0, 1), table[:, 1:].transpose(1, 2, 0, 3))
+    return {name: one.record() for name, one in scores.items()} | {"draws": draws}
 
 
 def _restored(results: list[Result], parts: list[Part], names: tuple[str, ...]) -> dict[str, Any]:
