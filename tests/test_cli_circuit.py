@@ -134,9 +134,9 @@ def test_refusals(home, tmp_path, capsys):
 
 
 def test_no_circuit_lies_where_another_file_does(tmp_path):
-    names = ["python", "examples", "Examples", "circuits", "circuit", "a/b", "%65xamples"]
+    names = ["python", "examples", "shown", "Examples", "circuits", "circuit", "a/b", "%65xamples"]
     found = [file_of(tmp_path, name) for name in names]
     assert len({path.name.lower() for path in found}) == len(names)
-    assert not {"examples.json", "circuits.json", "circuit.json"} & {path.name.lower() for path in found}
+    assert not {"examples.json", "shown.json", "circuits.json", "circuit.json"} & {path.name.lower() for path in found}
     assert [unquote(path.stem) for path in found] == names
     assert {path.parent for path in found} == {tmp_path}

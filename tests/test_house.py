@@ -71,7 +71,7 @@ JSON = {
     "models/saving.py": "the same",
     "relearning/runs.py": "a run's record on disk",
     "study/examples.py": "examples.json, which the page's script reads",
-    "report/page.py": "the same, read again, beside circuits by name",
+    "study/on_prompts.py": "shown.json, which it reads as well",
     "report/panel.py": "data of the page's script",
     "study/draws.py": "how examples were drawn, on disk, so that they can be drawn again",
     "sweep/cells.py": "a cell's spec on disk",

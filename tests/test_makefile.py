@@ -34,6 +34,14 @@ class Checkout:
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, folder)
         self.environment(folder / "system")
+        self.tool("chromium", "")
+
+    def tool(self, name: str, does: str) -> None:
+        """Put a command of that name before all others."""
+        path = self.folder / "tools" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.chmod(0o755)
 
     def environment(self, path: Path, torch: str | None = None) -> Path:
         """Make an environment, as somebody else would."""
@@ -49,6 +57,7 @@ class Checkout:
         log = self.folder / venv / "log"
         log.unlink(missing_ok=True)
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        environment["PATH"] = f"{self.folder}/tools:{environment['PATH']}"
         command = ["make", f"PYTHON={self.folder}/system/bin/python", *words]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -87,6 +96,23 @@ def test_another_torch_is_installed_as_asked_and_stays(checkout: Checkout, torch
     assert asked[0].endswith(f" {torch}")  # not the pinned one over it
     assert PINNED not in " ".join(asked)
     assert checkout.make("test", "TORCH=torch==2.8")[0].endswith(" torch==2.8")  # another one, at once
+
+
+@pytest.mark.parametrize(("user", "installs"), [("0", True), ("1000", False)])
+def test_a_browser_is_installed_where_there_is_none_and_that_is_allowed(
+    checkout: Checkout, user: str, installs: bool
+) -> None:
+    checkout.tool("apt-get", f'echo "$*" >> {checkout.folder}/packages')
+    checkout.tool("id", f"echo {user}")
+    packages = checkout.folder / "packages"
+    checkout.make("test")
+    assert not packages.exists()  # chromium is there
+    assert "-m pytest" in checkout.make("test", "BROWSERS=no-such-browser")[-1]
+    assert packages.exists() == installs
+    if installs:
+        assert packages.read_text().splitlines()[-1].endswith("install -y -qq --no-install-recommends chromium")
+        checkout.tool("apt-get", "exit 1")
+        assert "-m pytest" in checkout.make("test", "BROWSERS=no-such-browser")[-1]  # the tests say what is missing
 
 
 def test_somebodys_environment_is_taken_as_it_is(checkout: Checkout) -> None:

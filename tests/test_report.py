@@ -201,6 +201,13 @@ def folder(tmp_path):
         circuit_graph.save(graph, tmp_path / "study" / "circuits" / f"{name}.json")
     examples = {"L0N0": [{"subtask": "python", "tokens": [HOSTILE], "activations": [1.0]}]}
     (tmp_path / "study" / "circuits" / "examples.json").write_text(json.dumps(examples))
+    for place, unit, push in (("circuits", "L0N0", HOSTILE), ("others", "L1N1", "b"), ("others", "L9N9", "c")):
+        about = {"subtask": "python", "tokens": ["def", HOSTILE], "asked": 1, "answer": HOSTILE}
+        prompt = {**about, "activations": {unit: [1, 2]}, "attention": {unit: [[100], [40, 60]]}}
+        shown = {"prompts": [prompt], "pushes": {unit: {"up": [push], "down": [" d"]}}}
+        path = tmp_path / "study" / place / (unit if unit == "L9N9" else "") / "shown.json"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(json.dumps(shown))
     return tmp_path / "study"
 
 
@@ -209,6 +216,9 @@ def test_a_report_tells_everything_that_was_measured(folder):
     found, data = read(page)
     assert [one["name"] for one in data["circuits"]] == ["python", "cpp"]
     assert data["examples"]["L0N0"][0]["tokens"] == [HOSTILE]
+    (prompt,) = data["prompts"]  # each once, with the units of all folders that are in a circuit
+    assert prompt["activations"] == {"L0N0": [1, 2], "L1N1": [1, 2]}
+    assert data["pushes"] == {"L0N0": {"up": [HOSTILE], "down": [" d"]}, "L1N1": {"up": ["b"], "down": [" d"]}}
     texts = " ".join(text for _, text in found.texts)
     for words in (
         "What the units of toy do", "44 of 44 units", "L0N1 1.0", "effective number of units", "more local than chance",

@@ -1,111 +1,28 @@
 """The page in a real browser: it draws, answers to mouse and keys, is quick, asks for nothing, and runs no text.
 
-Headless Chromium is spoken to over a pipe (its DevTools protocol), so that nothing but the browser is needed.
+Where there is no browser these tests are skipped; in CI, where the variable of that name is set, they fail.
 """
 
-import fcntl
-import json
 import os
-import select
-import shutil
-import subprocess
-import time
 
 import networkx as nx
 import numpy as np
 import pytest
+from browser import BROWSER, Browser
 
 from skilloc.report import circuit_page
+from skilloc.report.circuits import circuit_found
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    BROWSER is None and not os.environ.get("CI"), reason="needs a browser: make browser, or apt-get install chromium"
+)
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">'
 
 
-class Browser:
-    """A headless browser with one tab."""
-
-    def __init__(self, home):
-        (browser_in, to_browser), (from_browser, browser_out) = os.pipe(), os.pipe()
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (browser_in, browser_out)]
-        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        command += ["--window-size=1400,1000", f"--user-data-dir={home}", "--remote-debugging-pipe", "about:blank"]
-        self.process = subprocess.Popen(
-            ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash", *command],
-            pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for end in (*ends, browser_in, browser_out):
-            os.close(end)
-        self.to, self.source = to_browser, from_browser
-        self.buffer, self.number, self.session, self.events = b"", 0, None, []
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-        self.send("Performance.enable", timeDomain="threadTicks")
-
-    def send(self, method, **parameters):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self.read()
-            if answer.get("id") == self.number:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def read(self):
-        until = time.monotonic() + 60
-        while b"\0" not in self.buffer:
-            if not select.select([self.source], [], [], max(0, until - time.monotonic()))[0]:
-                raise TimeoutError("the browser does not answer")
-            self.buffer += os.read(self.source, 1 << 20)
-        first, _, self.buffer = self.buffer.partition(b"\0")
-        return json.loads(first)
-
-    def run(self, script):
-        """The value of a script in the page."""
-        found = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
-
-    def until(self, script):
-        """Wait until a script has a true value, and return it."""
-        end = time.monotonic() + 60
-        while not (value := self.run(script)):
-            assert time.monotonic() < end, f"{script} stayed {value}"
-            time.sleep(0.05)
-        return value
-
-    def open(self, path, fragment=""):
-        self.events.clear()
-        self.send("Page.navigate", url="about:blank")
-        self.send("Page.navigate", url=f"file://{path}{fragment}")
-        self.until("document.readyState === 'complete' && location.href.startsWith('file:')")
-
-    def mouse(self, kind, x, y):
-        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def key(self, key):
-        for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key)
-
-    def seconds(self):
-        """Processor time that scripts have taken, with the drawing that they waited for."""
-        found = self.send("Performance.getMetrics")["metrics"]
-        return next(one["value"] for one in found if one["name"] == "ScriptDuration")
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    assert BROWSER is not None, "the page is not tested without a browser: make browser, or apt-get install chromium"
     found = Browser(tmp_path_factory.mktemp("browser"))
     yield found
     found.close()
@@ -135,17 +52,39 @@ def circuit(units, edges, *, subtasks=("python", "cpp")):
     return graph
 
 
+GRAPHS = {"python": circuit(20, 60), HOSTILE: circuit(12, 30, subtasks=("cpp", HOSTILE))}
+HEAD = "L1N1"  # whatever its kind: what a page knows of attention makes a head
+ATTENDED = [[100], [30, 70], [5, 80, 15]]
+
+
+def prompts(graph):
+    """Two prompts; at the last token of the second, each unit does its own number of twentieths."""
+    names = [name for name in graph if graph.nodes[name]["kind"] == "neuron"]
+    own = {name: [0.0, -1.0, i / 20] for i, name in enumerate(names)}
+    about = {"asked": 2, "answer": HOSTILE, "attention": {HEAD: ATTENDED}}
+    return [
+        {"subtask": "cpp", "tokens": ["int", " ", "x"], "activations": {n: [0.5, 0, 0] for n in names}, **about},
+        {"subtask": "python", "tokens": [HOSTILE, "def", " f"], "activations": own, **about},
+    ]
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     home = tmp_path_factory.mktemp("pages")
     found = {}
-    graphs = {"python": circuit(20, 60), HOSTILE: circuit(12, 30, subtasks=("cpp", HOSTILE))}
+    graphs = GRAPHS
     examples = {
         name: [{"subtask": HOSTILE, "tokens": ["def ", HOSTILE, "\n"], "activations": [0.1, 2.0, -0.3]}]
         for name in graphs["python"]
     }
+    examples[HEAD][0]["attention"] = ATTENDED
+    shown = {"prompts": prompts(graphs["python"]), "pushes": {"L0N0": {"up": [HOSTILE, " a"], "down": ["b"]}}}
+    agreed = circuit(8, 0)
+    for name in agreed:
+        agreed.nodes[name]["share"] = 0.2
     for name, page in (
-        ("small", circuit_page(graphs, title=HOSTILE, examples=examples)),
+        ("small", circuit_page(graphs, title=HOSTILE, examples=examples, shown=shown)),
+        ("agreed", circuit_page({"all": circuit(8, 0), "some": agreed})),
         ("large", circuit_page({"python": circuit(300, 5000)})),
     ):
         found[name] = home / f"{name}.html"
@@ -157,7 +96,7 @@ PLACE = """(() => {
   const c = JSON.parse(document.getElementById("data").textContent).circuits[0].nodes, n = c.name.indexOf(%r);
   const box = document.getElementById("canvas").getBoundingClientRect(), left = Math.min(...c.x);
   const scale = (box.width - 150) / (Math.max(...c.x) - left);
-  return [box.left + 75 + (c.x[n] - left) * scale, box.top + 8 + (1 - c.y[n]) * (box.height - 16)];
+  return [box.left + 75 + (c.x[n] - left) * scale, box.top + 26 + (1 - c.y[n]) * (box.height - 52)];
 })()"""
 UNIT = "document.getElementById('panel').dataset.unit"
 SAID = "document.getElementById('faithfulness').textContent"
@@ -188,7 +127,7 @@ def ink(browser):
 
 def test_it_draws_and_a_click_opens_a_unit(browser, pages):
     browser.open(pages["small"])
-    assert shown(browser) == (20, 60)
+    assert shown(browser) == (20, circuit_found(GRAPHS["python"]).few)
     assert ink(browser)[0] > 5000
     assert browser.run(UNIT) == ""
     for name in ("L0N0", "L3N7"):
@@ -235,8 +174,17 @@ def test_sliders_change_what_is_shown_and_say_the_faithfulness(browser, pages):
     assert "with 10 units" in browser.run(SAID)
     assert "with 20 units" in browser.run(SAID)
     slide(browser, "nodes", 20)
-    slide(browser, "edges", 500)
-    assert shown(browser) == (20, 30)
+    flows = sorted(
+        (abs(edge["effect"]["python"]["value"]) for *_, edge in GRAPHS["python"].edges(data=True)), reverse=True
+    )
+    for share in (300, 800, 1000):
+        slide(browser, "edges", share)
+        sums = np.cumsum(flows) / np.sum(flows)
+        assert shown(browser) == (20, int(np.searchsorted(sums, share / 1000 - 1e-9)) + 1)
+        carried = round(100 * float(sums[shown(browser)[1] - 1]))
+        assert f", {carried} % of all that passes" in browser.run("document.getElementById('edges-said').textContent")
+    slide(browser, "edges", 0)
+    assert shown(browser) == (20, 0)
 
 
 def test_search_finds_and_a_hidden_unit_comes_back(browser, pages):
@@ -277,14 +225,19 @@ def test_subtasks_and_circuits_are_switched(browser, pages):
     assert ink(browser)[1] != before
     browser.run("(() => { const s = document.getElementById('which'); s.value = '1';"
                 " s.dispatchEvent(new Event('change')); })()")  # fmt: skip
-    assert shown(browser) == (12, 30)
+    assert shown(browser) == (12, circuit_found(GRAPHS[HOSTILE]).few)
+    assert browser.run("document.getElementById('called').textContent") == f"{HOSTILE}: units that matter most"
 
 
 def test_hostile_text_stays_text_and_nothing_is_asked_for(browser, pages):
     browser.open(pages["small"])
     browser.run("document.getElementById('search').focus()")
     browser.send("Input.insertText", text="L0N0")
-    assert HOSTILE in browser.run("document.getElementById('panel').textContent")
+    said = browser.run("document.getElementById('panel').textContent")
+    assert f"makes likelier, by itself: “{HOSTILE}” “ a”; less likely: “b”" in said
+    assert said.count(HOSTILE) >= 2
+    browser.run("document.querySelector('#prompts button').click()")
+    assert browser.run("document.getElementById('prompts').textContent").count(HOSTILE) == 2
     assert browser.run("document.title") == HOSTILE
     assert browser.run("document.querySelectorAll('img').length") == 0
     browser.run("(() => { const s = document.getElementById('which'); s.value = '1';"
@@ -296,6 +249,69 @@ def test_hostile_text_stays_text_and_nothing_is_asked_for(browser, pages):
     assert "Log.entryAdded" not in kinds
     asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
     assert {url for url in asked if not url.startswith("data:")} <= {f"file://{pages['small']}", "about:blank"}
+
+
+def test_a_click_shows_what_a_head_attends_to(browser, pages):
+    browser.open(pages["small"])
+    browser.run("document.getElementById('search').focus()")
+    browser.send("Input.insertText", text=HEAD)
+    token = "document.querySelectorAll('#panel .token')[%d]"
+    background = f"getComputedStyle({token}).backgroundColor"
+    assert "click a token" in browser.run("document.getElementById('panel').textContent")
+    before = browser.run(background % 2)
+    x, y = browser.run(
+        f"(() => {{ {token % 2}.scrollIntoView(); const b = {token % 2}.getBoundingClientRect();"
+        " return [b.left + 3, b.top + 5]; })()"
+    )
+    browser.mouse("mousePressed", x, y)
+    browser.mouse("mouseReleased", x, y)
+    assert "At “↵” it attends to: “" in browser.run("document.getElementById('panel').textContent")
+    assert f"“{HOSTILE}” 80 %, “↵” 15 %, “def ” 5 %." in browser.run("document.getElementById('panel').textContent")
+    assert browser.run(background % 2) != before
+    titles = browser.run("[...document.querySelectorAll('#panel .token')].map((one) => one.title)")
+    assert titles == ["5 %", "80 %", "15 %"]
+    browser.run(f"{token % 1}.focus()")
+    browser.key("Enter")
+    titles = browser.run("[...document.querySelectorAll('#panel .token')].map((one) => one.title)")
+    assert titles == ["30 %", "70 %", "comes later"]
+
+
+def test_a_click_on_a_prompt_shows_what_the_circuit_does_there(browser, pages):
+    browser.open(pages["small"])
+    before = ink(browser)
+    pressed = "[...document.querySelectorAll('#prompts button[aria-pressed]')].map((one) => one.ariaPressed)"
+    assert browser.run(pressed) == ["false", "false"]
+    browser.run("document.querySelector('#prompts button').click()")  # that of the circuit's own subtask comes first
+    assert browser.run(pressed) == ["true", "false"]
+    assert browser.run("document.getElementById('canvas').dataset.prompt") == "1"
+    assert ink(browser) != before
+    said = browser.run("document.getElementById('prompts').textContent")
+    assert f"Right after “ f”: “{HOSTILE}”." in said
+    assert "on this page: L3N19 48 % L2N18 45 %" in said  # of 2, in its example
+    assert "active, above 0" in browser.run("document.getElementById('legend').textContent")
+    token = "document.querySelectorAll('#prompts .token')[%d]"
+    browser.run(f"{token % 1}.click()")
+    second = ink(browser)
+    browser.run(f"{token % 0}.click()")  # where all are at 0
+    assert ink(browser) != second
+    browser.run("document.getElementById('search').focus()")
+    browser.send("Input.insertText", text=HEAD)
+    assert f"{HEAD}. At “{HOSTILE}” it attends to: “{HOSTILE}” 100 %" in browser.run(
+        "document.getElementById('prompts').textContent"
+    )
+    browser.run("document.querySelector('#prompts button').click()")
+    browser.run("document.getElementById('canvas').focus()")
+    browser.key("Escape")
+    assert ink(browser) == before
+
+
+def test_what_few_runs_agree_on_is_faint(browser, pages):
+    browser.open(pages["agreed"])
+    of_all = ink(browser)
+    browser.run("(() => { const s = document.getElementById('which'); s.value = '1';"
+                " s.dispatchEvent(new Event('change')); })()")  # fmt: skip
+    assert browser.run("document.getElementById('called').textContent") == "some: units that matter most"
+    assert ink(browser)[1] != of_all[1]
 
 
 def test_dark_mode_is_dark(browser, pages):
@@ -324,9 +340,11 @@ def test_it_reads_without_script(browser, pages):
         assert len(pictures) == 2
         box = browser.send("DOM.getBoxModel", nodeId=pictures[0])["model"]
         assert min(box["width"], box["height"]) > 300
-        assert len(browser.send("DOM.querySelectorAll", nodeId=root, selector="svg.still path")["nodeIds"]) == 90
+        assert len(browser.send("DOM.querySelectorAll", nodeId=root, selector="svg.still path")["nodeIds"]) == sum(
+            circuit_found(graph).few for graph in GRAPHS.values()
+        )
         tables = browser.send("DOM.querySelectorAll", nodeId=root, selector="table")["nodeIds"]
-        assert len(tables) == 6
+        assert len(tables) == 8
     finally:
         browser.send("Emulation.setScriptExecutionDisabled", value=False)
 

@@ -72,8 +72,15 @@ EFFECT, MEASURED, WEIGHT = "effect", "measured", "weight"
 NEURON, HEAD, INPUT, OUTPUT, WHOLE_MLP = "neuron", "head", "input", "output", "mlp"
 TOTAL, DIRECT, CLOSED_FORM, ATTRIBUTION = "total", "direct", "closed form", "attribution"
 
-TAKEN = ("circuit", "circuits", "examples")
-"""What else lies beside the circuits: the page, all of them in one picture, and the top examples."""
+GATES = "learned gates"
+"""What `chosen` ends with where gates were learned: then circuits of other sizes are others, and not parts of this."""
+
+EXAMPLES, SHOWN = "examples.json", "shown.json"
+"""Files beside the circuits: what excites each unit most, and what units do on prompts (`study.on_prompts`)."""
+
+TAKEN = ("circuit", "circuits", "examples", "shown")
+"""What else lies beside the circuits: the page, all of them in one picture, the top examples, and what units do on
+prompts."""
 
 CIRCUIT, NO_CIRCUIT = "circuit", "units that matter most"
 

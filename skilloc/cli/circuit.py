@@ -75,11 +75,12 @@ class Command:
         if self.by not in (None, "gates", "effects"):
             raise WrongValue(f'unknown `by` "{self.by}"; use gates or effects')
         from skilloc.attribution.measured import load_measured
+        from skilloc.circuits.graph import GATES
         from skilloc.circuits.trace import Tracing
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.circuits import circuits_found, circuits_section
         from skilloc.report.pictures import draw_circuits
-        from skilloc.study.tracing import GATES, TOP, Choice, trace_runs, trace_study
+        from skilloc.study.tracing import TOP, Choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)
         runs = [load_measured(folder).effects for folder in folders]
@@ -109,17 +110,14 @@ class Command:
 
 
 def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any]", out: Path) -> Path:
-    """Write the circuits as one page, with the examples that excite each unit most; return where it is."""
+    """Write the circuits as one page, with what their units do on examples and prompts; return where it is."""
 
-    from skilloc import store
     from skilloc.report import circuit_page, write
     from skilloc.study.draws import redraw
-    from skilloc.study.examples import top_examples
+    from skilloc.study.on_prompts import write_shown
 
-    names = dict.fromkeys(name for graph in circuits.values() for name in graph)
-    decode = None if opened.tokenizer is None else lambda token: str(opened.tokenizer.decode([token]))
-    examples = top_examples(redraw(opened, effects), names, decode=decode)
-    store.write_json(out / "examples.json", examples)
+    names = list(dict.fromkeys(name for graph in circuits.values() for name in graph))
+    examples, shown = write_shown(out, redraw(opened, effects), names, opened.tokenizer)
     path = out / "circuit.html"
-    write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples))
+    write(path, circuit_page(circuits, title=f"circuits of {opened.name}", examples=examples, shown=shown))
     return path

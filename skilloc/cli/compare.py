@@ -42,7 +42,7 @@ class Command:
         from skilloc.report.page import find_circuits, write_comparison
 
         effects = [load_measured(folder).effects for folder in (self.first, self.second)]
-        circuits = find_circuits(self.first)[0], find_circuits(self.second)[0]
+        circuits = find_circuits(self.first).circuits, find_circuits(self.second).circuits
         found = compare(*effects, circuits=circuits, top=self.count)
         if self.out is not None:
             write_comparison(found, self.out)

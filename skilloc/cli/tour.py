@@ -22,8 +22,8 @@ from skilloc.models.language import Opened, open_model
 from skilloc.report import write_report
 from skilloc.report.findings import Findings
 from skilloc.study.draws import experiment_of, subtasks_of
-from skilloc.study.examples import top_examples
 from skilloc.study.measure import measure
+from skilloc.study.on_prompts import write_shown
 from skilloc.study.removing import Removing, remove
 from skilloc.study.settings import LAST, Settings
 from skilloc.study.tracing import Choice, trace_study
@@ -161,6 +161,4 @@ def _trace(
             continue
         names |= dict.fromkeys(found[name])
     experiment = experiment_of(opened, subtasks, plan.settings, units=effects.units)
-    examples = top_examples(experiment, names, decode=lambda i: str(opened.tokenizer.decode([i])))
-    folder.mkdir(exist_ok=True)
-    store.write_json(folder / "examples.json", examples)
+    write_shown(folder, experiment, list(names), opened.tokenizer)

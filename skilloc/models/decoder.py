@@ -15,6 +15,7 @@ from torch import Tensor
 from skilloc.mistakes import WrongValue
 from skilloc.models.copying import copied
 from skilloc.models.cutting import key_groups, narrowed
+from skilloc.models.directions import pushes
 from skilloc.models.experts import attached_to_experts, expert_banks, expert_weights, hook_of, mixture_of
 from skilloc.models.face import Edit, Face, Left, Weights
 from skilloc.models.fresh import fresh
@@ -76,7 +77,14 @@ def decoder_face(model: Any) -> Face:
         save=lambda folder, tokenizer, shape: save_decoder(model, folder, tokenizer=tokenizer, shape=shape),
         savable=lambda: check_savable(model),
         fresh=lambda seed: fresh(model, seed=seed),
+        pattern=lambda bank: _pattern(model, bank),
+        pushes=lambda vectors: pushes(model, vectors),
     )
+
+
+def _pattern(model: Any, bank: Bank) -> str | None:
+    name = f"blocks.{bank.layer}.attn.hook_pattern"
+    return name if bank.kind == HEAD and name in model.hook_dict else None
 
 
 def _in_order(model: Any) -> tuple[Bank, ...]:

@@ -74,6 +74,9 @@ class Face:
         save: writes the model to a new folder: folder, tokenizer, shape.
         savable: refuses a model that could not be opened again, in words.
         fresh: gives a network of the same shape with fresh initial values, from a seed.
+        pattern: the hook where the attention of a bank of heads can be read, `row head pos pos`; None where nowhere.
+        pushes: what vectors that are added to the last residual stream add to the logits, up to one positive scale per
+            vector; None where the model's end has another form.
     """
 
     module: nn.Module
@@ -99,3 +102,5 @@ class Face:
     save: Callable[[Path, Any, Any], None] | None = None
     savable: Callable[[], None] | None = None
     fresh: Callable[[int], nn.Module] | None = None
+    pattern: Callable[[Bank], str | None] = lambda _: None
+    pushes: Callable[[Float[Tensor, "n d_model"]], Float[Tensor, "n d_vocab"] | None] = lambda _: None

@@ -18,7 +18,9 @@ function update() {
   const last = c.order[state.count - 1], own = c.subtasks.indexOf(c.subtask);
   by("nodes-said").textContent = last === undefined ? "none"
     : `${state.count} of ${c.units.length}, effect on ${c.subtask} from ${number(c.nodes.value[own][last], 2)} ${c.unit}`;
-  by("edges-said").textContent = `${c.shown} of ${c.edges.from.length}, from ${number(state.least, 2)} ${c.unit}`;
+  const passed = c.carried.length ? c.carried[c.carried.length - 1] : 0;
+  by("edges-said").textContent = !c.shown ? `none of ${c.edges.from.length}`
+    : `${c.shown} of ${c.edges.from.length}, ${Math.round(100 * c.through / passed)} % of all that passes`;
   canvas.setAttribute("aria-label", `${c.name}, ${c.called}: ${state.count} units and ${c.shown} edges`);
   canvas.dataset.units = state.count;
   canvas.dataset.edges = c.shown;
@@ -38,6 +40,7 @@ function pick(n, move) {
     if (x > canvas.clientWidth / 2 - 20 || y > canvas.clientHeight / 2 - 10) [state.x, state.y] = [c.px[n], c.py[n]];
   }
   showPanel();
+  showPrompts();
   update();
 }
 
@@ -55,18 +58,21 @@ function chooseCircuit(i) {
   state.picked = c.nodes.name.indexOf(kept);
   by("nodes").max = Math.max(1, c.units.length);
   by("nodes").value = state.count;
-  slideEdges(Math.min(1, Math.max(0, 1 - c.few / Math.max(1, c.flows.length))));  // the few that matter
+  slideEdges(c.few ? c.carried[Math.min(c.few, c.flows.length) - 1] / c.carried[c.flows.length - 1] : 0); // those that matter
   fit();
+  showTitle();
   showLegend();
   showPanel();
+  showPrompts();
   update();
 }
 
-// The edge slider goes by rank, so that each step hides as many edges.
+// The edge slider goes by what passes: the fewest edges whose |effects| add up to a share of that of all.
 function slideEdges(share) {
-  const flows = state.circuit.flows, i = Math.min(flows.length - 1, Math.floor(share * flows.length));
+  const { flows, carried } = state.circuit, wanted = share * (carried[carried.length - 1] || 0) * (1 - 1e-9);
   by("edges").value = Math.round(share * 1000);
-  state.least = flows.length ? flows[Math.max(0, i)] : 0;
+  const last = carried.findIndex((sum) => sum >= wanted);
+  state.least = share <= 0 || !flows.length ? Infinity : flows[last];
 }
 
 function chooseSubtask(s) {
@@ -186,7 +192,7 @@ function listen() {
 // With #time in the address, redraws are timed to the last pixel: reading one back waits for all.
 function time() {
   const took = [];
-  slideEdges(0);
+  slideEdges(1);
   update();
   for (let i = 0; i < 11; i++) {
     const begun = performance.now();
@@ -203,7 +209,7 @@ for (const c of data.circuits) {
   unpack(c.edges);
 }
 by("circuit").hidden = false;
-by("which").replaceChildren(...data.circuits.map((c, i) => new Option(`${c.name}: ${c.called}`, i)));
+by("which").replaceChildren(...data.circuits.map((c, i) => new Option(c.name, i)));
 readColours();
 listen();
 chooseCircuit(0);

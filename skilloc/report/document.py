@@ -18,7 +18,7 @@ from skilloc import plots, store
 from skilloc.report.section import Section, Table
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("view.js", "panel.js", "controls.js")
+SCRIPTS = ("view.js", "lanes.js", "panel.js", "prompts.js", "controls.js")
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -95,7 +95,7 @@ def body_of(section: Section, *, before: str = "", folded: str = "") -> str:
 
     Args:
         section: what is said.
-        before: HTML that stands before the tables.
+        before: HTML that stands before the words and the tables.
         folded: what the tables are called where they stand behind a click.
     """
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
@@ -107,8 +107,8 @@ def body_of(section: Section, *, before: str = "", folded: str = "") -> str:
         pictures = [picture(drawn(one.draw()), one.alt) for one in section.pictures]
     parts = [
         f'<ul class="said">{sentences}</ul>' if sentences else "",
-        f'<dl class="words">{words}</dl>' if words else "",
         before,
+        f'<dl class="words">{words}</dl>' if words else "",
         tables,
         *pictures,
     ]

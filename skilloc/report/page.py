@@ -1,13 +1,14 @@
 """The report: everything that was measured in a folder, as one page that a colleague can judge without installing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from skilloc import store
 from skilloc.circuits import graph as circuit_graph
 from skilloc.circuits.comparison import Comparison
+from skilloc.circuits.graph import EXAMPLES, SHOWN
 from skilloc.mistakes import WrongValue
 from skilloc.report import comparison, markdown
 from skilloc.report.circuits import circuits_found, circuits_section
@@ -18,8 +19,19 @@ from skilloc.report.pictures import save_pictures
 from skilloc.report.provenance import other_results, provenance
 from skilloc.report.words import explained
 
-EXAMPLES = "examples.json"
-"""Top examples, as `top_examples` collects them, lie beside the circuits in a file of this name."""
+
+class Beside(NamedTuple):
+    """What was traced in a folder.
+
+    Attributes:
+        circuits: by name, in the order of their subtasks.
+        examples: what excites each unit most.
+        shown: prompts with what units do on them, and the tokens that neurons push.
+    """
+
+    circuits: dict[str, Any]
+    examples: dict[str, Any]
+    shown: dict[str, Any]
 
 
 def report_page(folder: Path, *, when: str | None = None) -> str:
@@ -34,7 +46,7 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
         ValueError: if a part of it was cut or altered.
     """
     folder = Path(folder)
-    circuits, examples = find_circuits(folder)
+    circuits, examples, shown = find_circuits(folder)
     measured = (folder / "effects").is_dir() or (folder / "manifest.json").is_file()
     found = read_findings(folder) if measured or not circuits else None
     if found is not None:
@@ -46,10 +58,10 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
         sections.append(circuits_section(told, every=True))
     sections = explained(sections)
     parts = [body_of(section) for section in (sections[:-1] if circuits else sections)]
-    parts += [panel(sections[-1], circuits)] if circuits else []
+    parts += [panel(sections[-1], circuits, shown)] if circuits else []
     parts += [other_results(folder), provenance(folder, None if found is None else found.study, circuits)]
     body = f"<header><h1>{escape(title)}</h1></header>\n<main>\n{chr(10).join(part for part in parts if part)}\n</main>"
-    return document(title, body, data=circuit_data(circuits, examples) if circuits else None, when=when)
+    return document(title, body, data=circuit_data(circuits, examples, shown) if circuits else None, when=when)
 
 
 @store.working("folder", inside=True)
@@ -58,7 +70,7 @@ def write_report(folder: Path) -> Findings:
 
     Both say the same, since both are the same sections.
     """
-    circuits, _ = find_circuits(folder)
+    circuits = find_circuits(folder).circuits
     found = read_findings(folder)
     check_circuits(folder, circuits, found.study.effects)
     told = circuits_found(circuits, found.study.effects)
@@ -86,14 +98,15 @@ def write_comparison(found: Comparison, folder: Path) -> None:
     write(folder / "compare.html", document(title, body))
 
 
-def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the circuits in a folder by name, in the order of their subtasks, and the top examples beside them.
+def find_circuits(folder: Path) -> Beside:
+    """Return the circuits in a folder, with the examples and prompts beside them.
 
     Raises:
         ValueError: if a circuit or the examples cannot be read.
     """
     found: list[tuple[Path, Any]] = []
     examples: dict[str, Any] = {}
+    shown: list[dict[str, Any]] = []
     for path in sorted(folder.rglob("*.json")):
         if (path.parent / "manifest.json").is_file():
             continue  # a result folder: its own files
@@ -101,7 +114,9 @@ def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             continue  # of one run; what the runs agree on lies above
         text = path.read_text(encoding="utf-8", errors="replace")
         if path.name == EXAMPLES:
-            examples |= _examples(path, text)
+            examples |= _of_units(path, text)
+        elif path.name == SHOWN:
+            shown.append(_of_units(path, text))
         elif '"directed"' in text:
             found.append((path, circuit_graph.load(path)))
     found.sort(key=lambda pair: _place(pair[1].graph))
@@ -109,7 +124,7 @@ def find_circuits(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for path, graph in found:
         name = graph.graph.get(circuit_graph.SUBTASK) or path.stem
         circuits[name if name not in circuits else path.relative_to(folder).with_suffix("").as_posix()] = graph
-    return circuits, examples
+    return Beside(circuits, examples, _together(shown))
 
 
 def _place(about: Mapping[str, Any]) -> int:
@@ -117,7 +132,20 @@ def _place(about: Mapping[str, Any]) -> int:
     return every.index(own) if own in every else len(every)
 
 
-def _examples(path: Path, text: str) -> dict[str, Any]:
+def _together(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what units do on prompts as one record, each prompt once, with the units of all."""
+    prompts: dict[str, dict[str, Any]] = {}
+    pushes: dict[str, Any] = {}
+    for one in shown:
+        pushes |= one["pushes"]
+        for prompt in one["prompts"]:
+            own = prompts.setdefault(json.dumps([prompt["subtask"], prompt["tokens"], prompt["asked"]]), dict(prompt))
+            for part in ("activations", "attention"):
+                own[part] = {**own[part], **prompt[part]}
+    return {"prompts": list(prompts.values()), "pushes": pushes} if shown else {}
+
+
+def _of_units(path: Path, text: str) -> dict[str, Any]:
     try:
         return store.unsealed(dict(json.loads(text)), str(path))
     except (ValueError, TypeError) as error:

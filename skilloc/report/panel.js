@@ -6,6 +6,12 @@ function element(kind, text, ...inside) {
   return made;
 }
 
+// The circuit's name: what its units may be called, and why.
+function showTitle() {
+  by("called").textContent = `${state.circuit.name}: ${state.circuit.called}`;
+  by("said").textContent = state.circuit.said;
+}
+
 function showPanel() {
   const panel = by("panel"), n = state.picked;
   panel.replaceChildren();
@@ -22,11 +28,19 @@ function showPanel() {
   const adds = nodes.adds && nodes.adds[n];
   if (adds) panel.append(element("p", `Without it, the circuit's loss of ${c.subtask} rises by ${number(adds.value)} ${c.unit}` +
     (adds.low === null ? "." : ` [${number(adds.low, 2)}, ${number(adds.high, 2)}].`)));
+  pushesOf(nodes.name[n]);
   const share = nodes.share && nodes.share[n];
   if (share !== null && share !== undefined) panel.append(element("p", `In ${Math.round(100 * share)} % of the runs.`));
   ends("Comes from", "to", "from", n);
   ends("Goes to", "from", "to", n);
   examplesOf(nodes.name[n]);
+}
+
+function pushesOf(name) {
+  const found = of(data.pushes, name), quoted = (tokens) => tokens.map((token) => `“${seen(token)}”`).join(" ");
+  if (!found) return;
+  by("panel").append(element("p", `Where it is positive it makes likelier, by itself: ${quoted(found.up)}; less likely: ` +
+    `${quoted(found.down)}.`));
 }
 
 function effectTable(n) {
@@ -62,29 +76,28 @@ function ends(title, here, there, n) {
   by("panel").append(element("h3", `${title} (${c.unit}${more})`), list);
 }
 
-// Tokens in context, shaded by activation; or a pattern of bits with one activation.
+// Tokens in context, shaded by activation; or a pattern of bits with one activation. A head's token, on click, shows what
+// it attends to there.
 function examplesOf(name) {
-  const found = data.examples[name];
+  const found = of(data.examples, name);
   if (!found || !found.length) return;
-  by("panel").append(element("h3", "Excited most by"));
+  const heads = found.some((one) => one.attention);
+  by("panel").append(element("h3", heads ? "Excited most by (click a token: what it attends to there)" : "Excited most by"));
   const most = Math.max(...found.flatMap((one) => one.activations.map((a) => Math.abs(a || 0)))) || 1;
   for (const one of found) {
-    const line = element("div"), aligned = one.activations.length === one.tokens.length;
-    line.className = "example";
+    const aligned = one.activations.length === one.tokens.length, said = element("p", "");
     const peak = one.activations.reduce((p, a) => (Math.abs(a || 0) > Math.abs(p) ? a : p), 0);
-    one.tokens.forEach((token, t) => {
-      const shown = element("span", token.replace(/\n/g, "↵\n")), a = one.activations[t];
-      if (aligned) {
-        const share = Math.round(70 * Math.abs(a || 0) / most);
-        shown.style.background = `color-mix(in srgb, var(${a < 0 ? "--harmful" : "--needed"}) ${share}%, transparent)`;
-        shown.title = number(a);
-        if (a === peak && peak) shown.className = "peak";
-      }
-      line.append(shown);
-    });
+    const at = aligned && peak ? one.activations.indexOf(peak) : -1;
+    const activation = (t) => (aligned ? { share: (one.activations[t] || 0) / most, title: number(one.activations[t]) } : null);
+    const line = element("div");
+    const attend = (t) => {
+      fillLine(line, one.tokens, t, attendedFrom(one.attention, t), attend);
+      said.textContent = attendedWords(one.attention, one.tokens, t);
+    };
+    fillLine(line, one.tokens, at, activation, one.attention ? attend : null);
     const where = one.at === undefined ? "" : ` at token ${one.at + 1} of its text`;
     const about = [one.subtask, `${number(peak)}${where}`, one.target];
-    by("panel").append(element("p", about.filter((part) => part).join(", ")), line);
+    by("panel").append(element("p", about.filter((part) => part).join(", ")), line, said);
   }
 }
 
@@ -96,12 +109,14 @@ function showFaithfulness() {
     said.textContent = "Faithfulness was not measured for this circuit.";
     return;
   }
+  const others = state.circuit.nested || state.count === state.circuit.units.length ? ""
+    : " Circuits of other sizes were learned by themselves, and are not the units shown here.";
   const at = (one) => `${number(one.faithfulness)} [${number(one.low, 2)}, ${number(one.high, 2)}] with ${one.size} units` +
     ` (random units ${number(one.random, 2)})`;
   const below = found.filter((one) => one.size <= state.count).pop();
   const above = found.find((one) => one.size >= state.count);
   const parts = below === above ? [at(below)] : [below, above].filter((one) => one).map(at);
-  said.textContent = `Faithfulness on ${state.circuit.subtask}: ${parts.join("; ")}.`;
+  said.textContent = `Faithfulness on ${state.circuit.subtask}: ${parts.join("; ")}.${others}`;
   drawCurve(found);
 }
 
@@ -137,7 +152,7 @@ function drawCurve(found) {
 function showLegend() {
   const legend = by("legend"), c = state.circuit;
   legend.replaceChildren();
-  const entries = state.subtask < 0 ? c.subtasks.map((name, s) => [`needed most by ${name}`, c.colours[s]])
+  const entries = state.prompt >= 0 ? [["active, above 0", "var(--high)"], ["active, below 0", "var(--low)"]] : state.subtask < 0 ? c.subtasks.map((name, s) => [`needed most by ${name}`, c.colours[s]])
     : [["needed", "var(--needed)"], ["harmful", "var(--harmful)"]];
   for (const [text, swatch] of entries) {
     const entry = element("span", text);
@@ -145,4 +160,5 @@ function showLegend() {
     legend.append(entry);
   }
   legend.append(element("i", "circle: neuron; square: head; triangle: input; diamond: output"));
+  if (state.prompt >= 0) legend.append(element("i", "the stronger, the nearer to the unit's largest activation on this page"));
 }

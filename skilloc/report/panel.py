@@ -1,6 +1,7 @@
 """The interactive circuit: a canvas with a panel and sliders, and beside it what is readable without script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from skilloc.circuits import graph as names
 from skilloc.circuits.diagram import diagram_of
 from skilloc.mistakes import WrongValue
 from skilloc.plots.diagram import place
-from skilloc.report.circuits import circuits_found, circuits_section, few
+from skilloc.report.circuits import circuit_found, circuit_words, circuits_found, circuits_section, few
 from skilloc.report.document import body_of, document, escape, rounded
-from skilloc.report.section import Section
-from skilloc.report.still import still
+from skilloc.report.section import Cell, Section, Table
+from skilloc.report.still import stability_of, still
 from skilloc.report.words import explained
 
 LISTED = 100
@@ -21,7 +22,12 @@ LISTED = 100
 
 Examples = Mapping[str, Sequence[Mapping[str, Any]]]
 
+HEADS, LOOKED = 8, 3
+"""Heads in the table of prompts, and tokens that each of them attends to most."""
+
 _CONTROLS = """<section id="circuit" hidden>
+<h3 id="called"></h3>
+<p id="said"></p>
 <form class="controls" aria-label="what the picture shows">
 <label>circuit <select id="which"></select></label>
 <label>effects on <select id="subtask"></select></label>
@@ -47,15 +53,23 @@ _CONTROLS = """<section id="circuit" hidden>
 </aside>
 </div>
 <p id="legend" class="legend"></p>
+<div id="prompts" aria-label="prompts to show activations on"></div>
 <p id="keys" class="note">Drag to move, wheel or + and − to zoom, 0 to fit. Arrows go from unit to unit, Escape lets go,
 / searches. A unit's size and an edge's width grow with the square root of |effect|; faint: the 95 % interval contains
-0. Red: needed (removing it raises the loss). Blue: harmful.</p>
+0, or, of a circuit that several runs agree on, few of them have the unit. Red: needed (removing it raises the loss).
+Blue: harmful. Shades are layers, which the residual stream passes from left to right. A prompt shows what the units do
+at one of its tokens; click another token to move there.</p>
 </section>
 """
 
 
 def circuit_page(
-    circuits: Mapping[str, Any], *, title: str = "circuit", examples: Examples | None = None, when: str | None = None
+    circuits: Mapping[str, Any],
+    *,
+    title: str = "circuit",
+    examples: Examples | None = None,
+    shown: Mapping[str, Any] | None = None,
+    when: str | None = None,
 ) -> str:
     """Return a page that shows circuits: one self-contained HTML file.
 
@@ -63,24 +77,39 @@ def circuit_page(
         circuits: graphs as `skilloc.circuits` makes them, by the name under which each is chosen.
         title: of the page.
         examples: what excites each unit most, as `top_examples` collects it.
+        shown: what units do on prompts, and which tokens they push, as `write_shown` returns it.
         when: a time to state; without it the same input gives the same bytes.
 
     Raises:
         ValueError: if there are no circuits, or one has no nodes.
     """
-    data = circuit_data(circuits, examples)
+    data = circuit_data(circuits, examples, shown)
     (section,) = explained([circuits_section(circuits_found(circuits, None, n=LISTED), every=True)])
-    body = f"<header><h1>{escape(title)}</h1></header>\n<main>{panel(section, circuits)}</main>"
+    body = f"<header><h1>{escape(title)}</h1></header>\n<main>{panel(section, circuits, shown)}</main>"
     return document(title, body, data=data, when=when)
 
 
-def circuit_data(circuits: Mapping[str, Any], examples: Examples | None = None) -> dict[str, Any]:
+def circuit_data(
+    circuits: Mapping[str, Any], examples: Examples | None = None, shown: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what the script of the page shows: plain values, numbers with three significant digits."""
     if not circuits:
         raise WrongValue("`circuits` is empty; pass at least one circuit by name")
-    shown = {name for graph in circuits.values() for name in graph}
-    kept = {unit: _plain(found) for unit, found in (examples or {}).items() if unit in shown}
-    return {"circuits": [_record(name, graph) for name, graph in circuits.items()], "examples": kept}
+    there = {name for graph in circuits.values() for name in graph}
+    beside = shown or {"prompts": [], "pushes": {}}
+    return {
+        "circuits": [_record(name, graph) for name, graph in circuits.items()],
+        "examples": {unit: _plain(found) for unit, found in (examples or {}).items() if unit in there},
+        "prompts": [
+            {**one, **{part: _known(one[part], there) for part in ("activations", "attention")}}
+            for one in beside["prompts"]
+        ],
+        "pushes": _known(beside["pushes"], there),
+    }
+
+
+def _known(by_unit: Mapping[str, Any], units: Set[str]) -> dict[str, Any]:
+    return {name: found for name, found in by_unit.items() if name in units}
 
 
 def _plain(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -99,9 +128,12 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
     return {
         "name": name,
         "called": names.called(graph),
+        "said": circuit_words(circuit_found(graph)),
+        "nested": not str(graph.graph.get(names.CHOSEN, "")).endswith(names.GATES),
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
         "subtasks": list(diagram.subtasks),
         "unit": diagram.unit,
+        "stream": any(node == "logits" and graph.nodes[node][names.KIND] == names.OUTPUT for node in graph),
         "nodes": {
             "name": list(diagram.names),
             "kind": list(diagram.kinds),
@@ -153,7 +185,7 @@ def _whole(value: float, figures: int) -> int | None:
     return round(found) or (1 if found > 0 else -1)
 
 
-def panel(section: Section, circuits: Mapping[str, Any]) -> str:
+def panel(section: Section, circuits: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> str:
     """Return the HTML of a section about circuits: what is said of them, the interactive circuit, and tables.
 
     For readers without script there is a picture of each.
@@ -164,6 +196,45 @@ def panel(section: Section, circuits: Mapping[str, Any]) -> str:
         subtask = graph.graph.get(names.SUBTASK, diagram.subtasks[0])
         flows = diagram.flows[diagram.subtasks.index(subtask)]
         title = f"{name}: {names.called(graph)}"
-        drawn = still(diagram, subtask, title=title, most=few(flows))
+        drawn = still(diagram, subtask, title=title, most=few(flows), stability=stability_of(graph, diagram.names))
         stills.append(f"<noscript><h3>{escape(title)}</h3>\n{drawn}</noscript>")
-    return body_of(section, before="\n".join([_CONTROLS, *stills]), folded="The circuits as tables")
+    told = replace(section, tables=(*section.tables, *_tables(shown or {})))
+    return body_of(told, before="\n".join([_CONTROLS, *stills]), folded="The circuits as tables")
+
+
+def _tables(shown: Mapping[str, Any]) -> list[Table]:
+    """Return what the page shows on prompts, for readers without script: where heads look, and what neurons push."""
+    prompts: list[tuple[Cell, ...]] = [
+        ("".join(one["tokens"]), one["subtask"], one["answer"], _looked(one)) for one in shown.get("prompts", ())
+    ]
+    pushes: list[tuple[Cell, ...]] = [
+        (unit, _quoted(found["up"]), _quoted(found["down"])) for unit, found in shown.get("pushes", {}).items()
+    ]
+    columns = ("prompt", "subtask", "answer", "attended to most where the answer begins")
+    pushed = ("neuron", "likelier", "less likely")
+    return [
+        *(
+            [Table("prompts on this page, and what the circuit's heads attend to", columns, tuple(prompts))]
+            if prompts
+            else []
+        ),
+        *(
+            [Table("tokens that neurons push by themselves where they are positive", pushed, tuple(pushes))]
+            if pushes
+            else []
+        ),
+    ]
+
+
+def _looked(prompt: Mapping[str, Any]) -> str:
+    said = []
+    for head, rows in list(prompt["attention"].items())[:HEADS]:
+        row = rows[prompt["asked"]]
+        most = sorted(range(len(row)), key=lambda k: (-row[k], k))[:LOOKED]
+        looked = ", ".join(f"{prompt['tokens'][k]!r} {row[k]} %" for k in most if row[k])
+        said.append(f"{head}: {looked or 'what stands before'}")
+    return "; ".join(said)
+
+
+def _quoted(tokens: Sequence[str]) -> str:
+    return " ".join(map(repr, tokens))

@@ -1,7 +1,12 @@
 """The circuit without script: a small SVG that stands in the page, in the page's own colours."""
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
+from skilloc.circuits import graph as names
 from skilloc.plots.diagram import HEAD, INPUT, OUTPUT, WHOLE_MLP, Diagram, place, uncertain
 from skilloc.report.document import escape
 
@@ -11,8 +16,16 @@ LETTER, LINE = 6.0, 11.0
 """Room for a letter of a name, and for a line."""
 
 
-def still(diagram: Diagram, subtask: str, *, title: str, most: int) -> str:
-    """Return a circuit as an SVG with so many edges: effects on one subtask, red where needed, blue where harmful."""
+def stability_of(graph: Any, order: Sequence[str]) -> Float[np.ndarray, " node"]:
+    """Return the share of runs that have each node, in an order; 1 where there was one run only."""
+    return np.array([graph.nodes[name].get(names.SHARE) or 1.0 for name in order])
+
+
+def still(diagram: Diagram, subtask: str, *, title: str, most: int, stability: Float[np.ndarray, " node"]) -> str:
+    """Return a circuit as an SVG with so many edges: effects on one subtask, red where needed, blue where harmful.
+
+    What few runs agree on is drawn faintly.
+    """
     row = diagram.subtasks.index(subtask)
     places = place(diagram)
     left, right = places[:, 0].min(), places[:, 0].max()
@@ -23,7 +36,7 @@ def still(diagram: Diagram, subtask: str, *, title: str, most: int) -> str:
     radii = np.where(ends, 6.0, SMALL + (LARGE - SMALL) * share)
     parts = [
         *_edges(diagram, row, x, y, most),
-        *_nodes(diagram, row, x, y, radii),
+        *_nodes(diagram, row, np.stack([x, y, radii]), stability),
         *_labels(diagram, x, y, radii, ends),
     ]
     drawn = min(most, len(diagram.edges))
@@ -61,7 +74,8 @@ def _edges(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray, most: int) 
     return parts
 
 
-def _nodes(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray, radii: np.ndarray) -> list[str]:
+def _nodes(diagram: Diagram, row: int, places: np.ndarray, stability: np.ndarray) -> list[str]:
+    x, y, radii = places
     faint = uncertain(diagram.low[row], diagram.high[row])
     parts = []
     for n in np.argsort(-radii, kind="stable"):
@@ -73,7 +87,8 @@ def _nodes(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray, radii: np.n
             shape = f'polygon points="{back:.1f},{y[n] - r:.1f} {x[n] + r:.1f},{y[n]:.1f} {back:.1f},{y[n] + r:.1f}"'
         else:
             shape = f'circle cx="{x[n]:.1f}" cy="{y[n]:.1f}" r="{r:.1f}"'
-        parts.append(f'<{shape} class="{look}"/>')
+        seen = "" if stability[n] == 1 else f' opacity="{stability[n]:.2f}"'
+        parts.append(f'<{shape} class="{look}"{seen}/>')
     return parts
 
 

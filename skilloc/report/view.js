@@ -1,16 +1,17 @@
 // What is shown of a circuit, where it stands, and drawing it. Nothing here listens to anything.
 const data = JSON.parse(document.getElementById("data").textContent);
 const by = (id) => document.getElementById(id);
-const state = { circuit: null, subtask: 0, count: 0, least: 0, picked: -1, over: -1, x: 0, y: 0, scale: 1 };
+const state = { circuit: null, subtask: 0, count: 0, least: 0, picked: -1, over: -1, x: 0, y: 0, scale: 1,
+  prompt: -1, at: 0 };
 const canvas = by("canvas");
-const WIDE = 190, SMALL = 3, LARGE = 12, THIN = 0.4, THICK = 6, STEPS = 8;
+const WIDE = 190, MARGIN = 26, SMALL = 3, LARGE = 12, THIN = 0.4, THICK = 6, STEPS = 8;
 const BENT = 1500, CROWDED = 0.4; // more edges than this are straight and thin, which is five times as fast
 
 // The page's colours, light or dark; read once, because asking for each of 5,000 edges takes longer than drawing them.
 const inks = {};
 function readColours() {
   const found = getComputedStyle(document.documentElement);
-  for (const name of ["paper", "ink", "soft", "needed", "harmful", "mark", "plain"]) {
+  for (const name of ["paper", "ink", "soft", "needed", "harmful", "mark", "plain", "fill", "line", "high", "low"]) {
     inks[name] = found.getPropertyValue(`--${name}`).trim();
   }
 }
@@ -27,6 +28,9 @@ function interval(one, i, subtask) {
   const [value, low, high] = [one.value, one.low, one.high].map((rows) => rows[subtask][i]);
   return low === null || high === null ? number(value) : `${number(value)} [${number(low, 2)}, ${number(high, 2)}]`;
 }
+
+// What belongs to a name; names are text from outside, such as "constructor".
+const of = (found, name) => (Object.hasOwn(found, name) ? found[name] : undefined);
 
 // The subtask whose effect a node or edge shows: the chosen one, or the one that needs it most.
 function strongest(one, i) {
@@ -58,6 +62,8 @@ function prepare() {
   c.rank = [];
   c.order.forEach((n, place) => { c.rank[n] = place; });
   c.px = nodes.x.map((x) => x * WIDE);
+  c.lanes = lanesOf(c);
+  c.peaks = peaksOf(c);
   let most = 0;
   for (const n of c.units) for (const row of nodes.value) most = Math.max(most, Math.abs(row[n] || 0));
   c.size = nodes.name.map((_, n) => {
@@ -65,7 +71,9 @@ function prepare() {
     return isUnit(c, n) ? SMALL + (LARGE - SMALL) * Math.sqrt(share) : 7;
   });
   c.flow = edges.from.map((_, e) => edges.value[strongest(edges, e)][e] || 0);
-  c.flows = c.flow.map(Math.abs).filter((v) => v > 0).sort((a, b) => a - b);
+  c.flows = c.flow.map(Math.abs).filter((v) => v > 0).sort((a, b) => b - a);
+  let sum = 0;
+  c.carried = c.flows.map((v) => (sum += v));
 }
 
 function look(one, i) {
@@ -76,17 +84,26 @@ function look(one, i) {
   return { colour: state.subtask < 0 ? c.colours[s] : value >= 0 ? inks.needed : inks.harmful, faint };
 }
 
+// A node's colour: its effect, as faint as its interval and the runs without it make it; or, on a prompt, what it does there.
+function lookOf(n) {
+  const done = state.prompt < 0 ? null : doneOn(n);
+  if (done) return { colour: done.value >= 0 ? inks.high : inks.low, alpha: 0.06 + 0.94 * done.share };
+  const { colour, faint } = look(state.circuit.nodes, n), share = state.circuit.nodes.share;
+  return { colour, alpha: (faint ? 0.3 : 1) * (share && share[n] !== null ? share[n] : 1) };
+}
+
 const visible = (n) => !isUnit(state.circuit, n) || state.circuit.rank[n] < state.count;
 
 // Edges of the same look are drawn one after the other, the strongest last. One path of them all would be slower:
 // its crossings have to be found.
 function batches() {
-  const c = state.circuit, { from, to } = c.edges, found = new Map(), most = c.flows[c.flows.length - 1] || 1;
-  let shown = 0;
+  const c = state.circuit, { from, to } = c.edges, found = new Map(), most = c.flows[0] || 1;
+  let shown = 0, through = 0;
   for (let e = 0; e < from.length; e++) {
     const size = Math.abs(c.flow[e]);
     if (!size || size < state.least || !visible(from[e]) || !visible(to[e])) continue;
     shown++;
+    through += size;
     const near = state.picked < 0 || from[e] === state.picked || to[e] === state.picked;
     const width = Math.round(STEPS * Math.sqrt(size / most)), { colour: ink, faint } = look(c.edges, e);
     const key = `${near ? 1 : 0} ${String(width).padStart(2, "0")} ${faint ? 0 : 1} ${ink}`;
@@ -94,6 +111,7 @@ function batches() {
     found.get(key).edges.push(e);
   }
   c.shown = shown;
+  c.through = through;
   c.batches = [...found.entries()].sort((a, b) => (a[0] < b[0] ? -1 : 1)).map((pair) => pair[1]);
 }
 
@@ -107,11 +125,13 @@ function draw() {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, w, h);
   const sx = (n) => (c.px[n] - state.x) * k + w / 2, sy = (n) => (c.py[n] - state.y) * k + h / 2;
+  drawLanes(pen, (x) => (x - state.x) * k + w / 2, w, h);
   for (const batch of c.batches) {
     pen.strokeStyle = batch.ink;
     const crowd = c.shown > BENT ? CROWDED : 1;
     pen.lineWidth = (THIN + (THICK - THIN) * batch.width / STEPS) * crowd * swell();
-    pen.globalAlpha = (batch.faint ? 0.13 : 0.5) * (state.picked < 0 ? 1 : batch.near ? 1.8 : 0.15);
+    pen.globalAlpha = (batch.faint ? 0.13 : 0.5) * (state.picked < 0 ? 1 : batch.near ? 1.8 : 0.15)
+      * (state.prompt < 0 ? 1 : 0.5);
     for (const e of batch.edges) {
       const a = c.edges.from[e], b = c.edges.to[e], x0 = sx(a), x1 = sx(b), y0 = sy(a), y1 = sy(b);
       const bend = 0.45 * (x1 - x0);
@@ -144,17 +164,17 @@ function outline(pen, kind, x, y, r) {
 }
 
 function drawNode(pen, n, x, y, r, near) {
-  const { colour: fill, faint } = look(state.circuit.nodes, n);
+  const { colour: fill, alpha } = lookOf(n);
   outline(pen, state.circuit.nodes.kind[n], x, y, r);
   pen.globalAlpha = 1;
   pen.fillStyle = inks.paper;
   pen.fill();
-  pen.globalAlpha = (faint ? 0.3 : 1) * (state.picked < 0 || near.has(n) ? 1 : 0.35);
+  pen.globalAlpha = alpha * (state.picked < 0 || near.has(n) ? 1 : 0.35);
   pen.fillStyle = fill;
   pen.fill();
   pen.globalAlpha = 1;
   pen.lineWidth = n === state.picked ? 3 : 1;
-  pen.strokeStyle = n === state.picked || n === state.over ? inks.mark : inks.paper;
+  pen.strokeStyle = n === state.picked || n === state.over ? inks.mark : state.prompt < 0 ? inks.paper : inks.soft;
   pen.stroke();
 }
 
@@ -187,7 +207,7 @@ function fit() {
   const c = state.circuit, left = Math.min(...c.px), right = Math.max(...c.px);
   const w = canvas.clientWidth, h = canvas.clientHeight;
   state.scale = state.fitted = Math.max(0.02, (w - 150) / Math.max(WIDE, right - left));
-  c.height = Math.max(100, h - 16) / state.scale;
+  c.height = Math.max(100, h - 2 * MARGIN) / state.scale;
   c.py = c.nodes.y.map((y) => (1 - y) * c.height);
   state.x = (left + right) / 2;
   state.y = c.height / 2;

@@ -11,8 +11,9 @@ from torch import Tensor
 from skilloc.experiment import Experiment, read_activations
 from skilloc.experiment.axes import by_unit
 from skilloc.mistakes import WrongValue, whole
+from skilloc.study.attention import patterns_of, percents
 from skilloc.tasks import IGNORE, Examples
-from skilloc.units import Bank, Units
+from skilloc.units import HEAD, Bank, Units
 
 
 def top_examples(
@@ -40,7 +41,8 @@ def top_examples(
     Returns:
         For each unit a list of records: "subtask"; "tokens"; "activations" in the model's own units, one per token, or
         a single one for a whole input; "at", the position in the row of the token that excites most, from 0; or
-        "target", the class of that input.
+        "target", the class of that input. Of a head of a transformer also "attention": for each of the tokens, how many
+        percent of the head's attention go to each of them up to itself.
 
     Raises:
         ValueError: if `n` is below 1.
@@ -53,7 +55,7 @@ def top_examples(
     known = set(units.names)
     wanted = [name for name in names if name in known]
     place = {name: units.locate(u) for u, name in enumerate(units.names) if name in set(wanted)}
-    banks = [_last_place(bank) for bank in units.banks if any(place[name][0] == bank.name for name in wanted)]
+    banks = [last_place(bank) for bank in units.banks if any(place[name][0] == bank.name for name in wanted)]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
     if not banks:
         return found
@@ -61,19 +63,25 @@ def top_examples(
     for subtask, given in experiment.examples.items():
         examples = given.to(experiment.device)
         activations = read_activations(experiment.model, examples, read)
+        patterns = patterns_of(experiment, examples, banks)
         for name in wanted:
-            bank = read.bank(place[name][0])
-            values = _of_unit(activations[bank.places[0]], bank, place[name][1])
-            records = _records(values, given, decode, n, context)
-            found[name] += [{"subtask": subtask, **record} for record in records]
+            bank, position = read.bank(place[name][0]), place[name][1]
+            values = of_unit(activations[bank.places[0]], bank, position)
+            for row, record in _records(values, given, decode, n, context):
+                found[name].append({"subtask": subtask, **record})
+                if bank.kind == HEAD and "at" in record and bank.name in (pattern := patterns(row)):
+                    found[name][-1]["attention"] = percents(
+                        pattern[bank.name][position], _span(given, row, record["at"], context)
+                    )
     return {name: sorted(records, key=_peak, reverse=True) for name, records in found.items()}
 
 
-def _last_place(bank: Bank) -> Bank:
+def last_place(bank: Bank) -> Bank:
+    """Return a bank that is read at the last of its places."""
     return replace(bank, writes=bank.places[-1:], reads=())
 
 
-def _of_unit(activations: Tensor, bank: Bank, position: int) -> Float[Tensor, "row *pos"]:
+def of_unit(activations: Tensor, bank: Bank, position: int) -> Float[Tensor, "row *pos"]:
     """Return the activations of one unit."""
     own = by_unit(activations, bank)[..., position, :]
     size = own[..., 0] if bank.axis == -1 else torch.linalg.vector_norm(own, dim=-1)
@@ -86,15 +94,16 @@ def _peak(record: Mapping[str, Any]) -> float:
 
 def _records(
     values: Float[Tensor, "row *pos"], examples: Examples, decode: Callable[[int], str] | None, n: int, context: int
-) -> list[dict[str, Any]]:
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows that excite most, and what is shown of them."""
     mask = examples.mask
     if mask is not None and values.shape == mask.shape:
         values = values.masked_fill(~mask.cpu(), 0)
     size = values.abs().reshape(len(values), -1).amax(dim=1)
     best = _best(size, examples, n)
     if examples.tokens is None:
-        return [_of_input(values, examples, row) for row in best]
-    return [_of_text(values[row], examples, row, decode, context) for row in best]
+        return [(row, _of_input(values, examples, row)) for row in best]
+    return [(row, _of_text(values[row], examples, row, decode, context)) for row in best]
 
 
 def _best(size: Float[Tensor, " row"], examples: Examples, n: int) -> list[int]:
@@ -114,15 +123,28 @@ def _of_text(
 ) -> dict[str, Any]:
     tokens = examples.tokens
     assert tokens is not None
-    real = torch.arange(tokens.shape[1]) if examples.mask is None else examples.mask[row].cpu().nonzero()[:, 0]
-    first, end = int(real[0]), int(real[-1]) + 1
     per_token = values.shape == tokens[row].shape
     # A unit that has one value for the whole text is shown with where that begins.
-    peak = int(values.abs().argmax()) if per_token else first
-    span = slice(max(first, peak - context), min(end, peak + context // 2 + 1))
+    peak = int(values.abs().argmax()) if per_token else _real(examples, row).start
+    span = _span(examples, row, peak, context)
     said = [str(i) if decode is None else decode(i) for i in tokens[row, span].tolist()]
     activations = values[span].tolist() if per_token else [_largest(values)]
     return {"tokens": said, "activations": activations, "at": peak}
+
+
+def _real(examples: Examples, row: int) -> slice:
+    """Return where a row is no padding."""
+    assert examples.tokens is not None
+    if examples.mask is None:
+        return slice(0, examples.tokens.shape[1])
+    real = examples.mask[row].cpu().nonzero()[:, 0]
+    return slice(int(real[0]), int(real[-1]) + 1)
+
+
+def _span(examples: Examples, row: int, peak: int, context: int) -> slice:
+    """Return which tokens are shown around one."""
+    real = _real(examples, row)
+    return slice(max(real.start, peak - context), min(real.stop, peak + context // 2 + 1))
 
 
 def _largest(values: Float[Tensor, "*pos"]) -> float:

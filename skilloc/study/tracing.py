@@ -28,17 +28,14 @@ TOP = 50
 """Units of a circuit, where neither a number nor a share is asked for."""
 
 
-GATES = "learned gates"
-
-
 class Choice(NamedTuple):
     """How the units of a circuit are chosen: so many, or enough to keep a share; by their effects, or learned together.
 
     Attributes:
         n: number of units.
         share: of the skill that the circuit is to keep.
-        by: what ranked the units, in words, where that is not an exact effect of each; `GATES` for circuits that are
-            learned (see `circuits.gates`), whatever the effects say.
+        by: what ranked the units, in words, where that is not an exact effect of each; `graph.GATES` for circuits
+            that are learned (see `circuits.gates`), whatever the effects say.
         subtasks: whose circuits are traced; all that were measured if not given.
         reference: another reference than that of the effects.
     """
@@ -54,7 +51,7 @@ class Choice(NamedTuple):
         return {"n": self.n, "share": self.share, **({"by": self.by} if self.by else {})}
 
     def __str__(self) -> str:
-        chosen = f"{'' if self.by == GATES else 'top '}{self.n}" if self.share is None else f"share {self.share:g}"
+        chosen = f"{'' if self.by == g.GATES else 'top '}{self.n}" if self.share is None else f"share {self.share:g}"
         return f"{chosen} by {self.by}" if self.by else chosen
 
 
@@ -184,7 +181,7 @@ def _trace(
 ) -> nx.DiGraph:
     size = choice.n if choice.n is not None else TOP
     others: Sequence[Mask] | Float[np.ndarray, " unit"] = ranking
-    if choice.by == GATES:
+    if choice.by == g.GATES:
         wanted = None if choice.share is not None else size
         circuit, others = learned_circuits(
             chosen_on, subtask=subtask, size=wanted, share=choice.share, others=config.sizes or (), seed=config.seed
