@@ -22,7 +22,7 @@ from skilloc.experiment import hold as hold
 from skilloc.lasso import LocalizeConfig as LocalizeConfig
 from skilloc.lasso import localize as localize
 from skilloc.masks import Mask as Mask
-from skilloc.models.described import At as At
+from skilloc.models.at import At as At
 from skilloc.models.described import describe as describe
 from skilloc.models.language import open_model as open_model
 from skilloc.models.makers import save_model as save_model

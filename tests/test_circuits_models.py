@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from skilloc import At, describe
 from skilloc.circuits import graph as g
 from skilloc.circuits.edges import edge_effects
 from skilloc.circuits.elimination import elimination_ranking
@@ -12,7 +13,6 @@ from skilloc.circuits.faithfulness import enough, faithfulness, minimality
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, sample
-from skilloc.models.described import At, describe
 from skilloc.models.mlp import MLP
 from skilloc.tasks import Examples
 from skilloc.tasks.losses.nll import mean_nll

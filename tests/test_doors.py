@@ -94,6 +94,51 @@ def test_describing_leaves_a_module_as_it_was() -> None:
     assert all(part.training for part in net.modules())
 
 
+class Pixels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.n, self.out = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Linear(6 * 16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.n(self.c(x)).relu().flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("at", "cure"),
+    [
+        (sk.At("c"), '`axis` of "u" is not given; .* -3 for the channels of images'),
+        (sk.At("n"), r"has shape \(1, 6, 4, 4\); say on which axis"),
+        (sk.At("n", axis=1), "at most -1"),
+        (sk.At("n", axis=-4), "use one of -3, -2, -1"),
+        (sk.At("c", axis=-3, weights={"c.weight": 1}), "with 6 on axis -3"),
+        (sk.At("c", axis=-3, weights={"c.weight": 0, "out.weight": 1}), r'then write "out.weight": \(1, 16\)'),
+    ],
+)
+def test_an_axis_that_is_open_or_wrong_is_refused(at: sk.At, cure: str) -> None:
+    net = Pixels().eval()
+    with pytest.raises(ValueError, match=cure):
+        sk.describe(net, {"u": at}, example=torch.zeros(1, 1, 4, 4))
+
+
+def test_an_axis_that_is_wrong_is_refused_without_an_example() -> None:
+    model = sk.describe(Pixels().eval(), {"u": sk.At("c", axis=-3, weights={"c.weight": 1})})
+    batch = {"a": Examples(torch.randn(8, 1, 4, 4), torch.zeros(8, dtype=torch.long))}
+    with pytest.raises(ValueError, match="with 6 on axis -3"):
+        ablation_effects(Experiment(model, batch, kinds=("neuron",), folds=1))
+
+
+def test_a_described_module_that_trains_again_is_not_measured() -> None:
+    net = Pixels().eval()
+    model = sk.describe(net, {"u": sk.At("c", axis=-3, weights={"c.weight": 0})})
+    net.train()
+    before = net.n.running_mean.clone()
+    batch = {"a": Examples(torch.randn(8, 1, 4, 4), torch.zeros(8, dtype=torch.long))}
+    with pytest.raises(ValueError, match=r"in training mode.*model.eval\(\)"):
+        ablation_effects(Experiment(model, batch, kinds=("neuron",), folds=1))
+    assert torch.equal(net.n.running_mean, before)
+    assert ablation_effects(Experiment(model.eval(), batch, kinds=("neuron",), folds=1)).values.shape == (1, 1, 6)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "cure"),
     [

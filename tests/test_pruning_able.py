@@ -68,7 +68,7 @@ def test_an_mlp_can_do_all():
 
 
 def test_a_described_module_has_no_file(tmp_path):
-    from skilloc.models.described import At, describe
+    from skilloc import At, describe
 
     inner = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     weights = {"0.weight": 0, "0.bias": 0, "2.weight": 1}

@@ -11,13 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skilloc import store
+from skilloc import At, describe, store
 from skilloc.ablation import ablation_effects
 from skilloc.ablation.removal import Removal, pair_interactions, removal_effects
 from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment, flat_mean_reference, hold, zero_reference
 from skilloc.masks import Mask
-from skilloc.models.described import At, describe
 from skilloc.models.makers import units_of
 from skilloc.models.mlp import MLP
 from skilloc.pruning import Curve, effects_again, keep, mask_curve, masks_of, prune, recover, remaining

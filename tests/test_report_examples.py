@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from skilloc import At, describe
 from skilloc.experiment import Experiment
-from skilloc.models.described import At, describe
 from skilloc.models.mlp import MLP
 from skilloc.study.examples import top_examples
 from skilloc.tasks import IGNORE, Examples

@@ -8,50 +8,20 @@ place where they stand, and cut out where the description says which weights bel
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import Mistake, WrongValue
+from skilloc.models.at import At, attached, check_places, run_of, units_along, widths_of
 from skilloc.models.face import Edit, Face, Left, Weights
-from skilloc.models.points import check_hooks
 from skilloc.tasks import Examples, Inputs
-from skilloc.units import NEURON, Bank
+from skilloc.units import Bank
 
 _SIZES = {0: ("out_features", "out_channels", "num_features", "num_embeddings"), 1: ("in_features", "in_channels")}
-
-
-@dataclass(frozen=True)
-class At:
-    """Where units stand in a module.
-
-    Attributes:
-        path: of a submodule, such as "encoder.fc1".
-        axis: of the units in its activation, counted from the end: -1 for neurons of a linear map, -3 for channels of
-            images.
-        side: "output" for what the submodule gives, "input" for what it is given.
-        kind: what the units are called.
-        layer: which layer they belong to; in the order of the description if not given.
-        weights: which parameters and buffers belong to single units, by path: the axis on which the units lie there, or
-            `(axis, entries)` where each unit has several entries in a row (a channel's pixels in a linear map).
-
-    Example:
-        >>> import skilloc as sk
-        >>> sk.At("encoder.fc1", axis=-1, weights={"encoder.fc1.weight": 0, "encoder.fc1.bias": 0}).kind
-        'neuron'
-    """
-
-    path: str
-    axis: int = -1
-    side: str = "output"
-    kind: str = NEURON
-    layer: int | None = None
-    weights: Mapping[str, int | tuple[int, int]] = field(default_factory=dict)
 
 
 class Described(nn.Module):
@@ -113,49 +83,8 @@ def describe(
     """
     if not units:
         raise WrongValue('`units` is empty; name at least one place, such as {"fc1": At("fc1")}')
-    paths = dict(module.named_modules())
-    tensors = dict(module.state_dict(keep_vars=True))
-    for name, at in units.items():
-        if at.path not in paths:
-            raise WrongValue(f'`units` names the submodule "{at.path}", but there are {", ".join(filter(None, paths))}')
-        if at.side not in ("output", "input"):
-            raise WrongValue(f'`side` of "{name}" is "{at.side}"; use output or input')
-        for path in set(at.weights) - set(tensors):
-            raise WrongValue(f'`weights` of "{name}" has "{path}", but the parameters are {", ".join(tensors)}')
-    return Described(module, units, _widths(module, units, tensors, example), example, fresh)
-
-
-def _widths(
-    module: nn.Module, units: Mapping[str, At], tensors: Mapping[str, Tensor], example: Inputs | None
-) -> dict[str, int]:
-    """Return the number of units at each place: from the weights, or from a pass."""
-    found: dict[str, int] = {}
-    for name, at in units.items():
-        counts = set()
-        for path, where in at.weights.items():
-            axis, entries = where if isinstance(where, tuple) else (where, 1)
-            counts.add(tensors[path].shape[axis] / entries)
-        if len(counts) > 1 or any(count != int(count) for count in counts):
-            raise WrongValue(
-                f'`weights` of "{name}" have {sorted(counts)} units; name axes on which one and the same units lie'
-            )
-        if counts:
-            found[name] = int(counts.pop())
-    missing = [name for name in units if name not in found]
-    if missing and example is None:
-        raise WrongValue(f'`weights` do not say how many units "{missing[0]}" has; pass an `example` of the inputs')
-    if missing and example is not None:
-
-        def count(name: str) -> Edit:
-            def counted(value: Tensor) -> Tensor:
-                found[name] = value.shape[units[name].axis]
-                return value
-
-            return counted
-
-        with _evaluating(module), torch.no_grad(), _attached(module, units, {name: count(name) for name in missing}):
-            _run(module, example)
-    return {name: found[name] for name in units}
+    check_places(module, units)
+    return Described(module, units, widths_of(module, units, example), example, fresh)
 
 
 def described_face(model: Described) -> Face:
@@ -164,7 +93,7 @@ def described_face(model: Described) -> Face:
 
     def banks() -> tuple[Bank, ...]:
         return tuple(
-            Bank(name, model.widths[name], at.kind, order[name] if at.layer is None else at.layer, f"{name}.", at.axis)
+            Bank(name, model.widths[name], at.kind, order[name] if at.layer is None else at.layer, f"{name}.", at.along)
             for name, at in model.units.items()
         )
 
@@ -178,8 +107,8 @@ def described_face(model: Described) -> Face:
         banks=banks,
         depth=1 + max(bank.layer for bank in banks()),
         widest=1024,
-        run=lambda inputs: _run(model, inputs),
-        attached=lambda functions: _attached(model.inner, model.units, functions),
+        run=lambda inputs: run_of(model, inputs),
+        attached=lambda functions: attached(model.inner, model.units, functions),
         check=lambda examples: _check(model, examples),
         write=write,
         group=lambda hook: _group(model, hook),
@@ -190,52 +119,6 @@ def described_face(model: Described) -> Face:
     )
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Run in evaluation mode, in which nothing of a module changes, and leave it in the mode that it was in."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before.items():
-            part.training = training
-
-
-def _run(module: nn.Module, inputs: Inputs) -> Tensor:
-    given = module(inputs) if isinstance(inputs, Tensor) else module(**inputs)
-    return given if isinstance(given, Tensor) else given.logits
-
-
-@contextmanager
-def _attached(module: nn.Module, units: Mapping[str, At], functions: Mapping[str, Edit]) -> Iterator[None]:
-    check_hooks(functions, units)
-    paths = dict(module.named_modules())
-    with ExitStack() as stack:
-        for name, function in functions.items():
-            at = units[name]
-            if at.side == "output":
-                handle = paths[at.path].register_forward_hook(_after(function))
-            else:
-                handle = paths[at.path].register_forward_pre_hook(_before(function))
-            stack.callback(handle.remove)
-        yield
-
-
-def _after(function: Edit) -> Any:
-    def hook(_: nn.Module, args: Any, output: Any) -> Any:
-        return (function(output[0]), *output[1:]) if isinstance(output, tuple) else function(output)
-
-    return hook
-
-
-def _before(function: Edit) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (function(args[0]), *args[1:])
-
-    return hook
-
-
 def _check(model: Described, examples: Examples) -> None:
     targets, name = examples.targets, type(model.inner).__name__
     calls = dict.fromkeys(model.units, 0)
@@ -243,13 +126,16 @@ def _check(model: Described, examples: Examples) -> None:
     def counted(place: str) -> Edit:
         def count(value: Tensor) -> Tensor:
             calls[place] += 1
+            units_along(place, model.units[place], value, model.widths[place])
             return value
 
         return count
 
-    with torch.no_grad(), _attached(model.inner, model.units, {place: counted(place) for place in calls}):
+    with torch.no_grad(), attached(model.inner, model.units, {place: counted(place) for place in calls}):
         try:
-            logits = _run(model, examples.part(slice(0, 1)).inputs)
+            logits = run_of(model, examples.part(slice(0, 1)).inputs)
+        except Mistake:
+            raise
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             first = str(error).strip().partition("\n")[0]
             raise WrongValue(
@@ -329,7 +215,7 @@ def _fresh(model: Described, seed: int) -> Described:
         torch.default_generator.manual_seed(seed)
         if model.make_fresh is not None:
             made.inner = model.make_fresh(seed)
-            whole = _widths(made.inner, model.units, dict(made.inner.state_dict(keep_vars=True)), model.example)
+            whole = widths_of(made.inner, model.units, model.example)
             made.widths = whole
             left = {name: np.arange(width) for name, width in model.widths.items() if width != whole[name]}
             made = _cut(made, left)

@@ -25,7 +25,8 @@ def check_model(model: nn.Module, examples: Examples) -> None:
     Raises:
         ValueError: if the model is in training mode, or cannot take these inputs and targets.
     """
-    if model.training:
+    # A part may be put back into training behind the model's back: a described module shares what it describes.
+    if any(part.training for part in model.modules()):
         raise WrongValue("`model` is in training mode, where dropout is random; call model.eval() first")
     face_of(model).check(examples)
 
