@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 from tqdm import tqdm
 
 from skilloc import plots, store
@@ -78,17 +81,50 @@ def analyse(
     parser.add_argument("--figures", type=Path, help="folder of the figure and its record")
     parser.add_argument("--draw-only", action="store_true", help="draw from the record that is there")
     chosen = parser.parse_args(arguments)
+    with joined() as first:
+        _run(script, chosen, scales, measure, draw if first else None)
+
+
+@contextmanager
+def joined() -> Iterator[bool]:
+    """Join the processes that torchrun started, if it did; give whether this is the first, which writes and draws.
+
+    Cells run in all of them, one after the other: their trainings are spread, and what is not is done by each.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield True
+        return
+    if gpu := torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield distributed.get_rank() == 0
+    finally:
+        distributed.destroy_process_group()
+
+
+def _run(
+    script: Path,
+    chosen: argparse.Namespace,
+    scales: Mapping[str, Any],
+    measure: Callable[[Any, Cells], dict[str, Any]],
+    draw: Callable[[dict[str, Any]], Any] | None,
+) -> None:
     folder = chosen.figures or (script.parents[1] / "figures" if chosen.scale == "cpu" else chosen.runs / chosen.scale)
     record = folder / f"{script.stem}.json"
     if not chosen.draw_only:
-        found = measure(scales[chosen.scale], Cells(chosen.runs, chosen.workers, tuple(chosen.gpus)))
+        workers = 0 if distributed.is_initialized() else chosen.workers
+        found = measure(scales[chosen.scale], Cells(chosen.runs, workers, tuple(chosen.gpus)))
         about_run = {
             "scale": chosen.scale,
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
             "processor": torch.backends.cpu.get_cpu_capability(),
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({**about_run, **found}) + "\n")
+        if draw is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            record.write_text(json.dumps({**about_run, **found}) + "\n")
+    if draw is None:
+        return
     with plots.style():
         figure = draw(json.loads(record.read_text()))
         for ending in ("png", "svg"):

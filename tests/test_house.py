@@ -77,6 +77,7 @@ JSON = {
     "sweep/cells.py": "a cell's spec on disk",
     "sweep/grid.py": "the same",
     "training/optimisers.py": "torch's own form of parameter groups and states",
+    "training/shards.py": "the same",
     "units.py": "parts of a vector, by hook",
     "relearning/known/recording.py": "the record of the self-test in the package",
     "locality/concentration.py": "scores by name",

@@ -69,6 +69,7 @@ def decoder_face(model: Any) -> Face:
         probe=lambda: _probe(model),
         ends=(("tokens",), ("logits",)),
         entry=STREAM,
+        blocks=tuple(model.blocks),
         stream=True,
         keys=lambda hook: key_groups(model, hook),
         zeros=lambda hook: residual_group(model)[1] if hook == RESIDUAL else {},

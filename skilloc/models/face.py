@@ -66,6 +66,7 @@ class Face:
         ends: names of the inputs and of the outputs, for diagrams; an output stands for one class, or for all.
         entry: the hook where what the inputs become enters, where inputs are not held one by one.
         chain: where the model is a chain of linear maps.
+        blocks: modules that run one after the other, whose weights are asked for one block at a time.
         stream: whether the model is a stack of blocks around a residual stream, of which the last ones can be run
             alone.
         keys: how many keys the heads of a bank share out among them; None where units share nothing.
@@ -95,6 +96,7 @@ class Face:
     ends: tuple[tuple[str, ...], tuple[str, ...]] = ((), ("outputs",))
     entry: str | None = None
     chain: Chain | None = None
+    blocks: tuple[nn.Module, ...] = ()
     stream: bool = False
     keys: Callable[[str], int] | None = None
     cut: Callable[[Left], nn.Module] | None = None

@@ -6,7 +6,6 @@ The folder holds `request/` (what was asked), `checkpoints/` until it is done, `
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ def _request(
     config: LocalizeConfig,
     seed: int,
 ) -> dict[str, Any]:
-    settings = {**config.record(), **asdict(config.training), "keep": list(keep), "seed": seed}
+    settings = {**config.record(), **config.training.record(), "keep": list(keep), "seed": seed}
     return {
         "what": "localization",
         "name": opened.name,

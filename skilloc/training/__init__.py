@@ -13,7 +13,6 @@ Rules act on the weights after each optimiser step: they hold a mask, or take a 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,8 @@ from skilloc.training.settings import (
     check,
     check_loss,
 )
+from skilloc.training.shards import Shards
+from skilloc.training.spread import Spread, agreed, place_of, wait
 from skilloc.training.step import Goal, check_finite, descent_of, goal_of, take_step
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Products",
     "Rule",
     "Sample",
+    "Spread",
     "Term",
     "TrainConfig",
     "train",
@@ -123,13 +125,20 @@ def train(
         "rules": [type(rule).__name__ for rule in rules],
     }
     rows, seen = recall(None if checkpoints is None else checkpoints.folder, spec, model, optimiser, rules)
-    descent = descent_of(face, goal, products=config.products)
+    shards = None
+    if config.spread.way == "sharded":
+        optimiser = shards = Shards(face, optimiser, config, always=bool(rules or terms))
+    own = face if shards is None else shards.face
+    descent, first = (
+        descent_of(own, goal, products=config.products, spread=config.spread),
+        place_of(config.spread)[0] == 0,
+    )
     start = kept = int(rows[-1]["step"]) if rows else 0
     try:
         left = range(start, config.steps)
-        for step in shown.progress(left, "training", initial=start, shown=progress):
+        for step in shown.progress(left, "training", initial=start, shown=progress and first):
             if step == 0:
-                rows.append({"step": 0.0, "examples": 0.0, **_evaluated(face, watched, loss)})
+                rows.append(agreed({"step": 0.0, "examples": 0.0, **_evaluated(face, watched, loss)}, config.spread))
             set_rates(optimiser, step, config)
             found, count = take_step(model, optimiser, step, sample(step), descent, terms)
             seen += count
@@ -143,13 +152,18 @@ def train(
                     raise WrongValue(f'`until` names "{name}", which is not evaluated; add its batch to `evaluate`')
             done = step + 1
             if done == config.steps or _is_due(done, config):
-                rows.append({"step": float(done), "examples": float(seen), **_evaluated(face, watched, loss), **found})
+                if shards is not None and not shards.always:
+                    shards.gather()
+                row = {"step": float(done), "examples": float(seen), **_evaluated(face, watched, loss), **found}
+                rows.append(agreed(row, config.spread))
                 _hear(rules, rows[-1])
                 if config.until and all(rows[-1][name] < value for name, value in config.until.items()):
                     break
                 if checkpoints is not None and (done - kept >= checkpoints.every or done == config.steps):
                     kept = done
-                    remember(checkpoints.folder, spec, model, optimiser, rules, rows)
+                    if first:
+                        remember(checkpoints.folder, spec, model, optimiser, rules, rows)
+                    wait(config.spread)
     finally:
         model.eval()
         optimiser.zero_grad()
@@ -164,7 +178,7 @@ def _spec(
     return {
         "what": "checkpoint",
         "model": digest(model),
-        "config": asdict(config),
+        "config": config.record(),
         "evaluate": {name: batch.digest for name, batch in evaluate.items()},
         "loss": aim.loss.record() if aim == Objective(aim.loss) else aim.record(),
         **({} if aim.teacher is None else {"teacher": digest(aim.teacher)}),

@@ -21,7 +21,7 @@ from skilloc.training import train
 from skilloc.training.gradients import Gradients, Layer, by_hand, cut
 from skilloc.training.optimisers import optimiser_of, set_rates
 from skilloc.training.settings import Rule, Sample, TrainConfig, check
-from skilloc.training.step import check_finite, rows_of
+from skilloc.training.step import ALONE, check_finite, rows_of
 
 WIDTH = 400
 """Neurons of the widest layer of a stack, together, where a step's examples do not fit into one block of activations:
@@ -59,8 +59,9 @@ def retrain(
     """
     check(config, {}, {})
     config = replace(config, evaluate_at=tuple(sorted({*config.evaluate_at, config.steps})))
-    # Rules, groups, clipping and Muon look at single weights, or at all of one model's.
+    # Rules, groups, clipping and Muon look at single weights, or at all of one model's; other processes at one model.
     single = rules is not None or bool(config.groups) or config.clip is not None or config.optimiser == "muon"
+    single = single or config.spread != ALONE
     left: list[tuple[int, nn.Module]] = []
     for i, model in enumerate(models):
         if not single and _fits(model, sample, loss):

@@ -12,16 +12,17 @@ STREAM = 0xD407
 
 
 @contextmanager
-def drawing(devices: Iterable[torch.device], seed: int, step: int) -> Iterator[None]:
+def drawing(devices: Iterable[torch.device], seed: int, step: int, place: int = 0) -> Iterator[None]:
     """Let everything that is drawn globally come from a seed and a step, and put the global state back on leaving.
 
-    So a step draws the same after any other steps, and nobody else's random numbers change.
+    So a step draws the same after any other steps, and nobody else's random numbers change. Of several processes, which
+    have other examples, each draws its own (`place`).
     """
     generators = [torch.default_generator, *(_generator(device) for device in set(devices) if device.type != "cpu")]
     before = [generator.get_state() for generator in generators]
     try:
         for generator in generators:
-            generator.manual_seed(seed_of(STREAM, seed, step))
+            generator.manual_seed(seed_of(STREAM, seed, step, *[place] * (place > 0)))
         yield
     finally:
         for generator, state in zip(generators, before, strict=True):

@@ -1,7 +1,7 @@
 """Settings of a training run, and what may act in it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skilloc.mistakes import WrongType, WrongValue, positive, real, whole
 from skilloc.tasks import Examples
 from skilloc.tasks.losses import Loss
+from skilloc.training.spread import Spread
 
 Sample = Callable[[int], Examples]
 """The examples of a step, as a pure function of the step, counted from 0."""
@@ -110,6 +111,7 @@ class TrainConfig:
         decay: what the rate does after that: "none", or "linear" or "cosine" to 0 where the steps end.
         clip: scale all gradients down together where their norm is above this; None for never.
         groups: weights with an optimiser, a rate and a decay of their own; the others have those above.
+        spread: over how many processes, and in how many pieces.
 
     Example:
         >>> import skilloc as sk
@@ -132,6 +134,7 @@ class TrainConfig:
     decay: Decay = "none"
     clip: float | None = None
     groups: tuple[Group, ...] = ()
+    spread: Spread = field(default_factory=Spread)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
@@ -149,6 +152,10 @@ class TrainConfig:
         real("warm_up", self.warm_up, 0.0, 1.0, open_ends=(False, True))
         if self.clip is not None:
             positive("clip", self.clip)
+
+    def record(self) -> dict[str, Any]:
+        """Return what names a run's settings: not how it is spread, which changes nothing but rounding. JSON only."""
+        return {name: value for name, value in asdict(self).items() if name != "spread"}
 
 
 def check(config: TrainConfig, evaluate: Mapping[str, Examples], terms: Mapping[str, Term]) -> None:

@@ -1,7 +1,7 @@
 """One optimiser step."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,10 +16,13 @@ from skilloc.tasks.losses.nll import nll_sum
 from skilloc.training.gradients import Gradients, Layer, by_hand
 from skilloc.training.randomness import drawing
 from skilloc.training.settings import Objective, Products, Term, TrainConfig
+from skilloc.training.spread import Spread, pieces_of, place_of, sum_gradients, summed
 
 CACHED, CACHED_BF16 = 2**18, 5 * 2**18
 """Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
 to start, so that larger blocks pay."""
+
+ALONE = Spread()
 
 Descent = Callable[[Examples, int], float]
 """From the examples of a step, and its number, to the mean loss; it gives the weights their gradients."""
@@ -95,23 +98,46 @@ def goal_of(face: Face, objective: Objective, *, seed: int) -> Goal:
     return Goal(objective.loss, untouched, seed, objective.match, objective.weight)
 
 
-def descent_of(face: Face, goal: Goal, *, products: Products) -> Descent:
+def descent_of(face: Face, goal: Goal, *, products: Products, spread: Spread = ALONE) -> Descent:
     """Return a function that gives the weights of a model their gradients on examples.
 
     They are computed by hand where that can be, and by autograd elsewhere; the gradients are the same.
+
+    Raises:
+        ValueError: if the run is spread, and examples of a pass are normalised by their own mean; or no processes are
+            joined.
     """
     memory: Gradients | None = None
     devices = tuple({p.device for p in face.module.parameters()})
     # Where the examples of a pass are normalised by their own mean, blocks would be other passes.
     whole = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in face.module.modules())
+    place, processes = place_of(spread)
+    if whole and processes * spread.accumulate > 1:
+        raise WrongValue(
+            "`spread` cuts a step into pieces, but `model` normalises the examples of a pass by their own mean (batch "
+            'norm), so that pieces would be other passes; train "alone", with `accumulate` 1'
+        )
+
+    # Shards go from process to process block by block, so that all must have as many.
+    uncut = whole or spread.way == "sharded"
 
     def descent(examples: Examples, step: int) -> float:
         nonlocal memory
         targets = None if goal.loss.targets is None else goal.loss.targets(examples)
-        if face.chain is None or targets is None or goal.match or not by_hand(face, examples, targets):
-            blocks = [slice(0, len(examples))] if whole else _blocks(examples, face.widest, products)
-            with drawing(devices, goal.seed, step):
-                return _autograd(face, goal, examples, blocks, products)
+        alone = spread == ALONE and face.chain is not None and targets is not None and not goal.match
+        if not alone or not by_hand(face, examples, targets):
+            pieces = pieces_of(examples, spread)
+            parts = pieces if uncut else [part for piece in pieces for part in _blocks(piece, face.widest, products)]
+            count = _count(goal, examples)
+            with drawing(devices, goal.seed, step, place):
+                # FSDP2 gives each process the mean of all gradients, of which the sum is wanted.
+                over = count / (processes if spread.way == "sharded" else 1)
+                loss = _autograd(face, goal, parts, over, products) * (over / count)
+            if spread.way == "replicated":
+                sum_gradients(face.module.parameters())
+            return float(summed(loss, spread))
+        assert face.chain is not None
+        assert targets is not None
         if memory is None:
             memory = Gradients([Layer([m.weight], m.bias) for m in face.chain.linears], products=products)
         loss = memory(examples.first, targets, rows=rows_of(examples, face.widest, products))
@@ -134,34 +160,38 @@ def rows_of(examples: Examples, widest: int, products: Products) -> int:
     return -(-rows // -(-rows // max(1, most // (widest * examples.targets[0].numel()))))
 
 
-def _blocks(examples: Examples, widest: int, products: Products) -> list[slice]:
+def _blocks(examples: Examples, widest: int, products: Products) -> list[Examples]:
     if examples.owner is not None:
-        return blocks_of(examples, widest, CACHED_BF16 if products == "bfloat16" else CACHED)
-    rows = rows_of(examples, widest, products)
-    return [slice(first, first + rows) for first in range(0, len(examples), rows)]
+        blocks = blocks_of(examples, widest, CACHED_BF16 if products == "bfloat16" else CACHED)
+    else:
+        rows = rows_of(examples, widest, products)
+        blocks = [slice(first, first + rows) for first in range(0, len(examples), rows)]
+    return [examples.part(block) for block in blocks]
 
 
-def _autograd(face: Face, goal: Goal, examples: Examples, blocks: list[slice], products: Products) -> float:
-    """Add the gradients of the mean loss to those of the parameters; return that loss.
+def _count(goal: Goal, examples: Examples) -> int:
+    """Return what the mean is over: scored targets for their negative log-likelihood, and examples elsewhere."""
+    if goal.match or goal.loss.targets is None:
+        return len(examples)
+    return int((goal.loss.targets(examples) != IGNORE).sum())
 
-    The mean is over the scored targets where the loss is their negative log-likelihood, and over the examples
-    elsewhere.
-    """
+
+def _autograd(face: Face, goal: Goal, parts: Sequence[Examples], count: float, products: Products) -> Tensor:
+    """Add the gradients of the loss, its sum over some examples by `count`, to those of the weights; return it."""
     targets_of = None if goal.match else goal.loss.targets
-    count = len(examples) if targets_of is None else int((targets_of(examples) != IGNORE).sum())
-    loss = torch.zeros((), device=examples.first.device)
-    for block in blocks:
-        part = examples.part(block)
+    face.module.train()
+    loss = torch.zeros((), device=parts[0].first.device)
+    for part in parts:
         seen: dict[str, Tensor] = {}
         with (
             face.attached({hook: _seen(seen, hook) for hook in goal.match}),
-            torch.autocast(examples.first.device.type, torch.bfloat16, enabled=products == "bfloat16"),
+            torch.autocast(part.first.device.type, torch.bfloat16, enabled=products == "bfloat16"),
         ):
             logits = face.run(part.inputs)
         total = _total(goal, logits, part, seen) if targets_of is None else nll_sum(logits, targets_of(part))
         (total / count).backward()  # type: ignore[no-untyped-call]
         loss += total.detach() / count
-    return float(loss)
+    return loss
 
 
 def _seen(into: dict[str, Tensor], hook: str) -> Edit:
