@@ -100,6 +100,20 @@ def test_models_with_other_units_are_compared_by_their_scores():
     assert "single units cannot be compared" in comparison_sections(found)[1].sentences[0]
 
 
+def test_only_what_was_measured_in_both_is_compared():
+    whole, part = effects(), effects(name="second")
+    some = np.arange(40) < 12
+    part = replace(part, values=np.where(some, part.values, np.nan))
+    found = compare(whole, part)
+    told = found.score("python", "mass")
+    assert (told.value, told.low, told.high) == (0, 0, 0)  # the same weights: a sum over other units is no difference
+    assert "12 of 40 units were measured in both" in comparison_sections(found)[0].sentences[1]
+    with pytest.raises(ValueError, match="`top` is 12, but 12 units were measured"):
+        compare(whole, part, top=12)
+    with pytest.raises(ValueError, match="no unit that was measured in both"):
+        compare(replace(whole, values=np.where(some, np.nan, whole.values)), part)
+
+
 def test_circuits_are_compared_and_all_of_it_is_kept(tmp_path):
     graphs = [{"python": circuit(units)} for units in (6, 4)]
     first, second = effects(), effects(0.4, seed=1, name="second")
@@ -128,6 +142,12 @@ def test_the_command_says_it_in_words_json_and_pages(tmp_path, capsys):
         assert words in said
     for page in ("compare.html", "compare.md"):
         assert "Which units changed?" in (tmp_path / "out" / page).read_text()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main([*asked, "--out", str(tmp_path / "mine")])
+    assert "holds other files" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     main([*asked, "--json"])
     assert json.loads(capsys.readouterr().out)["models"] == ["first", "second"]
     store.save(effects(tokens={"python": "x", "cpp": "y"}), tmp_path / "c" / "effects")

@@ -317,6 +317,7 @@ def test_a_loss_without_a_name_is_neither_resumed_nor_refused_otherwise(llama: A
     select = np.arange(len(nameless.units)) == 3
     named = replace(nameless, loss=custom(doubt))
     assert custom(doubt).identity is not None
+    assert (custom(doubt).unit, custom(doubt, unit="probability").unit) == ("doubt", "probability")
     assert ablation_effects(nameless, select=select).made["loss"]["identity"] is None
     with pytest.raises(ValueError, match="define it at the top level"):
         ablation_effects(nameless, select=select, resume=tmp_path / "a")

@@ -8,7 +8,7 @@ jackknife intervals: each score is made again, for both models, with one fold le
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -101,13 +101,14 @@ def compare(
 
     Args:
         effects_a: of the first model.
-        effects_b: of the second, on the same examples and folds, in the same loss and with the same reference.
+        effects_b: of the second, on the same examples and folds, in the same loss and with the same reference. Of the
+            same units, those that were measured in both are compared.
         circuits: of both, by subtask; those that both have are compared.
         top: number of units that count as a subtask's top.
 
     Raises:
-        ValueError: if the two are not about the same subtasks, examples, folds, loss, positions and reference, or
-            there are fewer than 3 folds.
+        ValueError: if the two are not about the same subtasks, examples, folds, loss, positions and reference, there
+            are fewer than 3 folds, no unit was measured in both, or `top` is not smaller than their number.
 
     Example:
         >>> import skilloc as sk
@@ -120,6 +121,11 @@ def compare(
     whole("top", top)
     _check(effects_a, effects_b)
     same = effects_a.units == effects_b.units
+    if same:
+        effects_a, effects_b = _in_both(effects_a, effects_b)
+    least = min(int(one.measured.sum()) for one in (effects_a, effects_b))
+    if top >= least:
+        raise WrongValue(f"`top` is {top}, but {least} units were measured; compare fewer than all of them")
     values = effects_b.values - effects_a.values if same else np.full_like(effects_a.values, np.nan)
     found = [_scores(effects, top) for effects in (effects_a, effects_b)]
     difference = found[1][0] - found[0][0]
@@ -168,6 +174,17 @@ def _scores(
     left_out = [scored(np.delete(table, fold, axis=0)) for fold in range(len(table))] if len(table) > 3 else []
     shape = (len(left_out), len(effects.subtasks), len(locality.NAMES))
     return scored(table), np.array(left_out, dtype=float).reshape(shape)
+
+
+def _in_both(first: Effects, second: Effects) -> tuple[Effects, Effects]:
+    """Return effects of the units that were measured in both: sums over others would differ by what was measured."""
+    both = first.measured & second.measured
+    if not both.any():
+        raise WrongValue(
+            "`effects_a` and `effects_b` have no unit that was measured in both; measure the same units in each"
+        )
+    left, right = (replace(one, values=np.where(both, one.values, np.nan)) for one in (first, second))
+    return left, right
 
 
 def _check(first: Effects, second: Effects) -> None:

@@ -34,7 +34,7 @@ class Command:
     subtask: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
     """subtasks to trace"""
     count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
-    """this many units (default: 50)"""
+    """this many units (default: 50, or half of those that were measured)"""
     faithfulness: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
     """instead: as few units as keep this share of the skill, such as 0.9"""
     by: Annotated[str | None, arg(metavar="gates|effects", help_behavior_hint="")] = None
@@ -85,7 +85,7 @@ class Command:
         model, folders = places_of(self.places, several=True)
         runs = [load_measured(folder).effects for folder in folders]
         opened = open_for(self.machine, model, folders[0], runs[0])
-        size = TOP if self.count is None else self.count
+        size = min(TOP, max(1, int(runs[0].measured.sum()) // 2)) if self.count is None else self.count
         chosen = (None if self.faithfulness is not None else size, self.faithfulness)
         # A share of examples is a count, which has no gradient.
         by = self.by or ("effects" if runs[0].unit == "share" else "gates")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.cli.places import top_of
 from skilloc.mistakes import whole
 
 
@@ -22,8 +23,8 @@ class Command:
     """another, of another model or checkpoint, on the same examples"""
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """folder for the result, its page (compare.html) and compare.md; nothing is written if not given"""
-    count: int = 10
-    """number of units that count as a subtask's top"""
+    count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """number of units that count as a subtask's top (default: 10, or fewer where fewer were measured)"""
     json: bool = False
     """print JSON only"""
 
@@ -35,7 +36,8 @@ class Command:
         """Compare, print, save."""
         from skilloc.circuits.comparison import compare
 
-        whole("count", self.count)
+        if self.count is not None:
+            whole("count", self.count)
         from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.comparison import comparison_sections
@@ -43,7 +45,7 @@ class Command:
 
         effects = [load_measured(folder).effects for folder in (self.first, self.second)]
         circuits = find_circuits(self.first).circuits, find_circuits(self.second).circuits
-        found = compare(*effects, circuits=circuits, top=self.count)
+        found = compare(*effects, circuits=circuits, top=top_of(self.count, effects))
         if self.out is not None:
             write_comparison(found, self.out)
         if self.json:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from skilloc.cli.places import top_of
 from skilloc.mistakes import WrongValue, whole
 
 
@@ -18,14 +19,15 @@ class Command:
 
     folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
     """folders that `skilloc effects` wrote"""
-    count: int = 10
-    """number of units that count as a subtask's top"""
+    count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """number of units that count as a subtask's top (default: 10, or fewer where fewer were measured)"""
     json: bool = False
     """print JSON only"""
 
     def run(self) -> None:
         """Print the tables."""
-        whole("count", self.count)
+        if self.count is not None:
+            whole("count", self.count)
         if not self.folders:
             raise WrongValue("`folders` is empty; name at least one folder that `skilloc effects` wrote")
         from skilloc.attribution.measured import load_measured
@@ -36,8 +38,9 @@ class Command:
         from skilloc.report.scored import locality_of, references_of
 
         studies = [load_measured(folder).effects for folder in self.folders]
-        results = [locality_of(effects, top=self.count) for effects in studies]
-        spread = references_of(studies, top=self.count)
+        top = top_of(self.count, studies)
+        results = [locality_of(effects, top=top) for effects in studies]
+        spread = references_of(studies, top=top)
         if self.json:
             told = [{"folder": str(folder), **as_json(one)} for folder, one in zip(self.folders, results, strict=True)]
             print_json(results=told, spread=spread)

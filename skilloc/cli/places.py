@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from skilloc.effects import Effects
     from skilloc.models.language import Opened
 
+TOP = 10
+"""Units that count as a subtask's top, if not asked otherwise."""
+
 Places = Annotated[Positional[tuple[str, ...]], arg(metavar="[MODEL] DIR")]
 Runs = Annotated[Positional[tuple[str, ...]], arg(metavar="[MODEL] DIR [DIR ...]")]
 
@@ -52,6 +55,11 @@ def open_for(machine: Machine, model: str | None, folder: Path, effects: "Effect
             f"{folder} was measured on a model called {name}, which cannot be opened under that name ({error}); name "
             f"it: MODEL {folder}"
         ) from error
+
+
+def top_of(count: int | None, runs: Sequence["Effects"]) -> int:
+    """Return how many units count as a subtask's top: as asked, or 10, or all but one where fewer were measured."""
+    return count or max(1, min(TOP, *(int(effects.measured.sum()) - 1 for effects in runs)))
 
 
 def _is_study(folder: Path) -> bool:

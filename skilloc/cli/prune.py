@@ -103,4 +103,9 @@ class Command:
             print_json(found, out=self.out)
             return
         print_sections(section)
-        print(f"saved in {self.out}; next: skilloc effects {self.out}/model, or skilloc relearn {opened.name} ...")
+        lost = [name for name in effects.subtasks if self.keep and name not in self.keep]
+        attack = (
+            f"skilloc relearn {opened.name} {self.out}/model --attack {lost[0]} --out {self.out}/attack" if lost else ""
+        )
+        again = f"skilloc effects {self.out}/model --out {self.out}/effects"
+        print(f"saved in {self.out}; next: {attack if lost else again}")

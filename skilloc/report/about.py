@@ -58,7 +58,8 @@ class About:
     @property
     def loss_words(self) -> str:
         """What was measured: `loss in nats per token`, or the loss's name in its unit."""
-        return f"{'loss' if self.loss == 'cross_entropy' else self.loss.replace('_', ' ')} in {self.per_what}"
+        called = "loss" if self.loss == "cross_entropy" else self.loss.replace("_", " ")
+        return called if self.unit == self.loss else f"{called} in {self.per_what}"
 
 
 class TopUnit(NamedTuple):

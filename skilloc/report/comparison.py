@@ -30,6 +30,9 @@ def title_of(found: Comparison) -> str:
 def _of_scores(found: Comparison) -> Section:
     losses = found.losses()
     sentences = [f"All differences are {found.models[1]} minus {found.models[0]}, on the same examples."]
+    both = int(np.isfinite(found.values).all(axis=(0, 1)).sum())
+    if found.same_units and both < len(found.units):
+        sentences.append(f"{both:,} of {len(found.units):,} units were measured in both; only these are compared.")
     for s, name in enumerate(found.subtasks):
         sentences.append(f"{name}: its loss is {_told(losses.at(s), 'higher', 'lower', found.unit)}.")
     if "locality" in found.names:
@@ -64,6 +67,7 @@ def _of_effects(found: Comparison) -> Section:
     for name in found.subtasks:
         moved = found.effects(name)
         order = np.argsort(-np.nan_to_num(np.abs(moved.value), nan=-1.0), kind="stable")[:COUNT]
+        order = order[: int(np.isfinite(moved.value).sum())]
         columns.append([Named(found.units.names[u], moved.at(u)) for u in order])
         sure = int(((moved.low > 0) | (moved.high < 0)).sum())
         count = int(np.isfinite(moved.value).sum())

@@ -88,6 +88,9 @@ def write_comparison(found: Comparison, folder: Path) -> None:
     Raises:
         ValueError: if the folder holds something else.
     """
+    own = {"comparison", "pictures", "compare.md", "compare.html"}
+    if any(path.name not in own and not path.name.startswith(".") for path in folder.glob("*")):
+        raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
     sections = explained(comparison.comparison_sections(found))
     title = comparison.title_of(found)
     store.save(found, folder / "comparison")

@@ -410,7 +410,7 @@ def custom(
     function: Callable[[Tensor, Examples], Tensor],
     *,
     name: str | None = None,
-    unit: str = "nats",
+    unit: str | None = None,
     differentiable: bool = True,
     chance: float | None = None,
 ) -> Loss:
@@ -422,7 +422,7 @@ def custom(
     Args:
         function: from logits `row *pos out` and examples to `example`.
         name: how tables call it; the function's name if not given.
-        unit: of its numbers.
+        unit: of its numbers, such as "nats" or "probability"; its name if not given.
         differentiable: False for counts, which are then refused for attribution.
         chance: its value for a model that knows nothing, if that is known.
 
@@ -431,9 +431,10 @@ def custom(
     """
     if chance is not None:
         real("chance", chance)
+    called = name or getattr(function, "__name__", type(function).__name__).strip("<>")
     return Loss(
-        name or getattr(function, "__name__", type(function).__name__).strip("<>"),
-        unit,
+        called,
+        unit or called,
         lambda logits, examples, _: function(logits, examples),
         differentiable=differentiable,
         chance=None if chance is None else lambda *_: chance,
