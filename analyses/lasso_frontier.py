@@ -222,7 +222,7 @@ def draw(found: dict[str, Any]) -> Any:
         for ax, share in zip(axes[1:], shares, strict=True):
             own = one["recovery"][share]
             _band(ax, 1 + np.array(own["step"]), own["loss"], **style)
-            ax.set(xscale="log", xlabel="1 + steps of recovery", title=f"{float(share):.0%} dropped, trained again")
+            ax.set(xscale="log", xlabel="1 + steps of recovery", title=f"{float(share):.0%} dropped")
     axes[0].set(xlabel="share of neurons dropped", ylabel="held-out loss (nats per token)", title="not trained again")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
     return figure

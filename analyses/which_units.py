@@ -199,7 +199,7 @@ def draw(found: dict[str, Any]) -> Any:
             if criterion != "random" and one["meets"] is not None:
                 at = one["steps"].index(one["meets"])
                 ax.plot(1 + steps[at], value[at], "x", color=colour, ms=5)
-        ax.set(xscale="log", xlabel="1 + steps of recovery", title=f"{float(sparsity):.0%} of the neurons dropped")
+        ax.set(xscale="log", xlabel="1 + steps of recovery", title=f"{float(sparsity):.0%} dropped")
     axes[0, 0].set_ylabel("held-out loss (nats per token)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure

@@ -17,6 +17,8 @@ from skilloc.tasks import IGNORE, Examples, stream
 from skilloc.training import Checkpoints, Spread, TrainConfig, train
 from skilloc.training.distilling import Teaching, distil
 
+pytestmark = pytest.mark.slow
+
 WORLD = sk.parity_subtasks(6, atoms=2, k=2)
 TRAINING = TrainConfig(steps=12, rate=3e-3, evaluate_every=6)
 WAYS = [Spread(way, accumulate) for way in ("replicated", "sharded") for accumulate in (1, 4)]
