@@ -1,12 +1,11 @@
 """Scores of units, recovery and meeting curves of narrow language models; the analyses that ask by them, at once."""
 
 import json
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
+import socket
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +16,7 @@ import attribution_ablation
 import lasso_frontier
 import which_units
 from _correlations import agreement, correlation, ranks, recall
-from _frame import Cells
+from _frame import Cells, analyse
 from _narrow import (
     CRITERIA,
     TOGETHER,
@@ -188,21 +187,34 @@ def test_intervals_of_ranks_and_logarithms_cover(size):
 
 
 @pytest.mark.long
-def test_processes_of_torchrun_measure_what_one_does(text, tmp_path):
-    """The way of `--scale paper`: the same record from one process and from two, which shard the model."""
-    driver = Path(__file__).with_name("cells") / "narrow_driver.py"
-    paths = os.pathsep.join(map(str, (driver.parents[2], driver.parents[2] / "analyses")))
-    own = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    records = []
-    for count in (0, 2):
-        runs = tmp_path / str(count)
-        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count else []
-        command = [sys.executable, *start, str(driver), text.model, text.source, str(runs)]
-        done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=900)
-        assert done.returncode == 0, done.stderr[-3000:]
-        records.append(json.loads((runs / "paper" / "which_units.json").read_text()))
-        assert (runs / "paper" / "which_units.png").is_file()
-    alone, two = (record["curves"]["0.5"] for record in records)
+def test_processes_of_torchrun_measure_what_one_does(text, tmp_path, monkeypatch):
+    """The way of `--scale paper`, with what torchrun tells each process: the record is that of one process."""
+    monkeypatch.setattr(which_units, "SHOWN", ("attribution", "random"))
+    training = Training(steps=3, examples=8, looks=(1, 3))
+    scale = replace(which_units.SCALES["quick"], text=text, training=training, sparsities=(0.5,))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def go(runs, told):
+        os.environ.update(told)
+        arguments = ["--scale", "paper", "--workers", "0", "--runs", str(runs)]
+        steps = {"measure": which_units.measure, "draw": which_units.draw}
+        analyse(which_units.__file__, "", scales={"paper": scale}, arguments=arguments, **steps)
+
+    shared = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    two = [{**shared, "RANK": str(place), "LOCAL_RANK": str(place)} for place in range(2)]
+    context = multiprocessing.get_context("fork")  # which has everything imported already
+    for name, told in {"one": [{}], "two": two}.items():
+        made = [context.Process(target=go, args=(tmp_path / name, one), daemon=True) for one in told]
+        for process in made:
+            process.start()
+        for process in made:
+            process.join(600)
+        assert [process.exitcode for process in made] == [0] * len(told)
+    records = [json.loads((tmp_path / name / "paper" / "which_units.json").read_text()) for name in ("one", "two")]
+    alone, both = (record["curves"]["0.5"] for record in records)
     for criterion, one in alone.items():
-        assert one["rate"] == two[criterion]["rate"]
-        np.testing.assert_allclose(one["each"], two[criterion]["each"], atol=2e-5)
+        assert one["rate"] == both[criterion]["rate"]
+        np.testing.assert_allclose(one["each"], both[criterion]["each"], atol=2e-5)
+    assert (tmp_path / "two" / "paper" / "which_units.png").is_file()
