@@ -19,7 +19,8 @@ import sweep_cells
 from skilloc import store
 from skilloc.sweep import Pool, grid, status, sweep
 from skilloc.sweep.cells import load, stored_spec
-from skilloc.sweep.engine import local_client, run_cells
+from skilloc.sweep.clients import local_client
+from skilloc.sweep.engine import run_cells
 
 CELLS = Path(__file__).parent / "cells"
 DASK = [sys.executable, "-m", "dask"]
@@ -213,9 +214,9 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path: Path) -> No
 
 
 def test_a_scheduler_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skilloc.sweep import engine
+    from skilloc.sweep import clients
 
-    monkeypatch.setattr(engine, "ANSWER_WITHIN", 0.5)
+    monkeypatch.setattr(clients, "ANSWER_WITHIN", 0.5)
     with pytest.raises(ConnectionError, match=r"does not answer.*check that it runs"):
         sweep(sweep_cells.square, [{"x": 1}], out=tmp_path, pool=Pool(scheduler="tcp://127.0.0.1:9"))
     (tmp_path / "cut.json").write_text("{")

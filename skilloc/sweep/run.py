@@ -61,12 +61,9 @@ def sweep(
             else:
                 # Late: a call with everything cached, and one in this process, need no engine.
                 from skilloc.sweep import engine
+                from skilloc.sweep.clients import client_of
 
-                with (
-                    engine.local_client(pool.processes, gpus=pool.gpus, threads=pool.each)
-                    if pool.scheduler is None
-                    else engine.outside_client(pool.scheduler, tls=pool.tls)
-                ) as client:
+                with client_of(pool) as client:
                     engine.run_cells(client, left, ledger.out, heard, check_stopped, home=home)
         ledger.check_visible()
     return ledger.report()
