@@ -315,7 +315,7 @@ def test_killed_and_started_again_it_ends_the_same_and_repeats_nothing(home, don
     kept = {path.name for path in (out / "items").iterdir() if not path.name.startswith(".")}
     finished = (out / "effects").is_dir()  # on a fast machine it may have run to its end
     measured = []
-    from skilloc.ablation.routes import Prober
+    from skilloc.ablation.prober import Prober
 
     original = Prober.effects
     monkeypatch.setattr(

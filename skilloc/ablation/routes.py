@@ -12,21 +12,23 @@ to the next, and says so.
 """
 
 import logging
+import math
+import time
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from skilloc.ablation.cost import Sizes
 from skilloc.ablation.pieces import CHECK_TOKENS, Piece, first_tokens, seen_piece
-from skilloc.ablation.tail import Tail, read_tail, tail_losses
-from skilloc.experiment import Experiment, Suffix, UnknownLayoutError, edits_of
+from skilloc.ablation.tail import Tail, read_tail
+from skilloc.experiment import Experiment, Suffix, UnknownLayoutError
 from skilloc.experiment.axes import by_unit
 from skilloc.experiment.suffix import EVERYTHING
-from skilloc.masks import Mask
+from skilloc.models.losses import MAX_LOGITS
 from skilloc.models.points import hooks_of_users
-from skilloc.tasks import IGNORE
-from skilloc.units import NEURON, Bank, Units
+from skilloc.units import NEURON, Bank
 
 CLOSED, AFTER, WITHIN, THROUGH, WHOLE = "closed", "after", "within", "through", "whole"
 
@@ -50,6 +52,8 @@ class Trunk:
         routes: how each bank is measured.
         tail: the closed form, where there is one.
         base: per-example losses of the untouched model.
+        sizes: what the cost of a pass depends on.
+        seconds: that the blocks and the unembedding took once, on all tokens.
     """
 
     experiment: Experiment
@@ -57,45 +61,84 @@ class Trunk:
     routes: dict[str, str]
     tail: Tail | None
     base: Float64[Tensor, " example"]
+    sizes: Sizes
+    seconds: float
 
     def cost(self, hook: str) -> float:
-        """Cost of a unit, in blocks run."""
-        depth, layer = self.experiment.face.depth, self.experiment.units.bank(hook).layer
-        costs = {CLOSED: 0.05, AFTER: depth - layer, WITHIN: depth - layer + 1, THROUGH: depth, WHOLE: depth + 1}
-        return float(costs[self.routes[hook]])
+        """Cost of a unit, in operations."""
+        depth, layer = self.sizes.depth, self.experiment.units.bank(hook).layer
+        blocks = {AFTER: depth - 1 - layer, WITHIN: depth - layer, THROUGH: depth, WHOLE: depth}
+        route = self.routes[hook]
+        return self.sizes.closed() if route == CLOSED else self.sizes.flops(blocks[route])
+
+    @property
+    def pace(self) -> float:
+        """Operations per second."""
+        return self.sizes.flops(self.sizes.depth) / max(self.seconds, 1e-9)
+
+    @property
+    def memory(self) -> float:
+        """Bytes that a process needs which measures."""
+        return self.sizes.memory(MAX_LOGITS, next(self.experiment.model.parameters()).element_size())
 
 
 @torch.no_grad()
-def lay_trunk(experiment: Experiment) -> Trunk:
-    """Run the model once, keep its residual stream, and choose a route for every bank."""
+def lay_trunk(experiment: Experiment, *, told: bool = False) -> Trunk:
+    """Run the model once, keep its residual stream, and choose a route for every bank.
+
+    Args:
+        experiment: what is measured on what.
+        told: choose none: every item says its own, which another process has found.
+    """
+    began = _clock(experiment)
     base = torch.from_numpy(experiment.losses())
-    every = dict.fromkeys(experiment.units.hooks, WHOLE)
+    every, seconds = dict.fromkeys(experiment.units.hooks, WHOLE), _clock(experiment) - began
+    whole = Trunk(experiment, [], every, None, base, _sizes(experiment), seconds)
     hooks = hooks_of_users(experiment.model)
     if not experiment.face.stream:
-        return Trunk(experiment, [], every, None, base)
+        return whole
     try:
         if hooks:
             raise UnknownLayoutError(f"it has hooks of your own ({', '.join(hooks)}), which only its own pass honours")
         suffix = Suffix(experiment.model)
+        began = _clock(experiment)
         runs = [suffix.run(experiment.part(block)[0].inputs) for block in experiment.blocks]
+        seconds = _clock(experiment) - began
         residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
-        piece = seen_piece(experiment)
-        if not _same(piece.base, suffix.run(piece.inputs)[0], None):
+        piece = None if told else seen_piece(experiment)
+        if piece is not None and not _same(piece.base, suffix.run(piece.inputs)[0], None):
             padded = experiment.folded.examples.mask is not None
             why = "padded examples need the mask that only its own pass makes"
             raise UnknownLayoutError(why if padded else "its modules alone compute something else than the bridge")
     except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         said = str(error).partition("\n")[0]
-        _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)
-        return Trunk(experiment, [], every, None, base)
+        if not told:
+            _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)
+        return whole
     tail = _tail(experiment, suffix, residuals)
-    trunk = Trunk(experiment, residuals, {}, tail, base)
-    for bank in experiment.units.banks:
-        trunk.routes[bank.name] = _route(trunk, suffix, bank, piece)
+    sizes = _sizes(experiment, residuals[0].shape[-1], runs[0][0].shape[-1])
+    trunk = Trunk(experiment, residuals, {}, tail, base, sizes, seconds)
+    if piece is not None:
+        trunk.routes.update({bank.name: _route(trunk, suffix, bank, piece) for bank in experiment.units.banks})
     slow = [hook for hook, route in trunk.routes.items() if route == WHOLE]
     if slow:
         _log.warning("each unit of %s needs a whole forward pass of this model; this is slow", ", ".join(slow))
     return trunk
+
+
+def _sizes(experiment: Experiment, d_model: int = 0, outputs: int = 0) -> Sizes:
+    """Return what the cost of a pass depends on; of a model without blocks, all weights are one."""
+    examples, depth = experiment.folded.examples, experiment.face.depth
+    shapes = [tuple(parameter.shape) for parameter in experiment.model.parameters()]
+    total = sum(math.prod(shape) for shape in shapes)
+    embeddings = sum(math.prod(shape) for shape in shapes if shape in ((outputs, d_model), (d_model, outputs)))
+    tokens = len(examples.targets) * examples.positions
+    return Sizes(depth, (total - embeddings) / depth, d_model, outputs, tokens, examples.positions, float(embeddings))
+
+
+def _clock(experiment: Experiment) -> float:
+    """Return the seconds that this thread has worked, or, where a device works for it, those of the clock."""
+    return time.thread_time() if experiment.device.type == "cpu" else time.perf_counter()
 
 
 def _tail(experiment: Experiment, suffix: Suffix, residuals: list[Tensor]) -> Tail | None:
@@ -153,104 +196,3 @@ def _checked_route(trunk: Trunk, suffix: Suffix, bank: Bank, piece: Piece) -> st
     if not _same(suffix.logits(inputs, layer + 1, after), wanted, piece.base):
         return WITHIN
     return CLOSED if trunk.tail is not None and layer == suffix.depth - 1 else AFTER
-
-
-class Prober:
-    """Measures ablated losses; every thread has its own, over one shared trunk."""
-
-    def __init__(self, trunk: Trunk) -> None:
-        self.trunk, self.experiment = trunk, trunk.experiment
-        self._suffix = Suffix(trunk.experiment.model) if trunk.residuals else None
-        self._bases: dict[int, Tensor] = {}
-
-    @torch.no_grad()
-    def effects(self, hook: str, positions: list[int]) -> Float64[Tensor, "example unit"]:
-        """Return, per example, the loss without each unit minus the loss with it.
-
-        Both losses come from the same code path, so that its rounding cancels.
-        """
-        route, bank = self.trunk.routes[hook], self.experiment.units.bank(hook)
-        if route == CLOSED:
-            return self._closed(bank, positions)
-        if route == WHOLE:
-            columns = [torch.from_numpy(self.experiment.losses(self._without(bank, p))) for p in positions]
-            return torch.stack(columns, dim=1) - self.trunk.base[:, None]
-        if route in (WITHIN, THROUGH):
-            start = EVERYTHING if route == THROUGH else bank.layer
-            masks = [self._without(bank, p) for p in positions]
-            columns = [torch.cat([self._edited(start, mask, block) for block in self._blocks]) for mask in masks]
-            return torch.stack(columns, dim=1) - self._base(start)[:, None]
-        activation = self._activation(bank)
-        columns = [torch.cat([self._after(bank, p, block, activation) for block in self._blocks]) for p in positions]
-        return torch.stack(columns, dim=1) - self._base(bank.layer + 1)[:, None]
-
-    @property
-    def _blocks(self) -> list[slice]:
-        return self.experiment.blocks
-
-    @staticmethod
-    def _without(bank: Bank, position: int) -> Mask:
-        keep = torch.ones(bank.width, dtype=torch.bool)
-        keep[position] = False
-        return Mask(Units((bank,)), keep.numpy())
-
-    def _losses(self, block: slice, start: int, residual: Tensor | None, mask: Mask | None = None) -> Tensor:
-        assert self._suffix is not None
-        examples, known = self.experiment.part(block)
-        rows = self.experiment.rows_of(block)
-        edits = {} if mask is None else edits_of(mask, self.experiment.held, rows, self.experiment.where)
-        return self.experiment.metric(self._suffix.logits(examples.inputs, start, residual, edits), examples, known)
-
-    def _residual(self, start: int, block: slice) -> Tensor | None:
-        return None if start == EVERYTHING else self.trunk.residuals[start][self.experiment.rows_of(block)]
-
-    def _base(self, start: int) -> Tensor:
-        if start not in self._bases:
-            parts = [self._losses(block, start, self._residual(start, block)) for block in self._blocks]
-            self._bases[start] = torch.cat(parts)
-        return self._bases[start]
-
-    def _edited(self, start: int, mask: Mask, block: slice) -> Tensor:
-        return self._losses(block, start, self._residual(start, block), mask)
-
-    def _activation(self, bank: Bank) -> Tensor:
-        assert self._suffix is not None
-        found = []
-        for block in self._blocks:
-            entering = self.trunk.residuals[bank.layer][self.experiment.rows_of(block)]
-            examples, _ = self.experiment.part(block)
-            found.append(self._suffix.activation(examples.inputs, bank.name, bank.layer, entering))
-        return torch.cat(found)
-
-    def _delta(self, bank: Bank, position: int, rows: slice, activation: Tensor) -> Tensor:
-        """Return the change of a neuron's activation, on `row pos`."""
-        held = self.experiment.held.of(bank.name, bank, position, rows).to(activation)
-        delta = held - activation[rows][..., position]
-        return delta if self.experiment.where is None else delta * self.experiment.where[rows]
-
-    def _after(self, bank: Bank, position: int, block: slice, activation: Tensor) -> Tensor:
-        rows = self.experiment.rows_of(block)
-        delta = self._delta(bank, position, rows, activation)
-        write = self.experiment.face.write(bank.name)[position]
-        residual = torch.addcmul(self.trunk.residuals[bank.layer + 1][rows], delta[..., None], write)
-        return self._losses(block, bank.layer + 1, residual)
-
-    def _closed(self, bank: Bank, positions: list[int]) -> Tensor:
-        tail, examples, loss = self.trunk.tail, self.experiment.folded.examples, self.experiment.metric
-        assert tail is not None
-        assert loss.targets is not None
-        activation = self._activation(bank)
-        delta = torch.stack([self._delta(bank, p, slice(None), activation) for p in positions], dim=-1).flatten(0, 1)
-        wanted = loss.targets(examples)
-        scored = wanted != IGNORE
-        # The base goes along as one more unit, which is left where it is.
-        delta = torch.cat([delta, torch.zeros_like(delta[:, :1])], dim=1)
-        weights = self.experiment.face.write(bank.name)[positions]
-        weights = torch.cat([weights, torch.zeros_like(weights[:1])])
-        residual = self.trunk.residuals[-1].flatten(0, 1)
-        found = tail_losses(tail, residual, wanted.where(scored, 0).flatten(), delta, weights).double()
-        table = (found.view(*scored.shape, -1) * scored[..., None]).sum(dim=1) / scored.sum(dim=1, keepdim=True).clamp(
-            min=1
-        )
-        table = examples.per_example(table) / examples.per_example(torch.ones_like(table))
-        return table[:, :-1] - table[:, -1:]

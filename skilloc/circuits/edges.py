@@ -34,13 +34,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 
-from skilloc.ablation import one_thread
 from skilloc.circuits.blocks import Block, input_effects, inputs_at_reference, places_of, positions_of
 from skilloc.circuits.graph import CLOSED_FORM
 from skilloc.circuits.nodes import Node, nodes_of, spread_out
 from skilloc.circuits.paths import closed_form, direct, total, weights_between
 from skilloc.experiment import Experiment, Reference
 from skilloc.experiment.gradients import read_gradients
+from skilloc.experiment.threads import one_thread
 from skilloc.mistakes import WrongValue
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress

@@ -43,9 +43,9 @@ class Command:
             print(f"{time.monotonic() - begun:4.0f} s  {line}", file=sys.stderr)
 
         report("loading")
-        from skilloc.cli.effects import cores
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.cli.tour import FULL, QUICK, run_demo
+        from skilloc.cli.workers import cores
         from skilloc.report.findings import sections_of
 
         found = run_demo(self.out, plan=FULL if self.full else QUICK, workers=self.workers or cores(), report=report)

@@ -1,6 +1,5 @@
 """`skilloc effects`: what a model loses when it loses a unit."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from skilloc.cli.machine import Machine
-from skilloc.mistakes import WORKERS, WrongValue, a_name, real, whole
+from skilloc.cli.workers import Workers
+from skilloc.mistakes import WrongValue, a_name, real, whole
 from skilloc.study.settings import Settings
 from skilloc.tasks.asked import Asked
 
@@ -83,8 +83,7 @@ class Command:
     """measure prompts with answers also where the model is not right more often than chance"""
     seconds: Annotated[float | None, arg(metavar="SECONDS", help_behavior_hint="")] = None
     """begin no exact measurement after this time; the same command goes on for as long again"""
-    workers: Annotated[int, arg(help_behavior_hint="")] = 0
-    """threads of the exact sweep (default: one per core)"""
+    workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
@@ -95,7 +94,7 @@ class Command:
 
     def run(self) -> None:
         """Measure, save, print the units that each subtask needs most."""
-        whole("workers", self.workers, 0, WORKERS)
+        workers = self.workers.chosen(self.machine)
         whole("budget", self.budget)
         if self.until is not None:
             real("until", self.until, 0.0, 1.0, open_ends=(True, True))
@@ -125,7 +124,7 @@ class Command:
         )
         if not self.anyway:
             subtasks = able_subtasks(opened, subtasks, self.settings)
-        workers, until = self.workers or cores(), None
+        until = None
         if self.until is None:
             study = measure(opened, subtasks, self.settings, self.out, workers=workers, seconds=self.seconds)
         else:
@@ -184,10 +183,3 @@ def builtin_of(model: str) -> tuple[str, ...]:
     from skilloc.study.world import open_world
 
     return tuple(open_world(folder))
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from skilloc.cli.effects import cores
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Places, open_for, places_of
+from skilloc.cli.workers import cores
 from skilloc.mistakes import WORKERS, WrongValue, in_share, whole
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from skilloc.cli.workers import devices_of
 from skilloc.mistakes import WORKERS, whole
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Run:
         out = self.out or Path("runs") / self.config.stem
         threads = plan.threads if self.threads is None else self.threads
         tls = None if self.tls is None else dict(zip(("ca", "cert", "key"), map(str, self.tls), strict=True))
-        pool = Pool(self.workers, self.gpus, self.scheduler, threads, tls)
+        pool = Pool(self.workers, devices_of(self.gpus), self.scheduler, threads, tls)
         if self.dry_run:
             _print_plan(plan, preview(plan.cell, plan.specs, out=out, pool=pool))
             return

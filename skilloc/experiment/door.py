@@ -32,6 +32,7 @@ from skilloc.experiment.reference import (
     resample_reference,
     zero_reference,
 )
+from skilloc.experiment.threads import one_thread
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongType, WrongValue, a_seed, whole
 from skilloc.models.face import Face
@@ -193,7 +194,8 @@ class Experiment:
     @cached_property
     def held(self) -> Reference:
         """The values that ablated units are held at."""
-        return self._reference().to(self.device)
+        with one_thread():  # a measurement's name has their digest
+            return self._reference().to(self.device)
 
     def _reference(self) -> Reference:
         if not isinstance(self.reference, str):

@@ -54,6 +54,11 @@ def counter(
     return tqdm(total=total, desc=what, initial=initial, disable=not shown, file=sys.stderr, bar_format=form)
 
 
+def said(text: str) -> None:
+    """Write a line to stderr, above whatever bar there is."""
+    tqdm.write(text, file=sys.stderr)
+
+
 class Lines:
     """Counts, and writes a line to stderr every half minute; work that is done sooner leaves none.
 
@@ -90,14 +95,15 @@ class Lines:
     def _line(self) -> None:
         self.last = time.monotonic()
         spent, run = self.last - self.began, self.done - self.initial
-        left = f", {_time(spent / run * (self.total - self.done))} left" if run and self.done < self.total else ""
+        left = f", {duration(spent / run * (self.total - self.done))} left" if run and self.done < self.total else ""
         sys.stderr.write(
-            f"{self.what}: {self.done / (self.total or 1):.0%} done, {_time(spent)} so far{left}{self.words}\n"
+            f"{self.what}: {self.done / (self.total or 1):.0%} done, {duration(spent)} so far{left}{self.words}\n"
         )
         sys.stderr.flush()
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words: 3 h 20 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -217,14 +217,35 @@ def record_of(subtasks: Mapping[str, Subtask], experiment: Experiment, settings:
     }
 
 
+class Drawn(NamedTuple):
+    """What says how the examples of a result were drawn, and what they were for.
+
+    Attributes:
+        made: the record of the result.
+        subtasks: names on its subtask axis; JSON sorts names, and this axis has an order of its own.
+        units: its unit axis.
+        folds: their number.
+    """
+
+    made: Mapping[str, Any]
+    subtasks: tuple[str, ...]
+    units: Units
+    folds: int
+
+
+def drawn_of(effects: Effects) -> Drawn:
+    """Return how the examples of some effects were drawn."""
+    return Drawn(effects.made, effects.subtasks, effects.units, len(effects.values))
+
+
 def redraw(
-    opened: Opened, effects: Effects, *, subtasks: Mapping[str, Subtask] | None = None, **other: str | None
+    opened: Opened, effects: Effects | Drawn, *, subtasks: Mapping[str, Subtask] | None = None, **other: str | None
 ) -> Experiment:
     """Return the experiment of a result again; refuse if its examples, or the model, are not the same.
 
     Args:
         opened: the model that the effects were measured on.
-        effects: effects that a study measured.
+        effects: effects that a study measured, or how their examples were drawn.
         subtasks: what they were drawn from; read again from the sources in the record if not given.
         other: another `reference`, `loss` or `at` than theirs; None for theirs.
 
@@ -232,36 +253,36 @@ def redraw(
         ValueError: if the effects do not say how their examples were drawn, the model is another one, or the texts
             have changed.
     """
-    drawn: Mapping[str, Any] | None = effects.made.get("drawn")
+    own = effects if isinstance(effects, Drawn) else drawn_of(effects)
+    made, drawn = own.made, own.made.get("drawn")
     if not drawn:
         raise WrongValue("`effects` do not say how their examples were drawn; measure them with `skilloc effects`")
-    found, wanted = digest(opened.model), effects.made["model"]
+    found, wanted = digest(opened.model), made["model"]
     if found != wanted:
-        name = effects.made.get("name")
+        name = made.get("name")
         cure = "its weights have changed: measure the effects again" if opened.name == name else f"open {name}"
         raise WrongValue(f'"{opened.name}" ({found}) is not the model that these effects are of ({wanted}); {cure}')
-    kept = {name: drawn[name] for name in DRAW if name in drawn} | {"reference": reference_name(effects.made)}
+    kept = {name: drawn[name] for name in DRAW if name in drawn} | {"reference": reference_name(made)}
     kept |= {name: value for name, value in other.items() if value is not None}
     if subtasks is None:
-        # JSON sorts names; the subtask axis has an order of its own.
-        sources = {name: drawn["subtasks"][name].get("source", "") for name in effects.subtasks}
+        sources = {name: drawn["subtasks"][name].get("source", "") for name in own.subtasks}
         if not all(sources.values()):
             raise WrongValue("the subtasks of these effects have no source to read again; pass them as `subtasks`")
-        before = any(drawn["subtasks"][name].get("add_bos", False) for name in effects.subtasks)  # version 0.1 had none
+        before = any(drawn["subtasks"][name].get("add_bos", False) for name in own.subtasks)  # version 0.1 had none
         add_bos = None if before else False
-        asked = [drawn["subtasks"][name].get("asked") for name in effects.subtasks]
+        asked = [drawn["subtasks"][name].get("asked") for name in own.subtasks]
         if all(asked):
-            sources = {drawn["subtasks"][name]["named"]: sources[name] for name in effects.subtasks}
+            sources = {drawn["subtasks"][name]["named"]: sources[name] for name in own.subtasks}
             every = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos, asked=Asked(**asked[0]))
-            if missing := [name for name in effects.subtasks if name not in every]:
+            if missing := [name for name in own.subtasks if name not in every]:
                 raise WrongValue(f'"{missing[0]}" is no group of its source any more; measure the effects again')
-            subtasks = {name: every[name] for name in effects.subtasks}
+            subtasks = {name: every[name] for name in own.subtasks}
         else:
             subtasks = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos)
-    settings = Settings(folds=len(effects.values), **kept)
-    experiment = experiment_of(opened, subtasks, settings, units=effects.units)
-    for name, own in experiment.examples.items():
-        if own.digest != effects.made["tokens"].get(name):
+    settings = Settings(folds=own.folds, **kept)
+    experiment = experiment_of(opened, subtasks, settings, units=own.units)
+    for name, examples in experiment.examples.items():
+        if examples.digest != made["tokens"].get(name):
             raise WrongValue(
                 f'the texts of subtask "{name}" are not those of these effects any more; measure the effects again'
             )

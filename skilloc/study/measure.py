@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.ablation.injection import injections
+from skilloc.ablation.items import Elsewhere
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.attribution.calibration import RECALLS, Sample, calibrate, chances, draw_sample
 from skilloc.attribution.measured import Compared, Measured, load_measured, save_compared
@@ -22,9 +23,11 @@ from skilloc.masks import top
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
 from skilloc.study.able import ability
-from skilloc.study.draws import accuracies, experiment_of, record_of, shown
+from skilloc.study.draws import Drawn, accuracies, experiment_of, record_of, shown
+from skilloc.study.elsewhere import measure_units, shared_by_items, workers_of
 from skilloc.study.folder import ASKED, claim
 from skilloc.study.settings import LAST, Settings
+from skilloc.sweep import Pool
 from skilloc.tasks import Subtask
 from skilloc.units import Units
 
@@ -39,7 +42,7 @@ def measure(
     settings: Settings,
     folder: Path,
     *,
-    workers: int = 1,
+    workers: int | Pool = 1,
     seconds: float | None = None,
 ) -> Measured:
     """Measure the effects of a model's units on some subtasks into a folder; the same call goes on where it stopped.
@@ -49,14 +52,16 @@ def measure(
         subtasks: what to draw examples from (`subtasks_of`).
         settings: how and what to measure; its `length` is that of `subtasks_of` and not used here.
         folder: where the study is kept.
-        workers: number of threads of an exact sweep.
+        workers: number of threads of an exact sweep; or other processes (`Pool`), to which the model and the subtasks
+            must be known by name. A study that was begun one way is gone on with another.
         seconds: begin no exact measurement after this time. The effects found by then are saved, those of units that
             were not reached are NaN (or estimates); the same call goes on for as long again.
 
     Raises:
         ValueError: if the settings ask for what is not there, or the folder belongs to another study.
     """
-    whole("workers", workers)
+    if isinstance(workers, int):
+        whole("workers", workers)
     if seconds is not None:
         real("seconds", seconds, 0.0)
     experiment = experiment_of(opened, subtasks, settings)
@@ -79,7 +84,9 @@ def measure(
             extra["accuracy"] = accuracies(experiment)
             extra["chance"] = {name: ability(experiment, name).chance for name in subtasks}
             extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
-        _measure(Work(experiment, settings, candidates, ranking, extra), folder, workers, seconds)
+        drawn = Drawn({**named, **extra}, tuple(subtasks), experiment.units, settings.folds)
+        who = workers_of(workers, lambda: shared_by_items(opened, drawn, experiment), measure_units, folder / "items")
+        _measure(Work(experiment, settings, candidates, ranking, extra), folder, who, seconds)
     return load_measured(folder)
 
 
@@ -93,7 +100,7 @@ class Work(NamedTuple):
     extra: Mapping[str, Any]
 
 
-def _measure(work: Work, folder: Path, workers: int, seconds: float | None) -> None:
+def _measure(work: Work, folder: Path, workers: int | Elsewhere, seconds: float | None) -> None:
     """Measure, save, and only then clear away the pieces: while `items` is there, the study is not finished."""
     items = folder / "items"
     items.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from skilloc.models.language import Opened
 from skilloc.study.folder import UNTIL
 from skilloc.study.measure import measure
 from skilloc.study.settings import Settings
+from skilloc.sweep import Pool
 from skilloc.tasks import Subtask
 
 BUDGET = 200_000
@@ -100,7 +101,7 @@ def measure_until(
     folder: Path,
     goal: Goal,
     *,
-    workers: int = 1,
+    workers: int | Pool = 1,
 ) -> Until:
     """Measure a study on more text until each subtask's reliability is reached; the same call goes on where it stopped.
 
@@ -111,12 +112,11 @@ def measure_until(
             example.
         folder: where the study is kept; rounds are in `until/`.
         goal: the reliability, and what may be spent on it.
-        workers: number of threads of an exact sweep.
+        workers: as of `measure`.
 
     Raises:
         ValueError: if there are fewer than 3 folds, or as `measure`.
     """
-    whole("workers", workers)
     wanted, budget = goal.reliability, goal.budget
     if settings.folds < 3:
         raise WrongValue(f"`folds` is {settings.folds}; a reliability needs at least 3, and 8 tell more")

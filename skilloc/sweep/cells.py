@@ -137,10 +137,9 @@ def run_cell(text: str, out: str, home: str) -> tuple[str, str, str]:
         return "done", "", ""
     # A cell that calls sys.exit must not end the worker.
     try:
-        with _threads(stored["threads"]):
+        with threads(stored["threads"]):
             cell = load(stored["cell"], home)
-            if "torch" in sys.modules:
-                sys.modules["torch"].set_num_threads(stored["threads"])
+            keep_threads(stored["threads"])
             outcome = _called(cell, {name: value for name, value in stored.items() if name not in OWN}, Path(out))
         metrics, arrays = outcome if isinstance(outcome, tuple) else (outcome, {})
         if not isinstance(metrics, Mapping) or not isinstance(arrays, Mapping):
@@ -162,7 +161,7 @@ def _called(cell: Callable[..., Any], spec: dict[str, Any], out: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Set the number of threads for torch, imported already or only by the cell, and put it back."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     torch_before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
@@ -176,7 +175,13 @@ def _threads(count: int) -> Iterator[None]:
             else:
                 os.environ[name] = value
         if torch_before is not None:
-            sys.modules["torch"].set_num_threads(torch_before)
+            keep_threads(torch_before)
+
+
+def keep_threads(count: int) -> None:
+    """Set the number of threads of torch, if that has been imported meanwhile."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
 def _script() -> str:

@@ -48,6 +48,7 @@ class Task:
         found: whether the result of a key is there.
         patience: seconds that a text may take before an idle worker is given it too: a machine that hangs must not hold
             up the rest. Whichever is finished first counts.
+        until: time of the monotonic clock after which none is begun.
     """
 
     run: Callable[[str, str, str], tuple[str, str, str]]
@@ -55,6 +56,7 @@ class Task:
     home: str = ""
     found: Callable[[Path], bool] = store.is_complete
     patience: float = math.inf
+    until: float = math.inf
 
 
 def run_cells(
@@ -105,6 +107,8 @@ def run_texts(
     try:
         while left or running.since:
             check_stopped()
+            if time.monotonic() > task.until:
+                left.clear()
             if time.monotonic() > patience:
                 patience = math.inf
                 if not running.since:

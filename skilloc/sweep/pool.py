@@ -1,4 +1,4 @@
-"""Where the cells of a sweep run."""
+"""Where the cells of a sweep, or the items of one measurement, run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -53,6 +53,11 @@ class Pool:
     def processes(self) -> int:
         """Number of worker processes on this machine."""
         return len(self.gpus) or self.workers
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is anything but this process."""
+        return self.processes > 0 or self.scheduler is not None
 
     @property
     def each(self) -> int:

@@ -1,8 +1,6 @@
 """Run each cell of a sweep once, wherever it is told to."""
 
 import contextlib
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from skilloc.sweep.cells import Outcome, home_of, load, name_of, run_cell, store
 from skilloc.sweep.ledger import Ledger, Report
 from skilloc.sweep.pool import HERE, Pool
 from skilloc.sweep.progress import Progress
+from skilloc.sweep.stopping import stoppable
 
 
 def sweep(
@@ -55,7 +54,7 @@ def sweep(
                 ledger.note(key, word, error, traceback)
                 bar.show(ledger.counts())
 
-            if pool.scheduler is None and not pool.processes:
+            if not pool.elsewhere:
                 for key, text in left.items():
                     heard(key, *run_cell(text, str(ledger.out), home))
             else:
@@ -90,33 +89,16 @@ def _ledger(cell: str | Callable[..., Outcome], specs: Iterable[Any], out: str |
 
 @contextlib.contextmanager
 def _kept(ledger: Ledger) -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C say what is kept and how to go on.
-
-    The engine's own code may catch the interrupt and go on, so it is remembered too: what is yielded raises it again.
-    """
-    pressed = threading.Event()
-
-    def press(*_: object) -> None:
-        pressed.set()
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-
-    ours = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, press) if ours else None
+    """Let Ctrl-C say what is kept and how to go on."""
     try:
-        yield check
+        with stoppable() as check:
+            yield check
     except KeyboardInterrupt:
         there = sum(store.is_complete(ledger.out / key) for key in ledger.specs)
         raise KeyboardInterrupt(
             f"{there} of {len(ledger.specs)} cells are finished and kept in {ledger.out}; run the same sweep again for "
             "the others"
         ) from None
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
 
 
 def _home(name: str) -> str:

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skilloc.ablation.routes import Prober, lay_trunk
+from skilloc.ablation.prober import Prober
+from skilloc.ablation.routes import lay_trunk
 from skilloc.experiment import Experiment
 from skilloc.models.language import encoder, open_model, separator
 from skilloc.models.makers import units_of

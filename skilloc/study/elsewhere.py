@@ -1,0 +1,142 @@
+"""One measurement over many workers: what a worker is told, and what it makes of it.
+
+A worker opens the model under its name, draws the examples again from their sources, and refuses if anything is not
+what the measurement is about: another file of weights, other texts, another version of a library. Then it measures
+items, whose results carry the same names as those that are measured in one process.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from skilloc import store
+from skilloc.ablation import UNITS, unit_measure
+from skilloc.ablation.items import Elsewhere, Item, Measure, keep
+from skilloc.experiment import Experiment
+from skilloc.mistakes import WrongValue
+from skilloc.models.language import Opened, open_model
+from skilloc.models.points import hooks_of_users
+from skilloc.study.draws import Drawn, redraw
+from skilloc.sweep import Order, Pool, done_items
+from skilloc.units import Units
+
+T = TypeVar("T")
+
+
+def shared_by_items(opened: Opened, drawn: Drawn, experiment: Experiment) -> str:
+    """Return what a worker needs to make an experiment again, as JSON.
+
+    Args:
+        opened: the model.
+        drawn: how the examples were drawn.
+        experiment: what the items are about.
+
+    Raises:
+        ValueError: if a worker could not make it: the model has hooks of the user's own, or a subtask has no source.
+    """
+    if hooks := hooks_of_users(opened.model):
+        raise WrongValue(
+            f"`model` has hooks of your own ({', '.join(hooks)}), which other processes do not have; measure it in "
+            "this process, without a `Pool`"
+        )
+    made = drawn.made["drawn"]["subtasks"]
+    if missing := [name for name in drawn.subtasks if not made[name].get("source")]:
+        raise WrongValue(
+            f'the subtask "{missing[0]}" has no source that other processes could read; make it by subtasks_of, or '
+            "measure in this process, without a `Pool`"
+        )
+    record, own = experiment.record(), ("model", "name", "tokens", "reference", "loss", "drawn")
+    told = {
+        "name": opened.name,
+        "device": experiment.device.type,
+        "dtype": str(next(opened.model.parameters()).dtype).removeprefix("torch."),
+        "home": str(Path.cwd()),
+        "made": {name: drawn.made[name] for name in own if name in drawn.made},
+        "subtasks": list(drawn.subtasks),
+        "folds": drawn.folds,
+        "reference": experiment.reference if isinstance(experiment.reference, str) else None,
+        "record": record,
+    }
+    return store.canonical(told)
+
+
+def workers_of(
+    workers: int | Pool, shared: Callable[[], str], function: Callable[..., None], out: Path
+) -> int | Elsewhere:
+    """Return who measures items: a number of threads, or what has them measured by the workers of a pool.
+
+    Args:
+        workers: as a study was given them.
+        shared: gives what workers elsewhere need to make the experiment (`shared_by_items`).
+        function: what each calls on an item: of this module, with what is shared, the item, and the folder.
+        out: the folder of finished items.
+    """
+    if isinstance(workers, int):
+        return workers
+    return _hired(workers, shared(), function, out) if workers.elsewhere else 1
+
+
+def _hired(pool: Pool, shared: str, function: Callable[..., None], out: Path) -> Elsewhere:
+    order = Order(f"{function.__module__}:{function.__qualname__}", shared, out, json.loads(shared)["home"])
+
+    def measured(items: Sequence[Item], deadline: float) -> Iterator[Item]:
+        own = {item.key: item for item in items}
+        # The record is what all of them share.
+        told = {
+            key: {"way": item.way, "spec": {name: value for name, value in item.spec.items() if name != "made"}}
+            for key, item in own.items()
+        }
+        for key in done_items(told, order, pool, until=deadline):
+            yield own[key]
+
+    return measured
+
+
+def measure_units(shared: str, item: Mapping[str, Any], out: Path) -> None:
+    """Measure some units, and keep what is found."""
+    measure = _once(shared, _ready_for_units)
+    spec = {**item["spec"], "made": {"method": "ablation", **json.loads(shared)["record"]}}
+    one = Item(spec, way=item["way"])
+    keep(out, one, measure(one), UNITS)
+
+
+_kept: dict[str, Any] = {}
+
+
+def _once(shared: str, make: Callable[[str], T]) -> T:
+    """Make what items share, or return it as it was made for the last item; of two measurements, not both."""
+    key = f"{make.__name__} {shared}"
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = make(shared)
+    found: T = _kept[key]
+    return found
+
+
+def _ready_for_units(shared: str) -> Measure:
+    return unit_measure(experiment_again(shared))
+
+
+def experiment_again(shared: str) -> Experiment:
+    """Return the experiment that items are about.
+
+    Raises:
+        ValueError: if it cannot be made here, or is not the same.
+    """
+    told = json.loads(shared)
+    with contextlib.chdir(told["home"]):  # in which names of files are meant
+        opened = open_model(told["name"], device=told["device"], dtype=getattr(torch, told["dtype"]))
+        drawn = Drawn(told["made"], tuple(told["subtasks"]), Units.from_record(told["record"]["units"]), told["folds"])
+        experiment = redraw(opened, drawn, reference=told["reference"])
+    here = json.loads(store.canonical(experiment.record()))
+    if different := [name for name, value in told["record"].items() if here.get(name) != value]:
+        name = different[0]
+        raise WrongValue(
+            f"this worker would measure with {name} {here.get(name)}, and not {told['record'][name]}; give all workers "
+            "the same libraries and type of processor"
+        )
+    return experiment
