@@ -8,22 +8,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import dask
 import psutil
 import pytest
 import sweep_cells
+from by_hand import CELLS, started, wait_for
 
 from skilloc import store
 from skilloc.sweep import Pool, grid, status, sweep
 from skilloc.sweep.cells import load, stored_spec
 from skilloc.sweep.clients import local_client
 from skilloc.sweep.engine import run_cells
-
-CELLS = Path(__file__).parent / "cells"
-DASK = [sys.executable, "-m", "dask"]
 
 
 @pytest.fixture(autouse=True)
@@ -51,36 +49,10 @@ def _parents(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _wait(condition: Callable[[], object], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A `dask scheduler` and two `dask worker`s, started by hand as the documentation says."""
-    folder = tmp_path_factory.mktemp("dask")
-    file = folder / "scheduler.json"
-    environment = os.environ | {"PYTHONPATH": str(CELLS), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
-    loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)]
-    worker = ["worker", "--nthreads", "1", "--memory-limit", "0", "--local-directory", str(folder)]
-    # They leave by themselves when the tests are killed: the scheduler when nothing comes, the workers without it.
-    worker += ["--death-timeout", "30"]
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*DASK, *arguments, *loopback], env=environment, stderr=subprocess.DEVNULL)
-
-    processes = [start("scheduler", "--port", "0", "--idle-timeout", "300")]
-    _wait(file.exists)
-    processes += [start(*worker) for _ in range(2)]
-    try:
+    with started(tmp_path_factory.mktemp("dask")) as file:
         yield file
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(timeout=20)
 
 
 def test_the_engine_does_not_change_the_results(tmp_path: Path, scheduler_file: Path) -> None:
@@ -146,7 +118,7 @@ def test_a_killed_worker_costs_only_the_running_cell(tmp_path: Path) -> None:
     killed: list[str] = []
 
     def kill() -> None:
-        _wait(lambda: any(starts.glob("3-*")))
+        wait_for(lambda: any(starts.glob("3-*")))
         pid = next(starts.glob("3-*")).name.split("-")[1]
         killed.extend(path.name for path in starts.glob(f"*-{pid}-*"))
         os.kill(int(pid), signal.SIGKILL)
@@ -181,7 +153,7 @@ def test_a_killed_driver_leaves_finished_cells_and_no_process(tmp_path: Path) ->
     starts.mkdir()
     command = [sys.executable, CELLS / "sweep_driver.py", out, starts, "0.3", "12", "2"]
     driver = subprocess.Popen(command)
-    _wait(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
+    wait_for(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
     workers = psutil.Process(driver.pid).children(recursive=True)
     assert len(workers) >= 2
     driver.kill()
@@ -203,7 +175,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path: Path) -> No
     command = [sys.executable, CELLS / "sweep_driver.py", out, starts, "0.3", "200", "2"]
     # A group of its own, since Ctrl-C on a terminal goes to the workers as well.
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    _wait(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
+    wait_for(lambda: sum(map(store.is_complete, out.glob("[!.]*"))) >= 4, seconds=30)
     workers = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGINT)
     message = driver.communicate(timeout=20)[1]
@@ -242,10 +214,10 @@ def test_a_lost_scheduler_keeps_finished_cells(tmp_path: Path) -> None:
     server = subprocess.Popen(
         [sys.executable, "-c", code, str(file)], stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(CELLS)}
     )
-    _wait(lambda: file.exists() and file.stat().st_size > 0)
+    wait_for(lambda: file.exists() and file.stat().st_size > 0)
 
     def kill() -> None:
-        _wait(lambda: len(list(starts.iterdir())) >= 3)
+        wait_for(lambda: len(list(starts.iterdir())) >= 3)
         server.kill()
 
     killer = threading.Thread(target=kill)

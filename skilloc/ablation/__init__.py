@@ -9,15 +9,17 @@ cuts the work into items, spreads them over threads, and remembers finished ones
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from skilloc.ablation.cost import FLOPS_PER_ITEM
 from skilloc.ablation.dense import Layers, LayersProber, lay_layers
-from skilloc.ablation.items import Elsewhere, Hands, Item, Job, Measure, measured_items
+from skilloc.ablation.items import HERE, Elsewhere, Hands, Item, Job, Measure, measured_items
 from skilloc.ablation.prober import Prober
 from skilloc.ablation.routes import WHOLE, Trunk, lay_trunk
 from skilloc.effects import Effects
@@ -31,8 +33,11 @@ from skilloc.store.progress import progress
 UNITS = ("fold", "subtask", "unit")
 """Axes of what is found of an item."""
 
-UNITS_PER_ITEM, NEURONS_PER_ITEM = 16, 128
-"""At most, of a transformer, and of a chain of linear maps, whose neurons take milliseconds each."""
+MASKS = ("mask", "fold", "subtask")
+"""The same of an item of masks."""
+
+UNITS_PER_ITEM, NEURONS_PER_ITEM, MASKS_PER_ITEM = 16, 128, 8
+"""At most: units of a transformer; of a chain of linear maps, whose neurons take milliseconds each; and masks."""
 
 
 def ablation_effects(
@@ -82,11 +87,7 @@ def ablation_effects(
         )
     if not chosen.any():
         raise WrongValue("`select` chooses no unit; select at least one")
-    if resume is not None and experiment.metric.identity is None:
-        raise WrongValue(
-            f'`resume` is "{resume}", but the loss "{experiment.metric.name}" has no name that a later run could '
-            "compare; define it at the top level of a module that can be imported, or leave `resume` out"
-        )
+    _check_named(experiment, resume)
     made = {"method": "ablation", **experiment.record()}
     with one_thread():
         trunk = _lay(experiment)
@@ -106,6 +107,14 @@ def ablation_effects(
             values[:, :, np.array(item.spec["positions"]) + span.start] = found
     exact = np.ones(len(units), dtype=bool)
     return Effects(values, baseline, folded.subtasks, units, exact, made, unit=experiment.metric.unit)
+
+
+def _check_named(experiment: Experiment, resume: Path | None) -> None:
+    if resume is not None and experiment.metric.identity is None:
+        raise WrongValue(
+            f'`resume` is "{resume}", but the loss "{experiment.metric.name}" has no name that a later run could '
+            "compare; define it at the top level of a module that can be imported, or leave `resume` out"
+        )
 
 
 def unit_measure(experiment: Experiment) -> Measure:
@@ -156,18 +165,25 @@ def _items(trunk: Trunk | Layers, chosen: np.ndarray, made: Mapping[str, Any]) -
 
 
 def mask_effects(
-    experiment: Experiment, masks: Sequence[Mask] | Mask
+    experiment: Experiment, masks: Sequence[Mask] | Mask, hands: Hands = HERE
 ) -> tuple[Float64[np.ndarray, "mask fold subtask"], Float64[np.ndarray, "fold subtask"]]:
     """Measure what removing many units together does.
 
     effect[m, f, s] = mean over the examples of fold f of subtask s of (loss with the dropped units of mask m at their
     reference - loss), in the loss's unit.
 
+    Args:
+        experiment: what is measured on what.
+        masks: which units are kept.
+        hands: who measures, and where items are kept; one thread of this process if not given, since threads cannot
+            share the hooks of one model.
+
     Returns:
         The effects, and the losses of the untouched model.
 
     Raises:
-        ValueError: if a mask is not about the experiment's units, or the loss is not finite.
+        ValueError: if a mask is not about the experiment's units, the loss is not finite, or items are to be kept of a
+            loss that nothing can name.
 
     Example:
         >>> import skilloc as sk
@@ -182,6 +198,38 @@ def mask_effects(
     """
     masks = [masks] if isinstance(masks, Mask) else masks
     experiment.check_masks(masks)
+    if hands.resume is None:
+        return _masked(experiment, progress(masks, "removing")), experiment.baseline
+    _check_named(experiment, hands.resume)
+    made, size, items = {"method": "masks", **experiment.record()}, _masks_per_item(experiment), []
+    for first in range(0, len(masks), size):
+        dropped = [np.flatnonzero(~mask.keep).tolist() for mask in masks[first : first + size]]
+        items.append(Item({"what": "mask item", "made": made, "dropped": dropped}, float(len(dropped))))
+    own = replace(hands, workers=1 if isinstance(hands.workers, int) else hands.workers, axes=MASKS)
+    job, different = Job("removing", lambda: mask_measure(experiment)), {item.key: item for item in items}
+    found = {item.key: array for item, array in measured_items(list(different.values()), job, own)}
+    return np.concatenate([found[item.key] for item in items]), experiment.baseline
+
+
+def mask_measure(experiment: Experiment) -> Measure:
+    """Return what measures items of `mask_effects`."""
+
+    def measure(item: Item) -> Float64[np.ndarray, "mask fold subtask"]:
+        every = np.arange(len(experiment.units))
+        return _masked(experiment, [Mask(experiment.units, ~np.isin(every, some)) for some in item.spec["dropped"]])
+
+    return measure
+
+
+def _masked(experiment: Experiment, masks: Iterable[Mask]) -> Float64[np.ndarray, "mask fold subtask"]:
     base = experiment.baseline
-    found = [experiment.folded.mean(experiment.losses(mask)) - base for mask in progress(masks, "removing")]
-    return np.stack(found), base
+    return np.stack([experiment.folded.mean(experiment.losses(mask)) - base for mask in masks])
+
+
+def _masks_per_item(experiment: Experiment) -> int:
+    """Return how many passes over all tokens are one item, as `cost` does it for units."""
+    examples = experiment.folded.examples
+    weights = sum(parameter.numel() for parameter in experiment.model.parameters())
+    return int(
+        min(max(FLOPS_PER_ITEM // (2 * weights * len(examples.targets) * examples.positions), 1), MASKS_PER_ITEM)
+    )

@@ -6,6 +6,7 @@ The first part are the blocks that run again, with attention over the length of 
 unembedding, whose softmax costs some 20 operations per output. What blocks run is said by the unit's route.
 """
 
+import math
 from dataclasses import dataclass
 
 SOFTMAX = 20
@@ -63,3 +64,54 @@ class Sizes:
         """
         weights = (self.depth * self.weights + self.others) * bytes_each
         return weights + 4.0 * (self.tokens * self.d_model * (self.depth + 1) + PASSES * entries)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """An exact sweep over all neurons and heads of a transformer.
+
+    Attributes:
+        units: number of units.
+        items: number of items.
+        flops: operations.
+    """
+
+    units: int
+    items: int
+    flops: float
+
+    def hours(self, pace: float) -> float:
+        """Return the hours of one worker that does so many operations per second."""
+        return self.flops / pace / 3600
+
+
+def exact_sweep(sizes: Sizes, neurons: int, heads: int, *, closed: bool = True, most: int = 16) -> Exact:
+    """Return what it takes to ablate every neuron and head.
+
+    Args:
+        sizes: of the model and the examples.
+        neurons: of a layer.
+        heads: of a layer.
+        closed: whether the last layer's neurons have a closed form: under cross-entropy.
+        most: units of an item, at most.
+
+    Example:
+        >>> from skilloc.ablation.cost import Sizes, exact_sweep
+        >>> sizes = Sizes(depth=4, weights=262_144.0, d_model=128, outputs=2048, tokens=2304, length=96)
+        >>> exact_sweep(sizes, neurons=512, heads=6).units
+        2072
+    """
+    units, items, flops = 0, 0, 0.0
+    for layer in range(sizes.depth):
+        last = closed and layer == sizes.depth - 1
+        neuron = sizes.closed() if last else sizes.flops(sizes.depth - 1 - layer)
+        for count, each in ((neurons, neuron), (heads, sizes.flops(sizes.depth - layer))):
+            units += count
+            items += math.ceil(count / sizes.per_item(each, most))
+            flops += count * each
+    return Exact(units, items, flops)
+
+
+def attribution_sweep(sizes: Sizes, curvature: int = 8) -> float:
+    """Return the operations of an attribution of all units: a pass, and 1 + `curvature` passes back, each twice one."""
+    return (1 + 2 * (1 + curvature)) * sizes.flops(sizes.depth)

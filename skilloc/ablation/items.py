@@ -71,6 +71,10 @@ class Hands:
     axes: tuple[str, ...] = ()
 
 
+HERE = Hands()
+"""One thread of this process, which keeps nothing."""
+
+
 class Job(NamedTuple):
     """What is done with items.
 

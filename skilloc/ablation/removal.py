@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from skilloc import locality
 from skilloc.ablation import mask_effects
+from skilloc.ablation.items import HERE, Hands
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval
@@ -68,7 +69,13 @@ class Removal:
 
 
 def removal_effects(
-    experiment: Experiment, effects: Effects, *, sizes: Sequence[int], draws: int = DRAWS, seed: int = 0
+    experiment: Experiment,
+    effects: Effects,
+    *,
+    sizes: Sequence[int],
+    draws: int = DRAWS,
+    seed: int = 0,
+    hands: Hands = HERE,
 ) -> Removal:
     """Remove the top units of each subtask together, and measure every subtask.
 
@@ -78,6 +85,7 @@ def removal_effects(
         sizes: numbers of units to remove.
         draws: number of random masks beside each removal; an interval over them needs some 20.
         seed: of the random masks.
+        hands: who measures, as of `mask_effects`.
 
     Raises:
         ValueError: if the effects were measured on other tokens or units, in fewer than 2 folds, or on fewer units than
@@ -116,7 +124,7 @@ def removal_effects(
                 for d in range(draws):
                     masks.append(matched_random(mask, seed=seed * draws + d))
                     places.append((random, (d, i, half, a)))
-    measured, baseline = mask_effects(experiment, masks)
+    measured, baseline = mask_effects(experiment, masks, hands)
     for (target, place), found in zip(places, measured[..., order], strict=True):
         target[place] = found[place[-2]]
     about = {name: value for name, value in experiment.record().items() if name in ("reference", "loss", "at", "hooks")}

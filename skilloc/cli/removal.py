@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Places, open_for, places_of
+from skilloc.cli.workers import Workers
 from skilloc.mistakes import whole
 
 
@@ -32,6 +33,7 @@ class Command:
     """of the random masks"""
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """folder for the result (default: DIR/removal)"""
+    workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
@@ -40,6 +42,7 @@ class Command:
         """Measure, save, print the matrices."""
         for size in self.count:
             whole("count", size)
+        workers = self.workers.chosen(self.machine, threads=False)
         from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.removal import removal_section
@@ -51,7 +54,7 @@ class Command:
         out = self.out or folder / "removal"
         opened = open_for(self.machine, model, folder, effects)
         config = Removing(self.count, self.units, self.reference, self.draws, self.seed)
-        removal = remove(opened, effects, out, config=config)
+        removal = remove(opened, effects, out, config=config, workers=workers)
         found = removed(removal)
         if self.json:
             print_json(found, out=out)

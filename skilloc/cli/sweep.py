@@ -29,7 +29,7 @@ class Run:
     """
 
     config: Annotated[Positional[Path], arg(metavar="CONFIG.toml")]
-    """names a cell function, fixed settings and a grid; see docs/sweeps.md"""
+    """names a cell function, fixed settings and a grid; see docs/scale.md"""
     set: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE"), UseAppendAction] = ()
     """a setting that goes over the file's, for every cell"""
     out: Path | None = None

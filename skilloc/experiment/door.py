@@ -278,7 +278,8 @@ class Experiment:
         found = record(self.model, self.folded, self.units, self.held, self.metric)
         if "hooks" in found or not self.metric.ready:
             # Names do not say what a hook holds or a loss's helpers do; what they make of the untouched model does.
-            found["behaviour"] = hashlib.sha256(self.losses().tobytes()).hexdigest()[:16]
+            with one_thread():
+                found["behaviour"] = hashlib.sha256(self.losses().tobytes()).hexdigest()[:16]
         if self.where is not None:
             found["at"] = (
                 self.at

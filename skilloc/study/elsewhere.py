@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from skilloc import store
-from skilloc.ablation import UNITS, unit_measure
+from skilloc.ablation import MASKS, UNITS, mask_measure, unit_measure
 from skilloc.ablation.items import Elsewhere, Item, Measure, keep
 from skilloc.experiment import Experiment
 from skilloc.mistakes import WrongValue
@@ -104,6 +104,13 @@ def measure_units(shared: str, item: Mapping[str, Any], out: Path) -> None:
     keep(out, one, measure(one), UNITS)
 
 
+def measure_masks(shared: str, item: Mapping[str, Any], out: Path) -> None:
+    """Measure what some masks do, and keep what is found."""
+    measure = _once(shared, _ready_for_masks)
+    one = Item({**item["spec"], "made": {"method": "masks", **json.loads(shared)["record"]}})
+    keep(out, one, measure(one), MASKS)
+
+
 _kept: dict[str, Any] = {}
 
 
@@ -119,6 +126,10 @@ def _once(shared: str, make: Callable[[str], T]) -> T:
 
 def _ready_for_units(shared: str) -> Measure:
     return unit_measure(experiment_again(shared))
+
+
+def _ready_for_masks(shared: str) -> Measure:
+    return mask_measure(experiment_again(shared))
 
 
 def experiment_again(shared: str) -> Experiment:

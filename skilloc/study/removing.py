@@ -1,19 +1,24 @@
 """Joint removal for a study: its examples drawn again, its top units removed together, the result kept in a folder."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from skilloc import store
+from skilloc.ablation.items import Hands
 from skilloc.ablation.removal import Removal, removal_effects
 from skilloc.effects import Effects
 from skilloc.effects.made import reference_name
+from skilloc.experiment.threads import one_thread
 from skilloc.masks import DRAWS
 from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.language import Opened
-from skilloc.study.draws import redraw
+from skilloc.study.draws import drawn_of, redraw
+from skilloc.study.elsewhere import measure_masks, shared_by_items, workers_of
+from skilloc.sweep import Pool
 from skilloc.tasks import Subtask
 
 SIZES = (10, 30, 100)
@@ -52,6 +57,7 @@ def remove(
     *,
     subtasks: Mapping[str, Subtask] | None = None,
     config: Removing = Removing(),
+    workers: int | Pool = 1,
 ) -> Removal:
     """Measure joint removal on the examples of some effects, or read it if the folder holds it already.
 
@@ -61,6 +67,7 @@ def remove(
         folder: where the result is kept.
         subtasks: what the examples are drawn from; read again from the sources in the record if not given.
         config: how many units, of which kinds, beside which controls.
+        workers: this process, or others (`Pool`); what one way has measured, another goes on with.
 
     Raises:
         ValueError: if the model or the texts are not those of the effects, the folder holds another removal, or the
@@ -77,7 +84,7 @@ def remove(
         raise WrongValue(f"the effects have {len(effects.values)} fold(s), and an interval needs 3; measure more folds")
     if draws < 2:
         raise WrongValue(f"`draws` is {draws}; without at least 2 random masks there is no control")
-    sizes = sorted(set(sizes))
+    sizes, items = sorted(set(sizes)), folder.with_name(f"{folder.name}.items")
     experiment = redraw(opened, effects, subtasks=subtasks, reference=config.reference)
     if folder.is_dir() and any(folder.iterdir()):
         found = store.load(Removal, folder)
@@ -89,10 +96,25 @@ def remove(
                 f'"{folder}" holds another removal (of {", ".join(map(str, found.sizes))} units); choose another '
                 "folder for `out`"
             )
+        _clear(items)
         return found
-    removal = removal_effects(experiment, effects, sizes=sizes, draws=draws, seed=seed)
+    who = workers_of(workers, lambda: shared_by_items(opened, drawn_of(effects), experiment), measure_masks, items)
+    items.mkdir(parents=True, exist_ok=True)
+    with one_thread():
+        hands = Hands(who, items)
+        removal = removal_effects(experiment, effects, sizes=sizes, draws=draws, seed=seed, hands=hands)
     store.save(removal, folder)
+    _clear(items)
     return removal
+
+
+def _clear(items: Path) -> None:
+    """Take finished items away, and nothing else."""
+    for path in items.glob("*"):
+        if store.is_complete(path) and store.read(path).spec.get("what") == "mask item":
+            store.remove(path)
+    with suppress(OSError):  # it was not there, or holds what is not ours
+        items.rmdir()
 
 
 def _only(effects: Effects, kinds: Sequence[str]) -> Effects:

@@ -1,4 +1,4 @@
-"""What docs/sweeps.md tells its readers to do."""
+"""What docs/scale.md tells its readers to do."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def _block(language: str, first: str) -> str:
-    found = re.search(rf"```{language}\n({re.escape(first)}.*?)```", (DOCS / "sweeps.md").read_text(), re.DOTALL)
+    found = re.search(rf"```{language}\n({re.escape(first)}.*?)```", (DOCS / "scale.md").read_text(), re.DOTALL)
     assert found
     return found[1]
 
@@ -63,7 +63,7 @@ def test_the_function_of_ones_own_runs_on_two_workers(tmp_path: Path) -> None:
 
 
 def test_links_and_the_parts_of_the_kubernetes_recipe() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / "sweeps.md").read_text()):
+    for target in re.findall(r"\]\(([^)#]+)\)", (DOCS / "scale.md").read_text()):
         assert (DOCS / target).is_file(), target
     parts = {
         (part["kind"], part["metadata"]["name"]): part
