@@ -15,7 +15,7 @@ import torch
 
 from skilloc import store
 from skilloc.ablation import MASKS, UNITS, mask_measure, unit_measure
-from skilloc.ablation.items import Elsewhere, Item, Measure, keep
+from skilloc.ablation.items import Elsewhere, Item, keep
 from skilloc.experiment import Experiment
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, open_model
@@ -38,11 +38,6 @@ def shared_by_items(opened: Opened, drawn: Drawn, experiment: Experiment) -> str
     Raises:
         ValueError: if a worker could not make it: the model has hooks of the user's own, or a subtask has no source.
     """
-    if hooks := hooks_of_users(opened.model):
-        raise WrongValue(
-            f"`model` has hooks of your own ({', '.join(hooks)}), which other processes do not have; measure it in "
-            "this process, without a `Pool`"
-        )
     made = drawn.made["drawn"]["subtasks"]
     if missing := [name for name in drawn.subtasks if not made[name].get("source")]:
         raise WrongValue(
@@ -51,10 +46,7 @@ def shared_by_items(opened: Opened, drawn: Drawn, experiment: Experiment) -> str
         )
     record, own = experiment.record(), ("model", "name", "tokens", "reference", "loss", "drawn")
     told = {
-        "name": opened.name,
-        "device": experiment.device.type,
-        "dtype": str(next(opened.model.parameters()).dtype).removeprefix("torch."),
-        "home": str(Path.cwd()),
+        **named_model(opened),
         "made": {name: drawn.made[name] for name in own if name in drawn.made},
         "subtasks": list(drawn.subtasks),
         "folds": drawn.folds,
@@ -62,6 +54,28 @@ def shared_by_items(opened: Opened, drawn: Drawn, experiment: Experiment) -> str
         "record": record,
     }
     return store.canonical(told)
+
+
+def named_model(opened: Opened) -> dict[str, str]:
+    """Return how another process opens a model: its name, device and type, and where the name is meant.
+
+    Raises:
+        ValueError: if it has hooks of the user's own.
+    """
+    if hooks := hooks_of_users(opened.model):
+        raise WrongValue(
+            f"`model` has hooks of your own ({', '.join(hooks)}), which other processes do not have; measure it in "
+            "this process, without a `Pool`"
+        )
+    first = next(opened.model.parameters())
+    dtype = str(first.dtype).removeprefix("torch.")
+    return {"name": opened.name, "device": first.device.type, "dtype": dtype, "home": str(Path.cwd())}
+
+
+def model_again(told: Mapping[str, Any]) -> Opened:
+    """Open a model as another process has named it."""
+    with contextlib.chdir(told["home"]):  # in which names of files are meant
+        return open_model(told["name"], device=told["device"], dtype=getattr(torch, told["dtype"]))
 
 
 def workers_of(
@@ -98,7 +112,7 @@ def _hired(pool: Pool, shared: str, function: Callable[..., None], out: Path) ->
 
 def measure_units(shared: str, item: Mapping[str, Any], out: Path) -> None:
     """Measure some units, and keep what is found."""
-    measure = _once(shared, _ready_for_units)
+    measure = made_once(f"units {shared}", lambda: unit_measure(experiment_again(shared)))
     spec = {**item["spec"], "made": {"method": "ablation", **json.loads(shared)["record"]}}
     one = Item(spec, way=item["way"])
     keep(out, one, measure(one), UNITS)
@@ -106,7 +120,7 @@ def measure_units(shared: str, item: Mapping[str, Any], out: Path) -> None:
 
 def measure_masks(shared: str, item: Mapping[str, Any], out: Path) -> None:
     """Measure what some masks do, and keep what is found."""
-    measure = _once(shared, _ready_for_masks)
+    measure = made_once(f"masks {shared}", lambda: mask_measure(experiment_again(shared)))
     one = Item({**item["spec"], "made": {"method": "masks", **json.loads(shared)["record"]}})
     keep(out, one, measure(one), MASKS)
 
@@ -114,22 +128,13 @@ def measure_masks(shared: str, item: Mapping[str, Any], out: Path) -> None:
 _kept: dict[str, Any] = {}
 
 
-def _once(shared: str, make: Callable[[str], T]) -> T:
+def made_once(key: str, make: Callable[[], T]) -> T:
     """Make what items share, or return it as it was made for the last item; of two measurements, not both."""
-    key = f"{make.__name__} {shared}"
     if key not in _kept:
         _kept.clear()
-        _kept[key] = make(shared)
+        _kept[key] = make()
     found: T = _kept[key]
     return found
-
-
-def _ready_for_units(shared: str) -> Measure:
-    return unit_measure(experiment_again(shared))
-
-
-def _ready_for_masks(shared: str) -> Measure:
-    return mask_measure(experiment_again(shared))
 
 
 def experiment_again(shared: str) -> Experiment:
@@ -139,8 +144,8 @@ def experiment_again(shared: str) -> Experiment:
         ValueError: if it cannot be made here, or is not the same.
     """
     told = json.loads(shared)
-    with contextlib.chdir(told["home"]):  # in which names of files are meant
-        opened = open_model(told["name"], device=told["device"], dtype=getattr(torch, told["dtype"]))
+    opened = model_again(told)
+    with contextlib.chdir(told["home"]):
         drawn = Drawn(told["made"], tuple(told["subtasks"]), Units.from_record(told["record"]["units"]), told["folds"])
         experiment = redraw(opened, drawn, reference=told["reference"])
     here = json.loads(store.canonical(experiment.record()))

@@ -21,7 +21,7 @@ from skilloc.sweep.pool import Pool
 from skilloc.sweep.stopping import stoppable
 
 PATIENCE = 180.0
-"""Seconds after which an item is given to an idle worker as well; items are cut to take less than one minute."""
+"""Three times what an item is cut to take at most."""
 
 
 class Unfinished(Mistake, RuntimeError):
@@ -38,6 +38,7 @@ class Order:
         out: the folder that holds what is found; workers must see it under the same path.
         home: a folder in which workers look for modules too.
         found: whether what is found of a key is there.
+        patience: seconds after which an item is given to an idle worker as well.
     """
 
     function: str
@@ -45,6 +46,7 @@ class Order:
     out: Path
     home: str = ""
     found: Callable[[Path], bool] = store.is_complete
+    patience: float = PATIENCE
 
 
 def done_items(
@@ -67,7 +69,7 @@ def done_items(
     from skilloc.sweep.engine import DIED, Task, run_texts
 
     texts = {key: json.dumps([order.function, order.shared, item]) for key, item in items.items()}
-    task = Task(run_item, order.out, order.home, order.found, PATIENCE, until)
+    task = Task(run_item, order.out, order.home, order.found, order.patience, until)
     died = []
     with stoppable() as check_stopped, client_of(pool) as client:
         for key, word, error, trace in run_texts(client, texts, task, check_stopped):
