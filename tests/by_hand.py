@@ -26,7 +26,7 @@ def started(folder: Path, workers: int = 2) -> Iterator[Path]:
     def start(*arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*DASK, *arguments, *loopback], env=environment, stderr=subprocess.DEVNULL)
 
-    processes = [start("scheduler", "--port", "0", "--idle-timeout", "300")]
+    processes = [start("scheduler", "--port", "0", "--idle-timeout", "1800")]
     wait_for(file.exists)
     processes += [start(*worker) for _ in range(workers)]
     try:
