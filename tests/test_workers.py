@@ -14,8 +14,6 @@ from by_hand import started, wait_for
 
 from skilloc import store
 from skilloc.ablation.items import keep
-from skilloc.circuits.graph import GATES
-from skilloc.circuits.trace import Tracing
 from skilloc.cli.machine import Machine
 from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue
@@ -24,8 +22,6 @@ from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure
 from skilloc.study.removing import Removing, remove
 from skilloc.study.settings import Settings
-from skilloc.study.tracing import Choice, trace_study
-from skilloc.study.tracing_elsewhere import trace_elsewhere
 from skilloc.sweep import Order, Pool, Unfinished, done_items
 from skilloc.tasks import Subtask
 
@@ -250,16 +246,3 @@ def test_a_removal_is_gone_on_with_by_others(embedded, tmp_path, scheduler_file,
     remove(opened, effects, tmp_path / "there", config=config, workers=Pool(scheduler=scheduler_file))
     assert files(tmp_path / "there") == files(tmp_path / "here")
     assert {path.name for path in tmp_path.iterdir()} == {"study", "here", "there"}
-
-
-@pytest.mark.long
-def test_circuits_of_workers_are_those_of_one_process(embedded, tmp_path, scheduler_file):
-    opened, subtasks = embedded
-    folder, choice = tmp_path / "study", Choice(n=4, by=GATES)
-    effects = measure(opened, subtasks, replace(SETTINGS, loss="cross_entropy"), folder).effects
-    config = Tracing(sizes=(8,), draws=2, edges=10)
-    trace_study(opened, effects, tmp_path / "here", choice, config)
-    trace_elsewhere(opened, [folder], tmp_path / "there", choice, config, Pool(scheduler=scheduler_file))
-    assert {path.name for path in (tmp_path / "there").glob("*.json")} == {"python.json", "english.json"}
-    trace_study(opened, effects, tmp_path / "there", choice, config)
-    assert files(tmp_path / "there") == files(tmp_path / "here")

@@ -8,7 +8,6 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Runs, open_for, places_of
-from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue, in_share, whole
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ class Command:
     """number of edges to keep, the largest"""
     seed: int = 0
     """of the random circuits"""
-    workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
@@ -76,7 +74,6 @@ class Command:
             raise WrongValue("`count` and `faithfulness` are two ways to choose the units; give one of them")
         if self.by not in (None, "gates", "effects"):
             raise WrongValue(f'unknown `by` "{self.by}"; use gates or effects')
-        workers = self.workers.chosen(self.machine, threads=False)
         from skilloc.attribution.measured import load_measured
         from skilloc.circuits.graph import GATES
         from skilloc.circuits.trace import Tracing
@@ -84,7 +81,6 @@ class Command:
         from skilloc.report.circuits import circuits_found, circuits_section
         from skilloc.report.pictures import draw_circuits
         from skilloc.study.tracing import TOP, Choice, trace_runs, trace_study
-        from skilloc.study.tracing_elsewhere import trace_elsewhere
 
         model, folders = places_of(self.places, several=True)
         runs = [load_measured(folder).effects for folder in folders]
@@ -96,13 +92,11 @@ class Command:
         way = GATES if by == "gates" else ""
         choice = Choice(*chosen, by=way, subtasks=self.subtask, reference=self.reference)
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
-        if len(runs) > 1 and self.reference is not None:
-            raise WrongValue("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
-        if not isinstance(workers, int):
-            trace_elsewhere(opened, folders, self.out, choice, config, workers)
         if len(runs) == 1:
             found = trace_study(opened, runs[0], self.out, choice, config)
         else:
+            if self.reference is not None:
+                raise WrongValue("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
             found = trace_runs(opened, runs, self.out, choice, config, share=self.agreement)
         page = write_page(opened, runs[0], found, self.out)
         pictures = draw_circuits(found, self.out)

@@ -67,22 +67,6 @@ def trace_study(
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of a study's subtasks; those that the folder holds already are read.
 
-    Args, and errors, as of `traced`.
-    """
-    return traced(opened, effects, folder, choice, config, drawn_from=drawn_from)
-
-
-def traced(
-    opened: Opened,
-    effects: Effects,
-    folder: Path,
-    choice: Choice,
-    config: Tracing,
-    *,
-    drawn_from: Mapping[str, Subtask] | None = None,
-) -> dict[str, nx.DiGraph]:
-    """Trace circuits as `trace_study`, in a folder that whoever asks for them holds.
-
     Units, and the size that keeps a share, are chosen on the study's own examples; circuits are learned on the train
     split. Everything that a circuit says is
     measured on as many examples of another split: `selection`, or `report` for a study of the selection split.
