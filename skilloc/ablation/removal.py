@@ -124,7 +124,7 @@ def removal_effects(
                 for d in range(draws):
                     masks.append(matched_random(mask, seed=seed * draws + d))
                     places.append((random, (d, i, half, a)))
-    measured, baseline = mask_effects(experiment, masks, hands)
+    measured, baseline = mask_effects(experiment, masks, hands=hands)
     for (target, place), found in zip(places, measured[..., order], strict=True):
         target[place] = found[place[-2]]
     about = {name: value for name, value in experiment.record().items() if name in ("reference", "loss", "at", "hooks")}
