@@ -128,7 +128,7 @@ def faithfulness(
             masks += [other, ~other]
     found, baseline = mask_effects(own, masks)
     floor = found[0, :, 0]
-    _check_floor(floor, subtask, unit)
+    check_floor(floor, subtask, unit)
     # Of each circuit: itself and its rest, then each random one and its rest.
     table = rearrange(found[1:, :, 0], "(size draw part) fold -> part draw size fold", size=len(circuits), part=2)
     return Curve(
@@ -180,7 +180,7 @@ def enough(experiment: Experiment, ranking: Float[np.ndarray, "unit"], share: fl
         raise WrongValue(f"`share` is {share}; choose a share of the skill above 0 and at most 1")
     own, units = replace(experiment.only(subtask), folds=1), experiment.units
     (found,), _ = mask_effects(own, [Mask(units, np.zeros(len(units), dtype=bool))])
-    _check_floor(found[:, 0], subtask, experiment.metric.unit)
+    check_floor(found[:, 0], subtask, experiment.metric.unit)
     ranked = int(np.isfinite(ranking).sum())
     for size in sizes_up_to(ranked, per_doubling=PER_DOUBLING):
         (kept,), _ = mask_effects(own, [Mask(units, top(ranking, size))])
@@ -208,7 +208,7 @@ def smallest(experiment: Experiment, circuits: Sequence[Mask], share: float, *, 
     in_share("share", share)
     own, units = replace(experiment.only(subtask), folds=1), experiment.units
     found, _ = mask_effects(own, [Mask(units, np.zeros(len(units), dtype=bool)), *circuits])
-    _check_floor(found[0, :, 0], subtask, experiment.metric.unit)
+    check_floor(found[0, :, 0], subtask, experiment.metric.unit)
     shares = 1 - found[1:, 0, 0] / found[0, 0, 0]
     if not (shares >= share).any():
         raise WrongValue(
@@ -236,7 +236,8 @@ def share_kept(increase: Float[np.ndarray, " fold"], floor: Float[np.ndarray, " 
     return Interval(value, value - half, value + half)
 
 
-def _check_floor(floor: Float[np.ndarray, " fold"], subtask: str, unit: str) -> None:
+def check_floor(floor: Float[np.ndarray, " fold"], subtask: str, unit: str) -> None:
+    """Refuse a subtask on which holding every unit costs nothing."""
     if not floor.mean() > 0:
         raise WrongValue(
             f"`subtask` is {subtask}, on which the model is no better than with every unit at its reference "

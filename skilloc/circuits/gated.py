@@ -1,10 +1,12 @@
-"""The loss of one subtask with a gate on every unit, and its gradient with respect to the gates."""
+"""The loss of one subtask with a gate on every unit or edge, and its gradient with respect to the gates."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from torch import Tensor
 
 from skilloc.experiment import Experiment
 from skilloc.experiment.gating import gating
@@ -14,15 +16,19 @@ from skilloc.mistakes import WrongValue
 
 @dataclass(frozen=True)
 class Gated:
-    """One subtask's examples in random order, and gates on the units.
+    """One subtask's examples in random order, and gates on the units, or on the edges between some of them.
 
     Attributes:
         experiment: about that subtask alone; its examples were shuffled, its held values with them.
         batch: examples that pass through the model together.
+        count: number of gates.
+        run: from the gates and a block of examples to the logits; differentiable in the gates.
     """
 
     experiment: Experiment
     batch: int
+    count: int
+    run: Callable[[Float[Tensor, " gate"], slice], Tensor]
 
     def __len__(self) -> int:
         return len(self.experiment.folded.examples)
@@ -38,13 +44,13 @@ class Gated:
         return found
 
     def slopes(
-        self, gates: Float[np.ndarray, " unit"], examples: list[slice]
-    ) -> tuple[float, Float64[np.ndarray, " unit"]]:
+        self, gates: Float[np.ndarray, " gate"], examples: list[slice]
+    ) -> tuple[float, Float64[np.ndarray, " gate"]]:
         """Return the mean loss over some examples, and its gradient with respect to the gates.
 
-            slope[u] = mean over examples e of d loss[e] / d gate[u],     in the loss's unit per open gate
+            slope[g] = mean over examples e of d loss[e] / d gate[g],     in the loss's unit per open gate
 
-        Minus the slope of an open gate estimates its unit's effect under all other gates as they are.
+        Minus the slope of an open gate estimates what its unit or edge does under all other gates as they are.
 
         Raises:
             ValueError: if the loss has no gradient or is not finite.
@@ -55,9 +61,8 @@ class Gated:
         total = np.zeros(len(gates))
         for part in _pieces(examples, self.batch):
             some, known = own.part(part)
-            edits = gating(own.units, leaf, own.held, own.rows_of(part), where=own.where)
-            with torch.enable_grad(), own.face.attached(edits):
-                logits = own.face.run(some.inputs)
+            with torch.enable_grad():
+                logits = self.run(leaf, part)
             upstream = own.metric.slopes(logits.detach(), some, known).to(logits)
             (found,) = torch.autograd.grad(logits, leaf, upstream)
             total += found.double().cpu().numpy()
@@ -66,7 +71,7 @@ class Gated:
         _check(loss)
         return loss / count, total / count
 
-    def loss(self, gates: Float[np.ndarray, " unit"], examples: list[slice]) -> float:
+    def loss(self, gates: Float[np.ndarray, " gate"], examples: list[slice]) -> float:
         """Return the mean loss over some examples.
 
         Raises:
@@ -77,21 +82,36 @@ class Gated:
         leaf = torch.as_tensor(gates, dtype=torch.float32, device=own.device)
         for part in _pieces(examples, self.batch):
             some, known = own.part(part)
-            edits = gating(own.units, leaf, own.held, own.rows_of(part), where=own.where)
-            with torch.no_grad(), own.face.attached(edits):
-                loss += float(own.metric(own.face.run(some.inputs), some, known).sum())
+            with torch.no_grad():
+                loss += float(own.metric(self.run(leaf, part), some, known).sum())
         _check(loss)
         return loss / count
 
 
 def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int) -> Gated:
-    """Return one subtask's examples in random order, ready for gates.
+    """Return one subtask's examples in random order, with a gate on every unit.
 
     Args:
         experiment: what is measured on what.
         subtask: whose loss.
         batch: examples that pass through the model together.
         seed: of the order.
+
+    Raises:
+        ValueError: if there is no such subtask, or the loss has no gradient.
+    """
+    own = shuffled(experiment, subtask=subtask, seed=seed)
+
+    def run(gates: Float[Tensor, " unit"], part: slice) -> Tensor:
+        edits = gating(own.units, gates, own.held, own.rows_of(part), where=own.where)
+        with own.face.attached(edits):
+            return own.face.run(own.part(part)[0].inputs)
+
+    return Gated(own, batch, len(own.units), run)
+
+
+def shuffled(experiment: Experiment, *, subtask: str, seed: int) -> Experiment:
+    """Return an experiment about one subtask, its examples in random order, its held values with them.
 
     Raises:
         ValueError: if there is no such subtask, or the loss has no gradient.
@@ -103,10 +123,9 @@ def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int) -> Gat
     parts = [examples.rows_of(slice(int(e), int(e) + 1)) for e in order]
     rows = torch.cat([torch.arange(part.start, part.stop) for part in parts]).to(own.device)
     at = own.at if isinstance(own.at, str) else own.where[rows]  # type: ignore[index]  # a mask is never None
-    shuffled = replace(
+    return replace(
         own, subtasks={subtask: examples.chosen(order.tolist())}, folds=1, at=at, reference=_of_rows(own.held, rows)
     )
-    return Gated(shuffled, batch)
 
 
 def _of_rows(reference: Reference, rows: torch.Tensor) -> Reference:

@@ -161,7 +161,7 @@ def learn_circuit(experiment: Experiment, config: GateConfig = GateConfig(), *, 
             f'`share` is {config.share}, but the model is no better on "{subtask}" than with every unit at its '
             "reference, so that there is no skill to keep a share of; use another reference, or sizes alone"
         )
-    found = _path(model, config, check, (floor, baseline), seed)
+    found = learned_path(model, config, check, (floor, baseline), seed=seed)
     sizes = tuple(sorted(found))
     made = {"method": "gates", **asdict(config), "seed": seed, **experiment.only(subtask).record()}
     return Learned(
@@ -178,16 +178,25 @@ def learn_circuit(experiment: Experiment, config: GateConfig = GateConfig(), *, 
     )
 
 
-_Found = tuple[Bool[np.ndarray, " unit"], Float64[np.ndarray, " unit"], float, float]
+Found = tuple[Bool[np.ndarray, " gate"], Float64[np.ndarray, " gate"], float, float]
+"""What is kept at a size, how open each gate was, the loss, and the price."""
 
 
-def _path(
-    model: Gated, config: GateConfig, check: list[slice], ends: tuple[float, float], seed: int
-) -> dict[int, _Found]:
-    """Return the circuit, the gates, the loss and the price at each size, from the largest to the smallest."""
-    count = len(model.experiment.units)
+def learned_path(
+    model: Gated, config: GateConfig, check: list[slice], ends: tuple[float, float], *, seed: int
+) -> dict[int, Found]:
+    """Return what is found at each size, from the largest to the smallest.
+
+    Args:
+        model: the gated loss.
+        config: how to learn.
+        check: the examples that exchanges are checked on.
+        ends: the loss on these with all gates closed, and with all open.
+        seed: of hard-concrete gates.
+    """
+    count = model.count
     solver, before, taken = _solver(config, count, seed), count, 0
-    found: dict[int, _Found] = {}
+    found: dict[int, Found] = {}
     sizes = sorted(set(config.sizes), reverse=True)
     with counter(len(sizes) * config.steps, "learning gates") as bar:
         for size in sizes:

@@ -1,0 +1,216 @@
+"""A circuit with only some of its edges: every unit reads the others through the edges that are kept, and nothing else.
+
+    B[wires] = B's activation when every earlier unit A of the circuit is at
+                   reference[A] + wire[A, B] (A[wires] - reference[A])
+               and every other unit at its reference
+
+in forward order, and the outputs likewise. With all wires at 1 that is the circuit alone, as `faithfulness` holds it;
+with all at 0 it is the floor. An edge here is what A itself adds to what B reads, since everything between them stands
+where its own wires put it: no path goes around. It costs a run per unit of the circuit. In a chain of linear maps (an
+`MLP`) it has a closed form, and costs one run in all:
+
+    B[wires] = activation(p_B + sum over A of wire[A, B] (A[wires] - reference[A]) w_AB),    p_B with all A at reference
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from skilloc.circuits.blocks import ONE_BY_ONE, inputs_at_reference, outputs_of, places_of
+from skilloc.circuits.graph import INPUT, OUTPUT
+from skilloc.circuits.nodes import Node, nodes_of, spread_out
+from skilloc.experiment import Experiment, Reference
+from skilloc.experiment.axes import one
+from skilloc.masks import Mask
+from skilloc.mistakes import WrongValue
+from skilloc.models.face import Edit
+from skilloc.models.points import hooks_of_users
+from skilloc.units import Bank
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The places for edges of a circuit.
+
+    Attributes:
+        experiment: what is run on what.
+        nodes: of the circuit: inputs, units, outputs, in forward order.
+        ends: what inputs are held at.
+        pairs: source and target of each edge that there can be, as places on the node axis.
+    """
+
+    experiment: Experiment
+    nodes: tuple[Node, ...]
+    ends: Reference
+    pairs: Int64[Tensor, "edge 2"]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Names of source and target of each edge."""
+        return [(self.nodes[a].name, self.nodes[b].name) for a, b in self.pairs.tolist()]
+
+    def logits(self, wires: Float[Tensor, " edge"], part: slice) -> Tensor:
+        """Return the logits on some examples with each edge open so far; differentiable in the wires."""
+        device = self.experiment.device
+        matrix = torch.zeros(len(self.nodes), len(self.nodes), device=device)
+        a, b = self.pairs.to(device).unbind(dim=1)
+        matrix = matrix.index_put((a, b), wires.to(matrix))
+        return _chained(self, matrix, part) if closed_form_holds(self.experiment) else _by_runs(self, matrix, part)
+
+
+def wiring(experiment: Experiment, circuit: Mask, *, inputs: Sequence[str] | None = None) -> Wiring:
+    """Return the places for edges of a circuit: between its units, from the inputs and to the outputs.
+
+    In a chain of linear maps only neighbours have edges; elsewhere all units of different banks do.
+
+    Args:
+        experiment: what is run on what.
+        circuit: which units are in it.
+        inputs: names of the inputs of an `MLP`.
+
+    Raises:
+        ValueError: if units are held at some positions only, or one has several places, at each of which it is computed
+            anew.
+    """
+    if experiment.where is not None:
+        raise WrongValue(
+            f'`at` is "{experiment.at}", but at positions where units are not held every path is open; use at="all"'
+        )
+    nodes = nodes_of(experiment.face, experiment.units, circuit.keep, inputs)
+    for bank in spread_out(experiment.units):
+        raise WrongValue(
+            f"`units` has {bank.names[0]}, which has {len(bank.places)} places and is computed anew at each, so that "
+            "no edge leads into it; test edges between neurons and heads"
+        )
+    ends = Reference(experiment.held.name, {})
+    if nodes[0].kind == INPUT:
+        ends = inputs_at_reference(experiment)
+    near = experiment.face.chain is not None
+    pairs = [
+        (a, b)
+        for a, source in enumerate(nodes)
+        for b, target in enumerate(nodes)
+        if source.column < target.column and (not near or target.layer == source.layer + 1)
+    ]
+    return Wiring(experiment, nodes, ends, torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
+
+
+def closed_form_holds(experiment: Experiment) -> bool:
+    """Whether the closed form holds: a chain, all of whose hidden layers are units, without hooks of a user's own."""
+    chain = experiment.face.chain
+    return chain is not None and chain.hooks == experiment.units.hooks and not hooks_of_users(experiment.model)
+
+
+def _by_runs(wiring: Wiring, matrix: Float[Tensor, "source target"], part: slice) -> Tensor:
+    """Run the model once for each unit, and once for the outputs, or for each of them where they are classes."""
+    values: dict[int, Tensor] = {}
+    targets = [i for i, node in enumerate(wiring.nodes) if node.kind not in (INPUT, OUTPUT)]
+    for target in targets:
+        node = wiring.nodes[target]
+        seen: list[Tensor] = []
+        _run(wiring, matrix[:, target], values, part, node.column, (node.hook, seen))
+        values[target] = one(seen[0], wiring.experiment.units.bank(node.hook), node.position)
+    outputs, last = outputs_of(wiring.nodes), wiring.nodes[-1].column
+    runs = [_run(wiring, matrix[:, output], values, part, last) for output in outputs]
+    if len(runs) == 1:
+        return runs[0]
+    return torch.stack([run[..., wiring.nodes[output].position] for run, output in zip(runs, outputs, strict=True)], -1)
+
+
+def _run(
+    wiring: Wiring,
+    wires: Float[Tensor, " source"],
+    values: dict[int, Tensor],
+    part: slice,
+    column: int,
+    read: tuple[str, list[Tensor]] | None = None,
+) -> Tensor:
+    """Run the model with every unit before a column where the wires of one target put it; read what comes to a hook."""
+    own = wiring.experiment
+    some, rows, places = own.part(part)[0], own.rows_of(part), places_of(wiring.nodes)
+    edits: dict[str, Edit] = {}
+    for bank in own.units.banks:
+        if 1 + own.units.hooks.index(bank.name) < column:
+            sources = {a: wires[a] for a in places.get(bank.name, ())}
+            edits[bank.name] = _put(wiring, bank, sources, values, rows)
+    if read is not None:
+        hook, into = read
+        edits[hook] = _seen(into)
+    inputs = some.inputs
+    if wiring.nodes[0].kind == INPUT:
+        if own.face.entry is None:
+            assert isinstance(inputs, Tensor)
+            inputs = _wired_inputs(wiring, wires, inputs, rows)
+        else:
+            entering, gate = wiring.ends.on(own.face.entry, rows), wires[0]
+            edits[own.face.entry] = lambda value: torch.lerp(entering.to(value).expand_as(value), value, gate.to(value))
+    with own.face.attached(edits):
+        logits: Tensor = own.face.run(inputs)
+    return logits
+
+
+def _seen(into: list[Tensor]) -> Edit:
+    """Return a function that keeps what it sees, gradients and all, and changes nothing."""
+
+    def see(value: Tensor) -> Tensor:
+        into.append(value)
+        return value
+
+    return see
+
+
+def _put(wiring: Wiring, bank: Bank, sources: dict[int, Tensor], values: dict[int, Tensor], rows: slice) -> Edit:
+    """Return what puts the units of a bank where the wires of one target say, and all others at their reference."""
+    held = wiring.experiment.held.on(bank.name, rows)
+
+    def put(value: Tensor) -> Tensor:
+        base = held.to(value).expand_as(value)
+        if not sources:
+            return base
+        moved = []
+        for a, gate in sources.items():
+            at_reference = one(base, bank, wiring.nodes[a].position)
+            moved.append(torch.lerp(at_reference, values[a], gate.to(value)))
+        if bank.axis is None:
+            return moved[0]
+        dim = value.ndim + bank.axis
+        index = torch.tensor([wiring.nodes[a].position for a in sources], device=value.device)
+        return base.index_copy(dim, index, torch.stack(moved, dim=dim))
+
+    return put
+
+
+def _wired_inputs(
+    wiring: Wiring, wires: Float[Tensor, " source"], inputs: Float[Tensor, "row d_in"], rows: slice
+) -> Float[Tensor, "row d_in"]:
+    """Return inputs that are held one by one, each as open as its wire."""
+    places = [i for i, node in enumerate(wiring.nodes) if node.kind == INPUT]
+    held = wiring.ends.on(ONE_BY_ONE, rows).to(inputs).expand_as(inputs)
+    return torch.lerp(held, inputs, wires[places].to(inputs))
+
+
+def _chained(wiring: Wiring, matrix: Float[Tensor, "source target"], part: slice) -> Tensor:
+    """Work a chain of linear maps out, layer by layer, from its weights."""
+    own, chain = wiring.experiment, wiring.experiment.face.chain
+    assert chain is not None
+    rows, inputs, places = own.rows_of(part), own.part(part)[0].first, places_of(wiring.nodes)
+    groups = [[i for i, node in enumerate(wiring.nodes) if node.kind == INPUT]]
+    groups += [places.get(hook, []) for hook in chain.hooks] + [outputs_of(wiring.nodes)]
+    held = wiring.ends.on(ONE_BY_ONE, rows).to(inputs).expand_as(inputs)
+    found, moved = inputs, inputs - held  # of the sources: activation minus reference
+    for i, linear in enumerate(chain.linears):
+        sources, targets = groups[i], groups[i + 1]
+        into = torch.tensor([wiring.nodes[b].position for b in targets], dtype=torch.int64, device=inputs.device)
+        out_of = torch.tensor([wiring.nodes[a].position for a in sources], dtype=torch.int64, device=inputs.device)
+        weight = linear.weight[into][:, out_of] * matrix[sources][:, targets].T.to(inputs)
+        found = linear(held)[:, into] + moved @ weight.T
+        if i < len(chain.hooks):
+            held = own.held.on(chain.hooks[i], rows).to(inputs).expand(len(inputs), linear.weight.shape[0])
+            moved = chain.activation(found) - held[:, into]
+    return found
