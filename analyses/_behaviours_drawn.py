@@ -24,7 +24,7 @@ def draw(found: dict[str, Any]) -> Any:
         axes[0, 2],
         _numbers(excess["value"]),
         names,
-        f"nats lost without the {found['scale']['removed']} heads of (row), beyond {draws} random",
+        f"nats lost without the {found['scale']['removed']} heads of (row),\nbeyond {draws} random ones of like layers",
         bold=_numbers(excess["low"]) > 0,
     )
     if "induction" in found:
@@ -92,6 +92,8 @@ def _matrix(
             said = f"{values[row, column]:.2f}" if abs(values[row, column]) < 9.95 else f"{values[row, column]:.0f}"
             ax.text(column, row, said, ha="center", va="center", fontsize=4.5, fontweight=weight)
     places = np.arange(len(names))
+    for place in places[~np.isfinite(values).any(axis=1)]:
+        ax.text(len(names) / 2 - 0.5, place, "noise", ha="center", va="center", fontsize=5, color="grey")
     ax.set(xticks=places, yticks=places)
     ax.set_title(title, fontsize=8)
     ax.set_xticklabels(names, rotation=60, fontsize=6, ha="right")
@@ -104,8 +106,8 @@ def _induction(ax: Any, told: dict[str, Any], units: list[str]) -> None:
         ax.annotate(units[place], (told["scores"][place], told["effects"][place]), fontsize=6)
     ax.set(xlabel="prefix-matching score (from patterns alone)", ylabel="effect on induction (nats)")
     ax.set_title(
-        f"{told['shared']} of the top {told['top']} heads shared (chance {told['chance']:.2f}; "
-        f"as many by chance: {told['likely']:.1g})",
+        f"{told['shared']} of the top {told['top']} heads are the same\n(chance {told['chance']:.2f}; "
+        f"probability of as many {told['likely']:.1g})",
         fontsize=8,
     )
 

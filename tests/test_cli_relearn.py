@@ -12,6 +12,7 @@ from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import prune
 from skilloc.relearning import Grid, record
+from skilloc.store.progress import counter
 from skilloc.study.relearning import AttackSettings, attack_models
 from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
@@ -89,7 +90,14 @@ def test_refusals(networks, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:.*widen `rates`")
-def test_a_language_model_of_texts(saved, tmp_path):
+def test_a_language_model_of_texts(saved, tmp_path, monkeypatch):
+    bars = []
+
+    def counted(*about, **more):
+        bars.append(counter(*about, **more))
+        return bars[-1]
+
+    monkeypatch.setattr("skilloc.relearning.probe.counter", counted)
     opened = open_model(saved)
     units = units_of(opened.model, kinds=["neuron"])
     smaller = opened._replace(model=prune(opened.model, Mask(units, np.arange(len(units)) % 2 > 0)))
@@ -102,6 +110,8 @@ def test_a_language_model_of_texts(saved, tmp_path):
     found = attack_models(
         opened, {"smaller": smaller}, tmp_path, subtasks, AttackSettings("code", grid=grid, seeds=(0, 1))
     )
+    assert bars
+    assert all(bar.done == bar.total for bar in bars)  # what the short list tried besides is not counted
     models = record(found["smaller"])["models"]
     assert set(models) == {"original", "never trained", "random mask", "smaller"}
     assert models["smaller"]["parameters"] == models["random mask"]["parameters"] < models["original"]["parameters"]

@@ -17,7 +17,7 @@ from skilloc.models.makers import face_of
 from skilloc.relearning.attack import chances_of, hold_out, targets_of
 from skilloc.relearning.curves import edges, envelope, warnings_of
 from skilloc.relearning.result import DIMS, Relearning
-from skilloc.relearning.runs import Asked, Question, context_of, do_runs, runs_of, shared_by_runs, short_list
+from skilloc.relearning.runs import Asked, Question, context_of, do_runs, places_of, runs_of, shared_by_runs, short_list
 from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
 from skilloc.store.progress import counter
 from skilloc.tasks import Subtask, as_subtasks
@@ -107,9 +107,9 @@ def _attacked(
     shape |= {"seed": len(seeds), "fold": grid.folds, "subtask": len(kept), "stage": 2, "way": len(grid.ways)}
     shape["learner"] = 2
     arrays: dict[str, Any] = {name: np.full([shape[dim] for dim in dims], np.nan) for name, dims in DIMS.items()}
-    total = len(of) * len(seeds) * len(grid.ways) * len(grid.sizes) * len(grid.rates)
+    each = len(grid.ways) * len(grid.sizes) * len(grid.rates)
     listed: dict[str, set[int]] = {}
-    with counter(total, "relearning") as bar:
+    with counter(len(of) * len(seeds) * each, "relearning") as bar:
         for s, seed in enumerate(seeds):
             original = of[ORIGINAL][s]
             targets = targets_of(original, held_out, chances, grid.metric)
@@ -119,6 +119,7 @@ def _attacked(
             for m, (name, models) in enumerate(of.items()):
                 mask, into = masks.get(name), _at(arrays, m, s)
                 runs = runs_of(models[s], mask, question, targets, shared, into, context)
+                bar.update(each - places_of(runs))  # ways that make no sense for this model
                 # Of larger models, no more copies are held than of one, and not every way is tried at every rate.
                 if mask is None and face_of(models[s]).chain is not None:
                     together += runs
@@ -126,8 +127,10 @@ def _attacked(
                     do_runs(runs, question, bar, mask=mask)
                 else:
                     if name not in listed:
-                        listed[name] = short_list(runs, question, bar, mask=mask)
-                    do_runs([run for run in runs if run.at[0][0] in listed[name]], question, bar, mask=mask)
+                        listed[name] = short_list(runs, question, mask=mask)
+                    chosen = [run for run in runs if run.at[0][0] in listed[name]]
+                    do_runs(chosen, question, bar, mask=mask)
+                    bar.update(places_of(runs) - places_of(chosen))
             do_runs(together, question, bar)
     return arrays
 

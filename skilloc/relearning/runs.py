@@ -195,13 +195,13 @@ def _mix(*subtasks: Subtask) -> bool:
     return True
 
 
-def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> None:
+def do_runs(runs: Sequence[Asked], question: Question, bar: Any = None, *, mask: Mask | None = None) -> None:
     """Put the losses of some runs in their places; those that are not kept yet are done first.
 
     Args:
         runs: with the same seed.
         question: what they are about.
-        bar: shows the progress.
+        bar: shows the progress; None where these are not among the runs that it counts.
         mask: held at zero in all of them, if given.
     """
     left: dict[tuple[Data, int | None, float], dict[Any, list[Asked]]] = {}
@@ -221,7 +221,7 @@ def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask |
                 shares.append(share)
                 models.append(model)
             else:
-                bar.update(sum(len(run.at[0]) for run in share))
+                _tell(bar, share)
         if not models:
             continue
         seed, grid = shares[0][0].spec["seed"], question.grid
@@ -235,7 +235,7 @@ def do_runs(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask |
             _put(found, shares[place], bar)
 
 
-def short_list(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mask | None = None) -> set[int]:
+def short_list(runs: Sequence[Asked], question: Question, *, mask: Mask | None = None) -> set[int]:
     """Return the ways that are worth trying at every rate and with every seed on a larger model, by place.
 
     They are the `SHORT` from which most skill comes on the selection split, at the middle rate and with this seed, and
@@ -244,7 +244,7 @@ def short_list(runs: Sequence[Asked], question: Question, bar: Any, *, mask: Mas
     grid = question.grid
     middle = grid.rates[len(grid.rates) // 2]
     tried = [run for run in runs if run.size == grid.sizes[0] and (run.rate == middle or run.data == "none")]
-    do_runs(tried, question, bar, mask=mask)
+    do_runs(tried, question, mask=mask)
     best = {}
     for run in tried:
         places, z, r = run.at
@@ -267,7 +267,17 @@ def _put(found: Mapping[str, np.ndarray], runs: Sequence[Asked], bar: Any) -> No
         for name, array in found.items():
             places, z, r = run.at
             run.into[name][places, z, r] = array
-        bar.update(len(run.at[0]))
+    _tell(bar, runs)
+
+
+def places_of(runs: Sequence[Asked]) -> int:
+    """Return how many ways at a size and a rate some runs are about."""
+    return sum(len(run.at[0]) for run in runs)
+
+
+def _tell(bar: Any, runs: Sequence[Asked]) -> None:
+    if bar is not None:
+        bar.update(places_of(runs))
 
 
 def _read(out: Path | None, spec: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
