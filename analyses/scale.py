@@ -1,6 +1,6 @@
 """How long does an exact measurement take, what do more workers cost, and what would it take on larger models?
 
-An answer: a forecast from sizes alone (`skilloc.ablation.cost`), right within a factor of 1.5 on two models that differ
+An answer would be: a forecast from sizes alone (`skilloc.ablation.cost`), right within a factor of 1.5 on two models that differ
 100 times in what a unit costs; and two processes that need at most 1.1 times the CPU seconds of one, their opening of
 the model apart. Everything is in CPU seconds, which other work on the machine does not change much.
 
@@ -30,7 +30,7 @@ from skilloc.study.settings import Settings
 from skilloc.sweep import Order, Pool, done_items
 from skilloc.units import Units
 
-FEW, MANY = 2, 34
+FEW, MANY = 2, 30
 """Items of 16 neurons: their difference is without the opening of the model."""
 
 LAYERS = {"embedded": (0, 1, 2, 3), "smollm2": (2, 15, 27)}
