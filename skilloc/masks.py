@@ -11,7 +11,7 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc.mistakes import WrongValue, a_seed
+from skilloc.mistakes import WrongType, WrongValue, a_seed, told
 from skilloc.units import Units
 
 DRAWS = 20
@@ -30,7 +30,8 @@ class Mask:
         keep: True for kept, on `unit`.
 
     Raises:
-        ValueError: if `keep` does not lie on the unit axis.
+        TypeError: if `keep` is no array of booleans.
+        ValueError: if it does not lie on the unit axis.
 
     Example:
         >>> import numpy as np
@@ -44,10 +45,7 @@ class Mask:
     keep: Bool[np.ndarray, "unit"]
 
     def __post_init__(self) -> None:
-        if self.keep.shape != (len(self.units),):
-            raise WrongValue(
-                f"`keep` has shape {self.keep.shape} but `units` has length {len(self.units)}; pass one value per unit"
-            )
+        check_choice("keep", self.keep, self.units)
 
     def __and__(self, other: "Mask") -> "Mask":
         return self._with(other, np.logical_and)
@@ -70,6 +68,30 @@ class Mask:
     def dropped(self) -> int:
         """Number of units that are not kept."""
         return int((~self.keep).sum())
+
+
+def check_choice(name: str, chosen: object, units: Units) -> None:
+    """Refuse what does not say of each unit whether it is chosen.
+
+    Args:
+        name: what the argument is called.
+        chosen: what was given.
+        units: the unit axis.
+
+    Raises:
+        TypeError: if it is no array of booleans.
+        ValueError: if it does not lie on the unit axis.
+    """
+    if not isinstance(chosen, np.ndarray) or chosen.dtype != bool:
+        what = f"an array of {chosen.dtype}" if isinstance(chosen, np.ndarray) else told(chosen)
+        raise WrongType(
+            f"`{name}` is {what}; pass an array with True or False for each unit, such as "
+            f'units.named(["{units.names[0]}"]), or the `keep` of a mask'
+        )
+    if chosen.shape != (len(units),):
+        raise WrongValue(
+            f"`{name}` has shape {chosen.shape} but `units` has length {len(units)}; pass one value per unit"
+        )
 
 
 def top(values: Float[np.ndarray, "unit"], n: int) -> Bool[np.ndarray, "unit"]:

@@ -9,6 +9,7 @@ import math
 import numbers
 import operator
 import unicodedata
+from pathlib import PurePath
 
 MOST = 10**9
 """Above this, a number of steps, examples or units is a slip of the hand: nothing here can do so much."""
@@ -189,6 +190,34 @@ def a_file_name(called: str, name: object) -> None:
             f"`{called}` is {name!a}, which is to name a folder; use a shorter name without slashes, that begins "
             "with no dot"
         )
+
+
+def of_kind(name: str, value: object, kind: type | tuple[type, ...], cure: str) -> None:
+    """Refuse what is of another kind than the argument takes.
+
+    Args:
+        name: what the argument is called.
+        value: what was given.
+        kind: class, or classes, that are taken.
+        cure: what to pass instead.
+
+    Raises:
+        TypeError: if it is of none of them.
+
+    Example:
+        >>> from skilloc.mistakes import of_kind
+        >>> of_kind("sources", ["python"], dict, "pass sources by name")
+        Traceback (most recent call last):
+        skilloc.mistakes.WrongType: `sources` is ['python']; pass sources by name
+    """
+    if not isinstance(value, kind):
+        raise WrongType(f"`{name}` is {told(value)}; {cure}")
+
+
+def told(value: object) -> str:
+    """Return how a message calls a value: plain ones as they are, as far as a line holds them; others by their kind."""
+    plain = value is None or isinstance(value, str | numbers.Number | list | tuple | dict | PurePath)
+    return _shown(value) if plain else f"a {type(value).__name__}"
 
 
 def _shown(value: object) -> str:

@@ -206,27 +206,27 @@ class Units:
             )
         return Units(tuple(bank for bank in self.banks if bank.kind in wanted))
 
-    def named(self, names: Iterable[str]) -> Bool[np.ndarray, "unit"]:
-        """Select units by printed name.
+    def named(self, names: Iterable[str] | str) -> Bool[np.ndarray, "unit"]:
+        """Select units by printed name: one, or several.
 
         Raises:
             ValueError: if a name is unknown.
         """
         index = {name: i for i, name in enumerate(self.names)}
         selected = np.zeros(len(self), dtype=bool)
-        for name in names:
+        for name in [names] if isinstance(names, str) else names:
             if name not in index:
                 raise WrongValue(f'unknown unit "{name}"; names run from {self.names[0]} to {self.names[-1]}')
             selected[index[name]] = True
         return selected
 
-    def in_layers(self, layers: Iterable[int]) -> Bool[np.ndarray, "unit"]:
-        """Select the units of some layers.
+    def in_layers(self, layers: Iterable[int] | int) -> Bool[np.ndarray, "unit"]:
+        """Select the units of a layer, or of several.
 
         Raises:
             ValueError: if a layer has no units.
         """
-        wanted = list(layers)
+        wanted = [layers] if isinstance(layers, int) else list(layers)
         for layer in set(wanted) - set(self.layers.tolist()):
             raise WrongValue(f"`layers` has {layer}, but units lie in layers {sorted(set(self.layers.tolist()))}")
         return np.isin(self.layers, wanted)

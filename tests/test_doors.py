@@ -1,5 +1,8 @@
 """What must not pass the door in silence: hooks and losses that changed, padding, places that run twice."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from torch import nn
 import skilloc as sk
 from skilloc.ablation import ablation_effects
 from skilloc.experiment import Experiment
+from skilloc.mistakes import Mistake, WrongType
+from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples
 
 TOKEN = 5
@@ -168,3 +173,146 @@ def test_residual_dimensions_need_the_ordinary_attention_output(llama: Any) -> N
             sk.units_of(llama, kinds=("residual",))
     finally:
         llama.cfg.use_attn_result = False
+
+
+def net_and_examples() -> tuple[sk.MLP, dict[str, Examples]]:
+    batch = Examples(torch.zeros(8, 6), torch.tensor([0, 1] * 4))
+    return sk.MLP(6, 2, width=8, depth=3).eval(), {"a": batch}
+
+
+def selected(select: Any) -> Any:
+    return inspect.unwrap(ablation_effects)(Experiment(*net_and_examples(), folds=1), select=select)
+
+
+def made(kind: Any, *args: Any, **settings: Any) -> Any:
+    """Make a dataclass as it is made where nobody checks types."""
+    given = dict(zip([one.name for one in fields(kind)], args, strict=False)) | settings
+    found = object.__new__(kind)
+    for one in fields(kind):
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        object.__setattr__(found, one.name, given.get(one.name, default))
+    inspect.unwrap(kind.__post_init__)(found)
+    return found
+
+
+def opened_net() -> Any:
+    return sk.open_model(net_and_examples()[0])
+
+
+ZEROS, ONES = torch.zeros(8, 6), torch.ones(8, dtype=torch.long)
+# What checks types in the tests would speak before the door does, so that functions are taken without it.
+SLIPS: dict[str, tuple[Callable[[], Any], str]] = {
+    "sources in a list": (
+        lambda: inspect.unwrap(sk.subtasks_of)(opened_net(), ["python"]),
+        r"`sources` is \['python'\]; name each source, such as",
+    ),
+    "a model for what was opened": (
+        lambda: inspect.unwrap(sk.subtasks_of)(net_and_examples()[0], {"a": "python"}),
+        "`opened` is a MLP; pass what open_model returns",
+    ),
+    "names for a selection": (lambda: selected(["L0N1"]), r"`select` is \['L0N1'\]; pass an array with True or False"),
+    "places for a selection": (lambda: selected(np.array([3])), "`select` is an array of int64; pass an array with"),
+    "a mask for a selection": (
+        lambda: selected(sk.Mask(sk.units_of(net_and_examples()[0]), np.ones(16, dtype=bool))),
+        "`select` is a Mask; pass .* or the `keep` of a mask",
+    ),
+    "a selection for estimates": (
+        lambda: inspect.unwrap(sk.attribution_effects)(Experiment(*net_and_examples(), folds=1), select=[True]),
+        r"`select` is \[True\]; pass an array",
+    ),
+    "a list for a mask": (
+        lambda: made(sk.Mask, sk.units_of(net_and_examples()[0]), [True] * 16),
+        r"`keep` is \[True, .*; pass an array with True or False for each unit, such as units.named\(",
+    ),
+    "a selection for units": (
+        lambda: made(Experiment, *net_and_examples(), units=np.ones(16, dtype=bool)),
+        "`units` is a ndarray; pass units_of",
+    ),
+    "what was opened for a model": (
+        lambda: inspect.unwrap(face_of)(opened_net()),
+        "`model` is a Opened; pass a module, which opened.model is",
+    ),
+    "inputs of numpy": (
+        lambda: made(Examples, np.zeros((8, 6)), ONES),
+        "`inputs` is a ndarray; pass a tensor, such as torch.as_tensor",
+    ),
+    "targets in a list": (
+        lambda: made(Examples, ZEROS, [0] * 8),
+        r"`targets` is \[0, .*; pass a tensor",
+    ),
+    "targets that are no whole numbers": (
+        lambda: made(Examples, ZEROS, ONES.float()),
+        r"`targets` is a tensor of torch.float32; .* such as targets.long\(\)",
+    ),
+    "a path for a place": (
+        lambda: inspect.unwrap(sk.describe)(nn.Sequential(nn.Linear(6, 8)), {"c": "0"}),
+        r"`units\['c'\]` is '0'; say where the units stand, such as At",
+    ),
+    "no name": (lambda: inspect.unwrap(sk.open_model)(None), "`name` is None; use embedded, a folder, a name on the"),
+    "a number for a name": (lambda: inspect.unwrap(sk.open_model)(3), "`name` is 3; use embedded"),
+    "a name for a tokenizer": (
+        lambda: sk.open_model(net_and_examples()[0], tokenizer="gpt2"),
+        "`tokenizer` is 'gpt2'; pass the tokenizer itself",
+    ),
+    "False for a tokenizer": (
+        lambda: sk.open_model(net_and_examples()[0], tokenizer=False),
+        "`tokenizer` is False; pass the tokenizer itself",
+    ),
+    "a number for a field": (
+        lambda: made(sk.Asked, prompt=3),
+        "`prompt` is 3; use the name of a field",
+    ),
+    "a loss of logits only": (
+        lambda: Experiment(*net_and_examples(), loss=lambda logits: logits[:, 0]),  # type: ignore[arg-type,misc]
+        r"`loss` \"lambda\" takes \(logits\); pass a function of \(logits, examples\)",
+    ),
+    "a loss of three things": (
+        lambda: sk.tasks.losses.custom(lambda a, b, c: a, name="three"),  # type: ignore[arg-type,misc]
+        r"`loss` \"three\" takes \(a, b, c\); pass a function of",
+    ),
+    "folders for effects": (
+        lambda: inspect.unwrap(sk.compare)("runs/s0", "runs/s8"),
+        "`effects_a` is 'runs/s0'; pass effects, such as store.load",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_of_kind_is_told_in_words(slip: str) -> None:
+    call, cure = SLIPS[slip]
+    with pytest.raises(WrongType, match=cure):
+        call()
+
+
+def test_one_unit_and_one_layer_need_no_list() -> None:
+    units = sk.units_of(net_and_examples()[0])
+    assert np.flatnonzero(units.named("L1N2")).tolist() == [10]
+    assert units.in_layers(1).sum() == units.in_layers([1]).sum() == 8
+
+
+def test_what_was_opened_prints_one_line() -> None:
+    assert repr(opened_net()) == 'Opened("MLP": a MLP and no tokenizer)'
+
+
+def test_an_example_that_a_module_cannot_take_is_told_in_words() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)).eval()
+    with pytest.raises(Mistake, match=r"a Sequential that cannot take this `example` \(.*\); pass inputs of its kind"):
+        sk.describe(net, {"c": sk.At("0", axis=-3)}, example=torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("targets", "cure"),
+    [
+        (torch.full((4, 12), 10**6), "`targets` go from 1000000 to 1000000 but `model` has .* tokens, counted from 0"),
+        (torch.full((4, 12), -1), "`targets` go from -1 to -1 but"),
+        (
+            torch.zeros(4, dtype=torch.long),
+            r"`targets` has shape \(4,\) but `model` is a .*; pass the next token of every",
+        ),
+    ],
+)
+def test_targets_that_a_language_model_cannot_predict_are_refused(
+    llama: Any, tokens: torch.Tensor, targets: torch.Tensor, cure: str
+) -> None:
+    with pytest.raises(Mistake, match=cure):
+        _ = Experiment(llama, {"a": Examples(tokens, targets)}, kinds=("head",), folds=1).folded

@@ -25,7 +25,7 @@ from skilloc.ablation.routes import WHOLE, Trunk, lay_trunk
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.experiment.threads import one_thread
-from skilloc.masks import Mask
+from skilloc.masks import Mask, check_choice
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
@@ -63,6 +63,7 @@ def ablation_effects(
         seconds: begin no item after this time. Units are measured in a random order then, and the rest are NaN.
 
     Raises:
+        TypeError: if the selection is no array of booleans.
         ValueError: if the selection does not fit the units, the loss is not finite, or a result is to be resumed whose
             loss nothing can name.
 
@@ -79,16 +80,13 @@ def ablation_effects(
         whole("workers", workers)
     if seconds is not None:
         real("seconds", seconds, 0.0)
-    units, folded = experiment.units, experiment.folded
+    units = experiment.units
     chosen = np.ones(len(units), dtype=bool) if select is None else select
-    if chosen.shape != (len(units),):
-        raise WrongValue(
-            f"`select` has shape {chosen.shape} but `units` has length {len(units)}; pass one value per unit"
-        )
+    check_choice("select", chosen, units)
     if not chosen.any():
         raise WrongValue("`select` chooses no unit; select at least one")
     _check_named(experiment, resume)
-    made = {"method": "ablation", **experiment.record()}
+    folded, made = experiment.folded, {"method": "ablation", **experiment.record()}
     with one_thread():
         trunk = _lay(experiment)
         baseline = folded.mean(trunk.base.cpu().numpy())

@@ -27,6 +27,7 @@ from torch import Tensor
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.experiment.axes import at_positions, over_positions, per_unit
+from skilloc.masks import check_choice
 from skilloc.mistakes import Unreachable, WrongValue, a_seed, whole
 from skilloc.models.face import Edit
 from skilloc.store.progress import progress
@@ -51,6 +52,7 @@ def attribution_effects(
 
     Raises:
         ValueError: if the loss has no gradient, or only a curvature and that is left out.
+        TypeError: if the selection is no array of booleans.
         RuntimeError: if no gradient reaches the units.
 
     Example:
@@ -62,6 +64,8 @@ def attribution_effects(
         >>> estimate.unit, bool(estimate.exact.any())
         ('nats', False)
     """
+    if select is not None:
+        check_choice("select", select, experiment.units)
     whole("curvature", curvature, 0)
     a_seed("seed", seed)
     loss = experiment.metric
@@ -100,6 +104,8 @@ def integrated_gradients_effects(
         ValueError: if `steps` is below 1, or the loss has no gradient.
         RuntimeError: if no gradient reaches the units.
     """
+    if select is not None:
+        check_choice("select", select, experiment.units)
     if steps < 1:
         raise WrongValue(f"`steps` is {steps}; use at least 1")
     experiment.metric.check_differentiable()

@@ -22,7 +22,7 @@ from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import grouped, mean_over_folds, standard_error
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongValue, whole
+from skilloc.mistakes import WrongValue, of_kind, whole
 from skilloc.units import Units
 
 ENDS = ("value", "low", "high")
@@ -107,6 +107,7 @@ def compare(
         top: number of units that count as a subtask's top.
 
     Raises:
+        TypeError: if one is no `Effects`.
         ValueError: if the two are not about the same subtasks, examples, folds, loss, positions and reference, there
             are fewer than 3 folds, no unit was measured in both, or `top` is not smaller than their number.
 
@@ -118,6 +119,8 @@ def compare(
         >>> sk.compare(first, second).losses().value.shape
         (2,)
     """
+    for name, one in (("effects_a", effects_a), ("effects_b", effects_b)):
+        of_kind(name, one, Effects, 'pass effects, such as store.load(Effects, "DIR/effects") reads them')
     whole("top", top)
     _check(effects_a, effects_b)
     same = effects_a.units == effects_b.units

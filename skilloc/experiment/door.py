@@ -34,7 +34,7 @@ from skilloc.experiment.reference import (
 )
 from skilloc.experiment.threads import one_thread
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongType, WrongValue, a_seed, whole
+from skilloc.mistakes import WrongType, WrongValue, a_seed, of_kind, whole
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.losses import blocks, check_model, losses_of, prepared_for
@@ -101,6 +101,10 @@ class Experiment:
         whole("count", self.count)
         whole("folds", self.folds)
         a_seed("seed", self.seed)
+        of_kind(
+            "units", self.units, Units,
+            "pass units_of(model); which of them are measured, `select` of ablation_effects says",
+        )  # fmt: skip
         if not isinstance(self.subtasks, Mapping) or not self.subtasks:
             raise WrongValue("`subtasks` is empty or no mapping; pass at least one subtask by name")
         kinds = {type(own) for own in self.subtasks.values()}

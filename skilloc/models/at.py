@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from skilloc.mistakes import WrongValue, whole
+from skilloc.mistakes import Mistake, WrongValue, whole
 from skilloc.models.face import Edit
 from skilloc.models.points import check_hooks
 from skilloc.tasks import Inputs
@@ -94,7 +94,7 @@ def widths_of(module: nn.Module, units: Mapping[str, At], example: Inputs | None
             return counted
 
         with evaluating(module), torch.no_grad(), attached(module, units, {name: count(name) for name in units}):
-            run_of(module, example)
+            tried(module, example, "this `example`")
     return {name: found[name] for name in units}
 
 
@@ -152,6 +152,28 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before.items():
             part.training = training
+
+
+def tried(module: nn.Module, inputs: Inputs, called: str) -> Tensor:
+    """Run a module on inputs of the user's.
+
+    Args:
+        module: the module itself.
+        inputs: what it is given.
+        called: how messages call the inputs.
+
+    Raises:
+        ValueError: if it cannot take them.
+    """
+    try:
+        return run_of(module, inputs)
+    except Mistake:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise WrongValue(
+            f"`model` is a {type(module).__name__} that cannot take {called} ({first}); pass inputs of its kind"
+        ) from error
 
 
 def run_of(module: nn.Module, inputs: Inputs) -> Tensor:

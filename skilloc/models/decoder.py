@@ -24,7 +24,7 @@ from skilloc.models.residual import residual_bank, residual_group
 from skilloc.models.residual_cut import cut_residual
 from skilloc.models.saving import check_savable, save_decoder
 from skilloc.models.weights import architecture, banks_of, component_of, group, output_weight, place_of, unwrapped
-from skilloc.tasks import MASK, TOKENS, Examples, Inputs
+from skilloc.tasks import IGNORE, MASK, TOKENS, Examples, Inputs
 from skilloc.units import HEAD, LAYER, RESIDUAL, Bank
 
 STREAM = "blocks.0.hook_resid_pre"
@@ -187,4 +187,18 @@ def _check(model: Any, examples: Examples) -> None:
     if vocabulary and vocabulary > 0 and highest >= vocabulary:
         raise WrongValue(
             f"the batch holds token {highest} but `model` has {vocabulary} tokens; use the tokenizer of this model"
+        )
+    targets = examples.targets
+    if targets.shape != tokens.shape:
+        raise WrongValue(
+            f"`targets` has shape {tuple(targets.shape)} but `model` is a {architecture(model)}, which predicts a "
+            f"token at each of {tuple(tokens.shape)}; pass the next token of every position, and IGNORE where there is "
+            "none"
+        )
+    scored = targets[targets != IGNORE]
+    low, high = (int(one) for one in scored.aminmax())
+    if low < 0 or (vocabulary and 0 < vocabulary <= high):
+        raise WrongValue(
+            f"`targets` go from {low} to {high} but `model` has {vocabulary} tokens, counted from 0; use the tokenizer "
+            "of this model, and IGNORE where none is scored"
         )

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skilloc.mistakes import Mistake, WrongValue
-from skilloc.models.at import At, attached, check_places, run_of, units_along, widths_of
+from skilloc.mistakes import WrongValue, of_kind
+from skilloc.models.at import At, attached, check_places, run_of, tried, units_along, widths_of
 from skilloc.models.face import Edit, Face, Left, Weights
 from skilloc.tasks import Examples, Inputs
 from skilloc.units import Bank
@@ -71,7 +71,9 @@ def describe(
             `reset_parameters`. A module with a parameter that none of them sets needs it for its control.
 
     Raises:
-        ValueError: if there is no such submodule or parameter, or the number of units is not known.
+        TypeError: if a place is no `At`.
+        ValueError: if there is no such submodule or parameter, the number of units is not known, or the module cannot
+            take the `example`.
 
     Example:
         >>> import skilloc as sk
@@ -83,6 +85,8 @@ def describe(
     """
     if not units:
         raise WrongValue('`units` is empty; name at least one place, such as {"fc1": At("fc1")}')
+    for name, at in units.items():
+        of_kind(f"units[{name!r}]", at, At, "say where the units stand, such as At('fc1')")
     check_places(module, units)
     return Described(module, units, widths_of(module, units, example), example, fresh)
 
@@ -132,15 +136,7 @@ def _check(model: Described, examples: Examples) -> None:
         return count
 
     with torch.no_grad(), attached(model.inner, model.units, {place: counted(place) for place in calls}):
-        try:
-            logits = run_of(model, examples.part(slice(0, 1)).inputs)
-        except Mistake:
-            raise
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            first = str(error).strip().partition("\n")[0]
-            raise WrongValue(
-                f"`model` is a {name} that cannot take these examples ({first}); pass inputs of its kind"
-            ) from error
+        logits = tried(model.inner, examples.part(slice(0, 1)).inputs, "these examples")
     for place, count in calls.items():
         if count != 1:
             raise WrongValue(

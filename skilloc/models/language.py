@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from skilloc import store
-from skilloc.mistakes import NotInstalled, WrongValue
+from skilloc.mistakes import NotInstalled, WrongValue, of_kind
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
 from skilloc.models.mlp import is_mlp_folder, open_mlp
@@ -40,6 +40,11 @@ class Opened(NamedTuple):
     model: Any
     tokenizer: Any
     name: str
+
+    def __repr__(self) -> str:
+        """One line: a model prints itself over many."""
+        tokenizer = "no tokenizer" if self.tokenizer is None else f"a {type(self.tokenizer).__name__}"
+        return f'Opened("{self.name}": a {type(self.model).__name__} and {tokenizer})'
 
 
 def open_model(
@@ -69,7 +74,8 @@ def open_model(
     Raises:
         FileNotFoundError: if there is no such model.
         ModuleNotFoundError: if a GGUF file is given and the gguf package is missing, or a map and accelerate is.
-        TypeError: if a module is given of which nobody has named the units.
+        TypeError: if it is neither a name nor a model, its tokenizer is none, or a module is given of which nobody has
+            named the units.
         ConnectionError: if the hub is needed and cannot be reached.
         ValueError: if the name means nothing, the model is damaged or of an architecture that transformer-lens does not
             wrap, its tokenizer does not belong to it, or the device does not exist.
@@ -80,6 +86,7 @@ def open_model(
         >>> opened.name, len(sk.units_of(opened.model))
         ('embedded', 2072)
     """
+    of_kind("name", name, (str, Path, nn.Module), "use embedded, a folder, a name on the hub, or a model in memory")
     if isinstance(name, nn.Module):
         if device_map is not None:
             raise WrongValue(f'`device_map` is "{device_map}", but the model is in memory already; leave it out')

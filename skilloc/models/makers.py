@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skilloc.mistakes import WrongType, WrongValue
+from skilloc.mistakes import WrongType, WrongValue, told
 from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
@@ -29,12 +29,14 @@ def face_of(model: nn.Module) -> Face:
         return described_face(model)
     if isinstance(model, nn.Module) and "blocks" in model._modules and hasattr(model, "original_model"):
         return decoder_face(model)
-    what = type(model).__name__
     if not isinstance(model, nn.Module):
-        raise WrongType(f"`model` is a {what}; pass a module, or what open_model({model!r}) returns as its `model`")
+        cure = f"what open_model({model!r}) returns as its `model`" if isinstance(model, str) else "such as an MLP"
+        if isinstance(getattr(model, "model", None), nn.Module):
+            cure = "which opened.model is, where open_model returned `opened`"
+        raise WrongType(f"`model` is {told(model)}; pass a module, {cure}")
     raise WrongType(
-        f"`model` is a {what}, whose units are not known; open a language model with open_model, or name the units of "
-        "any other module with describe(module, units={...})"
+        f"`model` is {told(model)}, whose units are not known; open a language model with open_model, or name the "
+        "units of any other module with describe(module, units={...})"
     )
 
 

@@ -148,7 +148,7 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, device_map: A
                 "same folder"
             ) from error
     _check_finite(model, shown)
-    _check_vocabulary(model, tokenizer, shown)
+    check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, shown)
     return Checkpoint(model.eval(), tokenizer)
 
 
@@ -196,9 +196,18 @@ def _check_finite(model: Any, shown: str) -> None:
             )
 
 
-def _check_vocabulary(model: Any, tokenizer: Any, shown: str) -> None:
+def check_vocabulary(rows: int, tokenizer: Any, shown: str) -> None:
+    """Refuse a tokenizer that gives ids for which a model has no embedding.
+
+    Args:
+        rows: number of embeddings.
+        tokenizer: the tokenizer.
+        shown: how messages call the model.
+
+    Raises:
+        ValueError: if so.
+    """
     # Added tokens do not count: some tokenizers have a padding token that the model never learnt, and no text has it.
-    rows = model.get_input_embeddings().weight.shape[0]
     added = set(tokenizer.added_tokens_decoder)
     largest = max((index for index in tokenizer.get_vocab().values() if index not in added), default=-1)
     if largest >= rows or largest < 0:

@@ -10,7 +10,7 @@ from skilloc.effects import Effects
 from skilloc.effects.made import reference_name
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongValue, whole
+from skilloc.mistakes import WrongValue, of_kind, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
 from skilloc.models.makers import units_of
 from skilloc.study.able import rights
@@ -45,7 +45,7 @@ class Shown(NamedTuple):
 
 
 def subtasks_of(
-    opened: Opened, sources: Mapping[str, str], *, length: int, add_bos: bool | None = None,
+    opened: Opened, sources: Mapping[str, str], *, length: int = Settings.length, add_bos: bool | None = None,
     asked: Asked | None = None, least: int = 1,
 ) -> dict[str, Subtask]:  # fmt: skip
     """Make a subtask of every source: of texts, in the tokens of a model; of a model without a tokenizer, of the world
@@ -62,6 +62,7 @@ def subtasks_of(
         least: of prompts in groups: leave out groups with fewer than this in a split, saying so.
 
     Raises:
+        TypeError: if `opened` is not what `open_model` returns, or `sources` are no texts by name.
         ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
             not of the world.
         FileNotFoundError: if a file is not there, also `world.json` for a model without a tokenizer.
@@ -75,6 +76,10 @@ def subtasks_of(
     """
     whole("length", length)
     whole("least", least)
+    of_kind("opened", opened, Opened, "pass what open_model returns, with its tokenizer")
+    of_kind("sources", sources, Mapping, 'name each source, such as {"code": "python"}')
+    for source in sources.values():
+        of_kind("sources", source, str, "name a built-in corpus, a file or a folder, by a text")
     if not sources:
         raise WrongValue("`sources` is empty; name at least one subtask")
     if opened.tokenizer is None:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from skilloc.mistakes import WrongValue, whole
+from skilloc.mistakes import WrongValue, of_kind, whole
 
 BY = ("text", "letter")
 PADS = ("right", "left")
+NAMED = ("prompt", "answer", "wrong", "corrupted", "group", "subject", "choices")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -46,6 +47,8 @@ class Asked:
     """1 or 2: another third of a small group is reported on (cross-fitting)"""
 
     def __post_init__(self) -> None:
+        for name in NAMED:
+            of_kind(name, getattr(self, name), (str, type(None)), "use the name of a field")
         for name, value, allowed in (("by", self.by, BY), ("pad", self.pad, PADS)):
             if value not in allowed:
                 raise WrongValue(f'`{name}` is "{value}"; use {" or ".join(allowed)}')

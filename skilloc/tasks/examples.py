@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongType, WrongValue, of_kind
 
 IGNORE = -100
 """A target with this value is not scored."""
@@ -43,6 +43,7 @@ class Examples:
         owner: which example each row belongs to, rising from 0; None where each row is an example of its own.
 
     Raises:
+        TypeError: if the inputs or targets are no tensors, or the targets no whole numbers.
         ValueError: if the shapes do not belong together, there are no examples, or an example has no scored target.
 
     Example:
@@ -61,6 +62,7 @@ class Examples:
     owner: Int[Tensor, " row"] | None = None
 
     def __post_init__(self) -> None:
+        self._check_tensors()
         rows = len(self.first)
         if rows == 0 or len(self.targets) != rows:
             raise WrongValue(
@@ -88,6 +90,17 @@ class Examples:
         shapes = [_shapes(given) for given in (self.inputs, self.paired) if given is not None]
         if len(shapes) == 2 and shapes[0] != shapes[1]:
             raise WrongValue(f"`paired` has shapes {shapes[1]} but `inputs` {shapes[0]}; pad both alike")
+
+    def _check_tensors(self) -> None:
+        for name, given in (("inputs", self.inputs), ("targets", self.targets), ("paired", self.paired)):
+            for one in given.values() if isinstance(given, Mapping) and name != "targets" else (given,):
+                if one is not None or name != "paired":
+                    of_kind(name, one, Tensor, f"pass a tensor, such as torch.as_tensor({name})")
+        if self.targets.dtype.is_floating_point or self.targets.dtype in (torch.bool, torch.complex64):
+            raise WrongType(
+                f"`targets` is a tensor of {self.targets.dtype}; pass whole numbers, of classes or tokens, such as "
+                "targets.long()"
+            )
 
     def __len__(self) -> int:
         return len(self.first) if self.owner is None else int(self.owner[-1]) + 1

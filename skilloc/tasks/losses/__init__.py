@@ -427,11 +427,13 @@ def custom(
         chance: its value for a model that knows nothing, if that is known.
 
     Raises:
+        TypeError: if the function does not take (logits, examples).
         ValueError: if `chance` is not finite.
     """
     if chance is not None:
         real("chance", chance)
     called = name or getattr(function, "__name__", type(function).__name__).strip("<>")
+    _check_takes_two(function, called)
     return Loss(
         called,
         unit or called,
@@ -440,6 +442,21 @@ def custom(
         chance=None if chance is None else lambda *_: chance,
         identity=_identity(function),
     )
+
+
+def _check_takes_two(function: Any, called: str) -> None:
+    """Refuse a function that cannot be called with logits and examples."""
+    try:
+        taken = inspect.signature(function)
+    except (TypeError, ValueError):  # one of a library in C, which does not say what it takes
+        return
+    try:
+        taken.bind(None, None)
+    except TypeError as error:
+        raise WrongType(
+            f'`loss` "{called}" takes {taken}; pass a function of (logits, examples), such as '
+            "lambda logits, examples: ... with one number per example"
+        ) from error
 
 
 def as_loss(loss: "Loss | str | Callable[[Tensor, Examples], Tensor]") -> Loss:
