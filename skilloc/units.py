@@ -201,7 +201,7 @@ class Units:
         wanted = [kinds] if isinstance(kinds, str) else list(kinds)
         for kind in sorted(set(wanted) - set(self.kinds)):
             raise WrongValue(
-                f'there are no units of kind "{kind}" on {", ".join(self.hooks)}; '
+                f'there are no units of kind "{kind}" among these {len(self)}; '
                 f"use {' or '.join(sorted(set(self.kinds)))}"
             )
         return Units(tuple(bank for bank in self.banks if bank.kind in wanted))

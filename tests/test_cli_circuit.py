@@ -117,6 +117,17 @@ def test_several_studies_give_what_they_agree_on(home, tmp_path, capsys):
     assert found.graph[g.FAITHFULNESS][0]["size"] == len(runs[0] & runs[1])
 
 
+def test_names_and_numbers_are_refused_before_a_model_is_read(home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("skilloc.cli.machine.Machine.open", None)  # calling it would fail
+    out = tmp_path / "out"
+    for more, cure in (
+        (("--count", "5000"), "`count` asks for 5000 of 24 units; choose 1 to 24"),
+        (("--count", "5000", "--by", "effects"), "5000 of 24 measured units"),
+        (("--subtask", "x"), "these effects have parity_0"),
+    ):
+        assert cure in refused(capsys, home, home / "mean", *more, "--out", out)
+
+
 def test_refusals(home, tmp_path, capsys):
     out = tmp_path / "out"
     both = refused(capsys, home, home / "mean", "--count", "3", "--faithfulness", "0.9", "--out", out)

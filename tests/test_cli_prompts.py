@@ -17,11 +17,16 @@ def test_one_subtask_per_relation_and_words_for_what_cannot_be(tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--prompt", "prompt", "--group", "relation"])
     assert stopped.value.code == 2
-    assert 'cannot do "f_big": it is right on 0.00 of 10 examples' in capsys.readouterr().err
+    assert 'cannot do "f_big": it is right on 0 of 10 examples' in capsys.readouterr().err
     main([*command, "--prompt", "prompt", "--group", "relation", "--anyway"])
     said = capsys.readouterr().out
     assert "f_big: accuracy" in said
     assert "f_small: accuracy" not in said
+    path.write_text("\n".join(map(json.dumps, rows[:2])))
+    with pytest.raises(SystemExit):
+        main([*command, "--prompt", "prompt"])
+    assert '"f" has 2 items, which leave 0 for the report split; pass at least 3' in capsys.readouterr().err
+    path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--prompt", "question"])
     assert stopped.value.code == 2
@@ -38,4 +43,4 @@ def test_groups_that_the_model_cannot_do_are_left_out(tmp_path, caplog, capsys):
     command += ["--group", "form", "--wrong", "wrong", "--loss", "answer", "--units", "head", "--only", "L0H0"]
     main([*command, "--sequences", "4", "--folds", "2"])
     assert "f_code: accuracy 1; by chance 0.5" in capsys.readouterr().out
-    assert 'left out: the model cannot do "f_fruit": it is right on 0.00 of 8 examples' in caplog.text
+    assert 'left out: the model cannot do "f_fruit": it is right on 0 of 8 examples' in caplog.text

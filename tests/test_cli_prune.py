@@ -47,7 +47,7 @@ def home(tmp_path_factory, saved) -> Path:
     return home
 
 
-def test_a_network_is_pruned_saved_and_reported(run, tmp_path):
+def test_a_network_is_pruned_saved_and_reported(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = ("prune", "mlp", "effects", "--count", 12, "--keep", "parity_0", "--draws", 3, "--out", out)
     status, printed, error = run(*arguments, "--json")
@@ -79,7 +79,8 @@ def test_a_network_is_pruned_saved_and_reported(run, tmp_path):
     assert status == 0
     assert "parity_1 (not kept)" in table
     assert "accuracy" in table
-    # Another question is refused.
+    # Another question is refused, before a model is read.
+    monkeypatch.setattr("skilloc.cli.machine.Machine.open", None)  # calling it would fail
     status, _, error = run(*arguments[:4], 10, *arguments[5:])
     assert (status, "choose another folder" in error) == (2, True)
 
@@ -121,6 +122,20 @@ def test_a_language_model_is_pruned_saved_and_opened(run, tmp_path, more):
     assert record["parameters"]["after"] < record["parameters"]["before"]
     with torch.no_grad():
         assert torch.isfinite(opened.model(torch.arange(12)[None])).all()
+
+
+def test_names_and_numbers_are_refused_before_a_model_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("skilloc.cli.machine.Machine.open", None)  # calling it would fail
+    out = ("--out", tmp_path / "out")
+    for arguments, cure in {
+        ("mlp", "effects", "--count", 99): "keep 1 to 32",
+        ("mlp", "effects", "--count", 8, "--keep", "parity_9"): "these effects have parity_0",
+        ("mlp", "effects", "--count", 8, "--units", "neurons"): "among these 32; use neuron",
+        ("llama", "text", "--count", 60, "--reference", "mean"): "from position to position; prune at zero",
+        ("llama", "text", "--count", 60, "--reference", "paired"): "to example; prune at zero or flat mean",
+    }.items():
+        status, _, error = run("prune", *arguments, *out)
+        assert (status, cure in error) == (2, True), error
 
 
 def test_refusals_are_one_line_and_say_what_to_do(run, tmp_path):

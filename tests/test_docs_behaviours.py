@@ -53,7 +53,7 @@ def test_what_the_model_cannot_do_is_refused_with_its_number(at_root: Path, caps
     with pytest.raises(SystemExit) as stopped:
         main(measure)
     assert stopped.value.code == 2
-    assert re.search(r'cannot do "letters": it is right on 0\.\d\d of 8 examples', capsys.readouterr().err)
+    assert re.search(r'cannot do "letters": it is right on \d of 8 examples', capsys.readouterr().err)
     assert not (at_root / "runs" / "letters").exists()
     main([*measure, "--anyway", *SMALL])
     assert "letters: accuracy 0." in capsys.readouterr().out

@@ -352,7 +352,7 @@ def test_what_cannot_be_localized(trained, llama):
         ({"wanted_live": 4, "wanted_loss": 0.1}, "give one"),
         ({"wanted_live": 0}, "at least 1"),
         ({"threshold": float("nan")}, "use a positive"),
-        ({"kinds": ("head",)}, "ask for kinds"),
+        ({"kinds": ("head",)}, "name one of these"),
         ({"kept": ()}, "at least one"),
         ({"kept": (KEPT, KEPT)}, "its own name"),
         ({"watched": (KEPT,)}, "its own name"),

@@ -26,6 +26,10 @@ def test_a_folder_without_a_config(folder):
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="pass a folder that transformers saved"):
         open_model(folder)
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r'no config.json; did you mean ".*/model"\?'):
+        open_model(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 20_000])

@@ -153,8 +153,10 @@ def native(**settings):
 def test_a_layer_without_an_mlp_has_no_neurons():
     attention_only = native(attn_only=True)
     assert units_of(attention_only).hooks == ("blocks.0.attn.hook_z",)
-    with pytest.raises(ValueError, match=r'ask for kinds=\("head",\)'):
+    with pytest.raises(ValueError, match=r"name one of these"):
         units_of(attention_only, kinds=("neuron",))
+    with pytest.raises(ValueError, match=r'did you mean "head"\?'):
+        units_of(attention_only, kinds=("heads",))
 
 
 def test_neurons_coupled_by_solu_have_no_weights_of_their_own():
@@ -177,7 +179,7 @@ def test_a_mixture_of_experts_is_refused_by_name():
         num_key_value_heads=1,
     )
     model = build_bridge_from_module(MixtralForCausalLM(config), "MixtralForCausalLM", hf_config=config)
-    with pytest.raises(ValueError, match=r'MixtralForCausalLM.*ask for kinds=\("head",\)'):
+    with pytest.raises(ValueError, match=r"MixtralForCausalLM.*name one of these"):
         units_of(model, kinds=("neuron",))
     assert units_of(model, kinds=("head",)).widths == (2,)
     assert units_of(model).kinds == ("head", "head")

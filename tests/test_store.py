@@ -424,6 +424,9 @@ def test_results_of_other_kinds_and_parts_are_refused(tmp_path: Path) -> None:
     store.save(drawn, tmp_path / "r")
     with pytest.raises(ValueError, match="a result of kind 'drawn', not effects"):
         store.load(Effects, tmp_path / "r")
+    store.save(drawn, tmp_path / "study" / "drawn")
+    with pytest.raises(ValueError, match=r'study" is a study, whose drawn are in ".*study/drawn"; pass that'):
+        store.load(Drawn, tmp_path / "study")
     spec, arrays = store.to_parts(drawn)
     with pytest.raises(ValueError, match=r"lacks a part .*chance"):
         store.from_parts(Drawn, {name: value for name, value in spec.items() if name != "chance"}, arrays)

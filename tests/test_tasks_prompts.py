@@ -213,7 +213,7 @@ def test_one_file_gives_one_subtask_per_group_and_repetitions_are_told(caplog, t
     with caplog.at_level(logging.WARNING):
         made = prompts(str(path), letters, Asked(prompt="prompt", group="group"), name="f")
     assert set(made) == {"f_left", "f_right"}
-    assert '1 items of "f_left" appear twice' in caplog.text
+    assert '1 items of "f_left" repeat another one' in caplog.text
     assert "skipped 1 of 50 rows" in caplog.text
     assert made["f_left"].made["twice"] == made["f_left"].made["skipped"] == 1
     assert sum(made["f_left"].made["items"].values()) == 24
@@ -230,6 +230,11 @@ def test_shots_come_from_the_train_split():
 
 
 # refusals
+
+
+def test_a_corpus_of_running_text_has_no_prompts():
+    with pytest.raises(ValueError, match=r'"python" is running text and has no prompts; name a file of rows'):
+        prompts("python", letters)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,15 @@ def test_tables_and_texts_are_not_mixed(tmp_path):
     assert texts(f"{tmp_path}/*.jsonl") == ["one"]
 
 
+def test_a_folder_stands_for_the_files_that_can_be_read(tmp_path, caplog):
+    (tmp_path / "a.pid").write_text("7")
+    with pytest.raises(ValueError, match=r'a.pid" ends in ".pid", which is neither'):
+        texts(tmp_path)
+    (tmp_path / "b.txt").write_text("one")
+    assert texts(tmp_path) == ["one"]
+    assert f'left out 1 of 2 files of "{tmp_path}", of no known kind, such as "{tmp_path}/a.pid"' in caplog.text
+
+
 LATIN = "caf\xe9".encode("latin-1")
 
 
@@ -171,7 +180,7 @@ LATIN = "caf\xe9".encode("latin-1")
         ("a.jsonl.gz", b"nothing packed", r"cannot unpack .*check that it is whole"),
         ("a.parquet", b"no table", r"cannot read .*check that it is whole"),
         ("e.jsonl", b'{"body": "one", "n": 1}\n', r'none of the 1 rows .* "text"; their fields are body, n: pass'),
-        ("f.jsonl", b"", r"none of the 0 rows"),
+        ("f.jsonl", b"", r'f.jsonl" has no rows; pass a file that has some'),
         ("g.jsonl", b'["one"]\n', r"none of the 1 rows"),
     ],
 )  # fmt: skip

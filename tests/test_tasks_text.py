@@ -262,7 +262,9 @@ def test_each_split_is_tokenised_once_and_only_when_drawn_from():
 def test_too_few_rows_says_how_many_there_are():
     subtask = text_subtask("few", corpus(30), letters, length=64)
     have = len(rows_by_hand(corpus(30), "report", 64, None))
-    with pytest.raises(ValueError, match=rf'`n` is 10000 .* "few" has {have} rows of 64 .* pass more documents'):
+    with pytest.raises(
+        ValueError, match=rf'10000 examples are too many: .* "few" has {have} rows of 64 .* pass more documents'
+    ):
         subtask.draw(10_000)
 
 

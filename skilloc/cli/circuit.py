@@ -80,17 +80,19 @@ class Command:
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.circuits import circuits_found, circuits_section
         from skilloc.report.pictures import draw_circuits
-        from skilloc.study.tracing import TOP, Choice, trace_runs, trace_study
+        from skilloc.study.tracing import TOP, Choice, check_choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)
         runs = [load_measured(folder).effects for folder in folders]
-        opened = open_for(self.machine, model, folders[0], runs[0])
         size = min(TOP, max(1, int(runs[0].measured.sum()) // 2)) if self.count is None else self.count
         chosen = (None if self.faithfulness is not None else size, self.faithfulness)
         # A share of examples is a count, which has no gradient.
         by = self.by or ("effects" if runs[0].unit == "share" else "gates")
         way = GATES if by == "gates" else ""
         choice = Choice(*chosen, by=way, subtasks=self.subtask, reference=self.reference)
+        for effects in runs:
+            check_choice(effects, choice)
+        opened = open_for(self.machine, model, folders[0], runs[0])
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
             found = trace_study(opened, runs[0], self.out, choice, config)

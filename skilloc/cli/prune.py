@@ -72,11 +72,10 @@ class Command:
         from skilloc.pruning import Curve
         from skilloc.report.pictures import save_pictures
         from skilloc.report.pruning import pruning_section
-        from skilloc.study.pruning import Choice, prune_into
+        from skilloc.study.pruning import Choice, check_choice, prune_into
 
         model, (folder,) = places_of(self.places)
         effects = load_measured(folder).effects
-        opened = open_for(self.machine, model, folder, effects)
         count = len(effects.units.only(self.units or effects.units.kinds))
         choice = Choice(
             keep=max(1, round(self.share * count)) if self.share is not None else self.count or 0,
@@ -90,6 +89,8 @@ class Command:
             counts=self.curve,
             reference=self.reference,
         )
+        check_choice(self.out, effects, choice)
+        opened = open_for(self.machine, model, folder, effects)
         found = prune_into(
             self.out,
             opened,

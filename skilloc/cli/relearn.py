@@ -94,8 +94,9 @@ class Command:
         from skilloc.relearning import PLAIN, UNSEEN, Grid
         from skilloc.report.relearning import attack_section, keep_attack
         from skilloc.study.draws import loss_of, subtasks_of
-        from skilloc.study.relearning import AttackSettings, attack_models
+        from skilloc.study.relearning import AttackSettings, attack_models, check_names
 
+        check_names((self.attack, *self.train), sources)
         loss = loss_of(self.loss)
         original = self.machine.open(self.model)
         grid = Grid(

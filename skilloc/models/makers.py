@@ -1,5 +1,6 @@
 """From a model to its face: the only place that asks what a model is."""
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,8 +67,7 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
     if missing and not (wanted == list(KINDS) and len(missing) < len(wanted)):
         raise WrongValue(
             f'unknown unit kind "{missing[0]}": `model` is a {face.architecture}, which has units of kind '
-            f"{' or '.join(there) or 'none'}; "
-            + (f'ask for kinds=("{there[0]}",)' if there else "use a model with units")
+            f"{' or '.join(there) or 'none'}; {_advice(missing[0], there)}"
         )
     chosen = tuple(bank for bank in banks if bank.kind in wanted)
     if RESIDUAL in wanted and getattr(getattr(model, "cfg", None), "use_attn_result", False):
@@ -78,6 +78,12 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
     if not chosen:
         raise WrongValue(f"`kinds` is {tuple(wanted)}, which names no unit of this {face.architecture}; name one kind")
     return Units(chosen)
+
+
+def _advice(kind: str, there: Sequence[str]) -> str:
+    """Return what to ask for instead of a kind that is not there."""
+    near = difflib.get_close_matches(kind, there, n=1)
+    return f'did you mean "{near[0]}"?' if near else "name one of these" if there else "use a model with units"
 
 
 def output_weight(model: nn.Module, hook: str) -> Tensor:

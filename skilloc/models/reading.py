@@ -37,6 +37,8 @@ def read_folder(folder: Path, *, dtype: torch.dtype, device_map: Any = None) -> 
         ValueError: if the files are damaged or do not belong together.
     """
     if not (folder / "config.json").is_file():
+        if (folder / "model" / "config.json").is_file():
+            raise FileNotFoundError(f'"{folder}" has no config.json; did you mean "{folder / "model"}"?')
         raise FileNotFoundError(
             f'"{folder}" has no config.json; pass a folder that transformers saved (`save_pretrained`), or a .gguf file'
         )
@@ -237,4 +239,5 @@ def quiet() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    # A list that the first line announces is cut off, so that its announcement is, too.
+    return lines[0][:160].removesuffix(" from one of:").rstrip(" :") if lines else type(error).__name__

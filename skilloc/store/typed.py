@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from skilloc.mistakes import WrongType, WrongValue
+from skilloc.store.aside import MANIFEST
 from skilloc.store.folder import read, write
 from skilloc.store.labels import Labelled
 
@@ -92,6 +93,9 @@ def load(kind: type[R], folder: Path | str) -> R:
         FileNotFoundError: if there is no result.
         ValueError: if it was cut or altered, or is of another kind.
     """
+    inside = Path(folder) / _what(kind)
+    if not (Path(folder) / MANIFEST).is_file() and (inside / MANIFEST).is_file():
+        raise WrongValue(f'`folder` "{folder}" is a study, whose {_what(kind)} are in "{inside}"; pass that')
     found = read(Path(folder))
     return from_parts(kind, found.spec, found.arrays, called=f"`folder` {folder}")
 

@@ -128,6 +128,12 @@ def able_subtasks(opened: Opened, subtasks: Mapping[str, Subtask], settings: Set
             continue
         split, shots = cast(Split, settings.split), int(made["asked"]["shots"])
         left = made["items"][split] - (shots if split == "train" else 0)
+        if left < 1:
+            total = sum(made["items"].values())
+            raise WrongValue(
+                f'"{name}" has {total} items, which leave {left} for the {split} split; pass at least 3 items about '
+                "different subjects, and more with `shots`"
+            )
         experiment = Experiment(
             opened.model, {name: own}, folds=1, count=min(ASKED, left), split=split, seed=settings.seed,
             units=units_of(opened.model, kinds=settings.units),
@@ -140,8 +146,8 @@ def able_subtasks(opened: Opened, subtasks: Mapping[str, Subtask], settings: Set
         made = dict(subtasks[name].made or {})
         if not kept or not made["asked"]["group"]:
             raise WrongValue(
-                f"{_cannot(name, known)}; leave it out, take a model that can, or measure it `anyway` (its effects are "
-                "then about what the model does instead)"
+                f"{_cannot(name, known)}; leave it out, take a model that can, or measure it with --anyway (its "
+                "effects are then about what the model does instead)"
             )
         _log.warning("left out: %s", _cannot(name, known))
     return kept
@@ -149,6 +155,6 @@ def able_subtasks(opened: Opened, subtasks: Mapping[str, Subtask], settings: Set
 
 def _cannot(name: str, known: Ability) -> str:
     return (
-        f'the model cannot do "{name}": it is right on {known.accuracy:.2f} of {known.count} examples, where chance is '
-        f"{known.chance:.2f} (95 % from {known.low:.2f})"
+        f'the model cannot do "{name}": it is right on {round(known.accuracy * known.count)} of {known.count} examples '
+        f"(95 % from a share of {known.low:.2g}), where chance is {known.chance:.2g}"
     )

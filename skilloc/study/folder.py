@@ -37,18 +37,41 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
     """
     store.check_place(folder, inside=True)
     home = folder / "request"
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    there = {name for name in names if not name.endswith(".aside")} - {UNTIL, store.LOCK}
+    there = _there(folder)
     if home.is_dir():
         asked, wanted = _upgraded(store.read(home).spec), json.loads(store.canonical(request))
         if asked == wanted:
             return
-        if there - {"request", "items"} or any((folder / "items").glob("*")):
-            raise WrongValue(f'"{folder}" holds a study {_difference(asked, wanted)}; choose another folder for `out`')
+        _refuse_begun(folder, asked, wanted)
         store.remove(home)
     elif there:
         raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
     store.write(home, request, {})
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds a study with other settings: before a model is read, which `claim` knows as well.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    home = folder / "request"
+    if home.is_dir():
+        asked = _upgraded(store.read(home).spec)
+        wanted = {**asked, "settings": json.loads(store.canonical(settings))}
+        if asked != wanted:
+            _refuse_begun(folder, asked, wanted)
+
+
+def _there(folder: Path) -> set[str]:
+    """Return the names of what a study has written into a folder, and of what else is there."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if not name.endswith(".aside")} - {UNTIL, store.LOCK}
+
+
+def _refuse_begun(folder: Path, asked: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if _there(folder) - {"request", "items"} or any((folder / "items").glob("*")):
+        raise WrongValue(f'"{folder}" holds a study {_difference(asked, wanted)}; choose another folder for `out`')
 
 
 def _upgraded(asked: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from skilloc import store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
+from skilloc.effects.made import reference_name
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.masks import DRAWS, Mask
@@ -30,7 +31,7 @@ from skilloc.pruning.results import Parameters, Pruned, Stages
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
 from skilloc.study.draws import held_out, redraw
-from skilloc.study.folder import claim
+from skilloc.study.folder import check_settings, claim
 from skilloc.study.world import open_world, save_world
 
 CURVE = (0.9, 0.75, 0.5, 0.25, 0.1, 0.05)
@@ -104,17 +105,9 @@ def prune_into(
         ValueError: if the model or the texts are not those of the effects, units were not measured, the choice is out
             of range, units cannot be cut out, or the folder belongs to something else.
     """
-    effects = _of_kinds(effects, choice.kinds)
-    wanted = _counts(effects, choice)
-    _check(effects, choice, wanted)
+    effects, wanted = check_choice(folder, effects, choice)
     # What is cut out is gone at every position, wherever its effects were measured.
     chosen_on = redraw(opened, effects, reference=choice.reference, at="all")
-    by_position = chosen_on.held.name == "mean" and chosen_on.folded.examples.positions > 1
-    if chosen_on.held.per_row or by_position:
-        differs = "position to position" if by_position else "example to example"
-        raise WrongValue(
-            f'`reference` is "{chosen_on.held.name}", which differs from {differs}; prune at zero or flat mean'
-        )
     kinds_cut = sorted(set(effects.units.kinds))
     check_cut(face_of(opened.model), Mask(effects.units, np.zeros(len(effects.units), dtype=bool)), chosen_on.held)
     if not store.is_complete(folder / "report"):
@@ -127,7 +120,7 @@ def prune_into(
         "units": effects.units.record(),
         "reference": stated_on.held.record(),
         "loss": stated_on.metric.record(),
-        "settings": {**choice.record(), "counts": wanted, "effects": store.key(dict(effects.made))},
+        "settings": _settings(effects, choice, wanted),
     }
     claim(folder, request)
     if not store.is_complete(folder / "report"):
@@ -139,6 +132,37 @@ def prune_into(
         _state(folder, (opened.model, smaller), curve, stated_on, {**request, "split": stated_on.split})
     shutil.rmtree(folder / "items", ignore_errors=True)
     return load_pruned(folder)
+
+
+def check_choice(folder: Path, effects: Effects, choice: Choice) -> tuple[Effects, list[int]]:
+    """Refuse what cannot be pruned, by what the effects and the folder say: before a model is read.
+
+    Args:
+        folder: where everything is to be kept.
+        effects: effects that a study measured.
+        choice: how units are chosen.
+
+    Returns:
+        The effects of the kinds that are pruned, and the numbers of kept units of the curve.
+
+    Raises:
+        ValueError: if units were not measured, the choice is out of range, what dropped units are held at differs from
+            example to example, or from position to position, or the folder holds another choice.
+    """
+    effects = _of_kinds(effects, choice.kinds)
+    wanted = _counts(effects, choice)
+    _check(effects, choice, wanted)
+    reference = choice.reference or reference_name(effects.made)
+    by_position = reference == "mean" and (effects.made.get("drawn") or {}).get("length", 1) > 1
+    if by_position or reference in ("resample", "paired"):
+        differs = "position to position" if by_position else "example to example"
+        raise WrongValue(f'`reference` is "{reference}", which differs from {differs}; prune at zero or flat mean')
+    check_settings(folder, _settings(effects, choice, wanted))
+    return effects, wanted
+
+
+def _settings(effects: Effects, choice: Choice, wanted: Sequence[int]) -> dict[str, Any]:
+    return {**choice.record(), "counts": list(wanted), "effects": store.key(dict(effects.made))}
 
 
 def load_pruned(folder: Path) -> Pruned:

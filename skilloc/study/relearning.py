@@ -1,7 +1,7 @@
 """The relearning probe for opened models: attacked beside their controls, kept in a folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,18 @@ def attack_models(
     return found
 
 
+def check_names(attacked: Iterable[str], subtasks: Iterable[str]) -> None:
+    """Refuse to attack, or to train on, a subtask that is not there: before models are read, and again with them.
+
+    Raises:
+        ValueError: naming it.
+    """
+    there = list(subtasks)
+    for name in attacked:
+        if name not in there:
+            raise WrongValue(f'unknown subtask "{name}" in the attack; the subtasks are {", ".join(there)}')
+
+
 def _request(
     original: Opened,
     others: Mapping[str, Opened],
@@ -123,9 +135,7 @@ def _request(
 def _check(
     original: Opened, pruned: Mapping[str, Opened], subtasks: Mapping[str, Subtask], attack: str, train: Sequence[str]
 ) -> None:
-    for name in (attack, *train):
-        if name not in subtasks:
-            raise WrongValue(f'unknown subtask "{name}" in the attack; the subtasks are {", ".join(subtasks)}')
+    check_names((attack, *train), subtasks)
     if not pruned:
         raise WrongValue("`pruned` is empty; pass at least one model that `skilloc prune` wrote")
     for name, opened in pruned.items():

@@ -83,8 +83,7 @@ def trace_study(
         ValueError: if the model or the texts are not those of the effects, a subtask is unknown, the choice is out of
             range, or the folder holds another circuit of a subtask.
     """
-    for name in choice.subtasks:
-        effects.of(name)
+    check_choice(effects, choice)
     chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=choice.reference)
     stated_on = held_out(chosen_on)
     found = {}
@@ -113,6 +112,20 @@ def trace_study(
         g.save_graphml(there, path.with_suffix(".graphml"))
         found[name] = there
     return found
+
+
+def check_choice(effects: Effects, choice: Choice) -> None:
+    """Refuse what cannot be traced, by what the effects say: before a model is read.
+
+    Raises:
+        ValueError: if a subtask is unknown, or there are not so many units.
+    """
+    for name in choice.subtasks:
+        effects.of(name)
+    there = len(effects.units) if choice.by == g.GATES else int(effects.measured.sum())
+    if choice.n is not None and choice.n > there:
+        what = "units" if choice.by == g.GATES else "measured units"
+        raise WrongValue(f"`count` asks for {choice.n} of {there} {what}; choose 1 to {there}")
 
 
 @store.working("folder", inside=True)

@@ -183,7 +183,10 @@ class Examples:
             ValueError: if there are none.
         """
         if self.paired is None:
-            raise WrongValue("these examples have no `paired` inputs; give each example its second input")
+            raise WrongValue(
+                "these examples have no `paired` inputs; give each example its second input, "
+                "or, of rows of a file, name their field `corrupted`"
+            )
         return replace(self, inputs=self.paired, paired=self.inputs)
 
     def per_example(self, values: Tensor) -> Tensor:

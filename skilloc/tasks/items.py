@@ -66,7 +66,7 @@ def distinct(items: Sequence[Item], name: str) -> list[Item]:
     """Return the items without repetitions, which are counted and logged."""
     found = list(dict.fromkeys(items))
     if len(found) < len(items):
-        _log.warning('%d items of "%s" appear twice; each is kept once', len(items) - len(found), name)
+        _log.warning('%d items of "%s" repeat another one, which is kept once', len(items) - len(found), name)
     return found
 
 

@@ -9,13 +9,14 @@ them: spaces at the prompt's end go to the answer.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from skilloc.mistakes import WrongValue
 from skilloc.tasks.asked import LETTERS, Asked
-from skilloc.tasks.corpora import is_text
+from skilloc.tasks.corpora import BUILTIN, is_text
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item, answer_baseline, distinct, split_items
 from skilloc.tasks.reading import read_rows
@@ -104,6 +105,10 @@ def item_subtask(
 def _items(source: Source, asked: Asked) -> tuple[list[Item], int]:
     fields = asked.fields
     if isinstance(source, str):
+        if source in BUILTIN and not Path(source).exists():
+            raise WrongValue(
+                f'"{source}" is running text and has no prompts; name a file of rows, or leave `prompt` out'
+            )
         read = read_rows(source, fields)
         rows = [(dict(zip(fields, row.values, strict=True)), row.origin) for row in read.rows]
         have, where = read.fields, source
@@ -231,8 +236,8 @@ def chosen_items(
     if len(pool) < n or len(shown) < shots:
         counts = ", ".join(f"{len(own)} {key}" for key, own in splits.items())
         raise WrongValue(
-            f'`n` is {n} but the {split} split of subtask "{name}" has {len(pool)} items ({counts}; `shots` {shots}); '
-            "draw fewer or from another split, or pass more rows"
+            f'{n} examples are too many: the {split} split of subtask "{name}" has {len(pool)} items ({counts}; '
+            f"`shots` {shots}); draw fewer or from another split, or pass more rows"
         )
     order = torch.randperm(len(pool), generator=generator)[:n].sort().values.tolist()
     before = "".join(f"{item.prompt}{item.answer}\n\n" for item in shown)

@@ -6,7 +6,8 @@
     .txt .md .py .rs ...    text: one row per file, whose only field is `text` (`TEXTS` lists the suffixes)
     hub:owner/name          the train split of a dataset of the hub, of which the first `HUB` rows are read
 
-Each may end in .gz, but for parquet, and in capitals. A folder stands for all files in it and below. Nothing is cut
+Each may end in .gz, but for parquet, and in capitals. A folder stands for all files in it and below
+that are of one of these kinds. Nothing is cut
 off in silence: rows without a field are the caller's to count, and `Rows.sampled` says where rows were left unread.
 """
 
@@ -14,6 +15,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +48,9 @@ LEAST_PACKED = 100_000_000
 
 BOM = b"\xef\xbb\xbf"
 WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ def read_rows(place: str, fields: Sequence[str]) -> Rows:
         for number, record in enumerate(_records(path, fields)):
             names = names or tuple(map(str, record))
             rows.append(Row(tuple(_value(record, field) for field in fields), f"{path}:{number}"))
+    if not rows:
+        raise WrongValue(f'"{place}" has no rows; pass a file that has some')
     return Rows(tuple(rows), names)
 
 
@@ -119,6 +126,7 @@ def _files(place: str) -> list[Path]:
             )
         if not found:
             raise WrongValue(f'folder "{place}" holds no file; pass one that does')
+        found = _readable(found, place)
     elif has_magic(place):
         found = sorted(path for name in glob(str(literal), recursive=True) if (path := Path(name)).is_file())
         if not found:
@@ -136,15 +144,38 @@ def _files(place: str) -> list[Path]:
     return found
 
 
+def _readable(files: list[Path], place: str) -> list[Path]:
+    """Return the files of a folder that can be read as rows or texts; the others are counted and logged.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    kept = [path for path in files if _known(_ending(path))]
+    if not kept:
+        _suffix(files[0])  # says why
+    if left := len(files) - len(kept):
+        other = next(path for path in files if not _known(_ending(path)))
+        _log.warning('left out %d of %d files of "%s", of no known kind, such as "%s"', left, len(files), place, other)
+    return kept
+
+
+def _ending(path: Path) -> str:
+    """Return the suffix of a file without .gz."""
+    return Path(path.name.lower().removesuffix(".gz").removesuffix(".")).suffix.removeprefix(".")
+
+
+def _known(ending: str) -> bool:
+    return not ending or ending.isdigit() or ending in TABLES or ending in TEXTS
+
+
 def _suffix(path: Path) -> str:
     """Return the suffix that says how a file is read, without .gz.
 
     Raises:
         ValueError: if nothing is known of it.
     """
-    name = path.name.lower().removesuffix(".gz").removesuffix(".")
-    found = Path(name).suffix.removeprefix(".")
-    if found and not found.isdigit() and found not in TABLES and found not in TEXTS:
+    found = _ending(path)
+    if not _known(found):
         raise WrongValue(
             f'"{path}" ends in ".{found}", which is neither a table ({", ".join(TABLES)}, each also .gz) nor a known '
             "kind of text; convert it, or rename it to end in .txt if it is UTF-8 text"

@@ -201,8 +201,8 @@ def text_subtask(
         if len(packed) < n:
             counts = ", ".join(f"{len(part)} {key}" for key, part in splits().items())
             raise WrongValue(
-                f'`n` is {n} but the {split} split of subtask "{name}" has {len(packed)} rows of {length} tokens '
-                f"(documents: {counts}); draw fewer or from another split, or pass more documents"
+                f'{n} examples are too many: the {split} split of subtask "{name}" has {len(packed)} rows of {length} '
+                f"tokens (documents: {counts}); draw fewer or from another split, or pass more documents"
             )
         chosen = torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))[:n].sort().values
         return Examples(packed[chosen, :-1].contiguous(), packed[chosen, 1:].contiguous())

@@ -214,7 +214,8 @@ def _field(examples: Examples, name: str, loss: str) -> Tensor:
     if name not in examples.fields:
         raise WrongValue(
             f'`loss` is "{loss}", which needs a field "{name}", but these examples have '
-            f"{', '.join(examples.fields) or 'none'}; pass it as Examples(..., fields={{'{name}': ...}})"
+            f"{', '.join(examples.fields) or 'none'}; give each example this field, or, of rows of a file, name "
+            "their field of `choices` or of `wrong` answers"
         )
     return examples.fields[name]
 
