@@ -230,7 +230,7 @@ SLIPS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "what was opened for a model": (
         lambda: inspect.unwrap(face_of)(opened_net()),
-        "`model` is a Opened; pass a module, which opened.model is",
+        r"`model` is Opened\(.*\); pass a module, which opened.model is",
     ),
     "inputs of numpy": (
         lambda: made(Examples, np.zeros((8, 6)), ONES),
