@@ -89,13 +89,6 @@ def test_refusals(networks, tmp_path, capsys):
     assert "OTHER=MODEL" in said
 
 
-def test_a_typo_is_refused_before_a_model_is_read(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("skilloc.cli.machine.Machine.open", None)  # calling it would fail
-    for more in (("--attack", "pyton"), ("--attack", "python", "--train", "pyton")):
-        said = refused(capsys, "relearn", "embedded", "small", "--out", tmp_path / "out", *more)
-        assert 'unknown subtask "pyton" in the attack; the subtasks are python, cpp, english' in said
-
-
 @pytest.mark.filterwarnings("ignore:.*widen `rates`")
 def test_a_language_model_of_texts(saved, tmp_path, monkeypatch):
     bars = []

@@ -14,6 +14,7 @@ from torch import nn
 
 import skilloc as sk
 from skilloc.ablation import ablation_effects
+from skilloc.cli import main
 from skilloc.experiment import Experiment
 from skilloc.mistakes import Mistake, WrongType
 from skilloc.models.makers import face_of
@@ -316,3 +317,21 @@ def test_targets_that_a_language_model_cannot_predict_are_refused(
 ) -> None:
     with pytest.raises(Mistake, match=cure):
         _ = Experiment(llama, {"a": Examples(tokens, targets)}, kinds=("head",), folds=1).folded
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tokenizer: Any) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=4, **shape))
+    with pytest.raises(Mistake, match=r"the tokenizer of this LlamaForCausalLM does not belong to the model: .* has 4"):
+        sk.open_model(model, tokenizer=tokenizer)
+
+
+def test_a_typo_in_an_attack_is_refused_before_a_model_is_read(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("skilloc.cli.machine.Machine.open", None)  # calling it would fail
+    for more in (("--attack", "pyton"), ("--attack", "python", "--train", "pyton")):
+        with pytest.raises(SystemExit):
+            main(["relearn", "embedded", "small", "--out", str(tmp_path / "out"), *more])
+        said = capsys.readouterr().err
+        assert 'unknown subtask "pyton" in the attack; the subtasks are python, cpp, english' in said
