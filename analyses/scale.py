@@ -1,8 +1,8 @@
 """How long does an exact measurement take, what do more workers cost, and what would it take on larger models?
 
-An answer would be: a forecast from sizes alone (`skilloc.ablation.cost`), right within a factor of 1.5 on two models that
-differ 100 times in what a unit costs; and two processes that need at most 1.1 times the CPU seconds of one, their opening
-of the model apart. Everything is in CPU seconds, which other work on the machine does not change much.
+An answer would be: a forecast from sizes alone (`skilloc.ablation.cost`), right within a factor of 1.5 on two models,
+small and larger; and two processes that need at most 1.1 times the CPU seconds of one, their opening of
+the model apart. Everything is in CPU seconds, which other work on the machine does not change much.
 
 Minutes: about two of one core; with `--smollm2`, after `skilloc fetch smollm2`, some three more. Prints JSON.
 """
