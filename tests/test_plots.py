@@ -171,6 +171,26 @@ def test_score_dots_have_dot_interval_and_chance_in_their_places(axes):
     assert segments == [(0.7, 0.7), (0.4, 0.6), (0.5,), (0.0, 1.0), pytest.approx((np.nan,), nan_ok=True)]
 
 
+def test_few_units_are_counted_in_plain_numbers(axes):
+    value, low, high = np.array([[2.0]]), np.array([[1.0]]), np.array([[6.0]])
+    plots.score_dots(axes, ["effective number"], Interval(value, low, high, np.array([2.5])), NAMES[:1], log=True)
+    axes.figure.canvas.draw()
+    labels = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
+    left, right = axes.get_xlim()
+    assert [one.get_text() for one in labels if one.get_text() and left <= one.get_position()[0] <= right] == list(
+        "125"
+    )
+
+
+def test_the_legend_of_sorted_curves_lies_on_no_band(axes):
+    values = np.ones((3, 2))
+    plots.sorted_curves(
+        axes, np.array([1.0, 6.0]), Interval(values, -9 * values, 9 * values), NAMES, noise=np.full(3, 0.1)
+    )
+    axes.figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+
+
 def test_a_subtask_has_one_colour_in_all_pictures(axes):
     values = np.array([[0.1, 0.2], [0.3, 0.4]])
     plots.removal_curves(axes, np.array([1, 2]), Interval(values, values, values, values), NAMES[:2])

@@ -13,6 +13,7 @@ from skilloc.plots.circuits import FAINT, NEGATIVE, POSITIVE
 from skilloc.plots.diagram import place
 from skilloc.plots.labels import Labels
 from skilloc.plots.style import CONTROL, colour_of
+from skilloc.report.diagrams import _circuits
 
 NAMES = ("python", "cpp")
 
@@ -193,6 +194,21 @@ def test_what_is_in_another_circuit_is_a_grey_dot_without_a_name():
     (labels,) = [artist for artist in ax.get_children() if isinstance(artist, Labels)]
     assert {text.get_text() for text in labels.texts} == {"tokens", "L0H0", "L1N0", "L1N1", "logits"}
     assert any("in another circuit" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_titles_of_panels_are_equally_high_and_not_cut():
+    circuits = two_circuits()
+    for graph in circuits.values():
+        graph.graph |= {"chosen": "top 12", "reference": "zero"}
+    circuits["cpp"].graph["faithfulness"] = [{"size": 3, "low": 0.4, "random_high": 0.3}]  # so that it is a circuit
+    with plots.style():
+        figure = _circuits(circuits)
+        figure.canvas.draw()
+    titles = [ax.title if ax.title.get_text() else ax._left_title for ax in figure.axes]
+    boxes = [title.get_window_extent() for title in titles]
+    assert len({title.get_text().count("\n") for title in titles}) == 1
+    for ax, box, right in zip(figure.axes, boxes, [boxes[1].x0, figure.bbox.x1], strict=True):
+        assert box.x1 < right, ax
 
 
 @pytest.mark.parametrize("columns", [1, 3])

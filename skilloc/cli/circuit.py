@@ -79,7 +79,7 @@ class Command:
         from skilloc.circuits.trace import Tracing
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.circuits import circuits_found, circuits_section
-        from skilloc.report.pictures import draw_circuits
+        from skilloc.report.diagrams import draw_circuits
         from skilloc.study.tracing import TOP, Choice, check_choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from skilloc.locality.intervals import Interval
-from skilloc.plots.style import CONTROL, colour_of, signed_ticks
+from skilloc.plots.style import CONTROL, colour_of, counts_axis, signed_ticks
 
 
 def sorted_curves(
@@ -22,11 +22,12 @@ def sorted_curves(
 ) -> Axes:
     """Draw effects against their rank: ranks logarithmic, effects symmetric logarithmic, linear within the noise.
 
-    A curve that falls at once is a local skill; one that stays above its noise for long is spread out.
+    A curve that falls at once is a local skill; one that stays above its noise for long is spread out; one that does
+    not fall is noise, since ranks are those of other folds.
 
     Args:
         ax: where to draw.
-        ranks: places on the rank axis, from 1.
+        ranks: places on the rank axis, from 1, in folds other than those of the effects.
         effects: at these ranks, on `subtask point`; their interval is a band.
         subtasks: names.
         noise: what a single unit's effect must exceed to be told from 0; dashed.
@@ -41,15 +42,15 @@ def sorted_curves(
         ax.axhline(noise[s], color=colour_of(s), lw=0.8, ls=(0, (4, 3)), alpha=0.8)
     ax.plot([], [], color=CONTROL, lw=0.8, ls=(0, (4, 3)), label="noise of one unit")
     ax.axhline(0, color="black", lw=0.5)
-    ax.set_xscale("log")
+    counts_axis(ax, float(ranks[-1]))
     ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
     ticks, labels = signed_ticks(linear, largest, most=4)
     ax.set_yticks(ticks, labels)
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
     bottom = min(1.5 * float(np.nanmin(values)), -linear)
-    ax.set(xlim=(ranks[0], ranks[-1]), ylim=(bottom, largest), xlabel="rank of the unit", ylabel=f"effect ({unit})")
-    ax.legend(loc="upper right")
+    ax.set(xlim=(ranks[0], ranks[-1]), ylim=(bottom, largest), ylabel=f"effect ({unit})")
+    ax.set_xlabel("rank of the unit, in the other folds")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the bands, which may be anywhere
     return ax
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from skilloc.locality.intervals import Interval
-from skilloc.plots.style import CONTROL, colour_of, signed_ticks
+from skilloc.plots.style import CONTROL, colour_of, counts_axis, signed_ticks
 
 
 def score_dots(
@@ -45,8 +44,8 @@ def score_dots(
     ax.grid(axis="x", color="#dddddd", lw=0.5)
     ax.set_axisbelow(True)
     if log:
-        ax.set(xscale="log", xlabel="number of units")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda units, _: f"{units:,.0f}"))
+        counts_axis(ax, float(np.nanmax(np.maximum(high, chance[:, None]))))
+        ax.set_xlabel("number of units")
     else:
         ax.set(xlim=(-0.02, 1.02), xlabel="share")
     return ax

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, LogFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
 from skilloc.locality.intervals import number
 
@@ -119,6 +120,19 @@ def figure(
 def colour_of(position: int) -> str:
     """Return the colour of the subtask at a position of the subtask axis; the same in every picture."""
     return COLOURS[position % len(COLOURS)]
+
+
+def counts_axis(ax: Axes, largest: float) -> None:
+    """Make the x axis one of numbers of units: logarithmic, and written as 1, 2, 5 where there are few.
+
+    Args:
+        ax: whose axis it is.
+        largest: the largest number.
+    """
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0) if largest < 100 else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def short(value: float) -> str:

@@ -76,7 +76,7 @@ def unit_map(
     shown = range(0, len(blocks), step)
     ax.yaxis.set_major_locator(FixedLocator([i * (rows + GAP) + rows / 2 for i in shown]))
     ax.set_yticklabels([f"L{np.unique(layers)[i]}" for i in shown])
-    ax.tick_params(axis="y", length=0, pad=6)
+    ax.tick_params(axis="y", length=0, pad=8)
     ax.yaxis.set_minor_locator(NullLocator())
     _label_columns(ax, edges, ordered=ordered)
     ax.spines[:].set_visible(False)

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from skilloc import plots
 from skilloc.circuits.comparison import Comparison
 from skilloc.locality.intervals import Interval, number, said
 from skilloc.locality.uncertainty import mean_over_folds
-from skilloc.report.locality import LABELS
-from skilloc.report.pictures import PANELS
+from skilloc.report import pictures
+from skilloc.report.about import over_folds
+from skilloc.report.labels import label
 from skilloc.report.section import Cell, Named, Picture, Section, Table, listed
 
 COUNT = 10
@@ -42,8 +42,8 @@ def _of_scores(found: Comparison) -> Section:
         ]
     rows: list[tuple[Cell, ...]] = [("loss of the whole model", *(losses.at(s) for s in range(len(found.subtasks))))]
     for score in found.names:
-        label = LABELS.get(score, score.replace("_", " ")).format(top=found.made["top"], unit=found.unit)
-        rows.append((label, *(found.score(name, score) for name in found.subtasks)))
+        called = label(score, top=found.made["top"], unit=found.unit)
+        rows.append((called, *(found.score(name, score) for name in found.subtasks)))
     caption = "differences, with 95 % intervals that are paired over folds; – = cannot be told from noise"
     return Section(
         "What differs?", tuple(sentences), (Table(caption, ("difference of", *found.subtasks), tuple(rows)),)
@@ -82,16 +82,12 @@ def _of_effects(found: Comparison) -> Section:
 
 
 def _draw(found: Comparison) -> Any:
-    """A map of all units for the first subtasks together: differences of effects."""
-    mean = found.values.mean(axis=0)[:PANELS]
-    figure, ax = plots.figure(height=4.0)
-    plots.unit_map(
-        ax, mean, found.units.layers, norm=(norm := plots.effect_norm(mean, noise=1e-3)),
-        bars=len(found.subtasks) <= PANELS,
-    )  # fmt: skip
-    ax.set_xlabel("rank within its layer, by the largest |difference|")
-    plots.colour_bar(figure, [ax], norm=norm, label=f"difference of effects ({found.unit})")
-    return figure
+    """A map of all units: differences of effects."""
+    moved = over_folds(found.values)
+    noise = float(np.nanmax(np.nanmedian(moved.high - moved.value, axis=-1)))
+    return pictures.unit_maps(
+        moved.value, found.units, found.subtasks, noise=noise, what="difference of effects", unit=found.unit
+    )
 
 
 def _of_circuits(found: Comparison) -> Section:

@@ -21,7 +21,8 @@ from skilloc.report.about import About, TopUnit, about, top_units
 from skilloc.report.calibration import calibration_section, calibration_words
 from skilloc.report.circuits import CircuitsFound, circuit_words
 from skilloc.report.effects import MOST, measured_section, units_section
-from skilloc.report.locality import between_section, between_words, label, locality_section
+from skilloc.report.labels import label
+from skilloc.report.locality import between_section, between_words, locality_section
 from skilloc.report.positions import positions_section
 from skilloc.report.prompts import prompts_section
 from skilloc.report.provenance import attacks_in
@@ -172,7 +173,7 @@ def limits_section(found: Findings) -> Section:
     sentences, drawn = [], found.study.effects.made.get("drawn", {})
     if found.locality is not None:
         unknown = [
-            f"{label(score, found.locality)} of {name}"
+            f"{label(score, top=found.locality.top)} of {name}"
             for name, scores in found.locality.scores.items()
             for score in ("effective_number", "k50")
             if not np.isfinite(scores[score].value)

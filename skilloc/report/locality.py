@@ -7,17 +7,9 @@ import numpy as np
 from skilloc import locality
 from skilloc.locality.intervals import number
 from skilloc.report import pictures
+from skilloc.report.labels import label
 from skilloc.report.scored import Locality, References
 from skilloc.report.section import Cell, Picture, Section, Table, compared, grouped, listed
-
-LABELS = {
-    "mass": "mass ({unit})",
-    "top_share": "share of top {top}",
-    "k50": "units for half",
-    "k90": "units for 90 %",
-    "negative_share": "harmful share",
-}
-"""How the tables call the scores; others are called by their names."""
 
 MOVED = 3
 """So many units whose ranks depend on the reference are named."""
@@ -29,11 +21,6 @@ PAIRS = 30
 """Pairs of subtasks in the table, at most."""
 
 
-def label(score: str, found: Locality) -> str:
-    """Return what a score is called."""
-    return LABELS.get(score, score.replace("_", " ")).format(top=found.top, unit=found.about.unit)
-
-
 def locality_section(found: Locality) -> Section:
     """Return how few units carry each subtask."""
     names = found.about.subtasks
@@ -41,7 +28,8 @@ def locality_section(found: Locality) -> Section:
     for score in found.scores[names[0]]:
         cells = [found.scores[name][score] for name in names]
         level = cells[0].chance
-        rows.append((label(score, found), *cells, "" if level is None else float(level)))
+        called = label(score, top=found.top, unit=found.about.unit)
+        rows.append((called, *cells, "" if level is None else float(level)))
     own = found.reliability
     rows.append(("reliability", *(own.at(s) for s in range(len(names))), 0.0))
     caption = f"scores with 95 % intervals over {found.about.folds} folds; – = cannot be told from noise"
@@ -102,9 +90,8 @@ def between_section(found: Locality) -> Section | None:
         (f"{names[a]}, {names[b]}", *(scores.at(a, b) for scores in found.between.values()))
         for a, b in (pairs[i] for i in shown)
     ]
-    titles = {"overlap": "overlap of effects", "top_jaccard": f"top {found.top} in common"}
     some = f"the {PAIRS} of {len(pairs)} pairs with the largest overlap" if len(pairs) > PAIRS else "all pairs"
-    columns = ("weighted overlap", *(titles.get(name, name.replace("_", " ")) for name in found.between))
+    columns = ("subtasks", *(label(name, top=found.top) for name in found.between))
     alt = "how far subtasks need the same units"
     return Section(
         "Do they need the same units?",
@@ -116,16 +103,23 @@ def between_section(found: Locality) -> Section | None:
 
 def between_words(found: Locality) -> str:
     """Say of each pair whether it shares units beyond chance; of many pairs, how many do."""
-    names, overlap = found.about.subtasks, found.between["overlap"]
-    words = {"below": "share fewer units than chance", "above": "share units beyond chance"}
-    said = [
-        (f"{names[a]} and {names[b]}", compared(overlap.at(a, b), **words))
-        for a, b in combinations(range(len(names)), 2)
-    ]
+    names = found.about.subtasks
+    said = [(f"{names[a]} and {names[b]}", _shared(found, a, b)) for a, b in combinations(range(len(names)), 2)]
     if len(said) <= 6:
         return "; ".join(f"{pair}: {told}" for pair, told in said)
     counts = {told: sum(other == told for _, other in said) for _, told in said}
     return f"Of {len(said):,} pairs of subtasks: " + "; ".join(f"{count:,} {told}" for told, count in counts.items())
+
+
+def _shared(found: Locality, a: int, b: int) -> str:
+    """Say whether two subtasks share units: by the overlap of their effects; where noise hides it, by their tops."""
+    words = {"below": "share fewer units than chance", "above": "share units beyond chance"}
+    overlap, tops = (found.between[name].at(a, b) for name in ("overlap", "top_jaccard"))
+    told = compared(overlap, **words)
+    if np.isfinite(overlap.value) or not np.isfinite(tops.value):
+        return told
+    beside = compared(tops, below="fewer than chance", above="more than chance")
+    return f"the overlap of their effects is {told}; of their top {found.top}, {beside} are in common"
 
 
 def references_section(found: References) -> Section:
@@ -134,7 +128,7 @@ def references_section(found: References) -> Section:
     rows = []
     for score in locality.NAMES:
         cells: list[Cell] = [found.subtasks[name].range(score) for name in names]
-        rows.append((LABELS.get(score, score.replace("_", " ")).partition(" (")[0].format(top=found.top), *cells))
+        rows.append((label(score, top=found.top).partition(" (")[0], *cells))
     caption = f"largest minus smallest score over the references {', '.join(found.references)}"
     ranges = [found.subtasks[name].range("locality") for name in names]
     known = [moved for moved in ranges if np.isfinite(moved)]

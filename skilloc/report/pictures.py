@@ -5,21 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from skilloc import plots, store
 from skilloc.attribution.measured import Compared
-from skilloc.circuits.diagram import joint_diagram
-from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, said
 from skilloc.report.about import noise_of, sorted_effects
+from skilloc.report.labels import label
 from skilloc.report.scored import ByPosition, Locality, Removed
 from skilloc.report.section import Picture
-from skilloc.units import HEAD, KINDS
+from skilloc.units import HEAD, KINDS, Units
 
 SHARES = ("locality", "hoyer", "gini", "top_share", "negative_share")
 COUNTS = ("effective_number", "entropy_number", "k50", "k90")
-SHORT = {"top_share": "top {top} share", "k50": "units for half", "k90": "units for 90 %"}
 
 COLOURED = 8
 """Subtasks that colours can tell apart; with more, rows have names instead."""
@@ -44,11 +43,12 @@ def save_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     paths = []
     with plots.style():
         for picture in pictures:
-            paths.append(_save(picture.draw(), folder / picture.name, ("svg", "png")))
+            paths.append(save_figure(picture.draw(), folder / picture.name, ("svg", "png")))
     return paths
 
 
-def _save(figure: Any, path: Path, kinds: Sequence[str]) -> Path:
+def save_figure(figure: Any, path: Path, kinds: Sequence[str]) -> Path:
+    """Save a figure as files of some kinds beside each other; return where the PNG is."""
     for kind in kinds:
         file = path.parent / f"{path.name}.{kind}"
         store.check_ours(file)
@@ -57,53 +57,35 @@ def _save(figure: Any, path: Path, kinds: Sequence[str]) -> Path:
     return path.parent / f"{path.name}.png"
 
 
-def draw_circuits(circuits: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw each circuit as a layered diagram, and of several one figure with the first side by side on one layout.
+def units(effects: Effects) -> Any:
+    """Draw the effects of all units, as `unit_maps`."""
+    noise = float(np.max(noise_of(effects))) if len(effects.values) > 1 else 0.0
+    mean = effects.values.mean(axis=0)
+    return unit_maps(mean, effects.units, effects.subtasks, noise=noise, what="effect", unit=effects.unit)
+
+
+def unit_maps(
+    mean: Float[np.ndarray, "subtask unit"],
+    axis: Units,
+    subtasks: Sequence[str],
+    *,
+    noise: float,
+    what: str,
+    unit: str,
+) -> Any:
+    """Draw a number of all units, a block of rows per layer; of very many rows, one row per layer.
 
     Args:
-        circuits: graphs by subtask, as `tracing.trace_study` returns them.
-        folder: gets NAME.png for each, and `circuits.png` for all of them.
-
-    Returns:
-        The PNG files, that of all last; an SVG and a PDF lie beside each.
+        mean: what is drawn; NaN where it was not measured.
+        axis: the units.
+        subtasks: names.
+        noise: what cannot be told from 0.
+        what: the number, in words.
+        unit: of the loss.
     """
-    paths = []
-    with plots.style():
-        for name, graph in circuits.items():
-            paths.append(_save(_circuits({name: graph}), folder / file_of(folder, name).stem, tuple(DATES)))
-        if len(circuits) > 1:
-            paths.append(_save(_circuits(circuits), folder / "circuits", tuple(DATES)))
-    return paths
-
-
-def _circuits(circuits: Mapping[str, Any]) -> Any:
-    """At most three panels beside each other, so high that the nodes of the fullest column are apart."""
-    names = list(circuits)[:PANELS]
-    diagram = joint_diagram({name: circuits[name] for name in names})
-    across = min(len(names), 3)
-    down = -(-len(names) // across)
-    height = float(np.clip(0.13 * np.bincount(diagram.columns).max(), 2.6, 5.5))
-    figure, axes = plots.figure(
-        down, across, width=max(plots.WIDE, 4.2 * across), height=0.7 + height * down, squeeze=False
-    )
-    for ax, name in zip(axes.flat, names, strict=False):
-        plots.circuit_diagram(ax, diagram, subtask=name)
-        about, what = circuits[name].graph, called(circuits[name])
-        reason = "" if what == CIRCUIT else f"\n{what}: they keep no more than random ones, beyond both intervals"
-        ax.set_title(f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}{reason}")
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
-    plots.circuit_legend(figure, diagram, subtask=names[0])
-    return figure
-
-
-def units(effects: Effects) -> Any:
-    """Draw the effects of all units, a block of rows per layer; of very many rows, one row per layer."""
-    axis, measured = effects.units, effects.measured
     # Layers without a measured unit are left out; in the others, units that were not measured show as grey.
-    drawn = np.isin(axis.layers, axis.layers[measured])
-    mean, layers = effects.values.mean(axis=0)[:, drawn], axis.layers[drawn]
-    subtasks: tuple[str, ...] = effects.subtasks
+    drawn = np.isin(axis.layers, axis.layers[np.isfinite(mean).any(axis=0)])
+    mean, layers = mean[:, drawn], axis.layers[drawn]
     kinds = np.array(axis.kinds)[drawn]
     order = dict.fromkeys([*reversed(KINDS), *kinds.tolist()])
     there = [kind for kind in order if (kinds == kind).any()]
@@ -119,25 +101,24 @@ def units(effects: Effects) -> Any:
         width_ratios=[1 if kind == HEAD and len(there) > 1 else 4 for kind in there],
         squeeze=False,
     )
-    noise = float(np.max(noise_of(effects))) if len(effects.values) > 1 else 0.0
     norm = plots.effect_norm(mean, noise=noise)
     for ax, kind in zip(axes[0], there, strict=True):
         chosen = kinds == kind
         ordered = kind != HEAD or int(np.bincount(layers[chosen]).max()) > 40
         plots.unit_map(ax, mean[:, chosen], layers[chosen], norm=norm, ordered=ordered, bars=not together)
         ax.set_title(f"{kind}s")
-        ax.set_xlabel("rank within its layer, by the largest |effect| on any subtask" if ordered else kind)
+        ax.set_xlabel(f"rank within its layer, by the largest |{what}| on any subtask" if ordered else kind)
     if together:
-        axes[0, -1].set_title("the largest effect on any subtask", loc="right", weight="normal", fontsize=7)
+        axes[0, -1].set_title(f"the largest {what} on any subtask", loc="right", weight="normal", fontsize=7)
     else:
         plots.subtask_legend(axes[0, -1], subtasks)
-    plots.colour_bar(figure, axes[0].tolist(), norm=norm, label=f"effect ({effects.unit})")
+    plots.colour_bar(figure, axes[0].tolist(), norm=norm, label=f"{what} ({unit})")
     return figure
 
 
 def by_rank(effects: Effects) -> Any:
     """Draw effects by rank, a curve per subtask; of many subtasks, those with the largest effects in colour."""
-    figure, ax = plots.figure(width=plots.NARROW * 1.3, height=3.0)
+    figure, ax = plots.figure(width=plots.NARROW * 1.7, height=3.0)
     curves, noise = sorted_effects(effects), noise_of(effects)
     shown = np.arange(len(effects.subtasks))
     if len(shown) > COLOURED:
@@ -148,7 +129,7 @@ def by_rank(effects: Effects) -> Any:
     drawn = Interval(*(part[shown] for part in (curves.value, curves.low, curves.high)))
     plots.sorted_curves(ax, curves.ranks, drawn, names, noise=noise[shown], unit=effects.unit)
     more = len(effects.subtasks) - len(shown)
-    ax.set_title("sorted effects" + (f" (grey: {more} more subtasks)" if more else ""))
+    ax.set_title("effects by rank" + (f" (grey: {more} more subtasks)" if more else ""))
     return figure
 
 
@@ -159,7 +140,7 @@ def scores(found: Locality) -> Any:
         return _scores_by_subtask(found)
     figure, axes = plots.figure(1, 2, height=0.5 + 0.42 * len(SHARES) * max(1.0, len(subtasks) / 4))
     for ax, names, log in ((axes[0], SHARES, False), (axes[1], COUNTS, True)):
-        labels = [SHORT.get(name, name).format(top=found.top) for name in names]
+        labels = [label(name, top=found.top) for name in names]
         plots.score_dots(ax, labels, _table(found, names), subtasks, log=log)
     plots.subtask_legend(axes[1], subtasks, control="chance")
     axes[0].set_title("how local each skill is")
@@ -171,7 +152,7 @@ def _scores_by_subtask(found: Locality) -> Any:
     figure, axes = plots.figure(1, 2, height=0.7 + 0.16 * len(subtasks))
     for ax, name, log in ((axes[0], "locality", False), (axes[1], "effective_number", True)):
         plots.score_dots(ax, subtasks, _table(found, [name], turned=True), [name], log=log)
-        ax.set_title(f"{name.replace('_', ' ')} (grey: chance)")
+        ax.set_title(f"{label(name, top=found.top)} (grey: chance)")
         ax.tick_params(axis="y", labelsize=6)
     axes[1].set_yticklabels([])
     return figure
@@ -190,17 +171,25 @@ def _table(found: Locality, names: Sequence[str], *, turned: bool = False) -> In
 
 def between(found: Locality) -> Any:
     """Draw a matrix of subtasks by subtasks for each way to compare them."""
-    titles = {"overlap": "weighted overlap", "top_jaccard": f"top {found.top} in common"}
     n, names = len(found.about.subtasks), list(found.between)
     figure, axes = plots.figure(
         1, len(names), width=matrix_width(n, len(names)), height=matrix_height(n), squeeze=False
     )
     for ax, name in zip(axes[0], names, strict=True):
-        plots.entanglement_matrix(ax, Interval(*found.between[name][:4]), found.about.subtasks)
-        ax.set_title(titles.get(name, name.replace("_", " ")))
+        plots.entanglement_matrix(ax, _with_itself(found.between[name], name), found.about.subtasks)
+        ax.set_title(label(name, top=found.top))
         if ax is not axes[0, 0]:
             ax.set_yticklabels([])
     return figure
+
+
+def _with_itself(scores: Interval, name: str) -> Interval:
+    """The scores, where a subtask has 1 with itself whatever the noise; of tops, the diagonal is measured."""
+    parts = [np.array(part, dtype=float) for part in scores[:4]]
+    if name != "top_jaccard":
+        for part, own in zip(parts, (1.0, 1.0, 1.0, np.nan), strict=True):
+            np.fill_diagonal(part, own)
+    return Interval(*parts)
 
 
 def matrix_height(n: int) -> float:

@@ -1,0 +1,67 @@
+"""Circuits as layered diagrams, one for each and all of them side by side, as files."""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skilloc import plots
+from skilloc.circuits.diagram import joint_diagram
+from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of
+from skilloc.report.pictures import DATES, PANELS, save_figure
+
+TITLE = 45
+"""Letters in a line of the title of a circuit."""
+
+
+def draw_circuits(circuits: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw each circuit as a layered diagram, and of several one figure with the first side by side on one layout.
+
+    Args:
+        circuits: graphs by subtask, as `tracing.trace_study` returns them.
+        folder: gets NAME.png for each, and `circuits.png` for all of them.
+
+    Returns:
+        The PNG files, that of all last; an SVG and a PDF lie beside each.
+    """
+    paths = []
+    with plots.style():
+        for name, graph in circuits.items():
+            paths.append(save_figure(_circuits({name: graph}), folder / file_of(folder, name).stem, tuple(DATES)))
+        if len(circuits) > 1:
+            paths.append(save_figure(_circuits(circuits), folder / "circuits", tuple(DATES)))
+    return paths
+
+
+def _circuits(circuits: Mapping[str, Any]) -> Any:
+    """At most three panels beside each other, so high that the nodes of the fullest column are apart."""
+    names = list(circuits)[:PANELS]
+    diagram = joint_diagram({name: circuits[name] for name in names})
+    across = min(len(names), 3)
+    down = -(-len(names) // across)
+    height = float(np.clip(0.13 * np.bincount(diagram.columns).max(), 2.6, 5.5))
+    titles = _titles({name: circuits[name] for name in names})
+    figure, axes = plots.figure(
+        down, across, width=max(plots.WIDE, 4.2 * across), height=0.7 + height * down, squeeze=False
+    )
+    for ax, name in zip(axes.flat, names, strict=False):
+        plots.circuit_diagram(ax, diagram, subtask=name)
+        ax.set_title(titles[name])
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    plots.circuit_legend(figure, diagram, subtask=names[0])
+    return figure
+
+
+def _titles(circuits: Mapping[str, Any]) -> dict[str, str]:
+    """What each panel is called, in lines that it has room for, and all in as many lines."""
+    lines = {}
+    for name, graph in circuits.items():
+        about, what = graph.graph, called(graph)
+        reason = [] if what == CIRCUIT else [f"{what}, not told from random"]
+        told = [f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}", *reason]
+        lines[name] = [part for line in told for part in textwrap.wrap(line, TITLE)]
+    most = max(map(len, lines.values()))
+    return {name: "\n".join([*own, *[""] * (most - len(own))]) for name, own in lines.items()}
