@@ -147,7 +147,7 @@ def test_locality_removal_and_show_read_a_study(run, study):
     assert np.array(removal["sizes"]["3"]["loss_increase"]["value"]).shape == (2, 2)
     status, out, _ = run("show", study, "--count", 5)
     assert status == 0
-    for words in ("how local", "overlap of effects", "top 6 units removed", "units needed most"):
+    for words in ("how local", "overlap of effects", "top 6 units removed", "largest effects in nats"):
         assert words in out
     pictures = {path.name for path in (study / "pictures").iterdir()}
     for name in ("units", "sorted", "locality", "entanglement", "removal"):

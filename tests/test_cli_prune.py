@@ -98,6 +98,12 @@ def test_the_smaller_model_is_measured_like_any_other(run, tmp_path):
 def test_iterative_pruning_measures_again(run, tmp_path):
     status, out, _ = run("prune", "mlp", "effects", "--count", 8, "--iterative", 4, "--out", tmp_path / "a", "--json")
     assert status == 0
+    status, shown, _ = run("show", tmp_path / "a")  # a folder without effects says what it is
+    assert status == 0
+    assert "8 of 32 units kept" in shown
+    status, _, error = run("locality", tmp_path / "a")
+    assert status == 2
+    assert "written by `skilloc prune`" in error
     again = json.loads(out)
     assert not (tmp_path / "a" / "items").exists()
     run("prune", "mlp", "effects", "--count", 8, "--out", tmp_path / "b")

@@ -10,6 +10,9 @@ from skilloc import store
 from skilloc.attribution.calibration import Calibration
 from skilloc.effects import Effects
 
+OTHERS = {"pruning": "prune", "localization": "localize", "relearning study": "relearn"}
+"""What is asked in folders of other commands, and the command."""
+
 
 class Compared(NamedTuple):
     """An estimate and exact effects of some units.
@@ -61,7 +64,12 @@ def load_measured(folder: Path) -> Measured:
     if (folder / "manifest.json").is_file():
         return Measured(store.load(Effects, folder), None)
     if not (folder / "effects").is_dir():
-        begun = (folder / "request").is_dir()
+        begun = store.read(folder / "request").spec.get("what") if (folder / "request").is_dir() else None
+        if begun in OTHERS:
+            raise FileNotFoundError(
+                f'"{folder}" was written by `skilloc {OTHERS[begun]}` and holds no effects; pass a folder that '
+                f"`skilloc effects` wrote, and see with `skilloc show {folder}` what this one holds"
+            )
         raise FileNotFoundError(
             f'"{folder}" {"holds an unfinished study" if begun else "holds no study"}; '
             + ("run its `skilloc effects` again to go on" if begun else "pass a folder that `skilloc effects` wrote")

@@ -1,5 +1,7 @@
 """`skilloc relearn`: is a skill that was pruned away removed, hidden, or is the model broken?"""
 
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,14 +114,18 @@ class Command:
         )
         given = {UNSEEN: self.never_saw, PLAIN: self.plain}
         others = {name: self.machine.open(place) for name, place in given.items() if place is not None}
-        found = attack_models(
-            original,
-            {name: self.machine.open(place) for name, place in named.items()},
-            self.out,
-            subtasks_of(original, sources, length=self.length),
-            AttackSettings(self.attack, self.train, grid, range(self.seeds)),
-            others=others,
-        )
+        for said in self.undecided(language=original.tokenizer is not None):
+            print(f"note: {said}", file=sys.stderr)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(there is one rate|the best rate is)")  # the summary has it
+            found = attack_models(
+                original,
+                {name: self.machine.open(place) for name, place in named.items()},
+                self.out,
+                subtasks_of(original, sources, length=self.length),
+                AttackSettings(self.attack, self.train, grid, range(self.seeds)),
+                others=others,
+            )
         for name, one in found.items():
             keep_attack(one, self.out, name)
         if self.json:
@@ -127,6 +133,18 @@ class Command:
             return
         print_sections(*(attack_section(one, name) for name, one in found.items()))
         print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
+
+    def undecided(self, *, language: bool) -> list[str]:
+        """Return why the verdict is known before the attack, in words; nothing where it is not."""
+        found = []
+        if self.seeds == 1:
+            found.append('one seed gives no interval, so that the verdict can only be "undecidable"; give `--seeds 2`')
+        if language and self.never_saw is None:
+            found.append(
+                f'no network that never saw "{self.attack}" is given, so that the verdict can only be "not '
+                'comparable"; name one with `--never-saw`'
+            )
+        return found
 
 
 def print_self_test(out: Path | None, seed: int) -> None:

@@ -14,7 +14,8 @@ class Command:
     """Write everything that was measured in a folder into one HTML file, which needs nothing else to be read."""
 
     folder: Annotated[Positional[Path], arg(metavar="DIR")]
-    """a folder that `skilloc effects` wrote, with what was made from it: removal, circuits"""
+    """a folder that `skilloc effects` wrote, with what was made from it: removal, circuits; or one of
+    prune, localize or relearn"""
     out: Annotated[Path | None, arg(help_behavior_hint="")] = None
     """the file to write (default: DIR/report.html)"""
 

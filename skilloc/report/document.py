@@ -85,6 +85,11 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def said(sentence: str) -> str:
+    """Return a sentence as HTML, in which what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
+
+
 def rounded(value: float, figures: int = 3) -> float | None:
     """Return a number with so many significant digits; None for one that JSON cannot hold."""
     return float(f"{value:.{figures - 1}e}") if math.isfinite(value) else None
@@ -98,8 +103,8 @@ def body_of(section: Section, *, before: str = "", folded: str = "") -> str:
         before: HTML that stands before the words and the tables.
         folded: what the tables are called where they stand behind a click.
     """
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
-    words = "".join(f"<dt><dfn>{escape(word)}</dfn></dt><dd>{escape(said)}</dd>" for word, said in section.words)
+    sentences = "".join(f"<li>{said(sentence)}</li>" for sentence in section.sentences)
+    words = "".join(f"<dt><dfn>{escape(word)}</dfn></dt><dd>{escape(means)}</dd>" for word, means in section.words)
     tables = "\n".join(map(table, section.tables))
     if folded and tables:
         tables = f"<details><summary>{escape(folded)}</summary>\n{tables}</details>"
@@ -124,9 +129,9 @@ def table(given: Table) -> str:
     for row in given.texts():
         cells = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True))
         lines.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
-    said = f"<caption>{escape(given.caption)}</caption>" if given.caption else ""
+    over = f"<caption>{escape(given.caption)}</caption>" if given.caption else ""
     body = "\n".join(lines)
-    return f'<div class="scroll"><table>{said}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    return f'<div class="scroll"><table>{over}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def pairs(values: Mapping[str, object]) -> str:

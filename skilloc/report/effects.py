@@ -47,7 +47,7 @@ def units_section(effects: Effects) -> Section:
         (str(place + 1), *(_named(found[name][place]) for name in names)) for place in range(len(found[names[0]]))
     ]
     estimated = any(not unit.exact for units in found.values() for unit in units)
-    caption = f"units needed most: effect in {effects.unit}{' (~ = an estimate)' if estimated else ''}"
+    caption = f"largest effects in {effects.unit}{' (~ = an estimate)' if estimated else ''}"
     sentences = [f"{name} needs {where}" for name in names[:MOST] if (where := _where(effects, name))]
     sentences += _false_words(effects, len(rows))
     drawn = [Picture("units", "effects of all units on all subtasks, by layer", lambda: pictures.units(effects))]
@@ -67,7 +67,12 @@ def _false_words(effects: Effects, shown: int) -> list[str]:
         return []
     names = effects.subtasks[:MOST]
     false = [locality.picked(effects.of(name), top=shown).false for name in names]
-    told = listed([f"{count:.1f} for {name}" for name, count in zip(names, false, strict=True)])
+    told = listed(
+        [
+            f"{f'{count:.1f}' if count < shown - 0.05 else 'all'} for {name}"
+            for name, count in zip(names, false, strict=True)
+        ]
+    )
     return [f"Of the {shown} units shown, so many are expected not to be needed: {told}."]
 
 
@@ -85,6 +90,8 @@ def _where(effects: Effects, name: str) -> str:
     strongest = max(by_layer, key=lambda layer: by_layer[layer])
     total = sum(by_layer.values())
     heads = f", all heads {number(_mass(values[:, kinds == HEAD]))}" if {HEAD} < set(kinds) else ""
+    if len(by_layer) == 1:
+        return f"{number(total)} {effects.unit} of positive effects, all in layer {strongest}, the only one measured."
     return (
         f"layer {strongest} most: its units have {number(by_layer[strongest])} of {number(total)} {effects.unit} of "
         f"positive effects{heads}."

@@ -17,7 +17,7 @@ def page(title: str, sections: Sequence[Section], *, pictures: str = "pictures")
 
 
 def _section(section: Section, pictures: str) -> str:
-    parts = [f"## {_plain(section.title)}", "\n".join(f"- {_plain(sentence)}" for sentence in section.sentences)]
+    parts = [f"## {_plain(section.title)}", "\n".join(f"- {_said(sentence)}" for sentence in section.sentences)]
     parts.append("\n".join(f"> **{word}**: {meaning}\\" for word, meaning in section.words).removesuffix("\\"))
     parts += [_table(table) for table in section.tables]
     parts += [f"![{_plain(picture.alt)}]({pictures}/{picture.name}.png)" for picture in section.pictures]
@@ -32,6 +32,15 @@ def _table(table: Table) -> str:
 
 def _cell(text: str) -> str:
     return _plain(text).replace("|", "\\|")
+
+
+def _said(sentence: str) -> str:
+    """Return a sentence in which what stands between backticks is code."""
+    parts = sentence.split("`")
+    if len(parts) % 2 == 0:
+        return _plain(sentence)
+    # Bars hold the spaces at the ends, which `_plain` takes away.
+    return "".join(f"`{part}`" if place % 2 else _plain(f"|{part}|")[1:-1] for place, part in enumerate(parts))
 
 
 def _plain(text: str) -> str:

@@ -14,6 +14,7 @@ from skilloc.report import comparison, markdown
 from skilloc.report.circuits import circuits_found, circuits_section
 from skilloc.report.document import body_of, document, escape, write
 from skilloc.report.findings import Findings, check_circuits, read_findings, sections_of, title_of
+from skilloc.report.made import made_in
 from skilloc.report.panel import LISTED, circuit_data, panel
 from skilloc.report.pictures import save_pictures
 from skilloc.report.provenance import other_results, provenance
@@ -38,7 +39,8 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     """Return a page about everything in a folder: the study, its removal and calibration, attacks, and circuits last.
 
     Args:
-        folder: what `skilloc effects` and the commands after it wrote; circuits may lie anywhere in it.
+        folder: what `skilloc effects` and the commands after it wrote, or one of these alone; circuits may lie anywhere
+            in it.
         when: a time to state; without it the same folder gives the same bytes.
 
     Raises:
@@ -48,12 +50,13 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     folder = Path(folder)
     circuits, examples, shown = find_circuits(folder)
     measured = (folder / "effects").is_dir() or (folder / "manifest.json").is_file()
-    found = read_findings(folder) if measured or not circuits else None
+    made = [] if measured else made_in(folder)[1]
+    found = read_findings(folder) if measured or not (circuits or made) else None
     if found is not None:
         check_circuits(folder, circuits, found.study.effects)
-    title = "circuits" if found is None else title_of(found)
+    title = title_of(found) if found is not None else f"What became of {folder.name}" if made else "circuits"
     told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED)
-    sections = [] if found is None else sections_of(found, told)
+    sections = made if found is None else sections_of(found, told)
     if circuits:
         sections.append(circuits_section(told, every=True))
     sections = explained(sections)

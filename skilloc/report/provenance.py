@@ -13,8 +13,8 @@ from skilloc.report.document import escape, pairs, table
 from skilloc.report.relearning import is_attack
 from skilloc.report.section import Table
 
-SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal", "positions"}
-"""Result folders of a study that the report has sections for."""
+SHOWN = {"request", "effects", "estimate", "exact", "calibration", "removal", "positions", "curve", "report", "history"}
+"""Result folders that the report has sections for."""
 
 
 UNFINISHED = {"items", "runs"}
@@ -23,10 +23,15 @@ UNFINISHED = {"items", "runs"}
 
 def results_in(folder: Path) -> list[Path]:
     """Return the result folders in a folder, and itself if it is one, without pieces of a measurement."""
-    found = [path.parent for path in sorted(folder.rglob("manifest.json"))]
+    found = [path.parent for path in sorted(folder.rglob("manifest.json")) if _is_result(path)]
     return [
         path for path in found if not UNFINISHED & set(path.relative_to(folder).parts) and ".aside" not in str(path)
     ]
+
+
+def _is_result(manifest: Path) -> bool:
+    """Whether a manifest is that of a result, and not of a saved model."""
+    return '"spec.json"' in manifest.read_text(encoding="utf-8", errors="replace")
 
 
 def attacks_in(folder: Path) -> dict[str, Path]:

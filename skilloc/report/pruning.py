@@ -16,22 +16,24 @@ def pruning_section(found: Pruned, curve: Curve) -> Section:
     """Return sizes, and per subtask the loss before, after, and with random masks."""
     before, after = found.parameters
     zeros = f", and {found.zeros:,} more as zeros" if found.zeros else ""
-    sentences = (
+    sentences = [
         f"{found.kept:,} of {found.units:,} units kept{zeros}.",
         f"{after:,} of {before:,} parameters ({after / before:.1%}), {found.bytes / 1e6:,.1f} MB.",
-    )
+    ]
+    if after == before:
+        sentences.append("Nothing got smaller: what was dropped stays as zeros, since it cannot be cut out alone.")
     tables = []
     for measure, title in (("loss", f"loss in {found.unit}"), ("accuracy", "accuracy")):
         rows: list[tuple[Cell, ...]] = [
-            (name if name in found.kept_for else f"{name} (not kept)", *one[measure])
-            for name, one in found.subtasks.items()
-            if measure in one
+            (name if name in found.kept_for else f"{name} (not kept)", *found.subtasks[name][measure])
+            for name in curve.subtasks
+            if measure in found.subtasks[name]
         ]
         if rows:
             caption = f"{title}, with 95 % intervals, on the {found.split} split"
             tables.append(Table(caption, ("subtask", "before", "after", "random units"), tuple(rows)))
     picture = Picture("curve", "losses against kept units, beside random ones", lambda: draw_curve(found, curve))
-    return Section("The pruned model", sentences, tuple(tables), (picture,))
+    return Section("The pruned model", tuple(sentences), tuple(tables), (picture,))
 
 
 def draw_curve(found: Pruned, curve: Curve) -> Any:

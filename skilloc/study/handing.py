@@ -23,11 +23,10 @@ from skilloc.models.reading import read_gguf, read_plain
 from skilloc.models.saving import plain_shape
 from skilloc.models.unwrapped import plain
 from skilloc.pruning.handed import HandedOver, Judged, Latency, Made, Written
+from skilloc.pruning.reading import load_localized, load_pruned
 from skilloc.pruning.results import Localized, Parameters, Pruned
 from skilloc.relearning import CONTROLS, Relearning, tell
 from skilloc.store.aside import MANIFEST
-from skilloc.study.localizing import load_localized
-from skilloc.study.pruning import load_pruned
 from skilloc.units import LAYER
 
 TIMED = (1, 128)

@@ -15,18 +15,18 @@ from torch import nn
 from skilloc import store
 from skilloc.experiment import losses, prepared_for
 from skilloc.lasso import LocalizeConfig, group_norms, localize
-from skilloc.locality.intervals import Interval, mean_interval
+from skilloc.locality.intervals import mean_interval
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.pruning import can
-from skilloc.pruning.results import Change, Localized
+from skilloc.pruning.reading import load_localized
+from skilloc.pruning.results import Localized
 from skilloc.study.folder import claim
 from skilloc.study.world import save_world
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.losses import Loss
-from skilloc.training import Checkpoints, History
-from skilloc.training.history import NATS
+from skilloc.training import Checkpoints
 
 FOLDS = 8
 """Disjoint parts of the held-out examples, for intervals; fewer where there are fewer examples."""
@@ -99,27 +99,6 @@ def localize_into(
         store.write(folder / "history", request, metrics, arrays)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return load_localized(folder)
-
-
-def load_localized(folder: Path) -> Localized:
-    """Read what became of a localized model.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it was cut or altered.
-    """
-    read = store.read(folder / "history")
-    store.check_request(folder, "history", read.spec)
-    found = dict(read.metrics)
-    found["subtasks"] = {
-        name: Change(row["kept"], row["before"], row["after"], _interval(row["change"]))
-        for name, row in found["subtasks"].items()
-    }
-    return Localized(**{"unit": NATS, **found, "history": History.from_record(found["history"])})
-
-
-def _interval(record: Mapping[str, Any]) -> Interval:
-    return Interval(*(float("nan") if record[end] is None else record[end] for end in ("value", "low", "high")))
 
 
 def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss) -> dict[str, Any]:

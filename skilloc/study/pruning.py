@@ -20,14 +20,15 @@ from skilloc.attribution import attribution_effects
 from skilloc.effects import Effects
 from skilloc.effects.made import reference_name
 from skilloc.experiment import Experiment
-from skilloc.locality.intervals import Interval, mean_interval
+from skilloc.locality.intervals import mean_interval
 from skilloc.masks import DRAWS, Mask
 from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of, save_model, units_of
 from skilloc.models.unwrapped import plain
 from skilloc.pruning import Curve, Scorer, can, effects_again, mask_curve, masks_of, prune, remaining
-from skilloc.pruning.results import Parameters, Pruned, Stages
+from skilloc.pruning.reading import load_pruned
+from skilloc.pruning.results import Pruned
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
 from skilloc.study.draws import held_out, redraw
@@ -163,29 +164,6 @@ def check_choice(folder: Path, effects: Effects, choice: Choice) -> tuple[Effect
 
 def _settings(effects: Effects, choice: Choice, wanted: Sequence[int]) -> dict[str, Any]:
     return {**choice.record(), "counts": list(wanted), "effects": store.key(dict(effects.made))}
-
-
-def load_pruned(folder: Path) -> Pruned:
-    """Read what became of a pruned model.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it was cut or altered.
-    """
-    found = store.read(folder / "report")
-    store.check_request(folder, "report", found.spec)
-    rest = {name: value for name, value in found.metrics.items() if name not in ("parameters", "kept_for", "subtasks")}
-    subtasks = {
-        name: {measure: Stages(*(Interval(**part[stage]) for stage in Stages._fields)) for measure, part in one.items()}
-        for name, one in found.metrics["subtasks"].items()
-    }
-    return Pruned(
-        parameters=Parameters(**found.metrics["parameters"]),
-        kept_for=tuple(found.metrics["kept_for"]),
-        subtasks=subtasks,
-        split=found.spec["split"],
-        **{"unit": "nats", **rest},
-    )
 
 
 def _counts(effects: Effects, choice: Choice) -> list[int]:

@@ -14,6 +14,21 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 class Asked:
     """Which fields of a row say what, and how a prompt is put.
 
+    Attributes:
+        prompt: field of the prompt or question; rows are then prompts with answers, and not running text.
+        answer: field of the right answer; of multiple choice, its number from 0, letter, label or text.
+        wrong: field of a wrong answer, or of a list of them.
+        corrupted: field of the prompt's twin with another answer, for the reference `paired`.
+        group: field of the relation or topic; each becomes a subtask of its own.
+        subject: field of what the prompt is about; rows about one subject stay on one side of every split.
+        choices: field of the options of multiple choice: a list, or {"text": [...], "label": [...]}.
+        by: options are told apart by their text, or by a letter after being listed.
+        template: how a prompt is put, such as "Q: {prompt} A:"; without it, as it is, or, with choices, as lm-eval's
+            ARC (by text) and MMLU (by letter).
+        shots: answered examples from the train split before each prompt.
+        pad: side that shorter prompts are padded on; no number depends on it.
+        rotation: 1 or 2: another third of a small group is reported on (cross-fitting).
+
     Example:
         >>> import skilloc as sk
         >>> sk.Asked(prompt="question", template="Q: {prompt} A:").put("who?")
@@ -21,30 +36,17 @@ class Asked:
     """
 
     prompt: str | None = None
-    """field of the prompt or question; rows are then prompts with answers, and not running text"""
     answer: str = "answer"
-    """field of the right answer; of multiple choice, its number from 0, letter, label or text"""
     wrong: str | None = None
-    """field of a wrong answer, or of a list of them"""
     corrupted: str | None = None
-    """field of the prompt's twin with another answer, for the reference `paired`"""
     group: str | None = None
-    """field of the relation or topic; each becomes a subtask of its own"""
     subject: str | None = None
-    """field of what the prompt is about; rows about one subject stay on one side of every split"""
     choices: str | None = None
-    """field of the options of multiple choice: a list, or {"text": [...], "label": [...]}"""
     by: str = "text"
-    """options are told apart by their text, or by a letter after being listed"""
     template: str | None = None
-    """how a prompt is put, such as "Q: {prompt} A:"; without it, as it is, or, with choices, as lm-eval's ARC (by
-    text) and MMLU (by letter)"""
     shots: int = 0
-    """answered examples from the train split before each prompt"""
     pad: str = "right"
-    """side that shorter prompts are padded on; no number depends on it"""
     rotation: int = 0
-    """1 or 2: another third of a small group is reported on (cross-fitting)"""
 
     def __post_init__(self) -> None:
         for name in NAMED:
