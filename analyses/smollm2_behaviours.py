@@ -27,7 +27,6 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-import _behaviours_drawn
 from _behaviours import (
     CORPORA,
     KNOWN,
@@ -39,6 +38,7 @@ from _behaviours import (
     measured_part,
     opened_once,
 )
+from _behaviours_drawn import draw
 from _frame import Cells, analyse
 from skilloc import locality
 from skilloc.locality.intervals import t_quantile
@@ -274,4 +274,4 @@ def prefix_matching(name: str, length: int = 24, rows: int = 8) -> Float[np.ndar
 
 
 if __name__ == "__main__":
-    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=_behaviours_drawn.draw)
+    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=draw)

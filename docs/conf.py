@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphinx.pycode import ModuleAnalyzer
-
 import skilloc
 
 if TYPE_CHECKING:
@@ -96,6 +94,8 @@ def to_public(app: "Sphinx", env: Any, node: Any, contents: Any) -> Any:
 
 def own_words(app: "Sphinx", what: str, name: str, __: Any, ___: Any, lines: list[str]) -> None:
     """Give a constant the words below it in its module's home, not those of its type."""
+    from sphinx.pycode import ModuleAnalyzer
+
     module, _, own = name.removeprefix("skilloc.").rpartition(".")
     if what == "data" and inspect.ismodule(found := getattr(skilloc, module, None)):
         lines[:] = ModuleAnalyzer.for_module(found.__name__).find_attr_docs().get(("", own), lines)

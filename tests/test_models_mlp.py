@@ -117,7 +117,7 @@ def test_networks_that_cannot_be():
     with pytest.raises(ValueError, match="use one of relu"):
         MLP(3, 2, 4, 2, activation="sine")
     model = MLP(3, 2, 4, 2)
-    with pytest.raises(ValueError, match='kinds=\\("neuron",\\)'):
+    with pytest.raises(ValueError, match="which has units of kind neuron; name one of these"):
         units_of(model, kinds=("head",))
     with pytest.raises(ValueError, match="units_of"):
         output_weight(model, "blocks.0.mlp.hook_post")

@@ -59,7 +59,7 @@ def test_parts_of_the_axis():
 @pytest.mark.parametrize(
     ("call", "cure"),
     [
-        (lambda: UNITS.only(["residual"]), 'no units of kind "residual" on .*; use head or neuron'),
+        (lambda: UNITS.only(["residual"]), 'no units of kind "residual" among these 9; use head or neuron'),
         (lambda: UNITS.named(["L9N1"]), "names run from L0H0 to L2N3"),
         (lambda: UNITS.in_layers([1]), r"units lie in layers \[0, 2\]"),
         (lambda: UNITS.span("blocks.7.mlp.hook_post"), "these units lie on"),
