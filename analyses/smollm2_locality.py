@@ -105,7 +105,7 @@ def draw(found: dict[str, Any]) -> Any:
     curves = {name: np.array(values, dtype=float) for name, values in found["curves"].items()}
     effects = Interval(*(curves[end] for end in ("value", "low", "high")))
     plots.sorted_curves(axes[0, 1], curves["ranks"], effects, names, noise=np.array(found["noise"]))
-    axes[0, 1].set_title("sorted effects")
+    axes[0, 1].set_title("effects by rank")
     size = str(scale["removed"])
     removed = found["removal"]["sizes"][size]["loss_increase"]
     increase = Interval(*(np.array(removed[end], dtype=float) for end in ("value", "low", "high", "chance")))
