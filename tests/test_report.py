@@ -269,6 +269,7 @@ def test_the_command_writes_one_file_beside_the_study(folder, capsys):
 def test_errors_of_the_command_are_one_line_with_a_cure(folder, tmp_path, capsys):
     assert "holds no study" in told(["report", tmp_path / "nothing"], capsys)
     assert "name a file" in told(["report", folder, "--out", tmp_path], capsys)
+    assert "is no study, but holds study; name one" in told(["report", tmp_path], capsys)
     (folder / "circuits" / "cpp.json").write_text('{"directed": true, "version": 7}')
     assert "cpp.json" in told(["report", folder], capsys)
     (folder / "circuits" / "cpp.json").unlink()

@@ -54,6 +54,8 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     found = read_findings(folder) if measured or not (circuits or made) else None
     if found is not None:
         check_circuits(folder, circuits, found.study.effects)
+    elif not made:
+        _check_no_study_below(folder)
     title = title_of(found) if found is not None else f"What became of {folder.name}" if made else "circuits"
     told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED)
     sections = made if found is None else sections_of(found, told)
@@ -65,6 +67,14 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     parts += [other_results(folder), provenance(folder, None if found is None else found.study, circuits)]
     body = f"<header><h1>{escape(title)}</h1></header>\n<main>\n{chr(10).join(part for part in parts if part)}\n</main>"
     return document(title, body, data=circuit_data(circuits, examples, shown) if circuits else None, when=when)
+
+
+def _check_no_study_below(folder: Path) -> None:
+    """Refuse a folder of studies: their circuits are about other models and examples, each its own."""
+    below = sorted({path.parent.parent for path in folder.rglob("effects/manifest.json")})
+    if below:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in below[:5])
+        raise WrongValue(f'"{folder}" is no study, but holds {names}; name one of these')
 
 
 @store.working("folder", inside=True)
