@@ -7,8 +7,9 @@ many of the largest effects an estimate finds, with intervals that cover (`_corr
 The paper prints linear correlations, which in heavy tails are those of a few units: stated here only where all units
 were measured.
 
-Minutes on two cores: under one for `--scale quick`, about 60 for `cpu` (SmolLM2, after `skilloc fetch smollm2`: 500
-neurons without replacement, all 576 residual dimensions); `paper` is Llama-3.2-1B on GitHub Python, for a GPU.
+Minutes on two cores: under one for `--scale quick`, perhaps 60 for `cpu` (not run yet; SmolLM2, after `skilloc fetch
+smollm2`: 500 neurons without replacement, all 576 residual dimensions); `paper` is Llama-3.2-1B on GitHub Python, for
+a GPU.
 """
 
 from collections.abc import Mapping
