@@ -17,7 +17,7 @@ from skilloc.attribution.calibration import calibrate, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.experiment.hooks import read_activations
-from skilloc.experiment.reference import RESAMPLE, Reference
+from skilloc.experiment.reference import PAIRED, RESAMPLE, Reference
 from skilloc.masks import Mask, matched_random, top_of_any
 from skilloc.models.language import Opened, encoder, first_token, open_model
 from skilloc.store import Labelled
@@ -70,7 +70,7 @@ class Part:
     kind: str = "head"
     """kind of unit"""
     reference: str = "zero"
-    """zero, mean (per role) or resample (another example of the same subtask, by role)"""
+    """zero, mean (per role), resample (another example of the same subtask, by role) or paired (the corrupted twin)"""
     exact: int = 0
     """units of the largest estimates that are measured; 0 for all units, without an estimate"""
     sample: int = 0
@@ -151,7 +151,8 @@ def group_of(spec: Part) -> tuple[Opened, dict[str, Examples], dict[str, Example
             own = behaviours(encode, [name], first=first, count=6 * max(16, spec.examples))[name]
             assert own.items is not None
             chosen, left = own.items(spec.examples, "report", 0), own.items(16, "train", 0)
-        measured[name], other[name] = (_plain(some, encode, first, spec.restore) for some in (chosen, left[:16]))
+        twins = spec.restore or spec.reference == PAIRED
+        measured[name], other[name] = (_plain(some, encode, first, twins) for some in (chosen, left[:16]))
     return opened, measured, other
 
 
@@ -176,7 +177,7 @@ def experiment_of(spec: Part, half: bool = False) -> Experiment:
     folds = len(next(iter(measured.values())))
     if spec.restore:
         measured = {name: own.swapped() for name, own in measured.items()}
-        return Experiment(opened.model, measured, (spec.kind,), reference="paired", folds=folds)
+        return Experiment(opened.model, measured, (spec.kind,), reference=PAIRED, folds=folds)
     found = Experiment(opened.model, measured, (spec.kind,), reference=spec.reference, folds=folds, other=other)
     if spec.reference == RESAMPLE:
         return replace(found, reference=resampled(opened.model, measured, found.units, seed=0))

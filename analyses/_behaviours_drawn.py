@@ -40,9 +40,9 @@ def draw(found: dict[str, Any]) -> Any:
     refused = _refused(found["known"])
     scale = found["scale"]
     figure.supxlabel(
-        f"{scale['model']}; {scale['examples']} held-out examples of each subtask, one a fold; every head exactly at "
-        f"zero. Bars: 95 % over folds; dotted: chance; faint: reliability below {FAINT}; bold: interval above 0.\n"
-        f"Refused, with right answers: {refused}",
+        f"{scale['model']}; {scale['examples']} held-out examples of each subtask, one a fold (of induction below, "
+        f"{scale['induction']}); every head exactly at zero. Bars: 95 % over folds; dotted: chance;\n"
+        f"faint: reliability below {FAINT}; bold: interval above 0. Refused, with right answers: {refused}",
         fontsize=7,
     )
     return figure
@@ -101,15 +101,18 @@ def _matrix(
 
 
 def _induction(ax: Any, told: dict[str, Any], units: list[str]) -> None:
-    ax.scatter(told["scores"], told["effects"], s=6)
-    for place in np.argsort(-_numbers(told["effects"]))[:5]:
-        ax.annotate(units[place], (told["scores"][place], told["effects"][place]), fontsize=6)
+    lines = [f"of the top {told['top']} heads by effect and by pattern (chance: {told['chance']:.2f} the same)"]
+    for r, (reference, one) in enumerate(told["by reference"].items()):
+        effects = _numbers(one["effects"])
+        ax.plot(told["scores"], effects, MARKS[r], markersize=2.5, color=plots.colour_of(r), label=reference)
+        for place in np.argsort(-effects)[:3]:
+            ax.annotate(units[place], (told["scores"][place], effects[place]), fontsize=5)
+        likely, again = one["likely"], one["again"]
+        lines.append(f"{reference}: {one['shared']} the same (p {likely:.1g}); two halves agree on {again}")
     ax.set(xlabel="prefix-matching score (from patterns alone)", ylabel="effect on induction (nats)")
-    ax.set_title(
-        f"{told['shared']} of the top {told['top']} heads are the same\n(chance {told['chance']:.2f}; "
-        f"probability of as many {told['likely']:.1g})",
-        fontsize=8,
-    )
+    ax.set_yscale("symlog", linthresh=0.1)
+    ax.set_title("\n".join(lines), fontsize=6)
+    ax.legend(fontsize=6, loc="upper left")
 
 
 def _restored(ax: Any, told: dict[str, Any]) -> None:

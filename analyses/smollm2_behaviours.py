@@ -54,7 +54,8 @@ SCORES = ("mass", "effective_number", "locality", "hoyer", "top_share", "k50", "
 class Scale:
     """How much: the model, examples of each subtask (one a fold), tokens of a corpus row, heads removed together,
     random masks at zero and at the other references; units of the largest estimates that are measured, by kind, and
-    how many are drawn beside them."""
+    how many are drawn beside them; examples of induction, whose heads are all measured exactly at each reference of
+    `induced`."""
 
     model: str
     examples: int
@@ -65,14 +66,24 @@ class Scale:
     references: tuple[str, ...] = ("mean", "resample")
     exact: tuple[tuple[str, int], ...] = (("head", 40), ("neuron", 40), ("residual", 24))
     sample: int = 12
+    induction: int = 32
+    induced: tuple[str, ...] = ("zero", "mean", "paired")
 
 
 SCALES = {
     "quick": Scale("embedded", 6, 12, 2, 2, 2, ("resample",), (("head", 4), ("neuron", 4)), sample=8),
     "heads": Scale("smollm2", 6, 16, 10, 20, 3, (), ()),
-    "cpu": Scale("smollm2", 6, 16, 10, 20, 3),
+    "cpu": Scale("smollm2", 12, 16, 10, 20, 3),
     "paper": Scale(
-        "smollm2", 16, 128, 10, 20, 20, exact=(("head", 270), ("neuron", 400), ("residual", 200)), sample=64
+        "smollm2",
+        16,
+        128,
+        10,
+        20,
+        20,
+        exact=(("head", 270), ("neuron", 400), ("residual", 200)),
+        sample=64,
+        induction=128,
     ),
 }
 
@@ -98,7 +109,7 @@ def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
         "heads": {name: _top(values[:, s].mean(axis=0), units.names) for s, name in enumerate(names)},
     }
     if "induction" in names:
-        found["induction"] = _induction(parts, values[:, names.index("induction")].mean(axis=0))
+        found["induction"] = _induction(scale, cells, parts)
     found["removal"] = {"zero": _removal(scale, cells, parts, values, scale.draws)}
     made = [replace(part, restore=True) for part in parts if part.group in ("short", "long")]
     restored = cells(measured_part, made)
@@ -230,19 +241,33 @@ def _top(effects: Float[np.ndarray, " unit"], names: tuple[str, ...], count: int
     return [[names[u], float(effects[u])] for u in order]
 
 
-def _induction(parts: list[Part], effects: Float[np.ndarray, " unit"]) -> dict[str, Any]:
-    """Overlap of the heads that induction needs with those whose patterns match prefixes, beside chance."""
-    scores = prefix_matching(parts[0].model)
+def _induction(scale: Scale, cells: Cells, parts: list[Part]) -> dict[str, Any]:
+    """Overlap of the heads that induction needs with those whose patterns match prefixes, beside chance.
+
+    `again` is how far our own ranking agrees with itself: heads shared by the tops of two halves of the examples.
+    """
+    scores = prefix_matching(scale.model)
     count = min(10, len(scores) // 4)
-    ours, theirs = set(np.argsort(-effects)[:count].tolist()), set(np.argsort(-scores)[:count].tolist())
+    theirs = np.argsort(-scores)[:count]
+    part = replace(parts[0], group="long", subtasks=(("induction", ()),), examples=scale.induction)
+    measured = cells(measured_part, [replace(part, reference=reference) for reference in scale.induced])
+    found: dict[str, Any] = {}
+    for reference, result in zip(scale.induced, measured, strict=True):
+        effects = result.arrays["effects"].values[:, 0]
+        whole, *halves = (np.argsort(-some.mean(axis=0))[:count] for some in (effects, effects[::2], effects[1::2]))
+        shared = len(np.intersect1d(whole, theirs))
+        found[reference] = {
+            "effects": effects.mean(axis=0),
+            "shared": shared,
+            "likely": _tail(len(scores), count, shared),
+            "again": len(np.intersect1d(*halves)),
+            "reliability": locality.reliability(effects[:, None]).record(),
+            "ranks": [int((effects.mean(axis=0) > effects[:, u].mean()).sum()) + 1 for u in theirs],
+        }
     return {
-        "effects": effects,
-        "scores": scores,
-        "top": count,
-        "shared": len(ours & theirs),
-        "chance": count * count / len(scores),
-        "likely": _tail(len(scores), count, len(ours & theirs)),
-    }
+        "scores": scores, "top": count, "chance": count * count / len(scores), "examples": scale.induction,
+        "by reference": found,
+    }  # fmt: skip
 
 
 def _tail(units: int, count: int, shared: int) -> float:
