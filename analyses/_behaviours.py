@@ -152,11 +152,11 @@ def group_of(spec: Part) -> tuple[Opened, dict[str, Examples], dict[str, Example
             assert own.items is not None
             chosen, left = own.items(spec.examples, "report", 0), own.items(16, "train", 0)
         twins = spec.restore or spec.reference == PAIRED
-        measured[name], other[name] = (_plain(some, encode, first, twins) for some in (chosen, left[:16]))
+        measured[name], other[name] = (plain_rows(some, encode, first, twins=twins) for some in (chosen, left[:16]))
     return opened, measured, other
 
 
-def _plain(items: Sequence[Item], encode: Any, first: int | None, twins: bool) -> Examples:
+def plain_rows(items: Sequence[Item], encode: Any, first: int | None, *, twins: bool = False) -> Examples:
     """Return items as examples with the same fields and names, whatever the behaviour."""
     found = examples_of(items, encode, first=first)
     at = {name: found.at[name] for name in ("last", "answer")}

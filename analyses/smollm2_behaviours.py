@@ -260,7 +260,7 @@ def _induction(scale: Scale, cells: Cells, parts: list[Part]) -> dict[str, Any]:
             "effects": effects.mean(axis=0),
             "shared": shared,
             "likely": _tail(len(scores), count, shared),
-            "again": len(np.intersect1d(*halves)),
+            "again": len(np.intersect1d(halves[0], halves[1])),
             "reliability": locality.reliability(effects[:, None]).record(),
             "ranks": [int((effects.mean(axis=0) > effects[:, u].mean()).sum()) + 1 for u in theirs],
         }

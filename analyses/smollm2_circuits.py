@@ -1,0 +1,294 @@
+"""Have behaviours of a small language model circuits, where corpora have none?
+
+Question: of SmolLM2-135M's 46,350 heads and neurons, how many are enough for a behaviour (induction, agreement, facts
+of six relations) and for Python, chosen by learned gates, by estimated effects, or at random in the same layers?
+An answer: the share of the skill that circuits of each size keep on examples that chose nothing, with intervals over
+folds; the smallest measured size that keeps 0.8; the two areas of the MIB benchmark; CPU seconds and memory.
+
+Everything that is not kept is at its mean, per role in prompts and per position in text, over the examples that choose.
+Of the facts only those that the model says are taken, half of the subjects to choose and half to state.
+
+About an hour of one core for `--scale cpu` (a forecast), a minute for `quick` (the embedded model). Needs `skilloc
+fetch smollm2`, but for `quick`.
+"""
+
+import hashlib
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from _behaviours import KNOWN, Able, able, facts_of, opened_once, plain_rows
+from _frame import Cells, analyse
+from skilloc import plots
+from skilloc.ablation import mask_effects
+from skilloc.attribution import attribution_effects, integrated_gradients_effects
+from skilloc.circuits.areas import area_from_one, area_under
+from skilloc.circuits.faithfulness import share_kept
+from skilloc.circuits.gates import GateConfig, learn_circuit
+from skilloc.experiment import Experiment
+from skilloc.masks import Mask, matched_random, top
+from skilloc.models.language import Opened, encoder, first_token
+from skilloc.plots.style import CONTROL
+from skilloc.report.record import as_json
+from skilloc.store import Labelled, Result
+from skilloc.study.draws import subtasks_of
+from skilloc.tasks import Examples
+from skilloc.tasks.behaviours import behaviours
+from skilloc.tasks.items import Item
+
+FACTS = "facts"
+LEARNED, ESTIMATED, INTEGRATED = "learned gates", "effects with curvature", "integrated gradients"
+WAYS = (LEARNED, ESTIMATED, INTEGRATED)
+ENOUGH = 0.8
+"""Share that the smallest size is looked for at."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The spec of one cell: what one subtask's circuits of rising size keep."""
+
+    subtask: str
+    """a corpus, a made behaviour, or "facts" """
+    known: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """of facts: the rows of each relation that the model says"""
+    model: str = "smollm2"
+    """the model"""
+    sizes: tuple[int, ...] = (10, 40, 160, 640, 2560, 10240)
+    """numbers of units"""
+    learned_on: int = 64
+    """examples that choose"""
+    estimated_on: int = 16
+    """examples of estimates"""
+    stated_on: int = 32
+    """examples that are stated on"""
+    length: int = 32
+    """tokens of a row of a corpus"""
+    steps: int = 20
+    """of learning, per size"""
+    draws: int = 20
+    """random circuits of each size"""
+    folds: int = 8
+    """disjoint parts of the examples that are stated on"""
+    seed: int = 0
+    """of the order of examples, and of the random circuits"""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Which subtasks, facts among them or not, with which settings."""
+
+    subtasks: tuple[str, ...]
+    settings: Curve
+
+
+SCALES = {
+    "quick": Scale(
+        ("arguments", "python"),
+        Curve(
+            "", model="embedded", sizes=(10, 80), learned_on=8, estimated_on=4, stated_on=8, length=12, steps=4,
+            draws=2, folds=4,
+        ),
+    ),
+    "cpu": Scale(("induction", "agreement", FACTS, "python"), Curve("")),
+    "paper": Scale(
+        ("induction", "indirect", "greater", "agreement", "brackets", "copying", "arguments", FACTS, "python", "cpp",
+         "english"),
+        Curve("", learned_on=512, estimated_on=64, stated_on=64, length=128, steps=100),
+    ),
+}  # fmt: skip
+
+
+def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
+    """Choose circuits of all sizes in every way, and measure what they keep.
+
+    Returns:
+        CPU seconds of each way's choosing; and, in nats, the loss increase with only a circuit on `way size fold`, with
+        only a random one on `draw size fold`, with nothing on `fold`, and the loss itself on `fold`. The circuits.
+    """
+    began = time.process_time()
+    opened = opened_once(spec.model)
+    chosen, stated_on = examples_of_halves(opened, spec)
+    train = Experiment(
+        opened.model, {spec.subtask: chosen}, reference="mean", other={spec.subtask: chosen}, folds=1, seed=spec.seed
+    )
+    stated = Experiment(
+        opened.model, {spec.subtask: stated_on}, reference="mean", other={spec.subtask: chosen}, folds=spec.folds
+    )
+    few = Experiment(
+        opened.model, {spec.subtask: chosen.part(slice(0, spec.estimated_on))}, reference="mean",
+        other={spec.subtask: chosen}, folds=1,
+    )  # fmt: skip
+    circuits, seconds = _circuits(train, few, spec)
+    units = train.units
+    masks = [Mask(units, np.zeros(len(units), dtype=bool)), *(mask for way in WAYS for mask in circuits[way])]
+    masks += [
+        matched_random(mask, seed=1000 * spec.seed + draw) for draw in range(spec.draws) for mask in circuits[LEARNED]
+    ]
+    found, base = mask_effects(stated, masks)
+    kept = found[1:, :, 0].reshape(len(WAYS) + spec.draws, len(spec.sizes), spec.folds)
+    sizes = [str(size) for size in spec.sizes]
+    keep = np.stack([[mask.keep for mask in circuits[way]] for way in WAYS]).astype(np.uint8)
+    metrics = {
+        "seconds": seconds,
+        "units": len(units),
+        "names": {way: _members(circuits[way][0]) for way in WAYS},
+        "cpu_minutes": (time.process_time() - began) / 60,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    return metrics, {
+        "kept": Labelled(kept[: len(WAYS)], ("way", "size", "fold"), {"way": list(WAYS), "size": sizes}),
+        "random": Labelled(kept[len(WAYS) :], ("draw", "size", "fold"), {"size": sizes}),
+        "floor": Labelled(found[0, :, 0], ("fold",), {}),
+        "baseline": Labelled(base[:, 0], ("fold",), {}),
+        "keep": Labelled(keep, ("way", "size", "unit"), {"way": list(WAYS), "size": sizes}),
+    }
+
+
+def _circuits(train: Experiment, few: Experiment, spec: Curve) -> tuple[dict[str, list[Mask]], dict[str, float]]:
+    began = time.process_time()
+    config = GateConfig(sizes=spec.sizes, steps=spec.steps)
+    circuits = {LEARNED: learn_circuit(train, config, subtask=spec.subtask, seed=spec.seed).masks}
+    seconds = {LEARNED: time.process_time() - began}
+    for way, rank in ((ESTIMATED, attribution_effects), (INTEGRATED, integrated_gradients_effects)):
+        began = time.process_time()
+        values = rank(few).mean(spec.subtask)
+        circuits[way] = [Mask(train.units, top(values, size)) for size in spec.sizes]
+        seconds[way] = time.process_time() - began
+    return circuits, seconds
+
+
+def _members(mask: Mask, count: int = 10) -> list[str]:
+    return [mask.units.names[u] for u in np.flatnonzero(mask.keep)[:count]]
+
+
+def examples_of_halves(opened: Opened, spec: Curve) -> tuple[Examples, Examples]:
+    """Return the examples that choose, and those that are stated on."""
+    if spec.subtask == FACTS:
+        return _facts(opened, spec)
+    name, encode, first = spec.subtask, encoder(opened.tokenizer), first_token(opened.tokenizer)
+    if name in ("python", "cpp", "english"):
+        own = subtasks_of(opened, {name: name}, length=spec.length)[name]
+        return own.draw(spec.learned_on, split="train"), own.draw(spec.stated_on, split="report")
+    made = behaviours(encode, [name], first=first, count=6 * max(spec.learned_on, spec.stated_on))[name]
+    assert made.items is not None
+    chosen, stated = made.items(spec.learned_on, "train", spec.seed), made.items(spec.stated_on, "report", 0)
+    return plain_rows(chosen, encode, first), plain_rows(stated, encode, first)
+
+
+def _facts(opened: Opened, spec: Curve) -> tuple[Examples, Examples]:
+    encode, first, known = encoder(opened.tokenizer), first_token(opened.tokenizer), facts_of(opened)
+    chosen, stated = halved([known[name][row] for name, rows in spec.known for row in rows])
+    stated = stated[: len(stated) // spec.folds * spec.folds]
+    return plain_rows(chosen, encode, first), plain_rows(stated, encode, first)
+
+
+def halved(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Split items by a hash of their subject, half of the subjects on either side."""
+    mixed = sorted(items, key=lambda item: hashlib.sha256(str(item.subject).encode()).hexdigest())
+    subjects = list(dict.fromkeys(item.subject for item in mixed))
+    early = set(subjects[: len(subjects) // 2])
+    return [item for item in mixed if item.subject in early], [item for item in mixed if item.subject not in early]
+
+
+def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
+    """Run all cells, and put together what the figure shows."""
+    known: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    if FACTS in scale.subtasks:
+        told = cells(able, [Able(scale.settings.model, 24)])[0].metrics["facts"]
+        known = tuple((name, tuple(one["right"])) for name, one in told.items() if len(one["right"]) >= KNOWN)
+    settings = asdict(scale.settings)
+    specs = [Curve(**{**settings, "subtask": name, "known": known if name == FACTS else ()}) for name in scale.subtasks]
+    results = cells(measure_curve, specs)
+    found = {
+        "settings": settings,
+        "relations": {name: len(rows) for name, rows in known},
+        "subtasks": {name: _told(result) for name, result in zip(scale.subtasks, results, strict=True)},
+    }
+    return dict(as_json(found))
+
+
+def _told(result: Result) -> dict[str, Any]:
+    sizes, units = list(result.spec["sizes"]), result.metrics["units"]
+    floor, random = result.arrays["floor"].values, result.arrays["random"].values
+    found: dict[str, Any] = {}
+    for way, increase in zip(WAYS, result.arrays["kept"].values, strict=True):
+        shares = [share_kept(row, floor) for row in increase]
+        # The same folds and floor: how much more of the skill the circuit keeps than the mean random one.
+        beyond = [share_kept(floor + row - by, floor) for row, by in zip(increase, random.mean(axis=0), strict=True)]
+        found[way] = {
+            "kept": [one.record() for one in shares],
+            "beyond_random": [one.record() for one in beyond],
+            "area_under": area_under(sizes, [one.value for one in shares], units=units),
+            "area_from_one": area_from_one(sizes, [one.value for one in shares], units=units),
+            "enough": next((s for s, one in zip(sizes, shares, strict=True) if one.value >= ENOUGH), None),
+            "seconds": round(result.metrics["seconds"][way], 1),
+        }
+    each = 1 - random.mean(axis=2) / floor.mean()
+    return {
+        "sizes": sizes,
+        "units": units,
+        "folds": len(floor),
+        "floor": float(floor.mean()),
+        "baseline": float(result.arrays["baseline"].values.mean()),
+        "ways": found,
+        "random": {
+            "kept": each.mean(axis=0),
+            "range": np.quantile(each, [0.025, 0.975], axis=0),
+        },
+        "smallest": result.metrics["names"],
+        "cpu_minutes": result.metrics["cpu_minutes"],
+        "gigabytes": result.metrics["gigabytes"],
+    }
+
+
+def draw(found: dict[str, Any]) -> Any:
+    """One panel per subtask: the share kept by the number of units."""
+    told = found["subtasks"]
+    figure = Figure(figsize=(3.0 * len(told), 3.4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(told), sharey=True))
+    for ax, (name, one) in zip(panels, told.items(), strict=True):
+        _curve(ax, name, one)
+    panels[0].set_ylabel("share of the skill kept, other examples")
+    panels[0].legend(loc="upper left", fontsize=6)
+    settings = found["settings"]
+    units = next(iter(told.values()))["units"]
+    figure.suptitle(
+        f"{settings['model']}, {units:,} heads and neurons, others at their mean per role or position\n95 % over "
+        f"{settings['folds']} folds; random: {settings['draws']} draws with the layers of the learned circuits",
+        fontsize=8,
+    )
+    return figure
+
+
+def _curve(ax: Any, name: str, one: dict[str, Any]) -> None:
+    sizes = np.array(one["sizes"], dtype=float)
+    ax.fill_between(sizes, *_numbers(one["random"]["range"]), color=CONTROL, alpha=0.25, lw=0)
+    ax.plot(sizes, _numbers(one["random"]["kept"]), color=CONTROL, ls=":", lw=1, label="random units")
+    for place, way in enumerate(WAYS):
+        kept = one["ways"][way]["kept"]
+        value, low, high = (_numbers([k[end] for k in kept]) for end in ("value", "low", "high"))
+        ax.errorbar(
+            sizes * 1.06 ** (place - 1), value, [value - low, high - value], fmt="o-", ms=2.5, lw=1,
+            color=plots.colour_of(place), label=way,
+        )  # fmt: skip
+    ax.axhline(1, color=CONTROL, lw=0.5)
+    ax.axhline(ENOUGH, color=CONTROL, lw=0.5, ls="--")
+    ax.set(xscale="log", xlabel="units kept")
+    ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], rotation=60, fontsize=6)
+    ax.xaxis.minorticks_off()
+    ax.set_ylim(-0.5, 1.5)
+    ax.set_title(f"{name}: {one['baseline']:.2f} nats, {one['baseline'] + one['floor']:.2f} with none", fontsize=8)
+
+
+def _numbers(values: Any) -> Float[np.ndarray, "..."]:
+    return np.array(values, dtype=float)
+
+
+if __name__ == "__main__":
+    analyse(__file__, __doc__, scales=SCALES, measure=measure, draw=draw)
