@@ -152,6 +152,26 @@ def test_integrated_gradients_of_a_hook_add_up_to_its_joint_removal(any_model, b
     np.testing.assert_allclose(completeness, 1, atol=0.15)
 
 
+def test_a_point_of_the_path_is_the_slope_of_moving_all_places_of_a_bank(any_model, batches):
+    """The residual stream, whose later places read its earlier ones, half of the way to its mean."""
+    units = units_of(any_model, kinds=("residual",))
+    own = Experiment(any_model, {"a": batches["a"]}, units=units, reference="mean", folds=1)
+    found = integrated_gradients_effects(own, steps=1).values[0, 0]
+    (bank,) = units.banks
+
+    def loss(share):
+        def moved(hook):
+            return lambda value: torch.lerp(value, own.held.on(hook, slice(None)).to(value), share)
+
+        with torch.no_grad(), own.face.attached({hook: moved(hook) for hook in bank.writes}):
+            logits = own.face.run(own.folded.examples.inputs)
+        return own.metric(logits, own.folded.examples).double().mean().item()
+
+    slope = (loss(0.51) - loss(0.49)) / 0.02
+    assert abs(slope) > 1e-3
+    assert found.sum() == pytest.approx(slope, rel=0.02, abs=1e-4)
+
+
 def test_same_arguments_same_result_type_as_ablation(llama, batches):
     units = units_of(llama)
     chosen = units.in_layers([1])

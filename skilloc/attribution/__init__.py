@@ -93,7 +93,9 @@ def integrated_gradients_effects(
 
     with alpha_k = (k + 1/2) / steps, where all units of a bank move together. So the effects of a bank add up to what
     removing the whole bank does (the record's `completeness` is that sum divided by the measured loss increase, per
-    subtask and bank). This is another question than the ablation of single units, and a poor estimate of it.
+    subtask and bank). This is another question than the ablation of single units, and a poor estimate of it. Of the
+    residual stream at zero, norms undo the fading of all dimensions at once up to its very end, where no point of the
+    path lies: the completeness is then near 0, and the estimate is activation x gradient.
 
     Args:
         experiment: what is measured on what.
@@ -213,12 +215,14 @@ class _Pass:
 
     def _opener(self, hook: str) -> Edit:
         def opened(value: Tensor) -> Tensor:
-            delta = (self._held.on(hook, self._rows).to(value) - value).detach()
+            delta = self._held.on(hook, self._rows).to(value) - value
             if self._where is not None:
                 delta = delta * at_positions(self._where[self._rows], value)
             # A leaf of zeros added here receives the activation's gradient, whether or not the weights require one.
-            self._deltas[hook], self._leaves[hook] = delta, torch.zeros_like(value, requires_grad=True)
-            return value + self._shift * delta + self._leaves[hook]
+            self._deltas[hook], self._leaves[hook] = delta.detach(), torch.zeros_like(value, requires_grad=True)
+            # What comes from earlier places of the same bank has moved too, and only 1 - shift of it goes on.
+            moved = torch.add(value, delta, alpha=self._shift) if self._shift else value
+            return moved + self._leaves[hook]
 
         return opened
 
