@@ -328,6 +328,26 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tokenizer: Any) 
         sk.open_model(model, tokenizer=tokenizer)
 
 
+def test_a_model_in_memory_without_a_tokenizer_takes_token_ids_and_no_texts() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, **shape)).eval()
+    tokens = torch.randint(40, (4, 6))
+    with torch.no_grad():
+        wanted = torch.nn.functional.cross_entropy(model(tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    opened = sk.open_model(model)
+    assert opened.tokenizer is None
+    own = Experiment(opened.model, {"mine": Examples(tokens[:, :-1], tokens[:, 1:])}, kinds=("head",), folds=1)
+    found = sk.ablation_effects(own)
+    assert found.baseline[0, 0] == pytest.approx(float(wanted), abs=1e-5)
+    assert len(found.units) == 4
+    assert np.abs(found.values).max() > 0
+    with pytest.raises(Mistake, match="without a tokenizer, so that no text can be put to it; pass open_model"):
+        sk.subtasks_of(opened, {"code": "python"})
+
+
 def test_a_typo_in_an_attack_is_refused_before_a_model_is_read(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("skilloc.cli.machine.Machine.open", None)  # calling it would fail
     for more in (("--attack", "pyton"), ("--attack", "python", "--train", "pyton")):

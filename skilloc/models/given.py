@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from skilloc.mistakes import WrongValue, of_kind
+from skilloc.mistakes import of_kind
 from skilloc.models.described import Described
 from skilloc.models.makers import face_of
 from skilloc.models.reading import Checkpoint, check_vocabulary
@@ -21,11 +21,11 @@ def given_model(
 
     Args:
         model: what the user has; it is put into evaluation mode.
-        tokenizer: its tokenizer; that of a bridge if not given.
+        tokenizer: its tokenizer; that of a bridge if not given. Without one, only token ids can be asked for.
         bridge: wraps a model of transformers, under a name.
 
     Raises:
-        ValueError: if transformer-lens does not wrap the model, or it comes without a tokenizer, or with another's.
+        ValueError: if transformer-lens does not wrap the model, or it comes with another's tokenizer.
         TypeError: if the tokenizer is none, or it is a module of which nobody has named the units.
     """
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,9 +35,8 @@ def given_model(
         cure = "pass the tokenizer itself, such as AutoTokenizer.from_pretrained(...) gives it"
         of_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, cure)
     if isinstance(model, PreTrainedModel):
-        if tokenizer is None:
-            raise WrongValue(f"`tokenizer` is None, but `model` is a {kind}, which reads tokens; pass its tokenizer")
-        check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"this {kind}")
+        if tokenizer is not None:
+            check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"this {kind}")
         model.set_attn_implementation("eager")
         name = str(model.config._name_or_path or kind)
         return bridge(Checkpoint(model.eval(), tokenizer), name), tokenizer, name
@@ -46,8 +45,7 @@ def given_model(
         return model.eval(), tokenizer, face.architecture
     own: Any = model
     found = own.tokenizer if tokenizer is None else tokenizer
-    if found is None:
-        raise WrongValue(f"`tokenizer` is None, and this bridge around a {face.architecture} has none; pass it")
-    check_vocabulary(int(own.cfg.d_vocab), found, f"this {face.architecture}")
+    if found is not None:
+        check_vocabulary(int(own.cfg.d_vocab), found, f"this {face.architecture}")
     folded = " (compatibility mode)" if own.compatibility_mode else ""
     return model.eval(), found, f"{own.cfg.model_name or face.architecture}{folded}"

@@ -33,7 +33,7 @@ class Opened(NamedTuple):
 
     Attributes:
         model: a `TransformerBridge` with the weights as they were saved, or an `MLP`; in evaluation mode.
-        tokenizer: the model's tokenizer, as it was saved; None for an `MLP`.
+        tokenizer: the model's tokenizer, as it was saved; None for an `MLP`, and for what came into memory without one.
         name: what was opened.
     """
 
@@ -66,7 +66,7 @@ def open_model(
             A folder that is called like one of the others is opened as `./embedded`. Or a model in memory: one of
             transformers, whose weights are shared; a bridge, also in compatibility mode, which its name then says; an
             `MLP`; a described module. It is put into evaluation mode.
-        tokenizer: of a model of transformers in memory.
+        tokenizer: of a model of transformers in memory; without one, it takes token ids (`Examples`) and no texts.
         device: where the weights go; the CPU if not given, and where it is for a model in memory.
         dtype: the type of the weights; effects are small, so float32 if not given, and as it is for a model in memory.
         device_map: instead of a device: how transformers spreads the weights over several (`from_pretrained`).

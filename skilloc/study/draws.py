@@ -12,7 +12,7 @@ from skilloc.experiment import Experiment
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue, of_kind, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
-from skilloc.models.makers import units_of
+from skilloc.models.makers import face_of, units_of
 from skilloc.study.able import rights
 from skilloc.study.settings import Settings
 from skilloc.study.world import open_world
@@ -63,8 +63,8 @@ def subtasks_of(
 
     Raises:
         TypeError: if `opened` is not what `open_model` returns, or `sources` are no texts by name.
-        ValueError: if there are no sources, one has no texts, the length is beyond the model's context, or a subtask is
-            not of the world.
+        ValueError: if there are no sources, one has no texts, the length is beyond the model's context, a subtask is
+            not of the world, or a model that reads tokens came without its tokenizer.
         FileNotFoundError: if a file is not there, also `world.json` for a model without a tokenizer.
 
     Example:
@@ -83,6 +83,11 @@ def subtasks_of(
     if not sources:
         raise WrongValue("`sources` is empty; name at least one subtask")
     if opened.tokenizer is None:
+        if (face := face_of(opened.model)).chain is None:
+            raise WrongValue(
+                f'"{opened.name}" is a {face.architecture} without a tokenizer, so that no text can be put to it; pass '
+                "open_model its tokenizer, or make Examples of token ids and pass them to Experiment"
+            )
         return _of_world(Path(opened.name).expanduser(), sources)
     context = context_length(opened.model)
     if length > context:
