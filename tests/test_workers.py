@@ -14,6 +14,7 @@ from by_hand import started, wait_for
 
 from skilloc import store
 from skilloc.ablation.items import keep
+from skilloc.circuits.trace import Tracing
 from skilloc.cli.machine import Machine
 from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue
@@ -22,6 +23,7 @@ from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure
 from skilloc.study.removing import Removing, remove
 from skilloc.study.settings import Settings
+from skilloc.study.tracing import Choice, trace_study
 from skilloc.sweep import Order, Pool, Unfinished, done_items
 from skilloc.tasks import Subtask
 
@@ -246,3 +248,29 @@ def test_a_removal_is_gone_on_with_by_others(embedded, tmp_path, scheduler_file,
     remove(opened, effects, tmp_path / "there", config=config, workers=Pool(scheduler=scheduler_file))
     assert files(tmp_path / "there") == files(tmp_path / "here")
     assert {path.name for path in tmp_path.iterdir()} == {"study", "here", "there"}
+
+
+@pytest.mark.slow
+def test_circuits_are_the_same_bytes_whoever_traces_them(embedded, tmp_path, scheduler_file):
+    opened, subtasks = embedded
+    settings = Settings(sequences=2, length=12, folds=2, reference="mean", units=("head",))
+    effects = measure(opened, subtasks, settings, tmp_path / "study").effects
+    choice, config = Choice(n=3), Tracing(sizes=(2,), draws=1, edges=2, adds=False)
+    trace_study(opened, effects, tmp_path / "here", choice, config)
+    # One is there already; the other is left to the workers.
+    trace_study(opened, effects, tmp_path / "there", choice._replace(subtasks=("english",)), config)
+    found = trace_study(opened, effects, tmp_path / "there", choice, config, workers=Pool(scheduler=scheduler_file))
+    assert list(found) == ["python", "english"]
+    assert files(tmp_path / "there") == files(tmp_path / "here")
+    assert "python.json" in files(tmp_path / "here")
+
+
+def test_another_choice_in_a_used_folder_is_refused_before_anything_is_traced(embedded, tmp_path, monkeypatch):
+    opened, subtasks = embedded
+    settings = Settings(sequences=4, length=24, folds=4, units=("head",), only=("L1H0", "L1H1"))
+    effects = measure(opened, subtasks, settings, tmp_path / "study").effects
+    config = Tracing(sizes=(1,), draws=1, edges=0, adds=False)
+    trace_study(opened, effects, tmp_path / "circuit", Choice(n=1, subtasks=("english",)), config)
+    monkeypatch.setattr("skilloc.study.tracing.trace_circuit", None)  # calling it would fail
+    with pytest.raises(WrongValue, match=r"english.json\" holds another circuit \(top 1, .*choose another folder"):
+        trace_study(opened, effects, tmp_path / "circuit", Choice(n=2), config)

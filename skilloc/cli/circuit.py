@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import Runs, open_for, places_of
+from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue, in_share, whole
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Command:
     """number of edges to keep, the largest"""
     seed: int = 0
     """of the random circuits"""
+    workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
@@ -74,6 +76,7 @@ class Command:
             raise WrongValue("`count` and `faithfulness` are two ways to choose the units; give one of them")
         if self.by not in (None, "gates", "effects"):
             raise WrongValue(f'unknown `by` "{self.by}"; use gates or effects')
+        workers = self.workers.chosen(self.machine, threads=False)
         from skilloc.attribution.measured import load_measured
         from skilloc.circuits.graph import GATES
         from skilloc.circuits.trace import Tracing
@@ -95,11 +98,11 @@ class Command:
         opened = open_for(self.machine, model, folders[0], runs[0])
         config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
         if len(runs) == 1:
-            found = trace_study(opened, runs[0], self.out, choice, config)
+            found = trace_study(opened, runs[0], self.out, choice, config, workers=workers)
         else:
             if self.reference is not None:
                 raise WrongValue("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
-            found = trace_runs(opened, runs, self.out, choice, config, share=self.agreement)
+            found = trace_runs(opened, runs, self.out, choice, config, share=self.agreement, workers=workers)
         page = write_page(opened, runs[0], found, self.out)
         pictures = draw_circuits(found, self.out)
         told = circuits_found(found, runs[0])

@@ -1,5 +1,6 @@
 """Circuits for a study: units chosen by its effects, everything stated on another split, one file per subtask."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,19 @@ from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
-from skilloc.study.draws import held_out, redraw
+from skilloc.store.progress import progress
+from skilloc.study.draws import drawn_of, held_out, redraw
+from skilloc.study.elsewhere import experiment_again, made_once, shared_by_items
 from skilloc.study.learning import learned_circuits
+from skilloc.sweep import Order, Pool, done_items
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import input_names
 
 TOP = 50
 """Units of a circuit, where neither a number nor a share is asked for."""
+
+PATIENCE = 3600.0
+"""Seconds after which a circuit is given to an idle worker too: longer than most take, since none can be cut up."""
 
 
 class Choice(NamedTuple):
@@ -64,6 +71,7 @@ def trace_study(
     config: Tracing,
     *,
     drawn_from: Mapping[str, Subtask] | None = None,
+    workers: int | Pool = 1,
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of a study's subtasks; those that the folder holds already are read.
 
@@ -78,6 +86,7 @@ def trace_study(
         choice: how units are chosen.
         config: how circuits are measured.
         drawn_from: what the examples are drawn from; read again from the record if not given.
+        workers: this process, or others (`Pool`), a subtask each; what one way has traced, another goes on with.
 
     Raises:
         ValueError: if the model or the texts are not those of the effects, a subtask is unknown, the choice is out of
@@ -86,32 +95,72 @@ def trace_study(
     check_choice(effects, choice)
     chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=choice.reference)
     stated_on = held_out(chosen_on)
-    found = {}
-    for name in choice.subtasks or effects.subtasks:
-        request = {
-            "effects": store.key(dict(effects.made)),
-            "subtask": name,
-            "choice": choice.record(),
-            "config": config.record(),
-            "tokens": dict(stated_on.folded.digests),
-            "reference": stated_on.held.record(),
-            "loss": stated_on.metric.record(),
-            "at": stated_on.at,
-        }
+    names = tuple(choice.subtasks or effects.subtasks)
+    asked = {name: _request(effects, stated_on, choice, config, subtask=name) for name in names}
+    # All that is there is read first, so that another choice is refused before anything is measured.
+    found = {name: _there(g.file_of(folder, name), request) for name, request in asked.items()}
+    left = {
+        name: _Left(name, opened.name, stated_on.split, asked[name], effects.mean(name))
+        for name, there in found.items()
+        if there is None
+    }
+    if isinstance(workers, Pool) and workers.elsewhere and left:
+        _trace_elsewhere(shared_by_items(opened, drawn_of(effects), chosen_on), left, config, folder, workers)
+    for name, one in left.items():
         path = g.file_of(folder, name)
-        there = _there(path, request)
-        if there is None:
-            there = _trace(chosen_on, stated_on, effects.mean(name), choice, config, subtask=name)
-            there.graph[g.MODEL]["name"] = opened.name
-            there.graph[g.MADE] |= {
-                "split": stated_on.split,
-                "request": store.key(request),
-                "effects": request["effects"],
-            }
-            g.save(there, path)
-        g.save_graphml(there, path.with_suffix(".graphml"))
-        found[name] = there
+        found[name] = _there(path, one.request) or _trace(chosen_on, stated_on, one, choice, config, path)
+    for name, graph in found.items():
+        g.save_graphml(graph, g.file_of(folder, name).with_suffix(".graphml"))
     return found
+
+
+class _Left(NamedTuple):
+    """A circuit that is not there yet: of which subtask, model and split, on which request, from which ranking."""
+
+    subtask: str
+    model: str
+    split: str
+    request: Mapping[str, Any]
+    ranking: Float[np.ndarray, " unit"]
+
+
+def _request(
+    effects: Effects, stated_on: Experiment, choice: Choice, config: Tracing, *, subtask: str
+) -> dict[str, Any]:
+    return {
+        "effects": store.key(dict(effects.made)),
+        "subtask": subtask,
+        "choice": choice.record(),
+        "config": config.record(),
+        "tokens": dict(stated_on.folded.digests),
+        "reference": stated_on.held.record(),
+        "loss": stated_on.metric.record(),
+        "at": stated_on.at,
+    }
+
+
+def _trace_elsewhere(shared: str, left: Mapping[str, _Left], config: Tracing, folder: Path, pool: Pool) -> None:
+    """Have circuits traced by the workers of a pool, a subtask each."""
+    own = config.record()
+    items = {
+        g.file_of(folder, name).name: {**one._asdict(), "ranking": one.ranking.tolist(), "config": own}
+        for name, one in left.items()
+    }
+    order = Order(
+        f"{__name__}:trace_item", shared, folder, json.loads(shared)["home"], found=Path.is_file, patience=PATIENCE
+    )
+    for _ in progress(done_items(items, order, pool), "tracing", total=len(items)):
+        pass
+
+
+def trace_item(shared: str, item: Mapping[str, Any], out: Path) -> None:
+    """Trace the circuit of a subtask in another process, and keep it."""
+    chosen_on = made_once(f"circuits {shared}", lambda: experiment_again(shared))
+    own, chosen = dict(item["config"]), item["request"]["choice"]
+    config = Tracing(**{**own, "sizes": None if own["sizes"] is None else tuple(own["sizes"])})
+    choice = Choice(chosen["n"], chosen["share"], chosen.get("by", ""))
+    one = _Left(item["subtask"], item["model"], item["split"], item["request"], np.array(item["ranking"]))
+    _trace(chosen_on, held_out(chosen_on), one, choice, config, g.file_of(out, one.subtask))
 
 
 def check_choice(effects: Effects, choice: Choice) -> None:
@@ -137,6 +186,7 @@ def trace_runs(
     config: Tracing,
     *,
     share: float = 0.5,
+    workers: int | Pool = 1,
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of several studies of one model (other examples, other references), and their consensus.
 
@@ -147,13 +197,17 @@ def trace_runs(
         choice: how units are chosen in each run.
         config: how circuits are measured.
         share: of the runs that a unit or edge must be in.
+        workers: as of `trace_study`.
 
     Raises:
         ValueError: as `trace_study`, or if no unit is in enough runs.
     """
     names = tuple(choice.subtasks) or runs[0].subtasks
     own = choice._replace(subtasks=names)
-    traced = [trace_study(opened, effects, folder / f"run_{i}", own, config) for i, effects in enumerate(runs)]
+    traced = [
+        trace_study(opened, effects, folder / f"run_{i}", own, config, workers=workers)
+        for i, effects in enumerate(runs)
+    ]
     stated_on = held_out(redraw(opened, runs[0]))
     found = {}
     for name in names:
@@ -184,16 +238,12 @@ def _there(path: Path, request: Mapping[str, Any]) -> nx.DiGraph | None:
 
 
 def _trace(
-    chosen_on: Experiment,
-    stated_on: Experiment,
-    ranking: Float[np.ndarray, " unit"],
-    choice: Choice,
-    config: Tracing,
-    *,
-    subtask: str,
+    chosen_on: Experiment, stated_on: Experiment, left: _Left, choice: Choice, config: Tracing, path: Path
 ) -> nx.DiGraph:
+    """Trace a circuit, and keep it."""
+    subtask = left.subtask
     size = choice.n if choice.n is not None else TOP
-    others: Sequence[Mask] | Float[np.ndarray, " unit"] = ranking
+    others: Sequence[Mask] | Float[np.ndarray, " unit"] = left.ranking
     if choice.by == g.GATES:
         wanted = None if choice.share is not None else size
         circuit, others = learned_circuits(
@@ -201,10 +251,16 @@ def _trace(
         )
     else:
         if choice.share is not None:
-            size = enough(chosen_on, ranking, choice.share, subtask=subtask)
-        circuit = Mask(stated_on.units, top(ranking, size))
+            size = enough(chosen_on, left.ranking, choice.share, subtask=subtask)
+        circuit = Mask(stated_on.units, top(left.ranking, size))
     named = replace(config, inputs=_inputs(stated_on))
-    return trace_circuit(stated_on, circuit, named, subtask=subtask, chosen=str(choice), ranking=others)
+    found = trace_circuit(stated_on, circuit, named, subtask=subtask, chosen=str(choice), ranking=others)
+    found.graph[g.MODEL]["name"] = left.model
+    about = {"split": left.split, "request": store.key(left.request), "effects": left.request["effects"]}
+    found.graph[g.MADE] |= about
+    g.save(found, path)
+    # As it is read, so that what is written from it is the same for circuits that were there.
+    return g.load(path)
 
 
 def _inputs(experiment: Experiment) -> tuple[str, ...] | None:
