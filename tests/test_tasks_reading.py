@@ -176,6 +176,7 @@ LATIN = "caf\xe9".encode("latin-1")
         ("b.csv", "text\none\n".encode("utf-16"), r"in UTF-16, from row 0 on; .*iconv -f UTF-16"),
         ("a.json", b'{"text": "one"}\n{"text": ', r"row 1 of .*check that it is whole"),
         ("c.csv", b"a,text\n1,one\n2,two, three\n", r"row 1 of .* has 3 fields but its header 2; quote fields"),
+        ("i.csv", b"text,n,text\none,1,two\n", r'i.csv" has 2 columns "text"; give each its own name'),
         ("d.csv", b'text\n"one\ntwo\n', r"near line 3 .*mend its quotes"),
         ("a.jsonl.gz", b"nothing packed", r"cannot unpack .*check that it is whole"),
         ("a.parquet", b"no table", r"cannot read .*check that it is whole"),
@@ -188,6 +189,19 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=said):
         texts(tmp_path / name)
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "a.csv").write_text(",text,\n0,one,\n1,two,\n")
+    assert texts(tmp_path / "a.csv") == ["one", "two"]
+
+
+def test_a_source_without_a_name_is_not_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("one")
+    for source in ("", "#text"):
+        with pytest.raises(ValueError, match="a source has no name; pass a file"):
+            documents(source)
 
 
 def test_what_is_not_there(tmp_path):

@@ -18,6 +18,7 @@ import json
 import logging
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -94,9 +95,11 @@ def read_rows(place: str, fields: Sequence[str]) -> Rows:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a glob or folder holds nothing to read, a suffix is unknown, tables and texts are mixed, or a
-            file is damaged, naming the row.
+        ValueError: if a glob or folder holds nothing to read, a suffix is unknown, tables and texts are mixed, two
+            columns have one name, or a file is damaged, naming the row.
     """
+    if not place:
+        raise WrongValue("a source has no name; pass a file, a folder, a quoted glob or hub:owner/name")
     if place.startswith("hub:"):
         return _hub(place.removeprefix("hub:"), fields)
     files = _files(place)
@@ -263,6 +266,8 @@ def _table(path: Path, data: bytes, delimiter: str) -> Iterator[Mapping[str, Any
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         header = next(reader, [])
+        if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+            raise WrongValue(f'"{path}" has {header.count(twice[0])} columns "{twice[0]}"; give each its own name')
         number = 0
         for cells in reader:
             if not cells:
