@@ -1,7 +1,4 @@
-"""Our scorer beside lm-eval on the same local file, per item.
-
-Needs lm-eval, which is no part of the development environment: pip install "skilloc[eval]", then run this file.
-"""
+"""Our scorer beside lm-eval on the same local file, per item."""
 
 import json
 
@@ -72,7 +69,6 @@ def test_without_lm_eval_the_cure_is_told(opened, task, monkeypatch):
 
 
 def test_every_item_is_scored_as_lm_eval_scores_it(opened, task):
-    pytest.importorskip("lm_eval", reason='needs lm-eval: pip install "skilloc[eval]"')
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -93,7 +89,6 @@ def test_every_item_is_scored_as_lm_eval_scores_it(opened, task):
 
 
 def test_held_units_change_what_the_harness_finds(opened, task):
-    pytest.importorskip("lm_eval", reason='needs lm-eval: pip install "skilloc[eval]"')
     units = units_of(opened.model, kinds=("head",))
     nobody = evaluate(opened, task, mask=Mask(units, torch.zeros(len(units), dtype=torch.bool).numpy()), limit=3)
     everybody = evaluate(opened, task, mask=Mask(units, torch.ones(len(units), dtype=torch.bool).numpy()), limit=3)
@@ -114,13 +109,11 @@ def test_a_pruned_model_scores_as_the_held_one(opened, task):
         held = [one.nats for one in score(opened, PAIRS[:6])]
     assert [one.nats for one in score(smaller, PAIRS[:6])] == pytest.approx(held, abs=1e-4)
     assert held != pytest.approx([one.nats for one in score(opened, PAIRS[:6])], abs=1e-2)
-    pytest.importorskip("lm_eval", reason='the harness itself: pip install "skilloc[eval]"')
     both = [evaluate(smaller, task, limit=2), evaluate(opened, task, mask=mask, limit=2)]
     found = [[float(one[0]) for sample in run.samples for one in sample["filtered_resps"]] for run in both]
     assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 def test_the_command(task, capsys):
-    pytest.importorskip("lm_eval", reason='needs lm-eval: pip install "skilloc[eval]"')
     main(["evaluate", "embedded", "--tasks", str(task), "--limit", "3"])
     assert "legs: 3 items" in capsys.readouterr().out
