@@ -32,6 +32,32 @@ def overlapping(labels, figure):
     return [(a, b) for i, a in enumerate(found) for b in found[i + 1 :] if a.overlaps(b)]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.016, 0.45), (1.0, 5.0), (1.0, 3.0), (0.21, 0.78), (1e-6, 0.1)])
+def test_labels_of_a_narrow_logarithmic_axis_do_not_overlap(low, high):
+    with plots.style():
+        figure, axes = plots.figure(2, 3, height=2.5)
+        for ax in axes.flat:
+            ax.loglog([low, high], [low, high])
+        axes[0, 0].set(xlabel="steps", ylabel="loss")
+        figure.draw(FigureCanvasAgg(figure).get_renderer())
+    for ax in axes.flat:
+        for axis in (ax.xaxis, ax.yaxis):
+            left, right = axis.get_view_interval()
+            labels = [label for label in axis.get_ticklabels(which="both") if label.get_text()]
+            shown = [one for one in labels if left <= one.get_position()[int(axis is ax.yaxis)] <= right]
+            assert not overlapping(shown, figure)
+            assert len(shown) >= 2
+
+
+def test_all_labels_of_a_logarithmic_axis_stay_where_there_is_room():
+    with plots.style():
+        figure, ax = plots.figure()
+        ax.semilogx([1.0, 5.0], [0.0, 1.0])
+        figure.draw(FigureCanvasAgg(figure).get_renderer())
+    shown = [label.get_text() for label in ax.get_xticklabels(which="both")]
+    assert {"10⁰", "2×10⁰", "3×10⁰", "4×10⁰"} <= set(shown)
+
+
 def test_no_state_is_left_behind():
     before = {name: matplotlib.rcParams[name] for name in RC}
     with plots.style():

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import Formatter, FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
 from skilloc.locality.intervals import number
@@ -17,6 +18,9 @@ WIDE, NARROW = 6.8, 3.3
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c6d31")
 """Okabe & Ito's colours but for the yellow, which is too light for lines."""
+
+GAP = 1.0
+"""Points beside the label of a tick that stay free, at least."""
 
 CONTROL = "#8a8a8a"
 """Controls and chance levels are always this grey."""
@@ -68,7 +72,7 @@ class Drawing(Figure):
 
 
 class Powers(Formatter):
-    """What another formatter writes, its mathematical markup turned into plain signs."""
+    """What another formatter writes, its mathematical markup turned into plain signs; between powers, what has room."""
 
     def __init__(self, marked: Formatter) -> None:
         self.marked = marked
@@ -85,6 +89,39 @@ class Powers(Formatter):
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Return the label of a tick."""
         return unmarked(self.marked(x, pos))
+
+    def format_ticks(self, values: Any) -> list[str]:
+        """Return the labels of ticks; of minor ones, those that would lie on others are empty."""
+        labels: list[str] = super().format_ticks(values)
+        axis: Any = self.axis
+        if axis.get_minor_formatter() is not self:
+            return labels
+        majors = axis.get_majorticklocs()
+        taken = _stretches(axis, majors, axis.get_major_formatter().format_ticks(majors))
+        own = _stretches(axis, values, labels)
+        # Of the numbers between two powers, 2 and 5 are read best.
+        for place in sorted(own, key=lambda i: (labels[i][:1] not in "25", i)):
+            low, high = own[place]
+            if any(low < end and begin < high for begin, end in taken.values()):
+                labels[place] = ""
+            else:
+                taken[-1 - place] = own[place]
+        return labels
+
+
+def _stretches(axis: Any, values: Any, labels: list[str]) -> dict[int, tuple[float, float]]:
+    """Return from where to where each label in view lies along an axis, in pixels, by its place in the list."""
+    font = axis.get_major_ticks(1)[0].label1.get_fontproperties()
+    ends = sorted(axis.get_view_interval())
+    along = int(axis is axis.axes.yaxis)
+    found = {}
+    for place, (value, label) in enumerate(zip(values, labels, strict=True)):
+        if label and ends[0] <= value <= ends[1]:
+            size = text_to_path.get_text_width_height_descent(label, font, ismath=False)[along]
+            reach = (size / 2 + GAP) * axis.axes.figure.dpi / 72
+            middle = axis.axes.transData.transform((value, value))[along]
+            found[place] = (middle - reach, middle + reach)
+    return found
 
 
 def unmarked(text: str) -> str:
