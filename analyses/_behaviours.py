@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from skilloc import locality
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
 from skilloc.attribution.calibration import calibrate, chances, draw_sample
@@ -20,6 +21,7 @@ from skilloc.experiment.hooks import read_activations
 from skilloc.experiment.reference import PAIRED, RESAMPLE, Reference
 from skilloc.masks import Mask, matched_random, top_of_any
 from skilloc.models.language import Opened, encoder, first_token, open_model
+from skilloc.report.record import as_json
 from skilloc.store import Labelled
 from skilloc.study.able import ability
 from skilloc.study.draws import subtasks_of
@@ -31,6 +33,7 @@ from skilloc.tasks.prompts import prompts
 from skilloc.tasks.rows import examples_of
 from skilloc.units import Units
 
+SCORES = ("mass", "effective_number", "locality", "hoyer", "top_share", "k50", "negative_share")
 CORPORA = ("python", "cpp", "english")
 FACTS = Path(__file__).parent / "data" / "facts.jsonl"
 KNOWN = 16
@@ -87,6 +90,16 @@ class Part:
 def opened_once(name: str) -> Opened:
     """Open a model once in a process."""
     return open_model(name)
+
+
+def scored(values: Float[np.ndarray, "fold subtask unit"], names: Sequence[str]) -> dict[str, Any]:
+    """Return each subtask's locality scores with intervals, the distribution behind the noise, and reliabilities."""
+    found = locality.table(values, names)
+    return {
+        "scores": {name: {score: found[name][score].record() for score in SCORES} for name in names},
+        "bulk": {name: as_json(locality.bulk(values[:, s])) for s, name in enumerate(names)},
+        "reliability": locality.reliability(values).record(),
+    }
 
 
 def facts_of(opened: Opened) -> dict[str, list[Item]]:

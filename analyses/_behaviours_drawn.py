@@ -16,16 +16,16 @@ def draw(found: dict[str, Any]) -> Any:
     """Locality, overlap and joint removal; below, induction's heads, restored heads, neurons and residual."""
     names = found["subtasks"]
     figure, axes = plots.figure(2, 3, height=9.0, width=plots.WIDE * 1.9)
-    _locality(axes[0, 0], found["locality"]["head"], names, "heads, by reference")
+    dots(axes[0, 0], found["locality"]["head"], names, "heads, by reference")
     between = found["between"]["overlap"]
-    _matrix(axes[0, 1], _numbers(between["value"]), names, "overlap of the heads of two subtasks")
+    matrix(axes[0, 1], numbers(between["value"]), names, "overlap of the heads of two subtasks")
     excess, draws = found["removal"]["zero"]["excess"], found["removal"]["zero"]["draws"]
-    _matrix(
+    matrix(
         axes[0, 2],
-        _numbers(excess["value"]),
+        numbers(excess["value"]),
         names,
         f"nats lost without the {found['scale']['removed']} heads of (row),\nbeyond {draws} random ones of like layers",
-        bold=_numbers(excess["low"]) > 0,
+        bold=numbers(excess["low"]) > 0,
     )
     if "induction" in found:
         _induction(axes[1, 0], found["induction"], found["units"])
@@ -33,7 +33,7 @@ def draw(found: dict[str, Any]) -> Any:
         _restored(axes[1, 1], found["restored"])
     kinds = {kind: one["zero"] for kind, one in found["locality"].items() if kind != "head"}
     if kinds:
-        _locality(axes[1, 2], kinds, names, "neurons and residual dimensions, zero")
+        dots(axes[1, 2], kinds, names, "neurons and residual dimensions, zero")
     for ax in axes.ravel():
         if not ax.has_data():
             ax.axis("off")
@@ -48,7 +48,7 @@ def draw(found: dict[str, Any]) -> Any:
     return figure
 
 
-def _numbers(values: Any) -> Float[np.ndarray, "..."]:
+def numbers(values: Any) -> Float[np.ndarray, "..."]:
     return np.array(values, dtype=float)
 
 
@@ -62,12 +62,12 @@ def _refused(known: dict[str, Any]) -> str:
     return ",\n".join(lines) or "none"
 
 
-def _locality(ax: Any, tables: dict[str, Any], names: list[str], title: str) -> None:
+def dots(ax: Any, tables: dict[str, Any], names: list[str], title: str) -> None:
     places = np.arange(len(names))[::-1]
     for r, (reference, table) in enumerate(tables.items()):
         scores = [table["scores"][name]["locality"] for name in names]
-        value, low, high = (_numbers([one[end] for one in scores]) for end in ("value", "low", "high"))
-        sure = _numbers(table["reliability"]["value"])
+        value, low, high = (numbers([one[end] for one in scores]) for end in ("value", "low", "high"))
+        sure = numbers(table["reliability"]["value"])
         colour = plots.colour_of(r)
         for s, place in enumerate(places + 0.22 - 0.22 * r):
             if not np.isfinite(value[s]):
@@ -81,7 +81,7 @@ def _locality(ax: Any, tables: dict[str, Any], names: list[str], title: str) -> 
     ax.legend(loc="lower right", fontsize=6)
 
 
-def _matrix(
+def matrix(
     ax: Any, values: Float[np.ndarray, "row column"], names: list[str], title: str, bold: np.ndarray | None = None
 ) -> None:
     shown = np.ma.masked_invalid(values)
@@ -103,7 +103,7 @@ def _matrix(
 def _induction(ax: Any, told: dict[str, Any], units: list[str]) -> None:
     lines = [f"of the top {told['top']} heads by effect and by pattern (chance: {told['chance']:.2f} the same)"]
     for r, (reference, one) in enumerate(told["by reference"].items()):
-        effects = _numbers(one["effects"])
+        effects = numbers(one["effects"])
         ax.plot(told["scores"], effects, MARKS[r], markersize=2.5, color=plots.colour_of(r), label=reference)
         for place in np.argsort(-effects)[:3]:
             ax.annotate(units[place], (told["scores"][place], effects[place]), fontsize=5)
@@ -118,7 +118,7 @@ def _induction(ax: Any, told: dict[str, Any], units: list[str]) -> None:
 def _restored(ax: Any, told: dict[str, Any]) -> None:
     for r, (name, one) in enumerate(told.items()):
         ranks = np.arange(1, len(one["heads"]) + 1)
-        share, low, high = (_numbers([head[i] for head in one["heads"]]) for i in (1, 2, 3))
+        share, low, high = (numbers([head[i] for head in one["heads"]]) for i in (1, 2, 3))
         ax.plot(
             ranks, share, f"{MARKS[r % len(MARKS)]}-", markersize=3, linewidth=1, label=name, color=plots.colour_of(r)
         )

@@ -37,6 +37,7 @@ from _behaviours import (
     experiment_of,
     measured_part,
     opened_once,
+    scored,
 )
 from _behaviours_drawn import draw
 from _frame import Cells, analyse
@@ -47,14 +48,12 @@ from skilloc.models.makers import units_of
 from skilloc.report.record import as_json
 from skilloc.store import Result
 
-SCORES = ("mass", "effective_number", "locality", "hoyer", "top_share", "k50", "negative_share")
-
 
 @dataclass(frozen=True)
 class Scale:
     """How much: the model, examples of each subtask (one a fold), tokens of a corpus row, heads removed together,
-    random masks at zero and at the other references; units of the largest estimates that are measured, by kind, and
-    how many are drawn beside them; examples of induction, whose heads are all measured exactly at each reference of
+    random masks at zero and at the references of `few_at`; units of the largest estimates that are measured, by kind,
+    and how many are drawn beside them; examples of induction, whose heads are all measured exactly at each reference of
     `induced`."""
 
     model: str
@@ -66,6 +65,7 @@ class Scale:
     references: tuple[str, ...] = ("mean", "resample")
     exact: tuple[tuple[str, int], ...] = (("head", 40), ("neuron", 40), ("residual", 24))
     sample: int = 12
+    few_at: tuple[str, ...] = ("mean", "resample")
     induction: int = 32
     induced: tuple[str, ...] = ("zero", "mean", "paired")
 
@@ -94,7 +94,6 @@ def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
     parts = _groups(scale, known)
     names = [name for part in parts for name, _ in part.subtasks]
     tqdm.write(f"{len(names)} subtasks; about {_forecast(scale, parts):.0f} minutes of one core", file=sys.stderr)
-    began = time.process_time()
     heads = cells(measured_part, parts)
     values = _joined(heads)
     units = units_of(opened_once(scale.model).model, kinds=("head",))
@@ -104,34 +103,49 @@ def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
         "subtasks": names,
         "groups": {part.group: [name for name, _ in part.subtasks] for part in parts},
         "units": list(units.names),
-        "locality": {"head": {"zero": _scores(values, names)}},
+        "locality": {"head": {"zero": scored(values, names)}},
         "between": {name: one.record() for name, one in locality.between(values, top=scale.removed).items()},
         "heads": {name: _top(values[:, s].mean(axis=0), units.names) for s, name in enumerate(names)},
     }
-    if "induction" in names:
-        found["induction"] = _induction(scale, cells, parts)
-    found["removal"] = {"zero": _removal(scale, cells, parts, values, scale.draws)}
+    others = {name: [replace(part, reference=name) for part in parts] for name in ("zero", *scale.references)}
+    exact = dict(scale.exact)
+    sampled = {
+        name: [replace(part, exact=exact["head"], sample=scale.sample) for part in others[name]]
+        for name in scale.references
+    }
+    kinds = {
+        kind: [replace(part, kind=kind, exact=count, sample=scale.sample) for part in parts]
+        for kind, count in scale.exact
+        if kind != "head"
+    }
     made = [replace(part, restore=True) for part in parts if part.group in ("short", "long")]
-    restored = cells(measured_part, made)
-    if restored:
-        found["restored"] = _restored(restored, made, units.names)
-    spread, exact = {"zero": values}, dict(scale.exact)
-    for reference in scale.references:
-        others = [replace(p, reference=reference, exact=exact["head"], sample=scale.sample) for p in parts]
-        results = cells(measured_part, others)
+    draws = {"zero": scale.draws, **{name: scale.few for name in scale.references if name in scale.few_at}}
+    removed = {name: _removed(scale, others[name], values, count) for name, count in draws.items()}
+    induced = _induced(scale, parts[0]) if "induction" in names else []
+    # All at once first, so that no worker waits for the longest of a few.
+    every = (*sampled.values(), *kinds.values(), *removed.values())
+    whole = cells(measured_part, [*induced, *made, *(spec for specs in every for spec in specs)])
+    if induced:
+        found["induction"] = _induction(scale, induced, cells(measured_part, induced))
+    if made:
+        found["restored"] = _restored(cells(measured_part, made), made, units.names)
+    found["removal"] = {
+        name: _removal(names, len(parts), cells(measured_part, specs), draws[name]) for name, specs in removed.items()
+    }
+    spread = {"zero": values}
+    for reference, specs in sampled.items():
+        results = cells(measured_part, specs)
         spread[reference] = _joined(results)
-        found["locality"]["head"][reference] = _scores(spread[reference], names) | _calibrated(results)
-        found["removal"][reference] = _removal(scale, cells, others, values, scale.few)
+        found["locality"]["head"][reference] = scored(spread[reference], names) | _calibrated(results)
     if len(spread) > 1:
         found["spread"] = {name: _spread(spread, s, units.names) for s, name in enumerate(names)}
-    for kind in (name for name in exact if name != "head"):
-        results = cells(measured_part, [replace(p, kind=kind, exact=exact[kind], sample=scale.sample) for p in parts])
+    for kind, specs in kinds.items():
+        results = cells(measured_part, specs)
         table = _joined(results)
-        found["locality"][kind] = {"zero": _scores(table, names) | _calibrated(results)}
+        found["locality"][kind] = {"zero": scored(table, names) | _calibrated(results)}
         found[f"between {kind}s"] = {"overlap": locality.overlap(table).record()}
     found["cost"] = {
-        "cpu_minutes_now": (time.process_time() - began) / 60,
-        "cpu_minutes_heads": sum(one.metrics["cpu_minutes"] for one in heads),
+        "cpu_minutes": sum(one.metrics["cpu_minutes"] for one in (*heads, *whole)),
         "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     return dict(as_json(found))
@@ -173,32 +187,28 @@ def _joined(results: list[Result]) -> Float[np.ndarray, "fold subtask unit"]:
     return np.concatenate([one.arrays["effects"].values for one in results], axis=1)
 
 
-def _scores(values: Float[np.ndarray, "fold subtask unit"], names: list[str]) -> dict[str, Any]:
-    found = locality.table(values, names)
-    own = locality.reliability(values)
-    return {
-        "scores": {name: {score: found[name][score].record() for score in SCORES} for name in names},
-        "bulk": {name: as_json(locality.bulk(values[:, s])) for s, name in enumerate(names)},
-        "reliability": own.record(),
-    }
-
-
 def _calibrated(results: list[Result]) -> dict[str, Any]:
     told = [one.metrics["calibration"] for one in results if "calibration" in one.metrics]
     return {"spearman": {name: number for part in told for name, number in part.items()}}
 
 
-def _removal(scale: Scale, cells: Cells, parts: list[Part], values: np.ndarray, draws: int) -> dict[str, Any]:
-    """Loss increase without the heads that a subtask needs most at the zero reference, chosen on the first half of the
-    folds and stated on the second, beside random heads of the same layers."""
-    names = [name for part in parts for name, _ in part.subtasks]
+def _removed(scale: Scale, parts: list[Part], values: np.ndarray, draws: int) -> list[Part]:
+    """Return what is removed of what: the heads that each subtask needs most at the zero reference, chosen on the first
+    half of the folds."""
     chosen = values[: scale.examples // 2].mean(axis=0)
+    names = [name for part in parts for name, _ in part.subtasks]
     asked = []
     for s, name in enumerate(names):
         heads = tuple(int(u) for u in np.flatnonzero(top(chosen[s], scale.removed)))
-        asked += [replace(p, removed=((name, heads),), draws=draws, exact=0, sample=0) for p in parts]
-    found = [one.arrays["removal"].values[0] for one in cells(measured_part, asked)]
-    rows = [np.concatenate(found[s : s + len(parts)], axis=-1) for s in range(0, len(found), len(parts))]
+        asked += [replace(part, removed=((name, heads),), draws=draws) for part in parts]
+    return asked
+
+
+def _removal(names: list[str], parts: int, results: list[Result], draws: int) -> dict[str, Any]:
+    """Loss increase without the heads that a subtask needs most, stated on the second half of the folds, beside random
+    heads of the same layers."""
+    found = [one.arrays["removal"].values[0] for one in results]
+    rows = [np.concatenate(found[s * parts : (s + 1) * parts], axis=-1) for s in range(len(names))]
     table = np.array(rows)  # source mask fold target
     scores = locality.removal_scores(table[:, 0].swapaxes(0, 1), table[:, 1:].transpose(1, 2, 0, 3))
     return {name: one.record() for name, one in scores.items()} | {"draws": draws}
@@ -241,7 +251,12 @@ def _top(effects: Float[np.ndarray, " unit"], names: tuple[str, ...], count: int
     return [[names[u], float(effects[u])] for u in order]
 
 
-def _induction(scale: Scale, cells: Cells, parts: list[Part]) -> dict[str, Any]:
+def _induced(scale: Scale, part: Part) -> list[Part]:
+    own = replace(part, group="long", subtasks=(("induction", ()),), examples=scale.induction)
+    return [replace(own, reference=reference) for reference in scale.induced]
+
+
+def _induction(scale: Scale, parts: list[Part], results: list[Result]) -> dict[str, Any]:
     """Overlap of the heads that induction needs with those whose patterns match prefixes, beside chance.
 
     `again` is how far our own ranking agrees with itself: heads shared by the tops of two halves of the examples.
@@ -249,14 +264,12 @@ def _induction(scale: Scale, cells: Cells, parts: list[Part]) -> dict[str, Any]:
     scores = prefix_matching(scale.model)
     count = min(10, len(scores) // 4)
     theirs = np.argsort(-scores)[:count]
-    part = replace(parts[0], group="long", subtasks=(("induction", ()),), examples=scale.induction)
-    measured = cells(measured_part, [replace(part, reference=reference) for reference in scale.induced])
     found: dict[str, Any] = {}
-    for reference, result in zip(scale.induced, measured, strict=True):
+    for part, result in zip(parts, results, strict=True):
         effects = result.arrays["effects"].values[:, 0]
         whole, *halves = (np.argsort(-some.mean(axis=0))[:count] for some in (effects, effects[::2], effects[1::2]))
         shared = len(np.intersect1d(whole, theirs))
-        found[reference] = {
+        found[part.reference] = {
             "effects": effects.mean(axis=0),
             "shared": shared,
             "likely": _tail(len(scores), count, shared),
