@@ -12,6 +12,7 @@ from skilloc import plots
 from skilloc.experiment import read_activations
 from skilloc.models.language import open_model
 from skilloc.models.makers import units_of
+from skilloc.store import Labelled, Result
 from skilloc.tasks import IGNORE, Examples
 from skilloc.tasks.examples import MASK, TOKENS
 
@@ -61,6 +62,23 @@ def test_resampling_takes_another_row_of_the_same_subtask_by_its_end():
                 )
             ]
             assert len(fits) == 1
+
+
+def test_heads_of_induction_are_counted_beside_those_that_match_prefixes(monkeypatch):
+    scores = np.array([0.9, 0.1, 0.8, 0.0, 0.2, 0.0, 0.1, 0.0])
+    monkeypatch.setattr(analysis, "prefix_matching", lambda name: scores)
+    even, odd = np.array([5.0, 4, 0, 0, 0, 0, 0, 0]), np.array([5.0, 0, 0, 0, 3, 0, 0, 0])
+    effects = Labelled(np.stack([even, odd, even, odd])[:, None], ("fold", "subtask", "unit"))
+    part = Part("embedded", "long", (("induction", ()),), 4, 12, reference="mean")
+    scale = analysis.SCALES["quick"]
+    told = analysis._induction(scale, [part], [Result({}, {}, {"effects": effects})])
+    assert (told["top"], told["chance"]) == (2, 0.5)  # two of eight by each
+    found = told["by reference"]["mean"]
+    assert found["shared"] == 1
+    assert found["again"] == 1
+    assert found["ranks"] == [1, 4]
+    # Of 28 pairs, 15 have none of the two.
+    assert found["likely"] == pytest.approx(13 / 28)
 
 
 def test_restoring_puts_what_is_right_into_the_run_of_the_twin():
