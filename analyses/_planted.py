@@ -1,6 +1,7 @@
 """Planted knowledge: made-up facts that are taught to a language model in chosen units only."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,10 +74,18 @@ class Only:
         """Put back nothing."""
 
 
-def taught(
-    model: nn.Module, known: Examples, chosen: Mask, *, steps: int, rate: float, rows: int, until: float, seed: int
-) -> nn.Module:
+class Lessons(NamedTuple):
+    """How facts are taught: steps at most, learning rate, examples a step, and the loss on them that ends it."""
+
+    steps: int
+    rate: float
+    rows: int
+    until: float
+
+
+def taught(model: nn.Module, known: Examples, chosen: Mask, lessons: Lessons, *, seed: int) -> nn.Module:
     """Return a copy of a model that has learned some examples in the chosen units alone."""
+    steps, rate, rows, until = lessons
     own = face_of(model).copy().requires_grad_(True)
 
     def sample(step: int) -> Examples:

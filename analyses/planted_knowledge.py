@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from _frame import Cells, analyse
-from _planted import all_of, as_many_others, drawn_units, facts, taught
+from _planted import Lessons, all_of, as_many_others, drawn_units, facts, taught
 from skilloc import plots, store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
@@ -161,10 +161,8 @@ def plant(settings: PlantedKnowledge) -> tuple[dict[str, Any], dict[str, Labelle
     place = {"together": settings.together, "seed": seed}
     chosen = drawn_units(units, settings.layer, settings.units, **place)
     others = as_many_others(chosen, settings.layer, **place)
-    model = taught(
-        base, known, chosen, steps=settings.steps, rate=settings.rate, rows=settings.rows, until=settings.learned,
-        seed=seed,
-    )  # fmt: skip
+    lessons = Lessons(settings.steps, settings.rate, settings.rows, settings.learned)
+    model = taught(base, known, chosen, lessons, seed=seed)
     models = {
         ORIGINAL: model,
         UNSEEN: base,

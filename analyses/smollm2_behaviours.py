@@ -73,7 +73,7 @@ class Scale:
 SCALES = {
     "quick": Scale("embedded", 6, 12, 2, 2, 2, ("resample",), (("head", 4), ("neuron", 4)), sample=8),
     "heads": Scale("smollm2", 6, 16, 10, 20, 3, (), ()),
-    "cpu": Scale("smollm2", 12, 16, 10, 20, 3),
+    "cpu": Scale("smollm2", 12, 16, 10, 20, 3, exact=(("head", 40), ("neuron", 40)), few_at=()),
     "paper": Scale(
         "smollm2",
         16,
@@ -123,7 +123,7 @@ def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
     removed = {name: _removed(scale, others[name], values, count) for name, count in draws.items()}
     induced = _induced(scale, parts[0]) if "induction" in names else []
     # All at once first, so that no worker waits for the longest of a few.
-    every = (*sampled.values(), *kinds.values(), *removed.values())
+    every = (*sampled.values(), *removed.values(), *kinds.values())
     whole = cells(measured_part, [*induced, *made, *(spec for specs in every for spec in specs)])
     if induced:
         found["induction"] = _induction(scale, induced, cells(measured_part, induced))

@@ -9,7 +9,7 @@ import torch
 
 import planted_knowledge
 from _frame import Cells
-from _planted import all_of, as_many_others, drawn_units, facts, made_up, taught
+from _planted import Lessons, all_of, as_many_others, drawn_units, facts, made_up, taught
 from planted_knowledge import EXACT, NEURONS, OTHERS, PlantedKnowledge
 from skilloc import plots
 from skilloc.experiment import losses
@@ -47,7 +47,7 @@ def test_only_chosen_units_learn(opened, known, kind, count, together):
     assert chosen.keep.sum() == others.keep.sum() == count
     assert not (chosen.keep & others.keep).any()
     assert set(units.layers[chosen.keep | others.keep]) == {1}
-    model = taught(base, known, chosen, steps=12, rate=1e-2, rows=12, until=0.01, seed=0)
+    model = taught(base, known, chosen, Lessons(steps=12, rate=1e-2, rows=12, until=0.01), seed=0)
     assert mean(model, known) < mean(base, known) - 0.01
     tokens = known.first[:3]
     exact, never, other = (face_of(prune(one, ~cut)).run(tokens) for one, cut in

@@ -92,7 +92,7 @@ class Command:
         # A share of examples is a count, which has no gradient.
         by = self.by or ("effects" if runs[0].unit == "share" else "gates")
         way = GATES if by == "gates" else ""
-        choice = Choice(*chosen, by=way, subtasks=self.subtask, reference=self.reference)
+        choice = Choice(*chosen, way, self.subtask, self.reference, self.agreement)
         for effects in runs:
             check_choice(effects, choice)
         opened = open_for(self.machine, model, folders[0], runs[0])
@@ -102,7 +102,7 @@ class Command:
         else:
             if self.reference is not None:
                 raise WrongValue("`reference` is given, but several DIR have their own; leave it out, or give one DIR")
-            found = trace_runs(opened, runs, self.out, choice, config, share=self.agreement, workers=workers)
+            found = trace_runs(opened, runs, self.out, choice, config, workers=workers)
         page = write_page(opened, runs[0], found, self.out)
         pictures = draw_circuits(found, self.out)
         told = circuits_found(found, runs[0])

@@ -45,6 +45,7 @@ class Choice(NamedTuple):
             that are learned (see `circuits.gates`), whatever the effects say.
         subtasks: whose circuits are traced; all that were measured if not given.
         reference: another reference than that of the effects.
+        agreement: of several studies, the share of them that a unit or edge must be in.
     """
 
     n: int | None = None
@@ -52,6 +53,7 @@ class Choice(NamedTuple):
     by: str = ""
     subtasks: Sequence[str] = ()
     reference: str | None = None
+    agreement: float = 0.5
 
     def record(self) -> dict[str, int | float | str | None]:
         """Return what was chosen, in words and numbers."""
@@ -185,7 +187,6 @@ def trace_runs(
     choice: Choice,
     config: Tracing,
     *,
-    share: float = 0.5,
     workers: int | Pool = 1,
 ) -> dict[str, nx.DiGraph]:
     """Trace the circuits of several studies of one model (other examples, other references), and their consensus.
@@ -194,9 +195,8 @@ def trace_runs(
         opened: the model.
         runs: the effects of each study.
         folder: gets the consensus of each subtask, and each run's circuits in `run_0`, `run_1`, ...
-        choice: how units are chosen in each run.
+        choice: how units are chosen in each run, and how many runs must agree on one.
         config: how circuits are measured.
-        share: of the runs that a unit or edge must be in.
         workers: as of `trace_study`.
 
     Raises:
@@ -211,11 +211,11 @@ def trace_runs(
     stated_on = held_out(redraw(opened, runs[0]))
     found = {}
     for name in names:
-        agreed = consensus([run[name] for run in traced], share=share)
+        agreed = consensus([run[name] for run in traced], share=choice.agreement)
         circuit = mask_of(agreed, runs[0])
         if not circuit.keep.any():
             raise WrongValue(
-                f"no unit of {name} is in {share:g} of the runs; ask for less agreement, or larger circuits"
+                f"no unit of {name} is in {choice.agreement:g} of the runs; ask for less agreement, or larger circuits"
             )
         curve = faithfulness(stated_on, [circuit], subtask=name, draws=config.draws, seed=config.seed)
         agreed.graph[g.FAITHFULNESS] = curve.records()
