@@ -33,7 +33,7 @@ def draw(found: dict[str, Any]) -> Any:
         _restored(axes[1, 1], found["restored"])
     kinds = {kind: one["zero"] for kind, one in found["locality"].items() if kind != "head"}
     if kinds:
-        dots(axes[1, 2], kinds, names, "neurons and residual dimensions, zero")
+        dots(axes[1, 2], kinds, names, f"{' and '.join(f'{kind}s' for kind in kinds)}, zero")
     for ax in axes.ravel():
         if not ax.has_data():
             ax.axis("off")
@@ -112,7 +112,7 @@ def _induction(ax: Any, told: dict[str, Any], units: list[str]) -> None:
     ax.set(xlabel="prefix-matching score (from patterns alone)", ylabel="effect on induction (nats)")
     ax.set_yscale("symlog", linthresh=0.1)
     ax.set_title("\n".join(lines), fontsize=6)
-    ax.legend(fontsize=6, loc="upper left")
+    ax.legend(fontsize=6, loc="lower right")
 
 
 def _restored(ax: Any, told: dict[str, Any]) -> None:
