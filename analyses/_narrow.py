@@ -23,7 +23,7 @@ from skilloc.study.draws import subtasks_of
 from skilloc.tasks import Examples, Subtask, stream
 from skilloc.tasks.losses import cross_entropy
 from skilloc.training import Spread, TrainConfig, train
-from skilloc.training.settings import Objective
+from skilloc.training.settings import Objective, Rule
 from skilloc.training.step import descent_of, goal_of
 from skilloc.units import Units
 
@@ -154,9 +154,31 @@ def recovered(model: nn.Module, mask: Mask, text: Text, training: Training, *, s
     Returns:
         "step", and the losses on "selection" and "report", in nats per token.
     """
-    kept = opened_text(text)[1]
-    copy = face_of(model).copy().requires_grad_(True)
+    copy = face_of(model).copy()
     rule = keep(copy, mask)
+    return trained(copy, text, training, rules=[rule], seed=seed)
+
+
+def trained(
+    model: nn.Module,
+    text: Text,
+    training: Training,
+    *,
+    rules: Sequence[Rule] = (),
+    objective: Objective | None = None,
+    seed: int,
+) -> dict[str, list[float]]:
+    """Train a model in place on its text; return held-out losses by step, as `recovered`.
+
+    Args:
+        model: the model.
+        text: what it reads.
+        training: how.
+        rules: what acts after each step.
+        objective: what is descended; cross-entropy if not given, which is also what is measured.
+        seed: of the training examples.
+    """
+    kept = opened_text(text)[1]
     config = TrainConfig(
         steps=training.steps,
         rate=training.rate,
@@ -170,11 +192,12 @@ def recovered(model: nn.Module, mask: Mask, text: Text, training: Training, *, s
     )
     sample = stream([kept], training.examples, seed=seed)
     history = train(
-        copy,
+        model.requires_grad_(True),
         lambda step: sample(step).to(device()),
         config,
         evaluate=held_out(kept, text),
-        rules=[rule],
+        loss=objective or Objective(cross_entropy),
+        rules=rules,
         seed=seed,
         progress=False,
     )
