@@ -10,8 +10,8 @@ choose from, tried by the same rule on the selection split and other seeds (`_tu
 that ends with the same budget; embeddings are tied or not as in the large model, for all. Tokens are rounded up to the
 next look, which come at the same steps for all.
 
-Minutes on two cores: about two for `--scale quick`; `cpu` (the embedded model; not run yet) perhaps 300 core minutes,
-which is a forecast, not measured; `paper` is Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
+Minutes on two cores: one or two for `--scale quick` and perhaps 300 core minutes for `cpu` (the embedded model; not run
+yet), both forecasts, not measured; `paper` is Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
 """
 
 from collections.abc import Mapping, Sequence
