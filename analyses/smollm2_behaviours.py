@@ -11,9 +11,9 @@ their number.
 
 Heads: every one exactly at the zero reference; at the mean and at resampling, the heads of the largest estimates and a
 sample. Neurons and residual dimensions: estimates, with those of the largest and a sample exactly, which is what they
-are calibrated on. Capped to take about two hours of one core (`--scale cpu`, which says its forecast before it starts);
-`--scale quick` a few minutes (the embedded model). Stopped, the same command goes on. Needs `skilloc fetch smollm2`,
-but for `quick`.
+are calibrated on. Capped to take about four hours of one core (`--scale cpu`, which says a forecast before it starts,
+and leaves out residual dimensions, and joint removal at all references but zero; minutes for `--scale quick`, the
+embedded model). Stopped, the same command goes on. Needs `skilloc fetch smollm2`, but for `quick`.
 """
 
 import resource
