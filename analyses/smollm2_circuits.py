@@ -8,8 +8,8 @@ folds; the smallest measured size that keeps 0.8; the two areas of the MIB bench
 Everything that is not kept is at its mean, per role in prompts and per position in text, over the examples that choose.
 Of the facts only those that the model says are taken, half of the subjects to choose and half to state.
 
-About an hour of one core for `--scale cpu` (a forecast), a minute for `quick` (the embedded model). Needs `skilloc
-fetch smollm2`, but for `quick`.
+Minutes of one core: about 60 for `--scale cpu` (a forecast; not run yet), one for `quick` (the embedded model). Needs
+`skilloc fetch smollm2`, but for `quick`.
 """
 
 import hashlib
