@@ -213,6 +213,7 @@ def test_precision_shares_its_cells_with_the_curriculum() -> None:
     assert replace(training, products="bfloat16") == arms["curriculum"]
 
 
+@pytest.mark.slow
 def test_controls_are_measured_and_drawn(tmp_path: Path) -> None:
     quick = curriculum_controls.SCALES["quick"]
     base = replace(quick.base, steps=2, evaluate_every=1)

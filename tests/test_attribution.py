@@ -68,6 +68,7 @@ def test_first_order_scales_with_the_step_and_curvature_with_its_square(llama, b
     assert (at(1.0, 4) - first >= 0).all()
 
 
+@pytest.mark.slow
 def test_curvature_is_the_expected_squared_slope_of_labels_drawn_from_the_model(llama, tokens):
     """Against autograd on the summed loss of every possible label, one position scored: no sampling is left."""
     units = units_of(llama)

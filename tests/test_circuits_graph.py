@@ -79,6 +79,7 @@ def test_the_order_in_which_a_circuit_was_built_does_not_show(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow
 def test_other_hash_seeds_give_the_same_bytes(tmp_path):
     g.save(small(), tmp_path / "in.json")
     script = (

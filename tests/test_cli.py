@@ -154,6 +154,7 @@ def test_locality_removal_and_show_read_a_study(run, study):
         assert {f"{name}.png", f"{name}.svg"} <= pictures
 
 
+@pytest.mark.slow
 def test_positions_are_kept_and_shown(run, study, monkeypatch):
     status, out, _ = run("positions", "model", study, "--count", 2, "--json")
     record = json.loads(out)
@@ -178,6 +179,7 @@ def test_positions_are_kept_and_shown(run, study, monkeypatch):
     assert (status, "other units or another study" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_check_tries_everything(run):
     status, out, _ = run("check", "model")
     assert status == 0
@@ -300,6 +302,7 @@ def test_the_mean_reference_comes_from_other_text_than_the_measured(run, tmp_pat
     assert set(made["reference"]["made"]["tokens"].values()).isdisjoint(made["tokens"].values())
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_the_same_and_repeats_nothing(home, done, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "skilloc", *map(str, effects_args(out))]
@@ -615,6 +618,7 @@ def test_intervals_in_tables():
     assert said(score._replace(value=float("nan"))) == "–"
 
 
+@pytest.mark.slow
 def test_the_quick_demo_is_exact_where_it_says_so_and_shows_numbers_first(home, tmp_path, monkeypatch):
     monkeypatch.setattr(
         draws, "documents", lambda name: [Document(name + text, f"{name}:{i}") for i, text in enumerate(texts("code"))]
@@ -634,6 +638,7 @@ def test_the_quick_demo_is_exact_where_it_says_so_and_shows_numbers_first(home, 
     assert lines.index(told[0]) < next(i for i, line in enumerate(lines) if line.startswith("measuring exactly"))
 
 
+@pytest.mark.slow
 def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_path, monkeypatch):
     kinds = {"python": "code", "cpp": "fish", "english": "fish"}
     monkeypatch.setattr(

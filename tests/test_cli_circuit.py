@@ -46,6 +46,7 @@ def refused(capsys, home, *arguments):
     return said[-1]
 
 
+@pytest.mark.slow
 def test_a_circuit_that_keeps_a_share(home, tmp_path, capsys):
     out = tmp_path / "circuits"
     circuit(home, home / "mean", "--faithfulness", "0.9", "--draws", "3", "--out", out)

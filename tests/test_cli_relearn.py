@@ -54,6 +54,7 @@ def refused(capsys, *arguments):
     return said[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*widen `rates`")
 def test_a_pruned_network_is_attacked_and_the_same_command_goes_on(networks, tmp_path, capsys, monkeypatch):
     relearn(networks, tmp_path / "out", *FAST)
@@ -89,6 +90,7 @@ def test_refusals(networks, tmp_path, capsys):
     assert "OTHER=MODEL" in said
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*widen `rates`")
 def test_a_language_model_of_texts(saved, tmp_path, monkeypatch):
     bars = []

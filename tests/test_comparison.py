@@ -59,6 +59,7 @@ def test_scores_differ_by_the_jackknife_of_both_without_a_fold():
     assert told.high - told.value == pytest.approx(float(t_quantile(7)) * error)
 
 
+@pytest.mark.slow
 def test_intervals_of_equal_models_hold_zero_as_often_as_they_say():
     inside = []
     for seed in range(25):

@@ -59,6 +59,7 @@ def test_what_the_model_cannot_do_is_refused_with_its_number(at_root: Path, caps
     assert "letters: accuracy 0." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_blocks_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}

@@ -11,6 +11,7 @@ HOMES = "raw.githubusercontent.com/skilloc/skilloc", "github.com/skilloc/skilloc
 """Of pictures and of pages: absolute, since the package's page elsewhere shows the same text."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (EMBEDDED / "config.json").exists(), reason="train it: python analyses/train_embedded.py")
 def test_the_example_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -153,6 +153,7 @@ def test_it_is_readable_without_script():
     assert "0.900 [0.800, 1]" in outside
 
 
+@pytest.mark.slow
 def test_the_same_circuit_is_the_same_page_in_another_process(tmp_path):
     circuit_graph.save(circuit(), tmp_path / "circuit.json")
     code = (

@@ -55,6 +55,7 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"\d[\d.,]*\d|\d", text)
 
 
+@pytest.mark.slow
 def test_the_page_and_the_markdown_say_the_same_numbers(tmp_path):
     effects, removal = study(3, 2)
     store.save(effects, tmp_path / "effects")

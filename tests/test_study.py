@@ -270,6 +270,7 @@ def test_a_mean_of_the_first_version_is_told_as_the_flat_mean_that_it_is(planted
     assert (about(old).reference, about(new).reference) == ("flat mean", "mean")
 
 
+@pytest.mark.slow
 def test_tables_pictures_and_page_name_the_unit_of_the_loss_and_never_nats_by_habit(planted, tmp_path, capsys):
     margins = {**planted.made, "loss": logit_difference.record(), "at": "last"}
     effects = replace(planted, made=margins, unit="logits")

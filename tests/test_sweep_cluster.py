@@ -55,6 +55,7 @@ def scheduler_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield file
 
 
+@pytest.mark.slow
 def test_the_engine_does_not_change_the_results(tmp_path: Path, scheduler_file: Path) -> None:
     specs = grid({}, {"width": [8, 16, 32, 64], "rate": [0.1, 0.5], "seed": range(3)})
     assert len(specs) == 24
@@ -80,6 +81,7 @@ def test_workers_elsewhere_find_a_module_that_lies_beside_a_script(tmp_path: Pat
     assert store.read(report.out / report.done[0]).metrics == {"double": 4}
 
 
+@pytest.mark.slow
 def test_what_workers_find_set(tmp_path: Path) -> None:
     report = sweep(sweep_cells.sees, grid({}, {"x": range(4)}), out=tmp_path, pool=Pool(gpus=(0, "MIG-7"), threads=2))
     found = [store.read(tmp_path / key).metrics for key in report.done]
@@ -100,6 +102,7 @@ def test_local_workers_are_reached_from_this_machine_only() -> None:
     assert addresses == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_scheduling_costs_less_than_20_ms_a_cell(tmp_path: Path) -> None:
     cells = {f"{x}": json.dumps(stored_spec("sweep_cells:square", {"x": x}, 1)) for x in range(200)}
     words: list[str] = []

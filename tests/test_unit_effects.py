@@ -117,6 +117,7 @@ def test_the_papers_networks_are_the_papers() -> None:
     assert list(world_of(network)) == [*(f"parity_{i}" for i in range(6)), "composite_012", "composite_345"]
 
 
+@pytest.mark.slow
 def test_the_analysis_is_measured_and_drawn(tmp_path: Path) -> None:
     # Unequal training, so that the first network has learned and the second has not.
     networks = [replace(TINY, seed=0), replace(TINY, seed=1, steps=1)]

@@ -73,6 +73,7 @@ def test_an_item_that_kills_its_workers_is_the_only_one_lost(order, scheduler_fi
     assert starts(order, 1) == 2
 
 
+@pytest.mark.slow
 def test_an_item_that_hangs_is_given_to_an_idle_worker_too(order):
     impatient = replace(order, patience=0.5)
     assert sorted(done_items(items(hangs=3), impatient, Pool(workers=2))) == [f"{x}" for x in range(6)]
@@ -265,6 +266,7 @@ def test_circuits_are_the_same_bytes_whoever_traces_them(embedded, tmp_path, sch
     assert "python.json" in files(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_another_choice_in_a_used_folder_is_refused_before_anything_is_traced(embedded, tmp_path, monkeypatch):
     opened, subtasks = embedded
     settings = Settings(sequences=4, length=24, folds=4, units=("head",), only=("L1H0", "L1H1"))

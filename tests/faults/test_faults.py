@@ -42,6 +42,7 @@ def refused(home: Path, *line: str) -> str:
     return said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two-stage", "prune"])
 def test_killed_at_some_changes_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
     wanted, operations = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
@@ -61,6 +62,7 @@ def test_killed_at_any_change_on_disk_it_ends_the_same(homes: dict[str, Path], t
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(one=st.sampled_from(grammar.every()))
 def test_a_bad_input_is_refused_by_name(
