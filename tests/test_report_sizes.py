@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from skilloc import plots, store
 from skilloc.ablation.removal import Removal
+from skilloc.circuits.claims import few
 from skilloc.effects import Effects
 from skilloc.report import pictures, write_report
-from skilloc.report.circuits import few
 from skilloc.report.scored import locality_of, removed
 from skilloc.report.section import Section
 from skilloc.report.words import explained

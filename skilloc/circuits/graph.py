@@ -15,6 +15,9 @@ Graph attributes
     faithfulness   where it was measured: a list with one record per size, rising,
                    {"size", "faithfulness", "low", "high", "random", "random_low", "random_high", "completeness",
                    "completeness_low", "completeness_high", "completeness_random", ...}; see `faithfulness`
+    edges_keep     where that was measured: a list of such records for sets of the circuit's edges, all other paths at
+                   the reference: those it is drawn with, and all; "size" counts edges (see `claims`)
+    untested       else, where edges were measured: why these were not tested, in words
     made           what made it: settings, tokens, versions
 
 Nodes. The key is the printed name of a unit (`L3N17`, `L2H1`), or of an input or output: `control 0`, `bit 5` (or
@@ -66,6 +69,7 @@ FORMAT = 1
 
 VERSION, SUBTASK, SUBTASKS, MODEL, REFERENCE = "version", "subtask", "subtasks", "model", "reference"
 CHOSEN, BASELINE, FLOOR, FAITHFULNESS, MADE = "chosen", "baseline", "floor", "faithfulness", "made"
+EDGES_KEEP, UNTESTED = "edges_keep", "untested"
 LOSS, LOSS_NAME, LOSS_UNIT = "loss", "name", "unit"
 KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "hook", "position", "adds", "share"
 EFFECT, MEASURED, WEIGHT = "effect", "measured", "weight"

@@ -12,6 +12,7 @@ from skilloc.ablation import ablation_effects
 from skilloc.ablation.injection import injections
 from skilloc.circuits import graph as g
 from skilloc.circuits.alarms import completeness_alarms, edge_alarms
+from skilloc.circuits.claims import claim_edges
 from skilloc.circuits.edges import Edges, check_edges, edge_effects
 from skilloc.circuits.faithfulness import faithfulness, minimality, sizes_up_to
 from skilloc.circuits.nodes import Node, nodes_of
@@ -34,8 +35,8 @@ class Tracing:
 
     Attributes:
         sizes: sizes of other circuits, for the faithfulness curve; if not given, 1, 2, 4, ... up to all ranked units.
-        draws: number of random circuits beside each size.
-        seed: of the random circuits.
+        draws: number of random circuits beside each size, and of random sets of edges beside those drawn.
+        seed: of the random circuits and edges.
         paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for any other model.
         edges: number of edges to keep, the largest; none are measured for 0.
         adds: whether to measure what each unit adds to the circuit; costs a run per unit.
@@ -132,6 +133,7 @@ def trace_circuit(
         _add_minimality(graph, experiment.only(subtask), circuit)
     if found is not None:
         _add_edges(graph, found, config.edges)
+        claim_edges(experiment, circuit, graph, draws=config.draws, seed=config.seed, inputs=config.inputs)
     raised = [*completeness_alarms(curve), *edge_alarms(found, curve, subtask)]
     if experiment.held.name != "zero":
         folded = experiment.folded

@@ -21,7 +21,9 @@ from skilloc.mistakes import WrongValue, a_seed, whole
 Keep = Bool[np.ndarray, " edge"]
 
 
-def edge_faithfulness(places: Wiring, sets: Sequence[Keep], *, draws: int = DRAWS, seed: int = 0) -> Curve:
+def edge_faithfulness(
+    places: Wiring, sets: Sequence[Keep], *, draws: int = DRAWS, seed: int = 0, rest: bool = True
+) -> Curve:
     """Measure what a circuit keeps with only some of its edges, all other paths at the reference.
 
     In the result `sizes` are numbers of edges; "rest" is the circuit without these edges, and "random" are as many
@@ -33,6 +35,7 @@ def edge_faithfulness(places: Wiring, sets: Sequence[Keep], *, draws: int = DRAW
         sets: which edges, in the order of `places`; of rising size.
         draws: number of random sets beside each; 0 for none.
         seed: of the random sets.
+        rest: whether the circuit without these edges is measured too, which takes as long again; else it is NaN.
 
     Raises:
         ValueError: if the experiment is about several subtasks, a set has another length, or holding all units costs
@@ -55,7 +58,13 @@ def edge_faithfulness(places: Wiring, sets: Sequence[Keep], *, draws: int = DRAW
     nothing = Mask(own.units, np.zeros(len(own.units), dtype=bool))
     floor = own.folded.mean(own.losses(nothing))[:, 0] - baseline
     check_floor(floor, own.folded.subtasks[0], own.metric.unit)
-    found = np.stack([_per_fold(places, keep) for keep in wanted]) - baseline
+    once: dict[bytes, Float64[np.ndarray, " fold"]] = {}
+    for place, keep in enumerate(wanted):
+        if keep.tobytes() not in once and (rest or place % 2 == 0):
+            once[keep.tobytes()] = _per_fold(places, keep)
+    unknown = np.full_like(baseline, np.nan)
+    found = np.stack([once[k.tobytes()] if rest or not place % 2 else unknown for place, k in enumerate(wanted)])
+    found = found - baseline
     table = rearrange(found, "(size draw part) fold -> part draw size fold", size=len(sets), part=2)
     return Curve(
         sizes=tuple(int(keep.sum()) for keep in sets),

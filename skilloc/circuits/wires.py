@@ -5,14 +5,15 @@
                and every other unit at its reference
 
 in forward order, and the outputs likewise. With all wires at 1 that is the circuit alone, as `faithfulness` holds it;
-with all at 0 it is the floor. An edge here is what A itself adds to what B reads, since everything between them stands
-where its own wires put it: no path goes around. It costs a run per unit of the circuit. In a chain of linear maps (an
-`MLP`) it has a closed form, and costs one run in all:
+with all at 0 it is the floor, with the inputs at their reference too. An edge here is what A itself adds to what B
+reads, since everything between them stands where its own wires put it: no path goes around. It costs a run per unit of
+the circuit, up to that unit. In a chain of linear maps (an `MLP`) it has a closed form, and costs one run in all:
 
     B[wires] = activation(p_B + sum over A of wire[A, B] (A[wires] - reference[A]) w_AB),    p_B with all A at reference
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -78,16 +79,9 @@ def wiring(experiment: Experiment, circuit: Mask, *, inputs: Sequence[str] | Non
         ValueError: if units are held at some positions only, or one has several places, at each of which it is computed
             anew.
     """
-    if experiment.where is not None:
-        raise WrongValue(
-            f'`at` is "{experiment.at}", but at positions where units are not held every path is open; use at="all"'
-        )
+    if why := unwired(experiment):
+        raise WrongValue(f"`experiment` has no places for edges: {why}")
     nodes = nodes_of(experiment.face, experiment.units, circuit.keep, inputs)
-    for bank in spread_out(experiment.units):
-        raise WrongValue(
-            f"`units` has {bank.names[0]}, which has {len(bank.places)} places and is computed anew at each, so that "
-            "no edge leads into it; test edges between neurons and heads"
-        )
     ends = Reference(experiment.held.name, {})
     if nodes[0].kind == INPUT:
         ends = inputs_at_reference(experiment)
@@ -99,6 +93,18 @@ def wiring(experiment: Experiment, circuit: Mask, *, inputs: Sequence[str] | Non
         if source.column < target.column and (not near or target.layer == source.layer + 1)
     ]
     return Wiring(experiment, nodes, ends, torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
+
+
+def unwired(experiment: Experiment) -> str:
+    """Say why there are no places for edges in an experiment; nothing where there are."""
+    if experiment.where is not None:
+        return f'`at` is "{experiment.at}", and at positions where units are not held every path is open; use at="all"'
+    for bank in spread_out(experiment.units):
+        return (
+            f"{bank.names[0]} has {len(bank.places)} places and is computed anew at each, so that no edge leads into "
+            "it; test edges between neurons and heads"
+        )
+    return ""
 
 
 def closed_form_holds(experiment: Experiment) -> bool:
@@ -131,7 +137,8 @@ def _run(
     column: int,
     read: tuple[str, list[Tensor]] | None = None,
 ) -> Tensor:
-    """Run the model with every unit before a column where the wires of one target put it; read what comes to a hook."""
+    """Run the model with every unit before a column where the wires of one target put it; read what comes to a hook,
+    and go no further."""
     own = wiring.experiment
     some, rows, places = own.part(part)[0], own.rows_of(part), places_of(wiring.nodes)
     edits: dict[str, Edit] = {}
@@ -150,17 +157,22 @@ def _run(
         else:
             entering, gate = wiring.ends.on(own.face.entry, rows), wires[0]
             edits[own.face.entry] = lambda value: torch.lerp(entering.to(value).expand_as(value), value, gate.to(value))
-    with own.face.attached(edits):
+    with suppress(_Seen), own.face.attached(edits):
         logits: Tensor = own.face.run(inputs)
-    return logits
+        return logits
+    return torch.empty(0)
+
+
+class _Seen(BaseException):
+    """Ends a run where all that was wanted of it has been read. No exception that a model's own code may catch."""
 
 
 def _seen(into: list[Tensor]) -> Edit:
-    """Return a function that keeps what it sees, gradients and all, and changes nothing."""
+    """Return a function that keeps what it sees, gradients and all, and ends the run."""
 
     def see(value: Tensor) -> Tensor:
         into.append(value)
-        return value
+        raise _Seen
 
     return see
 

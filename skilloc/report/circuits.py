@@ -7,16 +7,13 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Float
 
 from skilloc.circuits import graph as g
+from skilloc.circuits.claims import MOST, SHARE, few
 from skilloc.circuits.overlap import Overlap, mask_of, overlap
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, number, said
 from skilloc.report.section import Cell, Section, Table
-
-SHARE, MOST = 0.8, 60
-"""The edges that matter: the fewest whose |effect| adds up to this share of that of all, and at most so many."""
 
 
 class Kept(NamedTuple):
@@ -53,6 +50,8 @@ class CircuitFound:
         unit: of effects.
         subtasks: on which effects were measured.
         curve: what circuits keep, by size.
+        wired: what the circuit keeps with only the edges it is drawn with, and with all; sizes count edges.
+        untested: else why that was not measured.
         strongest_units: units by |effect| on the circuit's own subtask.
         strongest_edges: edges by |effect|.
     """
@@ -67,6 +66,8 @@ class CircuitFound:
     unit: str
     subtasks: tuple[str, ...]
     curve: tuple[Kept, ...]
+    wired: tuple[Kept, ...]
+    untested: str
     strongest_units: tuple[Strong, ...]
     strongest_edges: tuple[Strong, ...]
 
@@ -128,17 +129,11 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
         unit=g.unit_of(graph),
         subtasks=subtasks,
         curve=tuple(_kept(one) for one in graph.graph.get(g.FAITHFULNESS) or []),
+        wired=tuple(_kept(one) for one in graph.graph.get(g.EDGES_KEEP) or []),
+        untested=str(graph.graph.get(g.UNTESTED, "")),
         strongest_units=strongest([(name, graph.nodes[name][g.KIND], graph.nodes[name]) for name in members]),
         strongest_edges=strongest(edges),
     )
-
-
-def few(flows: Float[np.ndarray, " edge"]) -> int:
-    """Return how many of the largest |flows| add up to the share `SHARE` of all, at most `MOST`."""
-    sizes = np.sort(np.abs(np.nan_to_num(flows)))[::-1]
-    if not sizes.sum():
-        return 0
-    return min(MOST, int(np.searchsorted(np.cumsum(sizes) / sizes.sum(), SHARE - 1e-9)) + 1)
 
 
 def _size(one: Strong, subtask: str) -> float:
@@ -169,18 +164,42 @@ def circuit_words(found: CircuitFound) -> str:
         return (
             f"{alone}; no random units were measured beside them, so that they are only called units that matter most."
         )
-    ahead = kept.faithfulness.value - kept.random.value
-    ends = np.array([kept.faithfulness.low, kept.faithfulness.high, kept.random.low, kept.random.high], dtype=float)
-    told = (
-        "more" if np.isnan(ends).any() else "more, beyond both intervals" if ends[0] > ends[3]
-        else "more, but the intervals overlap" if ends[1] >= ends[2] else "more"
-    )  # fmt: skip
+    ahead, told = kept.faithfulness.value - kept.random.value, _more(kept)
     beside = f"random ones of their number and layers {said(kept.random)}"
     if ahead <= 0:
         return f"{alone}, {beside}: no better than random units of their number, so that they are no circuit."
     if found.called == g.CIRCUIT:
         return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
     return f"{alone}, {beside}: they keep {number(ahead)} {told}, so that they are units that matter most, no circuit."
+
+
+def _more(kept: Kept) -> str:
+    """Say how sure it is that something keeps more than what is random."""
+    ends = np.array([kept.faithfulness.low, kept.faithfulness.high, kept.random.low, kept.random.high], dtype=float)
+    return (
+        "more" if np.isnan(ends).any() else "more, beyond both intervals" if ends[0] > ends[3]
+        else "more, but the intervals overlap" if ends[1] >= ends[2] else "more"
+    )  # fmt: skip
+
+
+def edge_words(found: CircuitFound) -> str:
+    """Say which edges a circuit is drawn with, and what it keeps with these alone."""
+    if not found.edges:
+        return ""
+    carried = f"{SHARE:.0%}".replace("%", " %") if found.few < MOST else "the largest part"
+    drawn = f"{found.few:,} of its {found.edges:,} edges carry {carried} of what passes along edges"
+    if not found.wired:
+        return f"{drawn}; whether these are enough was not tested" + (f": {found.untested}." if found.untested else ".")
+    own, every = found.wired[0], found.wired[-1]
+    alone = f"{drawn}; with these alone, all other paths at the reference, it keeps {said(own.faithfulness)}"
+    whole = f", with all {every.size:,} that there can be {said(every.faithfulness)}" if len(found.wired) > 1 else ""
+    if np.isnan(own.random.value) or len(found.wired) == 1:
+        return f"{alone}{whole}."
+    beside = f"{alone}, with as many random edges between the same layers {said(own.random)}{whole}"
+    ahead = own.faithfulness.value - own.random.value
+    if ahead > 0:
+        return f"{beside}: the drawn edges keep {number(ahead)} {_more(own)}."
+    return f"{beside}: the drawn edges show where effects pass, and keep no more than random ones."
 
 
 def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
@@ -193,9 +212,7 @@ def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
     sentences, tables = [circuit_words(one) for one in found.subtasks.values()], []
     for name, one in found.subtasks.items():
         if one.edges:
-            sentences.append(
-                f"{name}: {one.few:,} of its {one.edges:,} edges carry {_carried(one)} of what passes along edges."
-            )
+            sentences.append(f"{name}: {edge_words(one)}")
         if one.curve:
             rows: list[tuple[Cell, ...]] = [
                 (f"{kept.size:,}{' *' if kept.size == one.size else ''}", *kept[1:]) for kept in one.curve
@@ -209,10 +226,6 @@ def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
     if found.overlap is not None:
         tables.append(_shared(found.overlap))
     return Section("Circuits", tuple(sentences), tuple(tables))
-
-
-def _carried(one: CircuitFound) -> str:
-    return f"{SHARE:.0%}".replace("%", " %") if one.few < MOST else "the largest part"
 
 
 def _strongest(name: str, found: CircuitFound, what: str, subtasks: tuple[str, ...]) -> Table:

@@ -8,10 +8,11 @@ import numpy as np
 
 from skilloc import plots
 from skilloc.circuits import graph as names
+from skilloc.circuits.claims import few
 from skilloc.circuits.diagram import diagram_of
 from skilloc.mistakes import WrongValue
 from skilloc.plots.diagram import place
-from skilloc.report.circuits import circuit_found, circuit_words, circuits_found, circuits_section, few
+from skilloc.report.circuits import circuit_found, circuit_words, circuits_found, circuits_section, edge_words
 from skilloc.report.document import body_of, document, escape, rounded
 from skilloc.report.section import Cell, Section, Table
 from skilloc.report.still import stability_of, still
@@ -125,10 +126,11 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
     shares = [node.get(names.SHARE) for node in nodes]
     adds = [node.get(names.ADDS, {}).get(graph.graph.get(names.SUBTASK)) for node in nodes]
     own = diagram.subtasks.index(graph.graph.get(names.SUBTASK, diagram.subtasks[0]))
+    told = circuit_found(graph)
     return {
         "name": name,
         "called": names.called(graph),
-        "said": circuit_words(circuit_found(graph)),
+        "said": f"{circuit_words(told)} {edge_words(told)}".strip(),
         "nested": not str(graph.graph.get(names.CHOSEN, "")).endswith(names.GATES),
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
         "subtasks": list(diagram.subtasks),

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from skilloc import store
 from skilloc.circuits import graph as g
+from skilloc.circuits.claims import claim_edges
 from skilloc.circuits.faithfulness import enough, faithfulness
 from skilloc.circuits.overlap import consensus, mask_of
 from skilloc.circuits.trace import Tracing, trace_circuit
@@ -219,6 +220,7 @@ def trace_runs(
             )
         curve = faithfulness(stated_on, [circuit], subtask=name, draws=config.draws, seed=config.seed)
         agreed.graph[g.FAITHFULNESS] = curve.records()
+        claim_edges(stated_on, circuit, agreed, draws=config.draws, seed=config.seed, inputs=_inputs(stated_on))
         g.save(agreed, g.file_of(folder, name))
         g.save_graphml(agreed, g.file_of(folder, name).with_suffix(".graphml"))
         found[name] = agreed

@@ -1,0 +1,129 @@
+"""Drawn edges are claims: what a circuit keeps with them alone, beside all and random ones; or why nobody knows."""
+
+import numpy as np
+import pytest
+import test_circuits
+import test_ladder
+import torch
+from test_wires import PLANTED, some
+
+import skilloc as sk
+from skilloc.circuits import claims, wires
+from skilloc.circuits import graph as g
+from skilloc.circuits.faithfulness import faithfulness
+from skilloc.circuits.overlap import consensus
+from skilloc.circuits.trace import Tracing, trace_circuit
+from skilloc.circuits.wired import edge_faithfulness
+from skilloc.report.circuits import circuit_found, edge_words
+
+gate = test_circuits.gate
+FEW = Tracing(draws=3, adds=False)
+
+
+def network(gate, seed=1):
+    experiment = sk.Experiment(gate, test_circuits.bits(seed))
+    return experiment, sk.Mask(experiment.units, np.isin(experiment.units.names, sorted(test_circuits.PLANTED)))
+
+
+def test_the_planted_edges_of_a_network_are_the_skill(gate):
+    experiment, circuit = network(gate)
+    graph = trace_circuit(experiment, circuit, FEW, subtask="gate")
+    drawn, every = graph.graph[g.EDGES_KEEP]
+    places = wires.wiring(experiment, circuit)
+    keep = claims.drawn_edges(places, graph)
+    sizes = sorted((abs(edge[g.EFFECT]["gate"]["value"]) for *_, edge in graph.edges(data=True)), reverse=True)
+    assert keep.sum() == drawn["size"] == next(n for n in range(1, 9) if sum(sizes[:n]) >= 0.8 * sum(sizes))
+    assert {places.names[edge] for edge in np.flatnonzero(keep)} <= set(test_circuits.FEEDS)
+    assert every["size"] == len(places)
+    # With all edges it is the circuit alone; with those drawn what a direct call says.
+    alone = faithfulness(experiment, [circuit], subtask="gate", draws=3).records()[0]
+    assert every["faithfulness"] == pytest.approx(alone["faithfulness"], abs=1e-5)
+    direct = edge_faithfulness(places, [keep], draws=3).records()[0]
+    assert drawn == direct
+    assert drawn["completeness"] is not None
+
+
+def test_the_planted_edges_of_a_transformer_are_the_skill_and_random_ones_are_not(capsys):
+    own, planted = test_ladder.experiment("induction", "zero")
+    graph = trace_circuit(own, some(own, planted), FEW, subtask="skill")
+    drawn, every = graph.graph[g.EDGES_KEEP]
+    names = wires.wiring(own, some(own, planted)).names
+    keep = claims.drawn_edges(wires.wiring(own, some(own, planted)), graph)
+    assert {names[edge] for edge in np.flatnonzero(keep)} >= PLANTED["induction"]
+    assert drawn["faithfulness"] == pytest.approx(1, abs=1e-3)
+    assert every["faithfulness"] == pytest.approx(1, abs=1e-3)
+    assert drawn["random"] < 0.5
+    assert drawn["completeness"] is None  # a run per unit and set: the circuit without them is left out
+    said = edge_words(circuit_found(graph))
+    assert f"{drawn['size']} of its {graph.number_of_edges()} edges" in said
+    assert "as many random edges between the same layers" in said
+    assert "keep no more" not in said
+
+
+def test_a_run_ends_where_all_is_read(llama, tokens):
+    own = sk.Experiment(llama, {"text": sk.Examples(tokens, tokens)}, folds=1)
+    names = ("L0H1", "L0H2", "L1N3")
+    places = wires.wiring(own, sk.Mask(own.units, np.isin(own.units.names, names)))
+    ran = []
+    last = list(llama.modules())[-1]
+    handle = last.register_forward_hook(lambda *_: ran.append(1))
+    with torch.no_grad():
+        places.logits(torch.ones(len(places)), slice(0, len(tokens)))
+        whole = len(ran)
+        handle.remove()
+        again = llama(tokens)
+    assert whole == 1  # of four runs: three units and the outputs
+    assert torch.equal(again, llama(tokens))
+    assert not any(
+        module._forward_pre_hooks for module in llama.modules() if "wires" in repr(module._forward_pre_hooks)
+    )
+
+
+def untested(experiment, circuit, config=FEW):
+    graph = trace_circuit(experiment, circuit, config, subtask=next(iter(experiment.subtasks)))
+    assert g.EDGES_KEEP not in graph.graph
+    said = edge_words(circuit_found(graph))
+    assert graph.graph[g.UNTESTED] in said or not graph.number_of_edges()
+    return graph.graph[g.UNTESTED]
+
+
+def test_what_is_not_tested_says_why(gate, llama, tokens, monkeypatch):
+    with torch.no_grad():
+        text = {"text": sk.Examples(tokens, llama(tokens).argmax(dim=-1))}  # a skill that an untrained model has
+    assert "run past the units between" in untested(*network(gate), Tracing(paths="total", draws=3, adds=False))
+    stream = sk.Experiment(llama, text, ("residual",), folds=2)
+    assert "no edge leads into it" in untested(stream, sk.Mask(stream.units, np.arange(len(stream.units)) < 2))
+    last = torch.zeros_like(tokens, dtype=torch.bool)
+    last[:, -1] = True
+    held = sk.Experiment(llama, text, at=last, folds=2)
+    three = sk.Mask(held.units, np.arange(len(held.units)) < 3)
+    assert "every path is open" in untested(held, three)
+    monkeypatch.setattr(claims, "TESTED", 2)
+    assert "it has 3 units" in untested(sk.Experiment(llama, text, folds=2), three)
+    # Of a chain a set of edges costs one run, whatever its size.
+    graph = trace_circuit(*network(gate), FEW, subtask="gate")
+    assert g.UNTESTED not in graph.graph
+    bare = trace_circuit(*network(gate), Tracing(draws=3, adds=False, edges=0), subtask="gate")
+    assert not {g.EDGES_KEEP, g.UNTESTED} & set(bare.graph)
+    assert edge_words(circuit_found(bare)) == ""
+
+
+def test_a_consensus_is_tested_too(gate):
+    experiment, circuit = network(gate)
+    agreed = consensus([trace_circuit(*network(gate, seed), FEW, subtask="gate") for seed in (1, 2)])
+    assert g.EDGES_KEEP not in agreed.graph  # not what one run said of its own edges
+    claims.claim_edges(experiment, circuit, agreed, draws=3)
+    assert agreed.graph[g.EDGES_KEEP][0]["size"] == claims.few(
+        np.array([edge[g.EFFECT]["gate"]["value"] for *_, edge in agreed.edges(data=True)])
+    )
+
+
+def test_edges_that_keep_no_more_than_random_ones_are_said_to(gate):
+    graph = trace_circuit(*network(gate), FEW, subtask="gate")
+    graph.graph[g.EDGES_KEEP][0] |= {"faithfulness": 0.2, "low": 0.1, "high": 0.3, "random": 0.25}
+    assert "keep no more than random ones" in edge_words(circuit_found(graph))
+    told = {"faithfulness": 0.9, "low": 0.8, "high": 1.0, "random": 0.25, "random_low": 0.2, "random_high": 0.3}
+    graph.graph[g.EDGES_KEEP][0] |= told
+    assert "the drawn edges keep 0.65 more, beyond both intervals." in edge_words(circuit_found(graph))
+    del graph.graph[g.EDGES_KEEP]
+    assert "whether these are enough was not tested." in edge_words(circuit_found(graph))
