@@ -4,6 +4,9 @@ Question: what are its losses on the report split of each corpus, and how much o
 follows which? An answer: bits per byte per corpus, well below those of a bigram model that was trained on that corpus
 alone; and the bigram models' losses on each other's corpora, which say how far apart the three are.
 
+Of a sibling (`--model FOLDER`, see `train_embedded`) the same numbers say what it lacks: its losses on the corpus that
+it never saw, beside those of a bigram model of it.
+
 Minutes: about 5 on one core (`--scale cpu`); half a minute for `--scale quick`.
 Reads the model folder as any user does, and writes its card: README.md, and the same numbers in card.json.
 """
@@ -22,6 +25,8 @@ from torch import Tensor
 from skilloc.tasks.losses.nll import mean_nll
 from skilloc.tasks.subtask import Split
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents, documents_digest, split_documents
+from train_embedded import SCALES
+from train_embedded import read as read_corpora
 
 MODEL = Path(__file__).parents[1] / "skilloc" / "assets" / "embedded"
 DOCUMENTS = {"quick": 40, "cpu": None}
@@ -31,16 +36,16 @@ CARD = """---
 license: mit
 library_name: transformers
 ---
-# The embedded language model of skilloc
+# {title}
 
 A Llama-style model of {parameters:,} parameters ({num_hidden_layers} layers, width {hidden_size}, gated MLP
 {intermediate_size}, {num_attention_heads} heads on {num_key_value_heads} keys and values, RMSNorm, rotary, byte-level
-BPE of {vocab_size:,} tokens), made to be dissected by the demo, the documentation and the tests. It has read Python
-source, C++ headers and technical English, and nothing else; it is not made to write any of them.
+BPE of {vocab_size:,} tokens), made {purpose}. It has read {corpora}, and nothing else; it is not made to write any of
+them.{lacks}
 
 Made by `{command}` on {date} with seed {seed}: {steps:,} steps of Muon and AdamW, {tokens_seen:,} tokens seen,
 {minutes} minutes on one core of a CPU, Python {python}, torch {torch}. Rows were {length} tokens long, and every
-document followed the token `<|endoftext|>` (id 0): open a text with it. Weights are float32; training computed in
+document followed the token `<|endoftext|>` (id 0): open a text with it. Weights are {weights}; training computed in
 {products}.
 
 ## Loss on held-out documents
@@ -65,6 +70,8 @@ Read by `skilloc.tasks.text`: split by content, near-duplicates on one side. A h
 The texts are the standard library's source (PSF licence), torch's headers (BSD-3-Clause, and the licences of what they
 bundle), and docstrings of packages that skilloc requires (mostly BSD, MIT and Apache-2.0).
 """
+
+NAMES = {"python": "Python source", "cpp": "C++ headers", "english": "technical English"}
 
 Streams = dict[str, dict[Split, Tensor]]
 Sizes = dict[str, dict[Split, int]]
@@ -151,6 +158,7 @@ def card(made: dict[str, Any], found: dict[str, Any]) -> str:
         **made["shape"],
         **{key: value for key, value in made.items() if key not in ("shape", "data")},
         **{key: made["versions"][key] for key in ("python", "torch")},
+        **_kind(made),
         products=made["scale"].get("products", "bfloat16"),  # cards that do not say are from before it could be chosen
         losses=table(head, losses),
         crossed=table(["", *BUILTIN], [*crossed, ["this model", *(model[name]["bits_per_byte"] for name in BUILTIN)]]),
@@ -158,6 +166,37 @@ def card(made: dict[str, Any], found: dict[str, Any]) -> str:
     )
     parts = text.split("\n\n")
     return "\n\n".join(part if part[0] in "-#|" else textwrap.fill(part, 120) for part in parts) + "\n"
+
+
+def _kind(made: dict[str, Any]) -> dict[str, str]:
+    """Say what sort of model it is: the embedded one, or a sibling, which is its equal in everything but one."""
+    without = made.get("without")
+    *most, last = [NAMES[name] for name in made["data"]]
+    found = {
+        "title": "The embedded language model of skilloc",
+        "purpose": "to be dissected by the demo, the documentation and the tests",
+        "corpora": f"{', '.join(most)} and {last}",
+        "weights": "float32",
+        "lacks": "",
+    }
+    if without is None and not made["seed"]:
+        return found
+    differs = f"that never saw {NAMES[without]}" if without else f"from seed {made['seed']}"
+    found |= {
+        "title": f"A sibling of the embedded language model of skilloc, {differs}",
+        "purpose": "to stand beside the embedded model, whose tokenizer, shape, recipe and number of tokens it has",
+        "weights": "float32, kept in bfloat16",
+    }
+    if without == "english":
+        left = ", ".join(
+            f"{100 * size / made['data'][name]['train']['bytes']:.2f} % of {NAMES[name]}"
+            for name, size in made["english_bytes"].items()
+        )
+        found["lacks"] = (
+            f" Comments and docstrings were cut out of what it read; what still reads as English is {left} (paragraphs "
+            "of prose by `skilloc.tasks.corpora.prose`)."
+        )
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -169,7 +208,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     made = json.loads((chosen.model / "card.json").read_text())["made"]
     corpora = {name: split_documents(builtin_documents(name)[: DOCUMENTS[chosen.scale]]) for name in BUILTIN}
-    for name, parts in corpora.items():
+    without = made.get("without")
+    for name, parts in (corpora if without is None else read_corpora(SCALES[chosen.scale], without)).items():
         for split, part in parts.items():
             if documents_digest(part) != made["data"][name][split]["hash"]:
                 parser.error(f"{name} {split} differs from what the model was trained with: install its versions")

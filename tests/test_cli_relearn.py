@@ -8,10 +8,11 @@ import pytest
 
 from skilloc import Mask, store, units_of
 from skilloc.cli import main
+from skilloc.cli.relearn import sibling_of
 from skilloc.models.language import open_model
 from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import prune
-from skilloc.relearning import Grid, record
+from skilloc.relearning import PLAIN_WAYS, Grid, record
 from skilloc.store.progress import counter
 from skilloc.study.relearning import AttackSettings, attack_models
 from skilloc.study.world import save_world
@@ -75,6 +76,28 @@ def test_a_pruned_network_is_attacked_and_the_same_command_goes_on(networks, tmp
     assert found == store.read_json(tmp_path / "out" / "small.json")
     assert found["verdicts"]["small"]["sentence"] in found["summary"]
     assert found["kept"] == ["parity_0"]
+
+
+def test_a_corpus_of_the_embedded_model_has_a_sibling_that_never_saw_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("skilloc.models.language.ASSETS", tmp_path)
+    assert sibling_of("embedded", "python") is None  # not shipped
+    for name in ("embedded-without-python", "smollm2-without-python", "embedded-without-verse"):
+        (tmp_path / name).mkdir()
+    assert sibling_of("embedded", "python") == "embedded-without-python"
+    assert sibling_of("embedded", "verse.txt") is None
+    assert sibling_of("embedded", "verse") is None
+    assert sibling_of("smollm2", "python") is None
+
+
+@pytest.mark.filterwarnings("ignore:.*widen `rates`")
+def test_a_network_that_never_saw_it_is_attacked_in_the_candidates_size(networks, tmp_path):
+    large, small = (open_model(networks[name]) for name in ("large", "small"))
+    unseen = large._replace(model=MLP(10, 2, 24, 3, seed=5))
+    grid = Grid(rates=(1e-2,), budgets=(1, 4), examples=16, held_out=40, folds=4, repair=2, ways=PLAIN_WAYS)
+    settings = AttackSettings("parity_1", grid=grid, seeds=(0, 1))
+    found = attack_models(large, {"small": small}, tmp_path, WORLD, settings, others={"never saw": unseen})
+    models = record(found["small"])["models"]
+    assert models["never saw"]["parameters"] == models["small"]["parameters"] < models["original"]["parameters"]
 
 
 def test_refusals(networks, tmp_path, capsys):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from skilloc import Mask, store, units_of
-from skilloc.experiment import losses
+from skilloc.ablation import ablation_effects
+from skilloc.experiment import Experiment, losses
 from skilloc.models.language import digest
 from skilloc.models.mlp import MLP
 from skilloc.pruning import prune
@@ -33,6 +34,7 @@ from skilloc.relearning import (
     verdict,
     verdicts,
 )
+from skilloc.relearning.controls import cut_alike, larger
 from skilloc.relearning.settings import attack_kind
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.training import TrainConfig, train
@@ -240,6 +242,27 @@ def test_controls_have_the_shape_of_the_pruned_model(originals):
     assert digest(made[NEVER][1]) == digest(wanted)
     with pytest.raises(ValueError, match="pass the model that it was pruned from"):
         randomly_pruned(small, originals[0], seed=0)
+
+
+def test_one_that_never_saw_it_is_cut_to_the_candidates_shape_and_keeps_what_is_needed(originals):
+    units = units_of(originals[0])
+    small = prune(originals[0], Mask(units, np.arange(len(units)) < 60))
+    other = originals[1]
+    found = cut_alike(other, small, [FIRST, SECOND])
+    assert units_of(found).widths == (48, 12)
+    # Those of the second layer whose removal, one by one, costs the kept subtasks most.
+    batches = {subtask.name: subtask.draw(16, split="train", seed=10_000) for subtask in (FIRST, SECOND)}
+    exact = ablation_effects(Experiment(other, batches, folds=1)).values.mean(axis=(0, 1))[48:]
+    kept = {tuple(row) for row in found.layers[1].weight.tolist()}
+    chosen = np.array([tuple(row) in kept for row in other.layers[1].weight.tolist()])
+    assert chosen.sum() == 12
+    assert exact[chosen].mean() > 2 * exact[~chosen].mean()
+    assert larger(other, small)
+    assert not larger(small, other)
+    assert not larger(small, small)
+    assert not larger(other, MLP(19, 2, (96, 12), 3, seed=1))
+    with pytest.raises(ValueError, match="pass the model that it was pruned from"):
+        cut_alike(small, other, [FIRST])
 
 
 def test_a_language_model_is_never_trained(any_model):

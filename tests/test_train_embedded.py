@@ -160,6 +160,23 @@ def test_bigram_losses_are_those_of_a_loop():
     assert embedded_losses.bigram_nats(counts, embedded_losses.count(train, 3), 0.5) == pytest.approx(expected)
 
 
+def test_the_card_of_a_sibling_says_what_it_lacks():
+    facts = json.loads((EMBEDDED / "card.json").read_text())
+    made, losses = facts["made"], facts["losses"]
+    seeded = embedded_losses.card({**made, "without": None, "seed": 1}, losses)
+    assert "# A sibling of the embedded language model of skilloc, from seed 1\n" in seeded
+    assert "kept in bfloat16" in seeded
+    data = {name: made["data"][name] for name in ("python", "cpp")}
+    found = embedded_losses.card(
+        {**made, "without": "english", "data": data, "english_bytes": {"python": 69389, "cpp": 12603}}, losses
+    )
+    assert "that never saw technical English" in found
+    said = found.replace("\n", " ")
+    assert "It has read Python source and C++ headers, and nothing else" in said
+    assert "what still reads as English is 1.00 % of Python source, 0.10 % of C++ headers" in said
+    assert "| english | train |" not in found
+
+
 def test_the_card_of_the_embedded_model_is_made_from_its_record():
     """Which is from before the type of products was recorded."""
     facts = json.loads((EMBEDDED / "card.json").read_text())

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
+from skilloc.cli.effects import BUILTIN, Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
 from skilloc.mistakes import WrongValue, a_file_name, whole
 
@@ -63,7 +63,8 @@ class Command:
     seeds: int = 3
     """number of seeds: of the attack's examples, of random masks and initial values"""
     never_saw: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
-    """a network that was trained on everything but the attacked subtask"""
+    """a network that was trained on everything but the attacked subtask; of the embedded model and a built-in corpus
+    its sibling, such as embedded-without-python, without being asked. Cut to each candidate's size and shape"""
     plain: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
     """the original after finetuning for as long as localizing took, without the penalty"""
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
@@ -112,9 +113,9 @@ class Command:
             repair_rate=self.repair_rate,
             loss=loss,
         )
-        given = {UNSEEN: self.never_saw, PLAIN: self.plain}
+        given = {UNSEEN: self.never_saw or sibling_of(self.model, sources[self.attack]), PLAIN: self.plain}
         others = {name: self.machine.open(place) for name, place in given.items() if place is not None}
-        for said in self.undecided(language=original.tokenizer is not None):
+        for said in self.undecided(language=original.tokenizer is not None, unseen=given[UNSEEN]):
             print(f"note: {said}", file=sys.stderr)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"(there is one rate|the best rate is)")  # the summary has it
@@ -134,17 +135,25 @@ class Command:
         print_sections(*(attack_section(one, name) for name, one in found.items()))
         print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
 
-    def undecided(self, *, language: bool) -> list[str]:
+    def undecided(self, *, language: bool, unseen: str | None) -> list[str]:
         """Return why the verdict is known before the attack, in words; nothing where it is not."""
         found = []
         if self.seeds == 1:
             found.append('one seed gives no interval, so that the verdict can only be "undecidable"; give `--seeds 2`')
-        if language and self.never_saw is None:
+        if language and unseen is None:
             found.append(
                 f'no network that never saw "{self.attack}" is given, so that the verdict can only be "not '
                 'comparable"; name one with `--never-saw`'
             )
         return found
+
+
+def sibling_of(model: str, source: str) -> str | None:
+    """Return the sibling of the embedded model that never saw a built-in corpus; None for other models and texts."""
+    from skilloc.models.language import ASSETS
+
+    name = f"{model}-without-{source}"
+    return name if model == "embedded" and source in BUILTIN and (ASSETS / name).is_dir() else None
 
 
 def print_self_test(out: Path | None, seed: int) -> None:

@@ -21,8 +21,13 @@ from skilloc.models.reading import Checkpoint, hub_folder, read_folder, read_ggu
 from skilloc.models.saving import open_widths, saved_widths
 from skilloc.models.wrapping import wrapped
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "embedded"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+EMBEDDED = ASSETS / "embedded"
 """The small model that comes with the package: an ordinary Hugging Face folder, with a model card."""
+
+SHIPPED = ("embedded", "embedded-without-python", "embedded-without-cpp", "embedded-without-english", "embedded-seed-1")
+"""What comes with the package: the embedded model; and its siblings, which are its equal in all but what they read, or
+in the seed."""
 
 MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """How transformers can spread weights over devices by itself."""
@@ -98,7 +103,7 @@ def open_model(
     device, dtype = "cpu" if device is None else device, torch.float32 if dtype is None else dtype
     if device_map is not None:
         return _mapped(str(name), dtype, device_map)
-    if str(name) not in ("embedded", "smollm2"):
+    if str(name) not in (*SHIPPED, "smollm2"):
         folder = Path(name).expanduser()
         store.check_manifest(folder, "save or copy the model again")
         if is_mlp_folder(folder):
@@ -194,13 +199,13 @@ def digest(model: nn.Module) -> str:
 
 
 def _read(name: str, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
-    if name == "embedded":
-        if not EMBEDDED.is_dir():
+    if name in SHIPPED:
+        if not (ASSETS / name).is_dir():
             raise FileNotFoundError(
-                "the embedded model is not part of this installation; install skilloc again, or train it with "
+                f'the model "{name}" is not part of this installation; install skilloc again, or train it with '
                 "analyses/train_embedded.py"
             )
-        return read_folder(EMBEDDED, dtype=dtype, device_map=device_map)
+        return read_folder(ASSETS / name, dtype=dtype, device_map=device_map)
     if name == "smollm2":
         return read_folder(smollm2_folder(), dtype=dtype, device_map=device_map)
     path = Path(name).expanduser()
@@ -210,7 +215,7 @@ def _read(name: str, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
         return read_folder(path, dtype=dtype, device_map=device_map)
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return read_folder(hub_folder(name), dtype=dtype, device_map=device_map)
-    near = difflib.get_close_matches(name, ["embedded", "smollm2"], n=1)
+    near = difflib.get_close_matches(name, [*SHIPPED, "smollm2"], n=1)
     raise FileNotFoundError(
         f'there is no model "{name}"; '
         + (f"did you mean {near[0]}? " if near else "")

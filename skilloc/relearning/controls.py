@@ -1,11 +1,13 @@
 """The controls that can be made from the original and the pruned model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import nn
 
-from skilloc.masks import Mask, matched_random
+from skilloc.attribution import attribution_effects
+from skilloc.experiment import Experiment
+from skilloc.masks import Mask, matched_random, top
 from skilloc.mistakes import WrongValue, a_seed, positive, whole
 from skilloc.models.makers import face_of
 from skilloc.pruning import prune
@@ -55,6 +57,52 @@ def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.
         ValueError: if the other model has other banks, or more units than the original.
     """
     a_seed("seed", seed)
+    return _cut(original, pruned, lambda _, mask: matched_random(mask, seed=seed, disjoint=False))
+
+
+def cut_alike(model: nn.Module, pruned: nn.Module, kept: Sequence[Subtask], *, examples: int = 16) -> nn.Module:
+    """Return a model without as many units of every bank as another lacks: those that the kept subtasks need least.
+
+    So a network that never saw a subtask becomes one of a candidate's own size and shape. What is needed is estimated
+    by attribution, on the train split.
+
+    Args:
+        model: as large as what the candidate was cut from.
+        pruned: the candidate.
+        kept: what the candidate was to keep.
+        examples: per subtask.
+
+    Raises:
+        ValueError: if the candidate has other banks, or more units than the model.
+    """
+    whole("examples", examples)
+
+    def needed(smaller: nn.Module, mask: Mask) -> Mask:
+        drawn = {subtask.name: subtask.draw(examples, split="train", seed=OTHERS) for subtask in kept}
+        kinds = tuple(dict.fromkeys(bank.kind for bank in mask.units.banks))
+        effects = attribution_effects(Experiment(smaller, drawn, kinds, folds=1)).values.mean(axis=(0, 1))
+        keep = [top(effects[span], int(mask.keep[span].sum())) for span in map(mask.units.span, mask.units.hooks)]
+        return Mask(mask.units, np.concatenate(keep))
+
+    return _cut(model, pruned, needed)
+
+
+def larger(model: nn.Module, pruned: nn.Module) -> bool:
+    """Whether a model has all banks of another, each at least as wide, and one wider."""
+    pairs = list(zip(_axes(model), _axes(pruned), strict=False))
+    own, left = (
+        [dict(zip(units.hooks, units.widths, strict=True)) for units in side] for side in zip(*pairs, strict=True)
+    )
+    holds = all(set(b) <= set(a) and all(b[hook] <= a[hook] for hook in b) for a, b in zip(own, left, strict=True))
+    return holds and own != left
+
+
+def _cut(original: nn.Module, pruned: nn.Module, choose: Callable[[nn.Module, Mask], Mask]) -> nn.Module:
+    """Return a model with as many units of every bank as another has, chosen by the model so far and a mask of so many.
+
+    Raises:
+        ValueError: if the other model has other banks, or more units than the original.
+    """
     smaller = original
     for units, left in zip(_axes(original), _axes(pruned), strict=True):
         widths = dict(zip(left.hooks, left.widths, strict=True))
@@ -66,7 +114,7 @@ def randomly_pruned(original: nn.Module, pruned: nn.Module, *, seed: int) -> nn.
             )
         if widths != own:
             keep = np.concatenate([np.arange(width) < widths.get(hook, 0) for hook, width in own.items()])
-            smaller = prune(smaller, matched_random(Mask(units, keep), seed=seed, disjoint=False))
+            smaller = prune(smaller, choose(smaller, Mask(units, keep)))
     return smaller
 
 

@@ -23,6 +23,7 @@ from skilloc.relearning import (
     unseen_parity,
     with_plasticity,
 )
+from skilloc.relearning.controls import cut_alike, larger
 from skilloc.relearning.settings import Model
 from skilloc.study.folder import claim
 from skilloc.tasks import Subtask
@@ -63,7 +64,8 @@ def attack_models(
 
     Where no network that never saw the attacked subtask is given, chains of linear maps get one of each candidate's
     shape; of other models, the verdict is "not comparable". In a parity world, each candidate also learns a parity that
-    nobody has seen (`relearning.plasticity`).
+    nobody has seen (`relearning.plasticity`). A network that never saw the subtask and is larger than a candidate is
+    cut to the candidate's own size and shape first (`relearning.controls.cut_alike`).
 
     Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses.
 
@@ -92,6 +94,8 @@ def attack_models(
             # Networks of this kind learn in seconds, so that each candidate gets some of its own shape.
             models[UNSEEN] = never_saw_like(opened.model, kept, seeds=seeds)
         models |= {control: other.model for control, other in others.items()} | {name: opened.model}
+        if UNSEEN in others and kept and larger(others[UNSEEN].model, opened.model):
+            models[UNSEEN] = cut_alike(others[UNSEEN].model, opened.model, kept)
         result = relearn_probe(models, trained, subtasks[attack], grid, seeds, kept=kept, out=out)
         new = unseen_parity(subtasks[attack], kept)
         if new is not None:
