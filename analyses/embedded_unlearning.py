@@ -250,7 +250,7 @@ def draw(found: dict[str, Any]) -> Any:
         curves = [probe["models"][name]["sizes"][0] for name in names]
         ends = (np.array([c["loss"][end] for c in curves], dtype=float) for end in ("value", "low", "high"))
         plots.recovery_curves(row[0], steps, Interval(*ends), names)
-        kept = np.array([np.mean([c["kept"][name] for name in arm["kept"]], axis=0) for c in curves], dtype=float)
+        kept = np.array([[c["kept"][name] for name in arm["kept"]] for c in curves], dtype=float).mean(axis=1)
         empty = np.full_like(kept, np.nan)
         plots.recovery_curves(row[1], steps, Interval(kept, empty, empty), names)
         row[0].set_title(f"{probe['report']}: removed")

@@ -34,7 +34,7 @@ FEW, MANY = 2, 30
 """Items of 16 neurons: their difference is without the opening of the model."""
 
 LAYERS = {"embedded": (0, 1, 2, 3), "smollm2": (2, 15, 27)}
-PER_LAYER = {"embedded": 16, "smollm2": 2}
+PER_LAYER = {"embedded": 16, "smollm2": 9}
 LENGTH = {"embedded": 96, "smollm2": 128}
 
 LARGER = {
