@@ -14,7 +14,8 @@ from skilloc.models.mlp import MLP, save_mlp
 from skilloc.pruning import prune
 from skilloc.relearning import PLAIN_WAYS, Grid, record
 from skilloc.store.progress import counter
-from skilloc.study.relearning import AttackSettings, attack_models
+from skilloc.study.attacking import AttackSettings
+from skilloc.study.relearning import attack_models
 from skilloc.study.world import save_world
 from skilloc.tasks.parity import parity_stream, parity_subtasks
 from skilloc.tasks.text import Document, text_subtask

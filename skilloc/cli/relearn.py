@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from skilloc.cli.effects import BUILTIN, Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
+from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue, a_file_name, whole
 
 
@@ -18,8 +19,9 @@ from skilloc.mistakes import WrongValue, a_file_name, whole
 class Command:
     """Retrain pruned models on the subtask that was to be removed, beside controls, and say whether it was.
 
-    Killed at any moment, the same command goes on where it was. A random mask of equal size and layers, and a network
-    of the same shape that was never trained, are made here; name the other controls if you have them.
+    Killed at any moment, the same command goes on where it was, also with other workers. A random mask of equal size
+    and layers, and a network of the same shape that was never trained, are made here; name the other controls if you
+    have them.
     """
 
     model: Annotated[Model, arg(metavar="ORIGINAL", help_behavior_hint="")] = ""
@@ -67,6 +69,7 @@ class Command:
     its sibling, such as embedded-without-python, without being asked. Cut to each candidate's size and shape"""
     plain: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
     """the original after finetuning for as long as localizing took, without the penalty"""
+    workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
@@ -78,6 +81,8 @@ class Command:
     def run(self) -> None:
         """Attack, save, draw, print the verdicts; or test the probe itself."""
         if self.self_test:
+            if self.workers != Workers():
+                raise WrongValue("`self_test` trains its networks in this process; leave out the options of workers")
             print_self_test(self.out, self.seed)
             return
         if not (self.model and self.pruned and self.attack and self.out):
@@ -92,12 +97,14 @@ class Command:
                 whole(name, getattr(self, name))
         for size in self.sizes:
             whole("sizes", size, 0)
+        workers = self.workers.chosen(self.machine, threads=False)
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.relearning import PLAIN, UNSEEN, Grid
         from skilloc.report.relearning import attack_section, keep_attack
+        from skilloc.study.attacking import AttackSettings
         from skilloc.study.draws import loss_of, subtasks_of
-        from skilloc.study.relearning import AttackSettings, attack_models, check_names
+        from skilloc.study.relearning import attack_models, check_names
 
         check_names((self.attack, *self.train), sources)
         loss = loss_of(self.loss)
@@ -126,6 +133,7 @@ class Command:
                 subtasks_of(original, sources, length=self.length),
                 AttackSettings(self.attack, self.train, grid, range(self.seeds)),
                 others=others,
+                workers=workers,
             )
         for name, one in found.items():
             keep_attack(one, self.out, name)

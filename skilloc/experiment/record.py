@@ -25,11 +25,12 @@ def record(model: nn.Module, folded: Folded, units: Units, reference: Reference,
         "units": units.record(),
         "reference": reference.record(),
         "loss": loss.record(),
-        "versions": dict(_versions()),
+        "versions": dict(versions()),
         **({"hooks": list(hooks)} if hooks else {}),
     }
 
 
 @cache
-def _versions() -> Mapping[str, str]:
+def versions() -> Mapping[str, str]:
+    """Return the versions of the libraries that numbers come from."""
     return {name: metadata.version(name) for name in ("skilloc", "torch", "transformer-lens", "transformers")}

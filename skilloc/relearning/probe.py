@@ -3,24 +3,23 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
-from skilloc.relearning.attack import chances_of, hold_out, targets_of
 from skilloc.relearning.curves import edges, envelope, warnings_of
-from skilloc.relearning.result import DIMS, Relearning
-from skilloc.relearning.runs import Asked, Question, context_of, do_runs, places_of, runs_of, shared_by_runs, short_list
-from skilloc.relearning.settings import ORIGINAL, Grid, Model, attack_kind, check_attack, check_models
+from skilloc.relearning.listed import short_list
+from skilloc.relearning.question import Probe, blank, entries, probe_of
+from skilloc.relearning.result import Relearning
+from skilloc.relearning.runs import Asked, do_runs, places_of, runs_of, seeded
+from skilloc.relearning.settings import Grid, Model, attack_kind
 from skilloc.store.progress import counter
-from skilloc.tasks import Subtask, as_subtasks
+from skilloc.tasks import Subtask
 
 WIDER = 3.0
 """Factor by which rates are widened."""
@@ -69,56 +68,38 @@ def relearn_probe(
         >>> found.models
         ('original', 'never trained', 'random mask', 'pruned')
     """
-    grid, masks = grid or Grid(), masks or {}
-    check_attack(grid, kept=out is not None)
-    check_models(models, seeds)
-    attack, kept = as_subtasks(attack, "attack"), as_subtasks(kept, "kept")
-    _check_subtasks(attack, report, kept, models, masks)
-    of = {name: [model] * len(seeds) if isinstance(model, nn.Module) else model for name, model in models.items()}
-    first = of[ORIGINAL][0]
-    held_out = hold_out(report, kept, grid, next(first.parameters()).device)
-    chance, chances = chances_of(first, held_out, grid.metric)
-    question = Question(attack, kept, held_out, grid, out)
-    arrays = _attacked(of, question, seeds, masks, chances)
-    for _ in range(grid.wider):
-        wider = _wider(grid, _result(arrays, of, question, chance, chances, {}))
-        if wider.rates == grid.rates:
+    masks = masks or {}
+    for name in set(masks) - set(models):
+        raise WrongValue(f'`masks` names "{name}", but the models are {", ".join(models)}; name one of them')
+    probe = probe_of(models, (attack, report, kept), grid or Grid(), seeds, out)
+    arrays = _attacked(probe, masks)
+    for _ in range(probe.question.grid.wider):
+        own = probe.question
+        wider = _wider(own.grid, _result(arrays, probe, {}))
+        if wider.rates == own.grid.rates:
             break
-        grid = wider
-        question = question._replace(grid=grid)
-        arrays = _attacked(of, question, seeds, masks, chances)
-    made = _made(of, report, question, seeds)
-    result = _result(arrays, of, question, chance, chances, made)
+        probe = probe._replace(question=own._replace(grid=wider))
+        arrays = _attacked(probe, masks)
+    result = _result(arrays, probe, _made(probe, report))
     for said in warnings_of(result):
         warnings.warn(said, stacklevel=2)
     return result
 
 
-def _attacked(
-    of: Mapping[str, Sequence[nn.Module]],
-    question: Question,
-    seeds: Sequence[int],
-    masks: Mapping[str, Mask],
-    chances: Sequence[float],
-) -> dict[str, np.ndarray]:
+def _attacked(probe: Probe, masks: Mapping[str, Mask]) -> dict[str, np.ndarray]:
     """Attack all models, and return the arrays of a `Relearning`."""
-    grid, kept, held_out = question.grid, question.kept, question.held_out
-    shape = {"model": len(of), "size": len(grid.sizes), "rate": len(grid.rates), "step": len(grid.steps)}
-    shape |= {"seed": len(seeds), "fold": grid.folds, "subtask": len(kept), "stage": 2, "way": len(grid.ways)}
-    shape["learner"] = 2
-    arrays: dict[str, Any] = {name: np.full([shape[dim] for dim in dims], np.nan) for name, dims in DIMS.items()}
+    question, of = probe.question, probe.of
+    grid = question.grid
+    arrays = blank(question, models=len(of), seeds=len(probe.seeds))
     each = len(grid.ways) * len(grid.sizes) * len(grid.rates)
     listed: dict[str, set[int]] = {}
-    with counter(len(of) * len(seeds) * each, "relearning") as bar:
-        for s, seed in enumerate(seeds):
-            original = of[ORIGINAL][s]
-            targets = targets_of(original, held_out, chances, grid.metric)
-            shared = shared_by_runs(question, original, seed)
-            context = cache(partial(context_of, question, original, seed))
+    with counter(len(of) * len(probe.seeds) * each, "relearning") as bar:
+        for s in range(len(probe.seeds)):
+            own = seeded(probe, s)
             together: list[Asked] = []
             for m, (name, models) in enumerate(of.items()):
-                mask, into = masks.get(name), _at(arrays, m, s)
-                runs = runs_of(models[s], mask, question, targets, shared, into, context)
+                mask = masks.get(name)
+                runs = runs_of(models[s], mask, own, entries(arrays, m, s))
                 bar.update(each - places_of(runs))  # ways that make no sense for this model
                 # Of larger models, no more copies are held than of one, and not every way is tried at every rate.
                 if mask is None and face_of(models[s]).chain is not None:
@@ -143,14 +124,8 @@ def _wider(grid: Grid, found: Relearning) -> Grid:
     return replace(grid, rates=(*low, *grid.rates, *high))
 
 
-def _result(
-    arrays: Mapping[str, Any],
-    of: Mapping[str, Sequence[nn.Module]],
-    question: Question,
-    chance: float,
-    chances: tuple[float, ...],
-    made: Mapping[str, Any],
-) -> Relearning:
+def _result(arrays: Mapping[str, Any], probe: Probe, made: Mapping[str, Any]) -> Relearning:
+    question = probe.question
     grid = question.grid
     axes: dict[str, Any] = {
         "ways": tuple(way.name for way in grid.ways),
@@ -159,47 +134,19 @@ def _result(
         "steps": grid.steps,
         "subtasks": tuple(s.name for s in question.kept),
     }
-    about_loss: dict[str, Any] = {"chance": chance, "chances": chances, "unit": grid.metric.unit}
-    return Relearning(**dict(arrays), models=tuple(of), **axes, **about_loss, made=made)
+    about_loss: dict[str, Any] = {"chance": probe.chance, "chances": probe.chances, "unit": grid.metric.unit}
+    return Relearning(**dict(arrays), models=tuple(probe.of), **axes, **about_loss, made=made)
 
 
-def _made(
-    of: Mapping[str, Sequence[nn.Module]], report: Subtask, question: Question, seeds: Sequence[int]
-) -> dict[str, Any]:
+def _made(probe: Probe, report: Subtask) -> dict[str, Any]:
+    question, of = probe.question, probe.of
     return {
         "attack": {subtask.name: dict(subtask.made or {}) for subtask in question.attack},
         "kind": attack_kind(question.attack, report, question.kept),
         "report": report.name,
         "grid": question.grid.record(),
-        "seeds": list(seeds),
+        "seeds": list(probe.seeds),
         "held_out": question.held_out.record(),
         "digests": {name: [digest(model) for model in listed] for name, listed in of.items()},
         "parameters": {name: sum(p.numel() for p in listed[0].parameters()) for name, listed in of.items()},
     }
-
-
-def _at(arrays: Mapping[str, np.ndarray], model: int, seed: int) -> dict[str, np.ndarray]:
-    """Return views of the entries of one model and seed."""
-    return {
-        name: array[(*({"model": model, "seed": seed}.get(dim, slice(None)) for dim in DIMS[name]), ...)]
-        for name, array in arrays.items()
-    }
-
-
-def _check_subtasks(
-    attack: Sequence[Subtask],
-    report: Subtask,
-    kept: Sequence[Subtask],
-    models: Mapping[str, Model],
-    masks: Mapping[str, Mask],
-) -> None:
-    if not attack:
-        raise WrongValue("`attack` is empty; pass what the attacker trains on, for instance `[report]`")
-    names = [subtask.name for subtask in kept]
-    if report.name in names or len(set(names)) < len(names):
-        raise WrongValue(
-            f'`kept` is {", ".join(names)} and `report` "{report.name}"; name each kept subtask once, and leave out '
-            "the one that was to be removed"
-        )
-    for name in set(masks) - set(models):
-        raise WrongValue(f'`masks` names "{name}", but the models are {", ".join(models)}; name one of them')

@@ -7,7 +7,7 @@ finds it.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,10 @@ from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
-from skilloc.relearning.attack import HeldOut, Repaired, attack_all, repair, sample_of
+from skilloc.relearning.attack import Repaired, attack_all, repair, sample_of, targets_of
+from skilloc.relearning.question import Probe, Question
 from skilloc.relearning.result import DIMS
-from skilloc.relearning.settings import Grid
+from skilloc.relearning.settings import ORIGINAL, Grid
 from skilloc.relearning.starts import Context
 from skilloc.relearning.ways import SHOWN, Data, Way
 from skilloc.store import Labelled
@@ -34,20 +35,6 @@ OUTER = ("model", "way", "size", "rate", "seed")
 
 FEWER = 32
 """Examples that a start may look at, of a model that is no chain of linear maps."""
-
-
-SHORT = 4
-"""Ways that are tried at every rate, of a model that is no chain of linear maps."""
-
-
-class Question(NamedTuple):
-    """What is the same for all models and seeds."""
-
-    attack: Sequence[Subtask]
-    kept: Sequence[Subtask]
-    held_out: HeldOut
-    grid: Grid
-    out: Path | None
 
 
 class Asked(NamedTuple):
@@ -72,8 +59,36 @@ class Asked(NamedTuple):
     at: tuple[list[int], int, int]
 
 
+class Seeded(NamedTuple):
+    """What is the same for all models of a seed.
+
+    Attributes:
+        question: what is asked.
+        shared: what all runs depend on, besides their own model, start, rate and size. JSON only.
+        targets: gives where a repair ends; see `attack.targets_of`.
+        context: gives what a start may look at.
+    """
+
+    question: Question
+    shared: Mapping[str, Any]
+    targets: Callable[[], Mapping[str, float]]
+    context: Callable[[], Context]
+
+
+def seeded(probe: Probe, place: int) -> Seeded:
+    """Return what is the same for all models of the seed at a place."""
+    question, original, seed = probe.question, probe.of[ORIGINAL][place], probe.seeds[place]
+
+    @cache
+    def targets() -> Mapping[str, float]:
+        return targets_of(original, question.held_out, probe.chances, question.grid.metric)
+
+    shared = shared_by_runs(question, original, seed)
+    return Seeded(question, shared, targets, cache(partial(context_of, question, original, seed)))
+
+
 def shared_by_runs(question: Question, original: nn.Module, seed: int) -> dict[str, Any]:
-    """Return what all runs with one seed depend on, besides their own model, start, rate and size. JSON only."""
+    """Return what all runs with one seed depend on; see `Seeded`."""
     trained = {"attack": question.attack, "kept": question.kept}
     grid = question.grid.record()
     return {
@@ -121,34 +136,32 @@ def _as_many(subtask: Subtask, count: int, seed: int) -> Examples:
                 raise
 
 
-def runs_of(
-    model: nn.Module,
-    mask: Mask | None,
-    question: Question,
-    targets: Mapping[str, float],
-    shared: Mapping[str, Any],
-    into: Mapping[str, np.ndarray],
-    context: Callable[[], Context],
-) -> list[Asked]:
+def repair_spec(model: nn.Module, mask: Mask | None, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the repair of a model depends on. JSON only."""
+    return {**_about(model, mask, shared), "what": "repair"}
+
+
+def _about(model: nn.Module, mask: Mask | None, shared: Mapping[str, Any]) -> dict[str, Any]:
+    return {**shared, "model": digest(model), "mask": None if mask is None else _bits(mask)}
+
+
+def runs_of(model: nn.Module, mask: Mask | None, own: Seeded, into: Mapping[str, np.ndarray]) -> list[Asked]:
     """Repair a model, or read what came of it, and return the runs of the attack on it.
 
     Args:
         model: it is left as it was.
         mask: held at zero all along, if given.
-        question: what is asked.
-        targets: where the repair ends; see `attack.targets_of`.
-        shared: see `shared_by_runs`.
+        own: what is the same for all models of the seed.
         into: the entries of the result that are about this model and seed.
-        context: gives what a start may look at.
     """
-    about = {**shared, "model": digest(model), "mask": None if mask is None else _bits(mask)}
-    grid = question.grid
+    question = own.question
+    about, grid = _about(model, mask, own.shared), question.grid
 
     @cache
     def repaired() -> Repaired:
-        return repair(model, question.kept, question.held_out, targets, grid, seed=about["seed"], mask=mask)
+        return repair(model, question.kept, question.held_out, own.targets(), grid, seed=about["seed"], mask=mask)
 
-    spec = {**about, "what": "repair"}
+    spec = repair_spec(model, mask, own.shared)
     found = _read(question.out, spec)
     if found is None:
         done = repaired()
@@ -162,7 +175,7 @@ def runs_of(
         way = grid.ways[places[0]]
 
         def given(way: Way = way) -> nn.Module | None:
-            return way.start(repaired().model if way.repaired and needed else model, context())
+            return way.start(repaired().model if way.repaired and needed else model, own.context())
 
         # Of larger models, no copies are kept.
         given = given if face_of(model).chain is None else cache(given)
@@ -221,6 +234,7 @@ def do_runs(runs: Sequence[Asked], question: Question, bar: Any = None, *, mask:
                 shares.append(share)
                 models.append(model)
             else:
+                _write(question.out, share[0].spec, {})  # so that nobody asks again
                 _tell(bar, share)
         if not models:
             continue
@@ -233,29 +247,6 @@ def do_runs(runs: Sequence[Asked], question: Question, bar: Any = None, *, mask:
             found = done._asdict()
             _write(question.out, shares[place][0].spec, found)
             _put(found, shares[place], bar)
-
-
-def short_list(runs: Sequence[Asked], question: Question, *, mask: Mask | None = None) -> set[int]:
-    """Return the ways that are worth trying at every rate and with every seed on a larger model, by place.
-
-    They are the `SHORT` from which most skill comes on the selection split, at the middle rate and with this seed, and
-    those that come first in any case. What was tried of the others is not part of the result.
-    """
-    grid = question.grid
-    middle = grid.rates[len(grid.rates) // 2]
-    tried = [run for run in runs if run.size == grid.sizes[0] and (run.rate == middle or run.data == "none")]
-    do_runs(tried, question, mask=mask)
-    best = {}
-    for run in tried:
-        places, z, r = run.at
-        seen = run.into["selection"][places[0], z, r]
-        best[places[0]] = float(np.nanmin(seen)) if np.isfinite(seen).any() else np.inf
-    chosen = {*sorted(best, key=lambda place: best[place])[:SHORT], *(0, 1)}
-    for run in tried:
-        if run.at[0][0] not in chosen:
-            for name in ("selection", "report", "kept"):
-                run.into[name][run.at[0]] = np.nan
-    return chosen
 
 
 def _same_units(model: nn.Module, mask: Mask) -> bool:
@@ -278,6 +269,11 @@ def places_of(runs: Sequence[Asked]) -> int:
 def _tell(bar: Any, runs: Sequence[Asked]) -> None:
     if bar is not None:
         bar.update(places_of(runs))
+
+
+def is_kept(question: Question, key: str) -> bool:
+    """Whether a run, or a repair, is kept under a key."""
+    return question.out is not None and store.is_complete(question.out / "runs" / key)
 
 
 def _read(out: Path | None, spec: Mapping[str, Any]) -> dict[str, np.ndarray] | None:

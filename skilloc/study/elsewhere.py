@@ -26,6 +26,9 @@ from skilloc.units import Units
 
 T = TypeVar("T")
 
+PATIENCE = 3600.0
+"""Seconds after which an item that cannot be cut is given to an idle worker too: longer than most take."""
+
 
 def shared_by_items(opened: Opened, drawn: Drawn, experiment: Experiment) -> str:
     """Return what a worker needs to make an experiment again, as JSON.

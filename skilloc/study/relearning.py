@@ -2,52 +2,24 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from skilloc import store
+from skilloc.experiment.threads import one_thread
 from skilloc.mistakes import WrongValue, a_file_name
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
-from skilloc.relearning import (
-    CONTROLS,
-    UNSEEN,
-    Grid,
-    Relearning,
-    never_saw_like,
-    relearn_controls,
-    relearn_probe,
-    unseen_parity,
-    with_plasticity,
-)
-from skilloc.relearning.controls import cut_alike, larger
-from skilloc.relearning.settings import Model
+from skilloc.relearning import CONTROLS, Relearning, relearn_probe, unseen_parity, with_plasticity
+from skilloc.relearning.question import probe_of
+from skilloc.study.attacking import Attack, AttackSettings, attack_elsewhere, shared_by_parts
 from skilloc.study.folder import claim
+from skilloc.sweep import Doing, Pool, hired
 from skilloc.tasks import Subtask
-
-
-@dataclass(frozen=True)
-class AttackSettings:
-    """What is attacked, and how.
-
-    Attributes:
-        attack: name of the subtask that was to be removed.
-        train: names of the subtasks that the attacker trains on; the attacked one if not given.
-        grid: rates, budgets and sizes.
-        seeds: of the attack.
-    """
-
-    attack: str
-    train: Sequence[str] = ()
-    grid: Grid = field(default_factory=Grid)
-    seeds: Sequence[int] = (0, 1, 2)
-
-    def record(self) -> dict[str, Any]:
-        """Return the fields. JSON only."""
-        return {"attack": self.attack, "train": list(self.train), "seeds": list(self.seeds), **self.grid.record()}
 
 
 @store.working("out", inside=True)
@@ -59,6 +31,7 @@ def attack_models(
     settings: AttackSettings,
     *,
     others: Mapping[str, Opened] = {},
+    workers: int | Pool = 1,
 ) -> dict[str, Relearning]:
     """Attack each model beside controls of its own shape; return what was found, by name.
 
@@ -67,7 +40,8 @@ def attack_models(
     nobody has seen (`relearning.plasticity`). A network that never saw the subtask and is larger than a candidate is
     cut to the candidate's own size and shape first (`relearning.controls.cut_alike`).
 
-    Runs that `out` holds are not done again. Each model gets `out/NAME` with its losses.
+    Runs that `out` holds are not done again, whoever did them. Each model gets `out/NAME` with its losses. Every
+    operation runs on one core, so that results do not depend on how many there are.
 
     Args:
         original: before anything was done to it.
@@ -78,30 +52,37 @@ def attack_models(
         others: controls of the caller's own: "never saw", a network that was trained on everything but the attacked
             subtask; "plain finetuning", the original after finetuning for as long as localizing took, without the
             penalty.
+        workers: this process, or others (`Pool`), to which models and subtasks must be known by name. What is learned
+            of a new parity, and rates that a grid is widened by, stay in this process.
 
     Raises:
-        ValueError: if a name is unknown, the models do not belong together, or the folder holds another study.
+        ValueError: if a name is unknown, the models do not belong together, the folder holds another study, or other
+            processes could not make the attack.
     """
-    attack, train, grid, seeds = settings.attack, settings.train, settings.grid, settings.seeds
-    _check(original, pruned, subtasks, attack, train)
-    kept = [subtask for name, subtask in subtasks.items() if name != attack]
-    trained = [subtasks[name] for name in train or (attack,)]
+    grid, seeds = settings.grid, settings.seeds
+    _check(original, pruned, subtasks, settings.attack, settings.train)
+    attack = Attack(original, pruned, subtasks, settings, others)
+    shared = shared_by_parts(attack) if isinstance(workers, Pool) and workers.elsewhere else None
     claim(out, _request(original, {**pruned, **others}, subtasks, settings))
     found = {}
-    for name, opened in pruned.items():
-        models: dict[str, Model] = relearn_controls(original.model, opened.model, seeds=seeds)
-        if UNSEEN not in others and kept and face_of(opened.model).chain is not None:
-            # Networks of this kind learn in seconds, so that each candidate gets some of its own shape.
-            models[UNSEEN] = never_saw_like(opened.model, kept, seeds=seeds)
-        models |= {control: other.model for control, other in others.items()} | {name: opened.model}
-        if UNSEEN in others and kept and larger(others[UNSEEN].model, opened.model):
-            models[UNSEEN] = cut_alike(others[UNSEEN].model, opened.model, kept)
-        result = relearn_probe(models, trained, subtasks[attack], grid, seeds, kept=kept, out=out)
-        new = unseen_parity(subtasks[attack], kept)
-        if new is not None:
-            result = with_plasticity(result, models, new, grid, seeds, out=out)
-        store.save(result, out / name)
-        found[name] = result
+    with one_thread(), ExitStack() as at_hand:
+
+        @cache
+        def doing() -> Doing:
+            assert isinstance(workers, Pool)
+            return at_hand.enter_context(hired(workers))
+
+        for name in pruned:
+            models = attack.models(name, seeds)
+            trained, report, kept = attack.asked
+            if shared is not None:
+                attack_elsewhere(shared, name, probe_of(models, attack.asked, grid, seeds, out), doing, out)
+            result = relearn_probe(models, trained, report, grid, seeds, kept=kept, out=out)
+            new = unseen_parity(report, kept)
+            if new is not None:
+                result = with_plasticity(result, models, new, grid, seeds, out=out)
+            store.save(result, out / name)
+            found[name] = result
     return found
 
 

@@ -23,7 +23,7 @@ from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.store.progress import progress
 from skilloc.study.draws import drawn_of, held_out, redraw
-from skilloc.study.elsewhere import experiment_again, made_once, shared_by_items
+from skilloc.study.elsewhere import PATIENCE, experiment_again, made_once, shared_by_items
 from skilloc.study.learning import learned_circuits
 from skilloc.sweep import Order, Pool, done_items
 from skilloc.tasks import Subtask
@@ -31,9 +31,6 @@ from skilloc.tasks.parity import input_names
 
 TOP = 50
 """Units of a circuit, where neither a number nor a share is asked for."""
-
-PATIENCE = 3600.0
-"""Seconds after which a circuit is given to an idle worker too: longer than most take, since none can be cut up."""
 
 
 class Choice(NamedTuple):

@@ -2,12 +2,13 @@
 local workers, or on a Dask cluster."""
 
 from skilloc.sweep.grid import grid, seed_of
-from skilloc.sweep.items import Order, Unfinished, done_items
+from skilloc.sweep.items import Doing, Order, Unfinished, done_items, hired
 from skilloc.sweep.ledger import Failure, Report, Status, status
 from skilloc.sweep.pool import Pool
 from skilloc.sweep.run import preview, sweep
 
 __all__ = [
+    "Doing",
     "Failure",
     "Order",
     "Pool",
@@ -16,6 +17,7 @@ __all__ = [
     "Unfinished",
     "done_items",
     "grid",
+    "hired",
     "preview",
     "seed_of",
     "status",

@@ -9,9 +9,11 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skilloc import store
 from skilloc.mistakes import Mistake
@@ -19,6 +21,9 @@ from skilloc.sweep.cells import keep_threads, load, threads
 from skilloc.sweep.ledger import VISIBLE_WITHIN
 from skilloc.sweep.pool import Pool
 from skilloc.sweep.stopping import stoppable
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PATIENCE = 180.0
 """Three times what an item is cut to take at most."""
@@ -49,6 +54,27 @@ class Order:
     patience: float = PATIENCE
 
 
+Doing = Callable[..., Iterator[str]]
+"""As `done_items`, by workers that are there already."""
+
+
+@contextmanager
+def hired(pool: Pool) -> Iterator[Doing]:
+    """Have workers at hand for items of several orders, one after the other; those that are started here end with it.
+
+    Args:
+        pool: who they are: anything but this process.
+
+    Raises:
+        ConnectionError: if the scheduler does not answer.
+    """
+    # Late: what measures in its own process needs no engine.
+    from skilloc.sweep.clients import client_of
+
+    with stoppable() as check_stopped, client_of(pool) as client:
+        yield partial(_done, client, check_stopped)
+
+
 def done_items(
     items: Mapping[str, Mapping[str, Any]], order: Order, pool: Pool, *, until: float = math.inf
 ) -> Iterator[str]:
@@ -64,25 +90,34 @@ def done_items(
         Unfinished: if an item raised, at once; or, after all others, if workers died in one.
         ConnectionError: if the scheduler does not answer, or is lost on the way.
     """
-    # Late: what measures in its own process needs no engine.
-    from skilloc.sweep.clients import client_of
+    with hired(pool) as doing:
+        yield from doing(items, order, until=until)
+
+
+def _done(
+    client: "Client",
+    check_stopped: Callable[[], None],
+    items: Mapping[str, Mapping[str, Any]],
+    order: Order,
+    *,
+    until: float = math.inf,
+) -> Iterator[str]:
     from skilloc.sweep.engine import DIED, Task, run_texts
 
     texts = {key: json.dumps([order.function, order.shared, item]) for key, item in items.items()}
     task = Task(run_item, order.out, order.home, order.found, order.patience, until)
     died = []
-    with stoppable() as check_stopped, client_of(pool) as client:
-        for key, word, error, trace in run_texts(client, texts, task, check_stopped):
-            if word == "done":
-                _wait_for(order, key)
-                yield key
-            elif error == DIED:
-                died.append(key)
-            else:
-                raise Unfinished(
-                    f"an item could not be measured on a worker ({error}); the others are kept in {order.out}, and the "
-                    "same command goes on"
-                ) from RuntimeError(trace)
+    for key, word, error, trace in run_texts(client, texts, task, check_stopped):
+        if word == "done":
+            _wait_for(order, key)
+            yield key
+        elif error == DIED:
+            died.append(key)
+        else:
+            raise Unfinished(
+                f"an item could not be measured on a worker ({error}); the others are kept in {order.out}, and the "
+                "same command goes on"
+            ) from RuntimeError(trace)
     if died:
         raise Unfinished(
             f"{len(died)} of {len(items)} items were not finished: {DIED}; the others are kept in {order.out}: run the "
