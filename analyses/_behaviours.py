@@ -14,7 +14,8 @@ from jaxtyping import Float
 from skilloc import locality
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
-from skilloc.attribution.calibration import calibrate, chances, draw_sample
+from skilloc.attribution.calibration import calibrate
+from skilloc.attribution.sampling import chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.experiment.hooks import read_activations

@@ -16,7 +16,8 @@ from jaxtyping import Float
 
 from _frame import Cells, analyse
 from skilloc import locality
-from skilloc.attribution.calibration import RECALLS, calibrate, chances, draw_sample
+from skilloc.attribution.calibration import RECALLS, calibrate
+from skilloc.attribution.sampling import chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.units import Units, neurons
 

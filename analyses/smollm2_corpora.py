@@ -26,7 +26,8 @@ from _frame import Cells, analyse
 from skilloc import locality, plots
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.attribution import attribution_effects
-from skilloc.attribution.calibration import calibrate, chances, draw_sample
+from skilloc.attribution.calibration import calibrate
+from skilloc.attribution.sampling import chances, draw_sample
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import mean_interval
 from skilloc.masks import Mask, matched_random, top, top_of_any

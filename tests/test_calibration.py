@@ -3,7 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skilloc.attribution.calibration import _counted_ranks, calibrate, chances, draw_sample
+from skilloc.attribution.calibration import calibrate
+from skilloc.attribution.sampling import chances, draw_sample
+from skilloc.attribution.weighted import counted_ranks
 from skilloc.effects import Effects
 from skilloc.units import Units, neurons
 
@@ -96,7 +98,7 @@ def test_noise_does_not_count_as_missed_mass():
 
 def test_ranks_are_counted_by_weight_and_share_ties():
     values, weights = np.array([3.0, 1, 3, 2]), np.array([[1.0, 1, 1, 1], [2, 1, 2, 3]])
-    np.testing.assert_array_equal(_counted_ranks(values, weights), [[3, 0.5, 3, 1.5], [6, 0.5, 6, 2.5]])
+    np.testing.assert_array_equal(counted_ranks(values, weights), [[3, 0.5, 3, 1.5], [6, 0.5, 6, 2.5]])
 
 
 def test_units_that_were_drawn_must_be_measured():

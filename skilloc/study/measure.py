@@ -14,8 +14,9 @@ from skilloc.ablation import ablation_effects
 from skilloc.ablation.injection import injections
 from skilloc.ablation.items import Elsewhere
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
-from skilloc.attribution.calibration import RECALLS, Sample, calibrate, chances, draw_sample
+from skilloc.attribution.calibration import RECALLS, calibrate
 from skilloc.attribution.measured import Compared, Measured, load_measured, save_compared
+from skilloc.attribution.sampling import Sample, chances, draw_sample
 from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records, sign_alarms
 from skilloc.experiment import Experiment
