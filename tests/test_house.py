@@ -74,6 +74,7 @@ JSON = {
     "study/on_prompts.py": "shown.json, which it reads as well",
     "report/panel.py": "data of the page's script",
     "study/draws.py": "how examples were drawn, on disk, so that they can be drawn again",
+    "tasks/formats.py": "rows of a file that people have, by field",
     "sweep/cells.py": "a cell's spec on disk",
     "sweep/grid.py": "the same",
     "training/optimisers.py": "torch's own form of parameter groups and states",
