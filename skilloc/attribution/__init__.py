@@ -15,7 +15,7 @@ acts at several places, the sum over these is taken: the derivative of fading ou
 estimate can be trusted is measured, not assumed: see `calibration`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,22 +24,34 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from skilloc.attribution.passes import Pass, PerUnit
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
-from skilloc.experiment.axes import at_positions, over_positions, per_unit
+from skilloc.experiment.axes import over_positions
 from skilloc.masks import check_choice
 from skilloc.mistakes import Unreachable, WrongValue, a_seed, whole
-from skilloc.models.face import Edit
 from skilloc.store.progress import progress
-from skilloc.tasks.losses.nll import wide
-from skilloc.units import Bank
+from skilloc.sweep import seed_of
 
-PerUnit = dict[str, Tensor]
-"""Per bank: values on `row *pos unit`, or summed over positions."""
+Found = Float64[np.ndarray, "example loss_and_unit"]
+"""The loss of each example, and behind it the estimate of each unit."""
+
+Over = Callable[[Sequence[slice], Callable[[slice], Found]], Iterable[Found]]
+"""Who estimates: from blocks of examples, and what estimates one, to what was found of each, in their order."""
+
+
+def in_order(blocks: Sequence[slice], estimate: Callable[[slice], Found]) -> Iterable[Found]:
+    """Estimate block after block, in this process."""
+    return map(estimate, blocks)
 
 
 def attribution_effects(
-    experiment: Experiment, *, select: Bool[np.ndarray, "unit"] | None = None, curvature: int = 8, seed: int = 0
+    experiment: Experiment,
+    *,
+    select: Bool[np.ndarray, "unit"] | None = None,
+    curvature: int = 8,
+    seed: int = 0,
+    over: Over = in_order,
 ) -> Effects:
     """Estimate the effect of every unit on every subtask: activation x gradient, plus curvature.
 
@@ -49,6 +61,8 @@ def attribution_effects(
         curvature: number of label draws for the Gauss-Newton term; 0 leaves it out. Losses that are no negative
             log-likelihood have none, and the record says 0.
         seed: of the label draws.
+        over: who estimates blocks of examples; this process, one after the other, if not given. The draws of a block
+            depend on the seed and where it begins, and on no other block, so that it makes no difference who does.
 
     Raises:
         ValueError: if the loss has no gradient, or only a curvature and that is left out.
@@ -66,8 +80,30 @@ def attribution_effects(
     """
     if select is not None:
         check_choice("select", select, experiment.units)
+    draws, estimate = _draws(experiment, curvature), block_estimator(experiment, curvature=curvature, seed=seed)
+    return _estimated(experiment, select, {"method": "attribution", "curvature": draws, "seed": seed}, estimate, over)
+
+
+def block_estimator(experiment: Experiment, *, curvature: int, seed: int) -> Callable[[slice], Found]:
+    """Return what estimates a block of examples, as `attribution_effects` does, from which the arguments are.
+
+    Raises:
+        ValueError: if the loss has no gradient, or only a curvature and that is left out.
+    """
     whole("curvature", curvature, 0)
     a_seed("seed", seed)
+    draws = _draws(experiment, curvature)
+
+    def estimate(block: slice) -> Found:
+        own = seed_of({"seed": seed, "first": block.start}) if block.start else seed
+        generator = torch.Generator(experiment.device).manual_seed(own)
+        return _joined(*_first_and_curvature(Pass(experiment, block), draws, generator))
+
+    return estimate
+
+
+def _draws(experiment: Experiment, curvature: int) -> int:
+    """Return the number of label draws, which only a negative log-likelihood has."""
     loss = experiment.metric
     loss.check_differentiable()
     draws = curvature if loss.drawn is not None else 0
@@ -76,12 +112,11 @@ def attribution_effects(
             f'`curvature` is {curvature}, but the gradient of "{loss.name}" is zero at the untouched model; use 1 or '
             "more, 8 for instance, or integrated gradients"
         )
-    generator = torch.Generator(experiment.device).manual_seed(seed)
+    return draws
 
-    def estimate(block: slice) -> tuple[Tensor, Tensor]:
-        return _first_and_curvature(_Pass(experiment, block), draws, generator)
 
-    return _estimated(experiment, select, {"method": "attribution", "curvature": draws, "seed": seed}, estimate)
+def _joined(losses: Float64[Tensor, " example"], values: Float64[Tensor, "example unit"]) -> Found:
+    return torch.cat([losses[:, None], values], dim=1).cpu().numpy()
 
 
 def integrated_gradients_effects(
@@ -113,15 +148,15 @@ def integrated_gradients_effects(
     experiment.metric.check_differentiable()
     removed: list[Tensor] = []
 
-    def estimate(block: slice) -> tuple[Tensor, Tensor]:
+    def estimate(block: slice) -> Found:
         found, gone = [], []
         for bank in progress(experiment.units.banks, "integrating"):
-            passes = [_Pass(experiment, block, [bank], shift=(k + 0.5) / steps) for k in range(steps)]
+            passes = [Pass(experiment, block, [bank], shift=(k + 0.5) / steps) for k in range(steps)]
             found.append(torch.stack([_summed(one, one.slopes()) for one in passes]).mean(dim=0))
-            gone.append(_Pass(experiment, block, [bank], shift=1.0).losses)
-        base = _Pass(experiment, block, []).losses
+            gone.append(Pass(experiment, block, [bank], shift=1.0).losses)
+        base = Pass(experiment, block, []).losses
         removed.append(torch.stack(gone) - base)
-        return base, torch.cat(found, dim=1)
+        return _joined(base, torch.cat(found, dim=1))
 
     effects = _estimated(experiment, None, {"method": "integrated gradients", "steps": steps}, estimate)
     whole = experiment.folded.mean(torch.cat(removed, dim=1).T.cpu().numpy()).mean(axis=0)
@@ -142,7 +177,7 @@ def slopes_by_position(experiment: Experiment, block: slice) -> Float64[Tensor, 
             f'`loss` is "{experiment.metric.name}", whose gradient is zero at the untouched model; measure its '
             "effects by position exactly"
         )
-    one = _Pass(experiment, block)
+    one = Pass(experiment, block)
     slopes = one.slopes()
     return torch.cat([slopes[bank.name] for bank in one.banks], dim=-1)
 
@@ -151,15 +186,16 @@ def _estimated(
     experiment: Experiment,
     select: np.ndarray | None,
     made: Mapping[str, Any],
-    estimate: Callable[[slice], tuple[Tensor, Tensor]],
+    estimate: Callable[[slice], Found],
+    over: Over = in_order,
 ) -> Effects:
     """Collect an estimator's values over blocks of examples, and bring them into folds."""
     folded, units = experiment.folded, experiment.units
     made = {**made, **experiment.record()}
-    base, parts = zip(*(estimate(block) for block in experiment.blocks), strict=True)
-    baseline = folded.mean(torch.cat(base).cpu().numpy())
+    found = np.concatenate(list(over(experiment.blocks, estimate)))
+    baseline = folded.mean(found[:, 0])
     check_losses(baseline, folded.subtasks)
-    values = folded.mean(torch.cat(parts).cpu().numpy())
+    values = folded.mean(found[:, 1:])
     if not values.any():
         raise Unreachable("no gradient reaches the units of `model`; measure it by ablation instead")
     exact = np.zeros(len(units), dtype=bool)
@@ -171,7 +207,7 @@ def _only(values: np.ndarray, select: np.ndarray | None) -> np.ndarray:
     return values if select is None else np.where(select, values, np.nan)
 
 
-def _first_and_curvature(one: "_Pass", draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _first_and_curvature(one: Pass, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the losses, and the estimate on `example unit`."""
     loss, examples = one.experiment.metric, one.examples
     found = torch.zeros(()) if loss.flat else _summed(one, one.slopes(keep=draws > 0))
@@ -184,63 +220,7 @@ def _first_and_curvature(one: "_Pass", draws: int, generator: torch.Generator) -
     return one.losses, found
 
 
-def _summed(one: "_Pass", slopes: PerUnit) -> Float64[Tensor, "example unit"]:
+def _summed(one: Pass, slopes: PerUnit) -> Float64[Tensor, "example unit"]:
     """Return the sum over positions and over the rows of an example."""
     rows = torch.cat([over_positions(slopes[bank.name]) for bank in one.banks], dim=1)
     return one.examples.per_example(rows)
-
-
-class _Pass:
-    """A forward pass of some examples that can be gone back through several times.
-
-    The activations of the banks are moved by `shift` times delta first.
-    """
-
-    def __init__(
-        self, experiment: Experiment, block: slice, banks: list[Bank] | None = None, *, shift: float = 0.0
-    ) -> None:
-        self.experiment = experiment
-        self.examples, self._known = experiment.part(block)
-        self.banks = list(experiment.units.banks) if banks is None else banks
-        self._rows, self._shift = experiment.rows_of(block), shift
-        # Made now: making them runs the model, which must not happen in the middle of a pass.
-        self._held, self._where = experiment.held, experiment.where
-        self._deltas: dict[str, Tensor] = {}
-        self._leaves: dict[str, Tensor] = {}
-        edits = {hook: self._opener(hook) for bank in self.banks for hook in bank.writes}
-        with torch.enable_grad(), experiment.face.attached(edits):
-            self.logits = experiment.face.run(self.examples.inputs)
-        with torch.no_grad():
-            self.losses = experiment.metric(self.logits.detach(), self.examples, self._known)
-
-    def _opener(self, hook: str) -> Edit:
-        def opened(value: Tensor) -> Tensor:
-            delta = self._held.on(hook, self._rows).to(value) - value
-            if self._where is not None:
-                delta = delta * at_positions(self._where[self._rows], value)
-            # A leaf of zeros added here receives the activation's gradient, whether or not the weights require one.
-            self._deltas[hook], self._leaves[hook] = delta.detach(), torch.zeros_like(value, requires_grad=True)
-            # What comes from earlier places of the same bank has moved too, and only 1 - shift of it goes on.
-            moved = torch.add(value, delta, alpha=self._shift) if self._shift else value
-            return moved + self._leaves[hook]
-
-        return opened
-
-    def slopes(self, *, keep: bool = False) -> PerUnit:
-        """Return delta . gradient of the example's loss, per bank on `row *pos unit`."""
-        return self.back(self.experiment.metric.slopes(self.logits.detach(), self.examples, self._known), keep=keep)
-
-    def back(self, upstream: Tensor, *, keep: bool) -> PerUnit:
-        """Return delta . gradient, per bank on `row *pos unit`, of what has this gradient with respect to the
-        logits."""
-        hooks = list(self._leaves)
-        inputs = [self._leaves[hook] for hook in hooks]
-        found = torch.autograd.grad(self.logits, inputs, upstream.to(self.logits), retain_graph=keep, allow_unused=True)
-        products = {
-            hook: self._deltas[hook].to(wide(leaf.device)) * (torch.zeros_like(leaf) if gradient is None else gradient)
-            for hook, leaf, gradient in zip(hooks, inputs, found, strict=True)
-        }
-        return {
-            bank.name: torch.stack([per_unit(products[hook], bank) for hook in bank.writes]).sum(dim=0)
-            for bank in self.banks
-        }

@@ -7,6 +7,7 @@ items, whose results carry the same names as those that are measured in one proc
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +16,15 @@ import torch
 
 from skilloc import store
 from skilloc.ablation import MASKS, UNITS, mask_measure, unit_measure
-from skilloc.ablation.items import Elsewhere, Item, keep
+from skilloc.ablation.items import Elsewhere, Item, keep, recalled
+from skilloc.attribution import Found, Over, block_estimator
 from skilloc.experiment import Experiment
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, open_model
 from skilloc.models.points import hooks_of_users
+from skilloc.store.progress import progress
 from skilloc.study.draws import Drawn, redraw
+from skilloc.study.settings import Settings
 from skilloc.sweep import Order, Pool, done_items
 from skilloc.units import Units
 
@@ -126,6 +130,52 @@ def measure_masks(shared: str, item: Mapping[str, Any], out: Path) -> None:
     measure = made_once(f"masks {shared}", lambda: mask_measure(experiment_again(shared)))
     one = Item({**item["spec"], "made": {"method": "masks", **json.loads(shared)["record"]}})
     keep(out, one, measure(one), MASKS)
+
+
+BLOCK = ("example", "loss_and_unit")
+"""Axes of what is found of a block of examples by an attribution."""
+
+
+def kept_blocks(experiment: Experiment, settings: Settings, workers: int | Elsewhere, out: Path) -> Over:
+    """Return who estimates blocks of examples for a study, and keeps each: this process, or others.
+
+    Args:
+        experiment: what the study is about.
+        settings: curvature and seed.
+        workers: this process, with all its threads if it is a number; or what has items measured elsewhere.
+        out: the folder of finished items.
+    """
+    about = {"curvature": settings.curvature, "seed": settings.seed, "made": _attribution(experiment.record())}
+
+    def over(blocks: Sequence[slice], estimate: Callable[[slice], Found]) -> Iterator[Found]:
+        items = [Item({"first": block.start, "last": block.stop, **about}) for block in blocks]
+        left = [item for item in items if recalled(out, item) is None]
+        if not isinstance(workers, int) and left:
+            for _ in progress(workers(left, math.inf), "attributing", total=len(left)):
+                pass
+        for block, item in zip(blocks, items, strict=True):
+            found = recalled(out, item)
+            if found is None:
+                found = estimate(block)
+                keep(out, item, found, BLOCK)
+            yield found
+
+    return over
+
+
+def _attribution(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {"method": "attribution", **record}
+
+
+def measure_blocks(shared: str, item: Mapping[str, Any], out: Path) -> None:
+    """Estimate on a block of examples, and keep what is found."""
+    spec = {**item["spec"], "made": _attribution(json.loads(shared)["record"])}
+    curvature, seed = spec["curvature"], spec["seed"]
+    estimate = made_once(
+        f"blocks {curvature} {seed} {shared}",
+        lambda: block_estimator(experiment_again(shared), curvature=curvature, seed=seed),
+    )
+    keep(out, Item(spec), estimate(slice(spec["first"], spec["last"])), BLOCK)
 
 
 _kept: dict[str, Any] = {}

@@ -1,8 +1,9 @@
 """Measure a study: draw the examples, estimate or ablate, compare, and keep every step in the folder."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
 from skilloc.study.able import ability
 from skilloc.study.draws import Drawn, accuracies, experiment_of, record_of, shown
-from skilloc.study.elsewhere import measure_units, shared_by_items, workers_of
+from skilloc.study.elsewhere import kept_blocks, measure_blocks, measure_units, shared_by_items, workers_of
 from skilloc.study.folder import ASKED, claim
 from skilloc.study.settings import LAST, Settings
 from skilloc.sweep import Pool
@@ -86,23 +87,41 @@ def measure(
             extra["chance"] = {name: ability(experiment, name).chance for name in subtasks}
             extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
         drawn = Drawn({**named, **extra}, tuple(subtasks), experiment.units, settings.folds)
-        who = workers_of(workers, lambda: shared_by_items(opened, drawn, experiment), measure_units, folder / "items")
-        _measure(Work(experiment, settings, candidates, ranking, extra), folder, who, seconds)
+
+        @cache
+        def shared() -> str:
+            return shared_by_items(opened, drawn, experiment)
+
+        def hire(function: Callable[..., None]) -> int | Elsewhere:
+            return workers_of(workers, shared, function, folder / "items")
+
+        _measure(Work(experiment, settings, candidates, ranking, extra, hire), folder, seconds)
     return load_measured(folder)
 
 
 class Work(NamedTuple):
-    """What is to be measured."""
+    """What is to be measured, and by whom.
+
+    Attributes:
+        experiment: what is measured on what.
+        settings: as they were asked for.
+        candidates: the units that are of interest.
+        ranking: effects that say which units to measure exactly; None for the estimates.
+        extra: what is added to the record.
+        hire: from what a worker calls on an item, a function of `elsewhere`, to who measures such items.
+    """
 
     experiment: Experiment
     settings: Settings
     candidates: Bool[np.ndarray, "unit"]
     ranking: Effects | None
     extra: Mapping[str, Any]
+    hire: Callable[[Callable[..., None]], int | Elsewhere]
 
 
-def _measure(work: Work, folder: Path, workers: int | Elsewhere, seconds: float | None) -> None:
+def _measure(work: Work, folder: Path, seconds: float | None) -> None:
     """Measure, save, and only then clear away the pieces: while `items` is there, the study is not finished."""
+    workers = work.hire(measure_units)  # first, since it refuses what others could not make again
     items = folder / "items"
     items.mkdir(exist_ok=True)
     estimate = _estimate(work, folder) if work.settings.estimates else None
@@ -145,8 +164,9 @@ def _estimate(work: Work, folder: Path) -> Effects:
     if settings.method == "integrated-gradients":
         found = integrated_gradients_effects(work.experiment, select=work.candidates)
     else:
+        over = kept_blocks(work.experiment, settings, work.hire(measure_blocks), folder / "items")
         found = attribution_effects(
-            work.experiment, select=work.candidates, curvature=settings.curvature, seed=settings.seed
+            work.experiment, select=work.candidates, curvature=settings.curvature, seed=settings.seed, over=over
         )
     estimate = replace(found, made={**found.made, **work.extra})
     store.save(estimate, folder / "estimate")
