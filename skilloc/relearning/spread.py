@@ -4,7 +4,7 @@
 
 Small networks take their steps side by side (`training.many`), and what becomes of each depends, to rounding, on whom
 it stands beside: all runs of a seed that train on the same at one rate are one part. They have no short list, and so
-no third wave. Of larger models each run is a part.
+no third wave. Of larger models each run is a part, but for those of a repaired one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,9 @@ def spread_runs(probe: Probe, do: Callable[[Sequence[Part]], None]) -> None:
     """
     question = probe.question
     seeds = [SeedRuns(probe, place) for place in range(len(probe.seeds))]
-    do(_left(probe, [Part(own.seed, (name,), (own.repair_key(name),)) for own in seeds for name in probe.of]))
+    # The first seed last, so that workers need not make its models again for the next wave.
+    repairs = [Part(own.seed, (name,), (own.repair_key(name),)) for own in reversed(seeds) for name in probe.of]
+    do(_left(probe, repairs))
     small = tuple(name for name, models in probe.of.items() if face_of(models[0]).chain is not None)
     larger, first = [name for name in probe.of if name not in small], seeds[0]
     beside = [part for own in seeds for part in _beside(own, small)]
@@ -99,8 +101,8 @@ def do_part(own: SeedRuns, part: Part) -> None:
         ValueError: if it is about other runs than those that can be made here.
     """
     runs = {store.key(run.spec): run for name in part.models for run in own.of(name)}
-    known = {*runs, *(own.repair_key(name) for name in part.models)}
-    if set(part.keys) - known:
+    others = set(part.keys) - set(runs)
+    if others and others - {own.repair_key(name) for name in part.models}:
         raise WrongValue(
             "this worker would attack other models, or with other examples, than were asked for; give all workers the "
             "same files, libraries and type of processor"
@@ -109,9 +111,13 @@ def do_part(own: SeedRuns, part: Part) -> None:
 
 
 def _alone(own: SeedRuns, name: str, runs: Sequence[Asked]) -> Iterator[Part]:
-    """Yield each run as a part."""
+    """Yield each run as a part; those of a repaired model together, since whoever does them repairs it first."""
+    parts: dict[str, list[str]] = {}
     for run in runs:
-        yield Part(own.seed, (name,), (store.key(run.spec),))
+        key, way = store.key(run.spec), own.probe.question.grid.ways[run.at[0][0]]
+        parts.setdefault(way.name if way.repaired else key, []).append(key)
+    for keys in parts.values():
+        yield Part(own.seed, (name,), tuple(keys))
 
 
 def _beside(own: SeedRuns, models: tuple[str, ...]) -> Iterator[Part]:
