@@ -11,7 +11,7 @@ A sibling (`--without english`, `--seed 1`) has the embedded model's tokenizer, 
 other corpora share out the rows of the one that is left out. Without English is meant: comments and docstrings of the
 code go too, and how much of what reads as English that leaves is recorded.
 
-Minutes: about 70 on one core (`--scale cpu`); half a minute for `--scale quick`. Stopped, the same command goes on.
+Minutes: about 65 on one core (`--scale cpu`); half a minute for `--scale quick`. Stopped, the same command goes on.
 Writes an ordinary Hugging Face folder: config.json, model.safetensors, tokenizer files, and card.json (what made it).
 """
 

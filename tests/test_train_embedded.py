@@ -9,7 +9,7 @@ import embedded_losses
 import train_embedded
 from _code import bare, bare_cpp, bare_python
 from skilloc import training
-from skilloc.models.language import EMBEDDED
+from skilloc.models.language import ASSETS, EMBEDDED
 from skilloc.tasks.text import BUILTIN, Document, builtin_documents
 
 
@@ -158,6 +158,23 @@ def test_bigram_losses_are_those_of_a_loop():
         expected -= math.log((pairs.count((first, second)) + 0.5) / (seen + 0.5 * 3))
     counts = embedded_losses.count(report, 3)
     assert embedded_losses.bigram_nats(counts, embedded_losses.count(train, 3), 0.5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("corpus", ["python", "english"])
+def test_a_sibling_that_is_shipped_is_the_embedded_model_but_for_what_it_read(corpus):
+    folder = ASSETS / f"embedded-without-{corpus}"
+    facts, own = json.loads((folder / "card.json").read_text()), json.loads((EMBEDDED / "card.json").read_text())
+    assert embedded_losses.card(facts["made"], facts["losses"]) == (folder / "README.md").read_text()
+    assert (folder / "tokenizer.json").read_bytes() == (EMBEDDED / "tokenizer.json").read_bytes()
+    assert facts["made"]["shape"] == own["made"]["shape"]
+    assert facts["made"]["tokens_seen"] == own["made"]["tokens_seen"]
+    assert corpus not in facts["made"]["data"]
+    nats = {name: found["nats_per_token"] for name, found in facts["losses"]["model"].items()}
+    for name, known in own["losses"]["model"].items():
+        if name == corpus:
+            assert nats[name] > known["nats_per_token"] + 0.5
+        elif corpus != "english":  # without English, code is read without comments
+            assert abs(nats[name] - known["nats_per_token"]) < 0.15
 
 
 def test_the_card_of_a_sibling_says_what_it_lacks():
