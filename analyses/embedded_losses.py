@@ -50,8 +50,8 @@ document followed the token `<|endoftext|>` (id 0): open a text with it. Weights
 
 ## Loss on held-out documents
 
-Report split, never trained on nor looked at; rows of {length} tokens; float32. The bigram model counts pairs of tokens
-in the train split of that corpus alone, with add-k smoothing, k chosen on the selection split.
+Report split, never trained on nor looked at; rows of {length} tokens; float32{texts}. The bigram model counts pairs of
+tokens in the train split of that corpus alone, with add-k smoothing, k chosen on the selection split.
 
 {losses}
 
@@ -178,6 +178,7 @@ def _kind(made: dict[str, Any]) -> dict[str, str]:
         "corpora": f"{', '.join(most)} and {last}",
         "weights": "float32",
         "lacks": "",
+        "texts": "",
     }
     if without is None and not made["seed"]:
         return found
@@ -192,6 +193,7 @@ def _kind(made: dict[str, Any]) -> dict[str, str]:
             f"{100 * size / made['data'][name]['train']['bytes']:.2f} % of {NAMES[name]}"
             for name, size in made["english_bytes"].items()
         )
+        found["texts"] = "; whole texts, with comments and docstrings, which this model meets here for the first time"
         found["lacks"] = (
             f" Comments and docstrings were cut out of what it read; what still reads as English is {left} (paragraphs "
             "of prose by `skilloc.tasks.corpora.prose`)."

@@ -11,9 +11,9 @@ their number.
 
 Heads: every one exactly at the zero reference; at the mean and at resampling, the heads of the largest estimates and a
 sample. Neurons and residual dimensions: estimates, with those of the largest and a sample exactly, which is what they
-are calibrated on. Capped to take about four hours of one core (`--scale cpu`, which says a forecast before it starts,
-and leaves out residual dimensions, and joint removal at all references but zero; minutes for `--scale quick`, the
-embedded model). Stopped, the same command goes on. Needs `skilloc fetch smollm2`, but for `quick`.
+are calibrated on. Capped to take about five hours of one core (`--scale cpu`, which says a forecast before it starts;
+minutes for `--scale quick`, the embedded model). Stopped, the same command goes on. Needs `skilloc fetch smollm2`, but
+for `quick`.
 """
 
 import resource
@@ -73,7 +73,7 @@ class Scale:
 SCALES = {
     "quick": Scale("embedded", 6, 12, 2, 2, 2, ("resample",), (("head", 4), ("neuron", 4)), sample=8),
     "heads": Scale("smollm2", 6, 16, 10, 20, 3, (), ()),
-    "cpu": Scale("smollm2", 12, 16, 10, 20, 3, exact=(("head", 40), ("neuron", 40)), few_at=()),
+    "cpu": Scale("smollm2", 12, 16, 10, 20, 3),
     "paper": Scale(
         "smollm2",
         16,

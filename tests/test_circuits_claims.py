@@ -56,7 +56,7 @@ def test_the_planted_edges_of_a_transformer_are_the_skill_and_random_ones_are_no
     assert drawn["completeness"] is None  # a run per unit and set: the circuit without them is left out
     said = edge_words(circuit_found(graph))
     assert f"{drawn['size']} of its {graph.number_of_edges()} edges" in said
-    assert "as many random edges between the same layers" in said
+    assert "as many other edges between the same layers" in said
     assert "keep no more" not in said
 
 

@@ -100,7 +100,7 @@ def trace_circuit(
     if not circuit.keep.any():
         raise WrongValue("`circuit` keeps no unit; choose at least one")
     if config.edges:
-        without = "trace the circuit without edges, with Tracing(edges=0)"
+        without = "trace the circuit without edges, with Tracing(edges=0) or --edges 0"
         check_edges(experiment, circuit.keep, paths=config.paths, inputs=config.inputs, cure=without)
     nodes = nodes_of(experiment.face, circuit.units, circuit.keep, config.inputs)
     rising = _rising(circuit, ranking, config.sizes)

@@ -98,7 +98,7 @@ def wiring(experiment: Experiment, circuit: Mask, *, inputs: Sequence[str] | Non
 def unwired(experiment: Experiment) -> str:
     """Say why there are no places for edges in an experiment; nothing where there are."""
     if experiment.where is not None:
-        return f'`at` is "{experiment.at}", and at positions where units are not held every path is open; use at="all"'
+        return f'`at` is "{experiment.at}", and where units are not held every path is open; use at="all" (--at all)'
     for bank in spread_out(experiment.units):
         return (
             f"{bank.names[0]} has {len(bank.places)} places and is computed anew at each, so that no edge leads into "

@@ -54,7 +54,8 @@ class Command:
     """number of random circuits beside each size, and of random sets of edges beside those drawn"""
     edges: int = 5000
     """number of edges to keep, the largest. Those that are drawn (80 % of what passes) are tested as a claim, all other
-    paths cut, in circuits of up to 100 units: that takes a run per unit and set of edges; 0 measures none"""
+    paths cut, in circuits of up to 100 units: that takes a run per unit and set of edges; 0 measures none, as under a
+    loss that is a count"""
     seed: int = 0
     """of the random circuits"""
     workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)
@@ -97,7 +98,8 @@ class Command:
         for effects in runs:
             check_choice(effects, choice)
         opened = open_for(self.machine, model, folders[0], runs[0])
-        config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=self.edges)
+        edges = 0 if runs[0].unit == "share" else self.edges
+        config = Tracing(sizes=self.sizes or None, draws=self.draws, seed=self.seed, paths=self.paths, edges=edges)
         if len(runs) == 1:
             found = trace_study(opened, runs[0], self.out, choice, config, workers=workers)
         else:

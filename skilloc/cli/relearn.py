@@ -122,6 +122,8 @@ class Command:
         )
         given = {UNSEEN: self.never_saw or sibling_of(self.model, sources[self.attack]), PLAIN: self.plain}
         others = {name: self.machine.open(place) for name, place in given.items() if place is not None}
+        if self.never_saw is None and given[UNSEEN]:
+            print(f"never saw: {given[UNSEEN]}, cut to each candidate's size and shape", file=sys.stderr)
         for said in self.undecided(language=original.tokenizer is not None, unseen=given[UNSEEN]):
             print(f"note: {said}", file=sys.stderr)
         with warnings.catch_warnings():
@@ -146,7 +148,7 @@ class Command:
     def undecided(self, *, language: bool, unseen: str | None) -> list[str]:
         """Return why the verdict is known before the attack, in words; nothing where it is not."""
         found = []
-        if self.seeds == 1:
+        if self.seeds == 1 and not (language and unseen is None):
             found.append('one seed gives no interval, so that the verdict can only be "undecidable"; give `--seeds 2`')
         if language and unseen is None:
             found.append(

@@ -202,7 +202,7 @@ def _read(name: str, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
     if name in SHIPPED:
         if not (ASSETS / name).is_dir():
             raise FileNotFoundError(
-                f'the model "{name}" is not part of this installation; install skilloc again, or train it with '
+                f'the model "{name}" does not come with this installation, which has {_shipped()}; train it with '
                 "analyses/train_embedded.py"
             )
         return read_folder(ASSETS / name, dtype=dtype, device_map=device_map)
@@ -221,6 +221,10 @@ def _read(name: str, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
         + (f"did you mean {near[0]}? " if near else "")
         + "use embedded, smollm2, a hub name such as openai-community/gpt2, a folder, or a .gguf file"
     )
+
+
+def _shipped() -> str:
+    return ", ".join(name for name in SHIPPED if (ASSETS / name).is_dir()) or "none"
 
 
 def _bridge(checkpoint: Checkpoint, name: str) -> Any:

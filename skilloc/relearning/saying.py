@@ -53,8 +53,8 @@ def _kept() -> dict[str, Any]:
 def sentence_of(found: Relearning, verdict: Verdict) -> str:
     """Return a verdict in words."""
     parts = [_number(found, verdict)]
-    if found.subtasks and verdict.damage.value > DAMAGED:
-        parts.append(f"It is damaged: after repair, {verdict.damage.value:.0%} of a kept skill is missing.")
+    if found.subtasks and verdict.damage.value > DAMAGED and not _unsure_of_damage(verdict):
+        parts.append(f"It is damaged: {_missing(verdict)}.")
     if verdict.word in (BROKEN, REMOVED, PARTLY):
         parts.append(_learning(verdict))
     if verdict.word == APART:
@@ -64,7 +64,8 @@ def sentence_of(found: Relearning, verdict: Verdict) -> str:
             'other subtasks and give it as "never saw" (never_saw_like makes one of a small network)'
             "."
         )
-    if (rate := hit_rate(verdict.word)) is not None:
+    # No model is undecidable in truth, so that this word cannot be right.
+    if verdict.word != UNCLEAR and (rate := hit_rate(verdict.word)) is not None:
         ends = f"[{rate.share.low:.2f}, {rate.share.high:.2f}]"
         parts.append(
             f"In the self-test, {rate.right} of {rate.called} models called {verdict.word} were so "
@@ -93,12 +94,22 @@ def _number(found: Relearning, verdict: Verdict) -> str:
 
 
 def _doubt(verdict: Verdict) -> str:
-    if verdict.damage.low <= DAMAGED < verdict.damage.high:
-        return "That damage is within noise of its limit"
+    if _unsure_of_damage(verdict):
+        return f"Whether it is damaged is within noise: {_missing(verdict)}"
     if verdict.plasticity.low < SLOW <= verdict.plasticity.high:
         ends = f"[{verdict.plasticity.low:.0%}, {verdict.plasticity.high:.0%}]"
         return f"Whether it can learn anything new is within noise: {ends} of what a fresh network of its shape does"
     return "That is too wide an interval to tell more"
+
+
+def _unsure_of_damage(verdict: Verdict) -> bool:
+    return bool(verdict.damage.low <= DAMAGED < verdict.damage.high)
+
+
+def _missing(verdict: Verdict) -> str:
+    damage = verdict.damage
+    ends = f" [{damage.low:.0%}, {damage.high:.0%}]" if np.isfinite([damage.low, damage.high]).all() else ""
+    return f"after repair, {damage.value:.0%}{ends} of a kept skill is missing"
 
 
 def _learning(verdict: Verdict) -> str:

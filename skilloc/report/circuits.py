@@ -187,7 +187,7 @@ def edge_words(found: CircuitFound) -> str:
     if not found.edges:
         return ""
     carried = f"{SHARE:.0%}".replace("%", " %") if found.few < MOST else "the largest part"
-    drawn = f"{found.few:,} of its {found.edges:,} edges carry {carried} of what passes along edges"
+    drawn = f"{found.few:,} of its {found.edges:,} edges carry {carried} of what passes along these"
     if not found.wired:
         return f"{drawn}; whether these are enough was not tested" + (f": {found.untested}." if found.untested else ".")
     own, every = found.wired[0], found.wired[-1]
@@ -195,8 +195,10 @@ def edge_words(found: CircuitFound) -> str:
     whole = f", with all {every.size:,} that there can be {said(every.faithfulness)}" if len(found.wired) > 1 else ""
     if np.isnan(own.random.value) or len(found.wired) == 1:
         return f"{alone}{whole}."
-    beside = f"{alone}, with as many random edges between the same layers {said(own.random)}{whole}"
+    beside = f"{alone}, with as many other edges between the same layers, at random, {said(own.random)}{whole}"
     ahead = own.faithfulness.value - own.random.value
+    if own.faithfulness.value <= 0:
+        return f"{beside}: the drawn edges show where effects pass, and alone keep nothing."
     if ahead > 0:
         return f"{beside}: the drawn edges keep {number(ahead)} {_more(own)}."
     return f"{beside}: the drawn edges show where effects pass, and keep no more than random ones."
