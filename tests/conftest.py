@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from timed import LIST, named
 from torch import Tensor
 
 from skilloc.models.language import digest
@@ -298,3 +299,12 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         return status, *capsys.readouterr()
 
     return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a timed run found slow (see `timed`)."""
+    slow = set(LIST.read_text().split())
+    for item in items:
+        module = ".".join(item.path.relative_to(Path(__file__).parent).with_suffix("").parts)
+        if named(module, item.name) in slow:
+            item.add_marker("slow")
