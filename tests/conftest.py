@@ -304,7 +304,8 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what a timed run found slow (see `timed`)."""
     slow = set(LIST.read_text().split())
-    for item in items:
-        module = ".".join(item.path.relative_to(Path(__file__).parent).with_suffix("").parts)
+    home = Path(__file__).parent
+    for item in (one for one in items if one.path.is_relative_to(home)):
+        module = ".".join(item.path.relative_to(home).with_suffix("").parts)
         if named(module, item.name) in slow:
             item.add_marker("slow")
