@@ -37,15 +37,28 @@ def draw(found: dict[str, Any]) -> Any:
     for ax in axes.ravel():
         if not ax.has_data():
             ax.axis("off")
-    refused = _refused(found["known"])
+    refused, risen = _refused(found["known"]), map(_risen, found["removal"], found["removal"].values())
     scale = found["scale"]
     figure.supxlabel(
         f"{scale['model']}; {scale['examples']} held-out examples of each subtask, one a fold (of induction below, "
         f"{scale['induction']}); every head exactly at zero. Bars: 95 % over folds; dotted: chance;\n"
-        f"faint: reliability below {FAINT}; bold: interval above 0. Refused, with right answers: {refused}",
+        f"faint: reliability below {FAINT}; bold: interval above 0. Refused, with right answers: {refused}\n"
+        "Losses that rise without heads, beyond random ones of like layers, with an interval above 0:\n"
+        + "\n".join(risen),
         fontsize=7,
     )
     return figure
+
+
+def _risen(reference: str, removal: dict[str, Any]) -> str:
+    """Say how many losses rise beyond random masks, by how much in the median, and whose own removal is the worst."""
+    excess, low = numbers(removal["excess"]["value"]), numbers(removal["excess"]["low"])
+    own = np.eye(len(excess), dtype=bool)
+    worst = int((excess.argmax(axis=0) == np.arange(len(excess))).sum())
+    return (
+        f"{reference} ({removal['draws']} masks) {int((low > 0).sum())} of {low.size}, own {int((low[own] > 0).sum())} "
+        f"of {len(excess)}, worst of {worst}; median {np.median(excess[own]):.2g}, others {np.median(excess[~own]):.2g}"
+    )
 
 
 def numbers(values: Any) -> Float[np.ndarray, "..."]:
