@@ -11,14 +11,13 @@ from torch import distributed, nn
 
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
-from skilloc.experiment import Experiment
+from skilloc.experiment import Experiment, losses
 from skilloc.lasso import group_norms
 from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.masks import Mask
 from skilloc.models.language import Opened, open_model
 from skilloc.models.makers import face_of, group
 from skilloc.pruning import keep
-from skilloc.store import Labelled
 from skilloc.study.draws import subtasks_of
 from skilloc.tasks import Examples, Subtask, stream
 from skilloc.tasks.losses import cross_entropy
@@ -146,17 +145,21 @@ class Training:
     """per step"""
     looks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """steps after which held-out losses are measured"""
+    until: float | None = None
+    """end at the first look at which the loss on the selection split is below this; None for after all steps"""
 
 
-def recovered(model: nn.Module, mask: Mask, text: Text, training: Training, *, seed: int) -> dict[str, list[float]]:
-    """Train a copy of a model whose dropped units stay zero; return held-out losses by step, from step 0.
+def recovered(
+    model: nn.Module, mask: Mask, text: Text, training: Training, *, seed: int
+) -> tuple[nn.Module, dict[str, list[float]]]:
+    """Train a copy of a model whose dropped units stay zero; return it, and held-out losses by step, from step 0.
 
     Returns:
-        "step", and the losses on "selection" and "report", in nats per token.
+        The copy; "step", and the losses on "selection" and "report", in nats per token.
     """
     copy = face_of(model).copy()
     rule = keep(copy, mask)
-    return trained(copy, text, training, rules=[rule], seed=seed)
+    return copy, trained(copy, text, training, rules=[rule], seed=seed)
 
 
 def trained(
@@ -168,7 +171,7 @@ def trained(
     objective: Objective | None = None,
     seed: int,
 ) -> dict[str, list[float]]:
-    """Train a model in place on its text; return held-out losses by step, as `recovered`.
+    """Train a model in place on its text, unless it is there already; return held-out losses by step, as `recovered`.
 
     Args:
         model: the model.
@@ -179,6 +182,11 @@ def trained(
         seed: of the training examples.
     """
     kept = opened_text(text)[1]
+    parts, until = held_out(kept, text), training.until
+    if until is not None:
+        before = {split: float(losses(model, own).mean()) for split, own in parts.items()}
+        if before["selection"] < until:
+            return {"step": [0.0], **{split: [loss] for split, loss in before.items()}}
     config = TrainConfig(
         steps=training.steps,
         rate=training.rate,
@@ -188,6 +196,7 @@ def trained(
         decay="cosine",
         clip=1.0,
         evaluate_at=tuple(step for step in training.looks if step <= training.steps),
+        until={} if until is None else {"selection": until},
         spread=spread_of(training.examples),
     )
     sample = stream([kept], training.examples, seed=seed)
@@ -195,30 +204,13 @@ def trained(
         model.requires_grad_(True),
         lambda step: sample(step).to(device()),
         config,
-        evaluate=held_out(kept, text),
+        evaluate=parts,
         loss=objective or Objective(cross_entropy),
         rules=rules,
         seed=seed,
         progress=False,
     )
     return {name: history.of(name).tolist() for name in ("step", "selection", "report")}
-
-
-def weights_of(model: nn.Module) -> dict[str, Labelled]:
-    """Return the weights of a model, to be stored."""
-    return {
-        f"weights.{name}": Labelled(value.detach().cpu().numpy(), tuple(f"axis_{i}" for i in range(value.ndim)))
-        for name, value in model.named_parameters()
-    }
-
-
-@torch.no_grad()
-def with_weights(model: nn.Module, arrays: Mapping[str, Labelled]) -> nn.Module:
-    """Return a copy of a model with the weights that `weights_of` gave."""
-    made = face_of(model).copy()
-    for name, value in made.named_parameters():
-        value.copy_(torch.from_numpy(arrays[f"weights.{name}"].values))
-    return made
 
 
 def held_out(kept: Subtask, text: Text) -> dict[str, Examples]:

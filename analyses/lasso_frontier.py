@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from _finetuning import Finetuned, finetune, finetuned_model
 from _frame import Cells, analyse
 from _narrow import (
     Text,
@@ -30,41 +31,17 @@ from _narrow import (
     opened_text,
     over_seeds,
     recovered,
-    scores_of,
-    spread_of,
-    weights_of,
-    with_weights,
 )
 from skilloc import plots, store
 from skilloc.experiment import Experiment
-from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.locality.intervals import mean_interval
 from skilloc.plots.style import CONTROL
 from skilloc.pruning import mask_curve
-from skilloc.store import Labelled
-from skilloc.training import TrainConfig
 
 FLAT = 0.05
 """Nats above the loss without pruning, up to which the curve counts as flat."""
 
 UNTOUCHED, PLAIN = "untouched", "plain finetuning"
-
-
-@dataclass(frozen=True)
-class Finetuned:
-    """The spec of a cell: a model, finetuned on its text."""
-
-    text: Text
-    strength: float
-    """of the penalty, in nats; 0 is plain finetuning"""
-    steps: int = 1500
-    """of AdamW; none leaves the model untouched"""
-    rate: float = 5e-4
-    """at full height"""
-    examples: int = 8
-    """per step"""
-    seed: int = 0
-    """of the examples"""
 
 
 @dataclass(frozen=True)
@@ -113,49 +90,9 @@ SCALES = {
 }
 
 
-def finetune(settings: Finetuned) -> tuple[dict[str, Any], dict[str, Labelled]]:
-    """Finetune a model on its text, with the penalty or without.
-
-    Returns:
-        Held-out loss by step, live units and their number; and the weights and the scores of the units.
-    """
-    opened, kept = opened_text(settings.text)
-    model, path = opened.model, {}
-    if settings.steps:
-        config = LocalizeConfig(
-            TrainConfig(
-                steps=settings.steps,
-                rate=settings.rate,
-                optimiser="adamw",
-                eps=1e-8,
-                clip=1.0,
-                warm_up=0.02,
-                decay="linear",
-                evaluate_every=max(1, settings.steps // 10),
-                spread=spread_of(settings.examples),
-            ),
-            strength=settings.strength,
-            kinds=settings.text.kinds,
-            examples=settings.examples,
-            held_out=settings.text.held_out,
-        )
-        model, history = localize(model, [kept], config, seed=settings.seed)
-        path = {name: history.of(name).tolist() for name in ("step", "kept", "live")}
-    experiment = experiment_on(settings.text, seed=settings.seed, model=model)
-    scores = scores_of(experiment, "attribution", seed=settings.seed)
-    live = int((group_norms(model, experiment.units) > 0).sum())
-    arrays = {**weights_of(model), "scores": Labelled(scores, ("unit",), {"unit": experiment.units.names})}
-    return {"path": path, "live": live, "units": len(scores)}, arrays
-
-
-def _model(text: Text, results: Path, key: str) -> tuple[Any, np.ndarray]:
-    stored = store.read(results / key)
-    return with_weights(opened_text(text)[0].model, stored.arrays), stored.arrays["scores"].values
-
-
 def curve(settings: Pruned, results: Path) -> dict[str, Any]:
     """Return the held-out loss of a finetuned model without a share of its units, not trained again."""
-    model, scores = _model(settings.text, results, settings.model)
+    model, scores = finetuned_model(settings.text, results, settings.model)
     report = held_out(opened_text(settings.text)[1], settings.text)["report"]
     experiment = Experiment(model, {"kept": report}, kinds=settings.text.kinds, folds=1)
     mask = least_dropped(experiment.units, scores, settings.sparsity)
@@ -164,10 +101,10 @@ def curve(settings: Pruned, results: Path) -> dict[str, Any]:
 
 def recover_pruned(settings: Pruned, results: Path) -> dict[str, Any]:
     """Return held-out losses along the recovery of a finetuned model without a share of its units."""
-    model, scores = _model(settings.text, results, settings.model)
+    model, scores = finetuned_model(settings.text, results, settings.model)
     units = experiment_on(settings.text, seed=settings.seed, model=model).units
     mask = least_dropped(units, scores, settings.sparsity)
-    return {"path": recovered(model, mask, settings.text, settings.training, seed=settings.seed)}
+    return {"path": recovered(model, mask, settings.text, settings.training, seed=settings.seed)[1]}
 
 
 def measure(scale: Scale, run: Cells) -> dict[str, Any]:

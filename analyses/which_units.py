@@ -123,7 +123,7 @@ def recover_without(settings: Recovered, results: Path) -> dict[str, Any]:
     scores = store.read(results / settings.scores).arrays["scores"].values
     model = opened_text(settings.text)[0].model
     mask = least_dropped(units_of(model, kinds=settings.text.kinds), scores, settings.sparsity)
-    path = recovered(model, mask, settings.text, settings.training, seed=settings.seed)
+    _, path = recovered(model, mask, settings.text, settings.training, seed=settings.seed)
     return {"path": path, "kept": int(mask.keep.sum()), "units": len(mask.units)}
 
 
