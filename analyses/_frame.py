@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ def analyse(
         file: the script; the figure and its record have its name.
         about: its docstring.
         scales: what each `--scale` stands for; "cpu" is what lands in `figures/`, the others in the folder of the run.
+            Fields whose metadata have a "flag", its help, can be given on the command line; what comes of that lands in
+            the folder of the run too.
         measure: from a scale and a way to run cells, a JSON record.
         draw: from that record, the figure.
         arguments: the command line.
@@ -80,9 +82,17 @@ def analyse(
     parser.add_argument("--runs", type=Path, default=Path("runs") / script.stem, help="folder of the cells")
     parser.add_argument("--figures", type=Path, help="folder of the figure and its record")
     parser.add_argument("--draw-only", action="store_true", help="draw from the record that is there")
+    for name, told in _flags(next(iter(scales.values()))).items():
+        parser.add_argument(f"--{name}", help=told)
     chosen = parser.parse_args(arguments)
     with joined() as first:
         _run(script, chosen, scales, measure, draw if first else None)
+
+
+def _flags(scale: Any) -> dict[str, str]:
+    """Return the fields of a scale that have a flag, with its help."""
+    listed = fields(scale) if is_dataclass(scale) else ()
+    return {one.name: one.metadata["flag"] for one in listed if "flag" in one.metadata}
 
 
 @contextmanager
@@ -110,11 +120,14 @@ def _run(
     measure: Callable[[Any, Cells], dict[str, Any]],
     draw: Callable[[dict[str, Any]], Any] | None,
 ) -> None:
-    folder = chosen.figures or (script.parents[1] / "figures" if chosen.scale == "cpu" else chosen.runs / chosen.scale)
+    scale = scales[chosen.scale]
+    given = {name: value for name in _flags(scale) if (value := getattr(chosen, name)) is not None}
+    ours = chosen.scale == "cpu" and not given
+    folder = chosen.figures or (script.parents[1] / "figures" if ours else chosen.runs / chosen.scale)
     record = folder / f"{script.stem}.json"
     if not chosen.draw_only:
         workers = 0 if distributed.is_initialized() else chosen.workers
-        found = measure(scales[chosen.scale], Cells(chosen.runs, workers, tuple(chosen.gpus)))
+        found = measure(replace(scale, **given) if given else scale, Cells(chosen.runs, workers, tuple(chosen.gpus)))
         about_run = {
             "scale": chosen.scale,
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
