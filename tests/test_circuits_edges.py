@@ -92,7 +92,7 @@ def test_total_edges_are_the_literal_definition(any_model, batches, kind):
     units = units_of(any_model)
     keep = sample(units, 2, seed=1) | units.named(["L0H1", "L1H2", "L0N3"])
     reference = references(kind, any_model, batches, units)
-    edges = edge_effects(Experiment(any_model, batches, reference=reference, folds=2), keep)
+    edges = edge_effects(Experiment(any_model, batches, reference=reference, folds=2), keep, paths="total")
     for a in units_among(edges):
         for b in units_among(edges):
             source, target = edges.nodes[a], edges.nodes[b]
@@ -109,7 +109,7 @@ def test_edges_into_the_logits_of_a_language_model(native_plain_ln, batches):
     """To first order they are the effect: the change of the logits times the gradient of the loss there."""
     units = units_of(native_plain_ln)
     keep = units.named(["L0H1", "L1N3"])
-    edges = edge_effects(Experiment(native_plain_ln, batches, folds=1), keep)
+    edges = edge_effects(Experiment(native_plain_ln, batches, folds=1), keep, paths="total")
     names = [node.name for node in edges.nodes]
     assert names == ["tokens", "L0H1", "L1N3", "logits"]
     for s, batch in enumerate(batches.values()):
@@ -236,7 +236,7 @@ def test_inputs_are_held_at_zero_or_their_mean(parity):
 
 def test_tokens_enter_at_the_first_block(native_plain_ln, batches):
     units = units_of(native_plain_ln)
-    edges = edge_effects(Experiment(native_plain_ln, batches, folds=1), units.named(["L0H0"]))
+    edges = edge_effects(Experiment(native_plain_ln, batches, folds=1), units.named(["L0H0"]), paths="total")
     silent = [("blocks.0.hook_in", lambda value, hook: torch.zeros_like(value))]
     for s, batch in enumerate(batches.values()):
         with torch.no_grad():
@@ -249,11 +249,15 @@ def test_many_blocks_of_examples_give_the_same(native_plain_ln, batches, monkeyp
     units = units_of(native_plain_ln)
     keep = sample(units, 6, seed=0)
     reference = resample_reference(native_plain_ln, batches, units, seed=0)
-    whole = edge_effects(Experiment(native_plain_ln, batches, reference=reference, folds=2), keep)
+    experiment = Experiment(native_plain_ln, batches, reference=reference, folds=2)
+    wholes = [edge_effects(experiment, keep, paths=paths) for paths in ("wires", "total")]
     monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 11 * 61)
-    parts = edge_effects(Experiment(native_plain_ln, batches, reference=reference, folds=2), keep)
-    np.testing.assert_allclose(parts.values, whole.values, atol=1e-6)
-    np.testing.assert_allclose(parts.inputs, whole.inputs, atol=1e-6)
+    monkeypatch.setattr("skilloc.circuits.edge_gates.TOKENS", 11)
+    for whole in wholes:
+        experiment = Experiment(native_plain_ln, batches, reference=reference, folds=2)
+        parts = edge_effects(experiment, keep, paths=whole.measured)
+        np.testing.assert_allclose(parts.values, whole.values, atol=1e-6)
+        np.testing.assert_allclose(parts.inputs, whole.inputs, atol=1e-6)
 
 
 def test_gradients_are_of_the_mean_loss_of_each_example(native_plain_ln, tokens):
@@ -274,7 +278,7 @@ def test_what_does_not_belong_together_is_refused(native_plain_ln, batches, pari
     keep = units.named(["L0H0"])
     with pytest.raises(ValueError, match="pass one value per unit"):
         edge_effects(Experiment(native_plain_ln, batches, folds=2), keep[:-1])
-    with pytest.raises(ValueError, match="use total or direct"):
+    with pytest.raises(ValueError, match="use one of wires, total, direct"):
         edge_effects(Experiment(native_plain_ln, batches, folds=2), keep, paths="indirect")
     with pytest.raises(ValueError, match="leave it out"):
         edge_effects(Experiment(native_plain_ln, batches, folds=2), keep, inputs=["a"])

@@ -10,6 +10,7 @@ from skilloc.circuits.edges import edge_effects
 from skilloc.circuits.elimination import elimination_ranking
 from skilloc.circuits.faithfulness import enough, faithfulness, minimality
 from skilloc.circuits.trace import Tracing, trace_circuit
+from skilloc.circuits.wires import wiring
 from skilloc.experiment import Experiment, hold
 from skilloc.masks import Mask, sample
 from skilloc.models.makers import units_of
@@ -240,13 +241,13 @@ def test_shares_and_rankings_of_every_loss_are_their_definitions(loss):
 def test_what_has_no_edges_is_said_and_a_circuit_without_them_is_traced():
     model = network()
     keep = sample(units_of(model), 5, seed=1)
-    for loss, why in (("error", "a count"), ("kl", "gradient at the untouched model is zero")):
+    for loss, why, paths in (("error", "a count", None), ("kl", "gradient at the untouched model is zero", "direct")):
         experiment = Experiment(model, skilled(model), loss=loss, folds=4)
         circuit = Mask(experiment.units, keep)
         with pytest.raises(ValueError, match=f'`loss` is "{loss}", .*{why}.*measure faithfulness under it'):
-            edge_effects(experiment, keep)
+            edge_effects(experiment, keep, paths=paths)
         with pytest.raises(ValueError, match=rf"{why}.*Tracing\(edges=0\)"):
-            trace_circuit(experiment, circuit, subtask="a")
+            trace_circuit(experiment, circuit, Tracing(paths=paths), subtask="a")
         graph = trace_circuit(experiment, circuit, Tracing(edges=0), subtask="a")
         assert not graph.edges
         assert g.units_in(graph) == list(np.array(experiment.units.names)[keep])
@@ -256,6 +257,20 @@ def test_what_has_no_edges_is_said_and_a_circuit_without_them_is_traced():
         if loss == "error":
             assert (graph.graph[g.BASELINE], g.unit_of(graph)) == ({"a": 0.0}, "share")
             assert record["loss"] == pytest.approx((1 - record["faithfulness"]) * graph.graph[g.FLOOR]["a"], rel=1e-4)
+
+
+def test_a_divergence_has_wires_and_they_add_up():
+    model = network()
+    experiment = Experiment(model, skilled(model), loss="kl", folds=4)
+    keep = sample(units_of(model), 5, seed=1)
+    found = edge_effects(experiment, keep)
+    assert (found.measured, found.unit) == ("wires", "nats")
+    places, every = wiring(experiment, Mask(experiment.units, keep)), slice(0, 48)
+    base, alone = (
+        experiment.metric(places.logits(torch.full((len(places),), wire), every), *experiment.part(every))
+        for wire in (0.0, 1.0)
+    )
+    assert found.values.sum(axis=(2, 3)).mean() == pytest.approx(float((base - alone).mean()), rel=0.02)
 
 
 def test_a_traced_circuit_says_its_loss():

@@ -89,7 +89,7 @@ def test_a_described_module_is_traced_without_inputs(plain, skill):
     graph = trace_circuit(experiment, Mask(experiment.units, np.ones(9, dtype=bool)), Tracing(draws=1), subtask="low")
     assert g.in_order(graph)[-1] == "outputs"
     assert {graph.nodes[name][g.KIND] for name in graph} == {"neuron", "output"}
-    assert next(iter(graph.edges.values()))[g.MEASURED] == "total"
+    assert next(iter(graph.edges.values()))[g.MEASURED] == "wires"
     assert not any(g.WEIGHT in edge for edge in graph.edges.values())
     with pytest.raises(ValueError, match="has no names; leave it out"):
         edge_effects(experiment, np.ones(9, dtype=bool), inputs=["a"] * 6)
@@ -121,7 +121,7 @@ def test_channels_of_pictures_are_the_literal_definition():
     places = {name: At(name, axis=-3, kind="channel") for name in ("first", "second")}
     model = describe(module, places, example=inputs[:1])
     experiment = Experiment(model, {"a": Examples(inputs, targets)}, reference="flat mean", folds=4)
-    found = edge_effects(experiment, np.ones(7, dtype=bool))
+    found = edge_effects(experiment, np.ones(7, dtype=bool), paths="total")
     assert [node.kind for node in found.nodes] == ["channel"] * 7 + ["output"]
     with torch.no_grad():
         first = module.first(inputs)
@@ -151,7 +151,7 @@ def test_edges_between_whole_layers_are_the_literal_definition(native_plain_ln, 
     experiment = Experiment(model, texts, kinds=("layer",), reference=reference, folds=2)
     names = [bank.name for bank in experiment.units.banks]
     assert experiment.units.names == ("L0A", "L0M", "L1A", "L1M")
-    found = edge_effects(experiment, np.ones(4, dtype=bool))
+    found = edge_effects(experiment, np.ones(4, dtype=bool), paths="total")
     assert [node.name for node in found.nodes] == ["tokens", "L0A", "L0M", "L1A", "L1M", "logits"]
     for s, own in enumerate(texts.values()):
         rows = slice(2 * s, 2 * s + 2)
@@ -199,7 +199,7 @@ def test_hooks_of_a_user_are_honoured_and_have_no_closed_form(network, skill):
     handle = network.layers[1].hook_post.register_forward_hook(lambda module, args, output: 2 * output)
     try:
         experiment = Experiment(network, skill, folds=4)
-        found = edge_effects(experiment, keep)
+        found = edge_effects(experiment, keep, paths="total")
         with pytest.raises(ValueError, match=r'hooks of your own \(layers.1.hook_post: .*use paths="total"'):
             edge_effects(experiment, keep, paths="direct")
     finally:

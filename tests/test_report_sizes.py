@@ -4,6 +4,7 @@ import re
 from html import unescape
 from itertools import pairwise
 
+import networkx as nx
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,6 +75,13 @@ def test_a_word_is_explained_where_it_first_stands():
 
 
 def test_the_edges_that_matter_are_the_fewest_that_carry_most():
-    assert few(np.array([-8.0, 1.0, 1.0, np.nan])) == 1
-    assert few(np.array([4.0, 3.0, 2.0, 1.0])) == 3
-    assert few(np.zeros(3)) == 0
+    def drawn(*values, **attributes):
+        graph = nx.DiGraph(subtask="a", **attributes)
+        for place, value in enumerate(values):
+            graph.add_edge(place, place + 1, effect={"a": {"value": value}})
+        return few(graph)
+
+    assert drawn(-8.0, 1.0, 1.0, None) == 1
+    assert drawn(4.0, 3.0, 2.0, 1.0) == 3
+    assert drawn(0.0, 0.0) == 0
+    assert drawn(4.0, 3.0, drawn={"count": 2, "on": "the train split"}) == 2

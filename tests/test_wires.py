@@ -1,5 +1,7 @@
 """A circuit with only some of its edges: by the model's own runs, by weights, by hand; and edges that are planted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import test_gates
@@ -59,6 +61,42 @@ def test_with_all_edges_a_transformers_circuit_is_the_circuit_alone(family, requ
     places = wires.wiring(own, circuit)
     assert places.names[0][0] == "tokens"
     assert losses(places, 1.0) == pytest.approx(own.losses(circuit), rel=1e-4)
+
+
+@pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox"])
+def test_a_run_of_a_targets_own_block_is_the_whole_run(family, reference, tokens):
+    from conftest import _model
+
+    own = sk.Experiment(_model(family), {"text": sk.Examples(tokens, tokens)}, reference=reference, folds=1)
+    circuit = sk.Mask(own.units, np.random.default_rng(1).random(len(own.units)) < 0.08)
+    places = wires.wiring(own, circuit)
+    assert places.short is not None
+    gates = torch.rand(len(places), generator=torch.Generator().manual_seed(1), requires_grad=True)
+    found = []
+    for one in (places, replace(places, short=None)):
+        logits = one.logits(gates, slice(1, 4))
+        (slope,) = torch.autograd.grad(logits.square().mean(), gates)
+        found.append((logits.detach(), slope))
+    (short, slope), (long, wanted) = found
+    torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(slope, wanted, rtol=1e-3, atol=float(1e-5 * wanted.abs().max()))
+
+
+def test_where_parts_do_not_add_up_whole_runs_are_made(llama, tokens):
+    text = {"text": sk.Examples(tokens, tokens)}
+    some_heads = sk.Experiment(llama, text, ("head",), folds=1)
+    keep = np.arange(len(some_heads.units)) % 2 == 0
+    assert wires.wiring(some_heads, sk.Mask(some_heads.units, keep)).short is None  # neurons are not held
+    own = sk.Experiment(llama, text, folds=1)
+    circuit = sk.Mask(own.units, np.random.default_rng(1).random(len(own.units)) < 0.04)
+    double = llama.blocks[0].mlp.register_forward_hook(lambda module, args, output: 2 * output)
+    try:
+        assert wires.wiring(own, circuit).short is None
+        assert losses(wires.wiring(own, circuit), 1.0) == pytest.approx(own.losses(circuit), rel=1e-4)
+    finally:
+        double.remove()
+    assert wires.wiring(own, circuit).short is not None
 
 
 def test_a_cut_edge_is_cut_by_hand(llama, tokens):

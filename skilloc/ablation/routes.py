@@ -25,7 +25,7 @@ from skilloc.ablation.pieces import CHECK_TOKENS, Piece, first_tokens, seen_piec
 from skilloc.ablation.tail import Tail, read_tail
 from skilloc.experiment import Experiment, Suffix, UnknownLayoutError
 from skilloc.experiment.axes import by_unit
-from skilloc.experiment.suffix import EVERYTHING
+from skilloc.experiment.suffix import EVERYTHING, NOT_ALONE
 from skilloc.models.losses import MAX_LOGITS
 from skilloc.models.points import hooks_of_users
 from skilloc.units import NEURON, Bank
@@ -110,7 +110,7 @@ def lay_trunk(experiment: Experiment, *, told: bool = False) -> Trunk:
             padded = experiment.folded.examples.mask is not None
             why = "padded examples need the mask that only its own pass makes"
             raise UnknownLayoutError(why if padded else "its modules alone compute something else than the bridge")
-    except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except NOT_ALONE as error:
         said = str(error).partition("\n")[0]
         if not told:
             _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)
@@ -166,7 +166,7 @@ def _route(trunk: Trunk, suffix: Suffix, bank: Bank, piece: Piece) -> str:
     """Ablate one unit of the bank by each way on a short piece, and take the cheapest that the model agrees with."""
     try:
         return _checked_route(trunk, suffix, bank, piece)
-    except (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except NOT_ALONE as error:
         _log.warning("%s cannot be measured by the blocks alone, since %s", bank.name, str(error).partition("\n")[0])
         return WHOLE
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.circuits import graph as names
+from skilloc.circuits.claims import strength
 from skilloc.mistakes import WrongValue
 from skilloc.plots import Diagram
 
@@ -26,6 +27,7 @@ def diagram_of(graph: Any) -> Diagram:
     edges = sorted((place[a], place[b]) for a, b in graph.edges)
     nodes = [graph.nodes[name] for name in order]
     flows = [graph.edges[order[a], order[b]] for a, b in edges]
+    strengths = [[strength(edge, name) for edge in flows] for name in subtasks]
     return Diagram(
         names=tuple(order),
         kinds=tuple(node[names.KIND] for node in nodes),
@@ -38,6 +40,7 @@ def diagram_of(graph: Any) -> Diagram:
         flows=_ends(flows, subtasks, "value"),
         flows_low=_ends(flows, subtasks, "low"),
         flows_high=_ends(flows, subtasks, "high"),
+        strengths=np.array(strengths).reshape(len(subtasks), len(edges)),
         subtasks=subtasks,
         unit=names.unit_of(graph),
     )
@@ -65,8 +68,10 @@ def joint_diagram(circuits: Mapping[str, Any]) -> Diagram:
             joint.nodes[node][names.EFFECT][name] = found[names.EFFECT].get(own, {})
         for ends, found in graph.edges.items():
             if not joint.has_edge(*ends):
-                joint.add_edge(*ends, **{names.EFFECT: {}})
+                joint.add_edge(*ends, **{names.EFFECT: {}, names.SCORE: {}})
             joint.edges[ends][names.EFFECT][name] = found[names.EFFECT].get(own, {})
+            if own in found.get(names.SCORE, {}):
+                joint.edges[ends][names.SCORE][name] = found[names.SCORE][own]
     return diagram_of(joint)
 
 

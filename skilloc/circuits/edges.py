@@ -1,4 +1,15 @@
-"""Edges: how much of a unit's effect passes through a later unit.
+"""Edges: how much the loss is lowered by what one unit gives to a later one.
+
+Wires are about the circuit alone, all other units at their reference (`wires`): an edge is what A itself adds to what B
+reads, and its value how much it lowers the loss,
+
+    edge[f, s, A, B] = - mean over k < K of d loss / d wire[A, B] with all wires of the circuit at (k + 1/2) / K,  K = 8
+                       loss: mean over the examples of fold f of subtask s
+
+These integrated gradients add up, over the edges, to what all edges together lower the loss by. They say how the
+circuit works, and a few of them can be enough (`claims`). Any loss with a gradient will do. Each unit takes a run.
+
+Total and direct edges are about the whole model, and say where the effect of a unit passes:
 
     edge[f, s, A, B] = mean over the examples e of fold f of subtask s of
                        sum over its rows r and positions t (and the unit's own entries) of
@@ -7,11 +18,10 @@
 with g_B the gradient of the example's loss at B in the untouched model; in the loss's unit. It has the sign of an
 effect: positive means that what A does to B lowers the loss, so that without A the loss rises through B.
 
-It is of first order in the target, and so for comparing edges: where the loss is close to 0, gradients and edges are
-small while effects are not; and where the source's reference is far from its values (zero for a head whose mean is not)
-an edge can have the other sign than the measured effect. Prefer a mean, or other examples, as reference. A count has no
-gradient, and a divergence from the untouched model none there: under such a loss a circuit has a faithfulness, but no
-edges.
+These are of first order in the target, and so for comparing edges: where the loss is close to 0, gradients and edges
+are small while effects are not; and where the source's reference is far from its values (zero for a head whose mean is
+not) an edge can have the other sign than the measured effect. Prefer a mean, or other examples, as reference. A count
+has no gradient at all, and a divergence from the untouched model none there, so that it has wires only.
 
 Total edges count all paths from A to B: the model runs with A held. In direct edges only what A itself writes reaches
 B; everything between is as in the untouched model. In a chain of linear maps (an `MLP`) a unit writes to the next layer
@@ -34,20 +44,23 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 
-from skilloc.circuits.blocks import Block, input_effects, inputs_at_reference, places_of, positions_of
-from skilloc.circuits.graph import CLOSED_FORM
+from skilloc.circuits.blocks import Block, Changes, input_effects, inputs_at_reference, places_of, positions_of
+from skilloc.circuits.edge_gates import wire_effects
+from skilloc.circuits.graph import CLOSED_FORM, DIRECT, TOTAL, WIRES
 from skilloc.circuits.nodes import Node, nodes_of, spread_out
 from skilloc.circuits.paths import closed_form, direct, total, weights_between
+from skilloc.circuits.wires import MOST_UNITS, closed_form_holds, unwired, wiring
 from skilloc.experiment import Experiment, Reference
 from skilloc.experiment.gradients import read_gradients
 from skilloc.experiment.threads import one_thread
+from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
 from skilloc.tasks import Folded
 from skilloc.units import Units
 
-TOTAL, DIRECT = PATHS = ("total", "direct")
+PATHS = (WIRES, TOTAL, DIRECT)
 
 
 @dataclass(frozen=True)
@@ -57,9 +70,9 @@ class Edges:
     Attributes:
         nodes: in forward order.
         values: in the loss's unit, on `fold subtask source target`; 0 where no path leads.
-        inputs: effect of each input: loss with it held minus loss.
+        inputs: effect of each input on the whole model: loss with it held minus loss.
         subtasks: names on the subtask axis.
-        measured: "total", "direct" or "closed form".
+        measured: "wires", "total", "direct" or "closed form".
         weights: of a chain of linear maps, from source to target; 0 where there is none.
         unit: of the loss.
     """
@@ -85,22 +98,23 @@ def edge_effects(
     Args:
         experiment: what is measured on what.
         keep: which units are in the circuit.
-        paths: "total" or "direct"; if not given, direct for a chain of linear maps such as an `MLP`, and total for any
-            other model.
+        paths: "wires", "total" or "direct"; if not given, direct for a chain of linear maps such as an `MLP`, wires for
+            any other model and at most `wires.MOST_UNITS` units, and for a loss that has no other edges, and total
+            where there are no wires.
         inputs: names of the inputs of an `MLP`.
 
     Raises:
-        ValueError: if the arguments do not belong together, the loss has no gradient at the untouched model, an edge
-            would lead into a unit of several places, or direct edges are asked of a model that does not simply add what
-            its parts write.
+        ValueError: if the arguments do not belong together, the loss has no gradient (for all but wires, at the
+            untouched model), an edge would lead into a unit of several places, there are no wires, or direct edges are
+            asked of a model that does not simply add what its parts write.
     """
     experiment.check_unchanged()
     paths, nodes = check_edges(experiment, keep, paths=paths, inputs=inputs)
     face, folded, units = experiment.face, experiment.folded, experiment.units
     banks = [bank for bank in units.banks if bank.name in places_of(nodes) and bank not in spread_out(units)]
-    changes = total if paths == TOTAL else direct if face.chain is None else closed_form
+    changes = {WIRES: _nothing, TOTAL: total, DIRECT: direct if face.chain is None else closed_form}[paths]
     shares, found = _shares(folded), []
-    values = np.zeros((len(shares), len(nodes), len(nodes)))
+    sums = np.zeros((len(shares), len(nodes), len(nodes)))
     with one_thread(), torch.no_grad():
         ends = inputs_at_reference(experiment) if nodes[0].column == 0 else Reference(experiment.held.name, {})
         for block in experiment.blocks:
@@ -109,17 +123,24 @@ def edge_effects(
             run = Block(experiment, examples, prepared, experiment.rows_of(block), nodes, clean, ends)
             found.append(shares[:, block] @ input_effects(run).cpu().numpy())
             for source, targets, change in progress(changes(run), "edges", total=len(nodes)):
-                values[:, source, targets] += shares[:, block] @ change.cpu().numpy()
+                sums[:, source, targets] += shares[:, block] @ change.cpu().numpy()
     axes = (folded.folds, len(folded.subtasks))
+    values = sums.reshape(*axes, len(nodes), len(nodes))
+    if paths == WIRES:
+        values = wire_effects(wiring(experiment, Mask(units, np.asarray(keep)), inputs=inputs))
     return Edges(
         nodes=nodes,
-        values=values.reshape(*axes, len(nodes), len(nodes)),
+        values=values,
         inputs=np.sum(found, axis=0).reshape(*axes, -1),
         subtasks=folded.subtasks,
         measured=CLOSED_FORM if changes is closed_form else paths,
         weights=None if face.chain is None else weights_between(face.chain, nodes),
         unit=experiment.metric.unit,
     )
+
+
+def _nothing(_: Block) -> Changes:
+    return iter(())
 
 
 OTHER_LOSS = "measure faithfulness under it, and edges under another loss, such as cross_entropy"
@@ -138,7 +159,7 @@ def check_edges(
     Args:
         experiment: as for `edge_effects`, like all but the last.
         keep: which units are in the circuit.
-        paths: "total" or "direct", or None.
+        paths: one of `PATHS`, or None.
         inputs: names of the inputs.
         cure: what can be done where the loss has no edges.
 
@@ -146,22 +167,27 @@ def check_edges(
         ValueError: as `edge_effects`.
     """
     loss = experiment.metric
-    if not loss.differentiable or loss.flat:
-        why = "whose gradient at the untouched model is zero, so that all edges would be"
+    nodes = nodes_of(experiment.face, experiment.units, keep, inputs)
+    paths = _paths(experiment, paths, int(np.sum(keep)))
+    if not loss.differentiable or (loss.flat and paths != WIRES):
+        why = "whose gradient at the untouched model is zero, so that all edges but wires would be"
         why = why if loss.differentiable else "which is a count and has no gradient to measure edges by"
         raise WrongValue(f'`loss` is "{loss.name}", {why}; {cure}')
-    nodes = nodes_of(experiment.face, experiment.units, keep, inputs)
     _check_targets(experiment.units, nodes)
-    return _paths(experiment, paths), nodes
+    return paths, nodes
 
 
-def _paths(experiment: Experiment, paths: str | None) -> str:
+def _paths(experiment: Experiment, paths: str | None, count: int) -> str:
     """Return which paths are meant, and refuse those that cannot be told apart in this model."""
     face, hooks = experiment.face, hooks_of_users(experiment.model)
     weights = face.chain is not None and not hooks
-    paths = paths or (DIRECT if weights else TOTAL)
+    no_wires = why_no_wires(experiment, count)
+    wires = not no_wires and (not weights or experiment.metric.flat)
+    paths = paths or (WIRES if wires else DIRECT if weights else TOTAL)
     if paths not in PATHS:
-        raise WrongValue(f'unknown `paths` "{paths}"; use total or direct')
+        raise WrongValue(f'unknown `paths` "{paths}"; use one of {", ".join(PATHS)}')
+    if paths == WIRES and no_wires:
+        raise WrongValue(f"`paths` is wires, of which there are none: {no_wires}")
     if paths == DIRECT and face.chain is not None and hooks:
         raise WrongValue(
             f"`paths` is direct, which is worked out from the weights of this {face.architecture}, but it has hooks of "
@@ -173,6 +199,13 @@ def _paths(experiment: Experiment, paths: str | None) -> str:
             'other; use paths="total"'
         )
     return paths
+
+
+def why_no_wires(experiment: Experiment, count: int) -> str:
+    """Say why the wires of a circuit of some size are not measured; nothing where they are."""
+    if count > MOST_UNITS and not closed_form_holds(experiment):
+        return f"it has {count:,} units, and each takes a run: {MOST_UNITS} units at most"
+    return unwired(experiment)
 
 
 def _check_targets(units: Units, nodes: Sequence[Node]) -> None:

@@ -18,6 +18,8 @@ Graph attributes
     edges_keep     where that was measured: a list of such records for sets of the circuit's edges, all other paths at
                    the reference: those it is drawn with, and all; "size" counts edges (see `claims`)
     untested       else, where edges were measured: why these were not tested, in words
+    drawn          of wires: {"count", "on"}: how many are drawn, the ones with the largest scores, and the examples, in
+                   words, that they were chosen on (see `claims`)
     made           what made it: settings, tokens, versions
 
 Nodes. The key is the printed name of a unit (`L3N17`, `L2H1`), or of an input or output: `control 0`, `bit 5` (or
@@ -37,11 +39,15 @@ Nodes. The key is the printed name of a unit (`L3N17`, `L2H1`), or of an input o
 
 Edges go forward, from a unit to a later one that its effect passes through.
 
-    effect         {subtask: {"value", "low", "high"}}: the change of the target's activation when the source is held at
-                   its reference, times the gradient of the loss there. Positive: through the target, the source lowers
-                   the loss
-    measured       "total": along all paths; "direct": all other paths frozen; "closed form": direct, exact from the
-                   weights of an MLP; "attribution": estimated by transformer-lens
+    effect         {subtask: {"value", "low", "high"}}: how much the edge lowers the loss (see `edges`); of all but
+                   wires, the change of the target's activation when the source is held at its reference, times the
+                   gradient of the loss there. Positive: through the target, the source lowers the loss
+    measured       "wires": what the edge itself adds to what its target reads, in the circuit alone, by integrated
+                   gradients from no edges to all of the circuit's, which add up to what all of them lower the loss by;
+                   "total": along all paths of the whole model; "direct": all other paths frozen; "closed form": direct,
+                   exact from the weights of an MLP; "attribution": estimated by transformer-lens
+    score          of wires: {subtask: value}, the same on the examples that drawn edges are chosen on; edges are drawn
+                   by it, largest first, and others by |effect| (see `claims`)
     weight         of an MLP: the weight from source to target
 
 `low` and `high` are the 95 % interval over folds (over runs, for a consensus); None where there is none. The numbers
@@ -70,11 +76,13 @@ FORMAT = 1
 VERSION, SUBTASK, SUBTASKS, MODEL, REFERENCE = "version", "subtask", "subtasks", "model", "reference"
 CHOSEN, BASELINE, FLOOR, FAITHFULNESS, MADE = "chosen", "baseline", "floor", "faithfulness", "made"
 EDGES_KEEP, UNTESTED = "edges_keep", "untested"
+DRAWN, DRAWN_COUNT, DRAWN_ON = "drawn", "count", "on"
 LOSS, LOSS_NAME, LOSS_UNIT = "loss", "name", "unit"
 KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "hook", "position", "adds", "share"
-EFFECT, MEASURED, WEIGHT = "effect", "measured", "weight"
+EFFECT, MEASURED, WEIGHT, SCORE = "effect", "measured", "weight", "score"
 NEURON, HEAD, INPUT, OUTPUT, WHOLE_MLP = "neuron", "head", "input", "output", "mlp"
-TOTAL, DIRECT, CLOSED_FORM, ATTRIBUTION = "total", "direct", "closed form", "attribution"
+WIRES, TOTAL, DIRECT = "wires", "total", "direct"
+CLOSED_FORM, ATTRIBUTION = "closed form", "attribution"
 
 GATES = "learned gates"
 """What `chosen` ends with where gates were learned: then circuits of other sizes are others, and not parts of this."""
@@ -212,8 +220,8 @@ def file_of(folder: Path, subtask: str) -> Path:
 def save_graphml(graph: nx.DiGraph, path: Path | str) -> None:
     """Write a circuit as GraphML, for Gephi, yEd, Cytoscape, igraph and others.
 
-    GraphML has flat attributes only, so an effect becomes `effect python`, `effect python low`, `effect python high`;
-    what is unknown is left out; lists and mappings of the graph are JSON.
+    GraphML has flat attributes only, so an effect becomes `effect python`, `effect python low`, `effect python high`,
+    and a score `score python`; what is unknown is left out; lists and mappings of the graph are JSON.
     """
     flat = nx.DiGraph()
     for name, value in sorted(graph.graph.items()):
@@ -231,8 +239,8 @@ def _flat(attributes: Mapping[str, Any]) -> Record:
     found: Record = {}
     for name, value in sorted(attributes.items()):
         if isinstance(value, Mapping):
-            for subtask, interval in value.items():
-                for end, part in interval.items():
+            for subtask, one in value.items():
+                for end, part in (one if isinstance(one, Mapping) else {"value": one}).items():
                     key = f"{name} {subtask}" if end == "value" else f"{name} {subtask} {end}"
                     if part is not None:
                         found[key] = part

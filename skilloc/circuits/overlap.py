@@ -120,7 +120,7 @@ def consensus(graphs: Sequence[nx.DiGraph], *, share: float = 0.5) -> nx.DiGraph
     def merged(having: list[g.Record]) -> g.Record:
         subtasks = having[0][g.EFFECT]
         effect = {name: _over_runs([one[g.EFFECT][name]["value"] for one in having]) for name in subtasks}
-        plain = {name: value for name, value in having[0].items() if name not in (g.EFFECT, g.ADDS)}
+        plain = {name: value for name, value in having[0].items() if name not in (g.EFFECT, g.ADDS, g.SCORE)}
         return {**plain, g.EFFECT: effect, g.SHARE: g.number(len(having) / len(graphs))}
 
     for name in dict.fromkeys(name for graph in graphs for name in g.in_order(graph)):

@@ -37,7 +37,8 @@ class Tracing:
         sizes: sizes of other circuits, for the faithfulness curve; if not given, 1, 2, 4, ... up to all ranked units.
         draws: number of random circuits beside each size, and of random sets of edges beside those drawn.
         seed: of the random circuits and edges.
-        paths: "total" or "direct" edges; if not given, direct for an `MLP` and total for any other model.
+        paths: "wires", "total" or "direct" edges (see `edges`); if not given, direct for an `MLP`, and for any other
+            model wires, or total where there are too many units for these.
         edges: number of edges to keep, the largest; none are measured for 0.
         adds: whether to measure what each unit adds to the circuit; costs a run per unit.
         inputs: names of the inputs of an `MLP`.
@@ -99,9 +100,10 @@ def trace_circuit(
     """
     if not circuit.keep.any():
         raise WrongValue("`circuit` keeps no unit; choose at least one")
+    paths = config.paths
     if config.edges:
         without = "trace the circuit without edges, with Tracing(edges=0) or --edges 0"
-        check_edges(experiment, circuit.keep, paths=config.paths, inputs=config.inputs, cure=without)
+        paths, _ = check_edges(experiment, circuit.keep, paths=paths, inputs=config.inputs, cure=without)
     nodes = nodes_of(experiment.face, circuit.units, circuit.keep, config.inputs)
     rising = _rising(circuit, ranking, config.sizes)
     curve = faithfulness(experiment, rising, subtask=subtask, draws=config.draws, seed=config.seed)
@@ -110,9 +112,10 @@ def trace_circuit(
     if config.edges:
         most = min(TRACED, int(circuit.keep.sum()))
         traced = circuit.keep & top(np.abs(effects.mean(subtask)), most)
-        found = edge_effects(experiment, traced, paths=config.paths, inputs=config.inputs)
+        # Wires are those of the circuit for its own subtask; what passes in the whole model is known of all.
+        about = experiment.only(subtask) if paths == g.WIRES else experiment
+        found = edge_effects(about, traced, paths=paths, inputs=config.inputs)
     means = {name: g.number(float(effects.baseline[:, s].mean())) for s, name in enumerate(effects.subtasks)}
-    paths = None if found is None else found.measured
     graph = nx.DiGraph(
         **{
             g.VERSION: g.FORMAT,
@@ -125,7 +128,7 @@ def trace_circuit(
             g.BASELINE: means,
             g.FLOOR: {subtask: g.number(float((curve.floor + curve.baseline).mean()))},
             g.FAITHFULNESS: curve.records(),
-            g.MADE: {**effects.made, "method": "circuit", **config.record(), "paths": paths},
+            g.MADE: {**effects.made, "method": "circuit", **config.record(), "paths": found and found.measured},
         }
     )
     _add_nodes(graph, nodes, effects, found)

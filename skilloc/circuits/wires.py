@@ -7,14 +7,15 @@
 in forward order, and the outputs likewise. With all wires at 1 that is the circuit alone, as `faithfulness` holds it;
 with all at 0 it is the floor, with the inputs at their reference too. An edge here is what A itself adds to what B
 reads, since everything between them stands where its own wires put it: no path goes around. It costs a run per unit of
-the circuit, up to that unit. In a chain of linear maps (an `MLP`) it has a closed form, and costs one run in all:
+the circuit, up to that unit; of a transformer all of whose heads and neurons are units, one block per unit
+(`streamed`). In a chain of linear maps (an `MLP`) it has a closed form, and costs one run in all:
 
     B[wires] = activation(p_B + sum over A of wire[A, B] (A[wires] - reference[A]) w_AB),    p_B with all A at reference
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,6 +24,7 @@ from torch import Tensor
 from skilloc.circuits.blocks import ONE_BY_ONE, inputs_at_reference, outputs_of, places_of
 from skilloc.circuits.graph import INPUT, OUTPUT
 from skilloc.circuits.nodes import Node, nodes_of, spread_out
+from skilloc.circuits.streamed import CLOSE, Streamed, streamed
 from skilloc.experiment import Experiment, Reference
 from skilloc.experiment.axes import one
 from skilloc.masks import Mask
@@ -30,6 +32,9 @@ from skilloc.mistakes import WrongValue
 from skilloc.models.face import Edit
 from skilloc.models.points import hooks_of_users
 from skilloc.units import Bank
+
+MOST_UNITS = 100
+"""Wires are measured in circuits of at most this many units, where each takes a run."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Wiring:
         nodes: of the circuit: inputs, units, outputs, in forward order.
         ends: what inputs are held at.
         pairs: source and target of each edge that there can be, as places on the node axis.
+        short: what runs single blocks, where that is the same.
     """
 
     experiment: Experiment
     nodes: tuple[Node, ...]
     ends: Reference
     pairs: Int64[Tensor, "edge 2"]
+    short: Streamed | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -92,7 +99,23 @@ def wiring(experiment: Experiment, circuit: Mask, *, inputs: Sequence[str] | Non
         for b, target in enumerate(nodes)
         if source.column < target.column and (not near or target.layer == source.layer + 1)
     ]
-    return Wiring(experiment, nodes, ends, torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
+    found = Wiring(experiment, nodes, ends, torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
+    if not pairs or closed_form_holds(experiment):
+        return found
+    return replace(found, short=streamed(experiment, ends, lambda short: _agrees(found, short)))
+
+
+def _agrees(places: Wiring, short: Streamed) -> bool:
+    """Whether single blocks give what whole runs give, on the example with the most padding, with wires half open."""
+    examples, gates = places.experiment.folded.examples, torch.Generator().manual_seed(0)
+    padded = 0 if examples.mask is None else int(examples.per_example(examples.mask.sum(dim=1).double()).argmin())
+    part, some = slice(padded, padded + 1), torch.rand(len(places), generator=gates)
+    with torch.no_grad():
+        long, quick, base = (
+            one.logits(wires, part)
+            for one, wires in ((places, some), (replace(places, short=short), some), (places, torch.zeros_like(some)))
+        )
+    return bool((long - quick).abs().max() <= CLOSE * (long - base).abs().max())
 
 
 def unwired(experiment: Experiment) -> str:
@@ -120,9 +143,14 @@ def _by_runs(wiring: Wiring, matrix: Float[Tensor, "source target"], part: slice
     for target in targets:
         node = wiring.nodes[target]
         seen: list[Tensor] = []
-        _run(wiring, matrix[:, target], values, part, node.column, (node.hook, seen))
+        if wiring.short is not None:
+            seen.append(_block(wiring, wiring.short, matrix[:, target], values, part, node))
+        else:
+            _run(wiring, matrix[:, target], values, part, node.column, (node.hook, seen))
         values[target] = one(seen[0], wiring.experiment.units.bank(node.hook), node.position)
     outputs, last = outputs_of(wiring.nodes), wiring.nodes[-1].column
+    if wiring.short is not None:
+        return _block(wiring, wiring.short, matrix[:, outputs[0]], values, part, wiring.nodes[-1])
     runs = [_run(wiring, matrix[:, output], values, part, last) for output in outputs]
     if len(runs) == 1:
         return runs[0]
@@ -163,6 +191,36 @@ def _run(
     return torch.empty(0)
 
 
+def _block(
+    wiring: Wiring,
+    short: Streamed,
+    wires: Float[Tensor, " source"],
+    values: dict[int, Tensor],
+    part: slice,
+    target: Node,
+) -> Tensor:
+    """Return what comes to a target's hook, or the logits, from a run of its own block alone."""
+    own, rows = wiring.experiment, wiring.experiment.rows_of(part)
+    before: dict[Node, tuple[Tensor, Tensor]] = {}
+    beside: dict[str, dict[int, Tensor]] = {}
+    for a, value in values.items():
+        node = wiring.nodes[a]
+        if node.layer < target.layer:
+            held = one(own.held.on(node.hook, rows).to(value), own.units.bank(node.hook), node.position)
+            before[node] = (wires[a], value - held)
+        elif node.column < target.column:
+            beside.setdefault(node.hook, {})[a] = wires[a]
+    inputs, entering = own.part(part)[0].inputs, short.entering(part, target.layer, before, wires[0])
+    if target.kind == OUTPUT:
+        return short.suffix.logits(inputs, target.layer, entering)
+    edits = {
+        bank.name: _put(wiring, bank, beside.get(bank.name, {}), values, rows)
+        for bank in own.units.banks
+        if bank.layer == target.layer and 1 + own.units.hooks.index(bank.name) < target.column
+    }
+    return short.suffix.activation(inputs, target.hook, target.layer, entering, edits)
+
+
 class _Seen(BaseException):
     """Ends a run where all that was wanted of it has been read. No exception that a model's own code may catch."""
 
@@ -184,7 +242,7 @@ def _put(wiring: Wiring, bank: Bank, sources: dict[int, Tensor], values: dict[in
     def put(value: Tensor) -> Tensor:
         base = held.to(value).expand_as(value)
         if not sources:
-            return base
+            return base.contiguous()
         moved = []
         for a, gate in sources.items():
             at_reference = one(base, bank, wiring.nodes[a].position)

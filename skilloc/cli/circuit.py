@@ -41,9 +41,10 @@ class Command:
     by: Annotated[str | None, arg(metavar="gates|effects", help_behavior_hint="")] = None
     """how units are chosen: learned together by gates, or the largest effects (default: gates; effects where the loss
     is a count, which has no gradient)"""
-    paths: Annotated[str | None, arg(metavar="total|direct", help_behavior_hint="")] = None
-    """edges along all paths (total), or only along what a unit itself writes (direct). Default: direct for an MLP, with
-    its closed form, and total for a language model"""
+    paths: Annotated[str | None, arg(metavar="wires|total|direct", help_behavior_hint="")] = None
+    """edges within the circuit alone, by what each lowers the loss there (wires); or in the whole model, along all
+    paths (total), or only along what a unit itself writes (direct). Default: direct for an MLP, with its closed form,
+    and for other models wires, up to 100 units, and total beyond"""
     reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what all other units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
     agreement: float = 0.5
@@ -53,9 +54,9 @@ class Command:
     draws: int = 20
     """number of random circuits beside each size, and of random sets of edges beside those drawn"""
     edges: int = 5000
-    """number of edges to keep, the largest. Those that are drawn (80 % of what passes) are tested as a claim, all other
-    paths cut, in circuits of up to 100 units: that takes a run per unit and set of edges; 0 measures none, as under a
-    loss that is a count"""
+    """number of edges to keep, the largest. Those that are drawn (of wires, as few as keep 80 % of what all do, chosen
+    on the train split) are tested as a claim, all other paths cut, in circuits of up to 100 units: that takes a run
+    per unit and set of edges; 0 measures none, as under a loss that is a count"""
     seed: int = 0
     """of the random circuits"""
     workers: Annotated[Workers, arg(name="")] = field(default_factory=Workers)

@@ -25,6 +25,7 @@ from skilloc.tasks import Examples, fold, joined
 from skilloc.units import Bank, Units
 
 ZERO, MEAN, FLAT_MEAN, RESAMPLE, PAIRED, GIVEN = "zero", "mean", "flat mean", "resample", "paired", "given"
+MEANS = (MEAN, FLAT_MEAN)
 REFERENCES = (ZERO, MEAN, FLAT_MEAN, RESAMPLE, PAIRED)
 
 LEAST = 16

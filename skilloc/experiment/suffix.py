@@ -4,7 +4,8 @@ Ablating a unit of layer L leaves everything before block L as it was. So the re
 from one ordinary run, and each ablation starts from there. This works on a private copy of the model's modules that
 shares its weights: the bridge's hook points are taken out of the copy (they cost time), and each block's `forward` gets
 a gate that lets the residual through untouched until the start. All that a model does around its blocks (masks, rotary
-tables, final norm, soft caps) runs as its authors wrote it, so that nothing here depends on the architecture.
+tables, final norm, soft caps) runs as its authors wrote it, so that nothing here depends on the architecture. Gradients
+flow as they do in the model; who measures turns them off.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,10 @@ EVERYTHING = -1
 
 class UnknownLayoutError(Exception):
     """The modules of a model are laid out in a way that its suffix cannot be run alone; the bridge still runs it."""
+
+
+NOT_ALONE = (UnknownLayoutError, RuntimeError, TypeError, ValueError, AttributeError, IndexError)
+"""What comes of running the suffix of a model that cannot run alone."""
 
 
 class _Caught(Exception):
@@ -92,11 +97,13 @@ class Suffix:
 
     def _gate(self, i: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         def gated(*args: Any, **kwargs: Any) -> Any:
-            positional = bool(args)
-            hidden: Any = args[0] if positional else kwargs.get("hidden_states")
+            hidden: Any = args[0] if args else kwargs.get("hidden_states")
             if not isinstance(hidden, Tensor):
                 raise UnknownLayoutError(f"block {i} is not entered by a residual stream")
             if self._start is None:
+                if i == 0 and self._entering is not None:
+                    hidden = self._entering
+                    args, kwargs = _entered(hidden, args, kwargs)
                 self._residuals.append(hidden)
                 output = forward(*args, **kwargs)
                 extra = len(output) - 1 if isinstance(output, tuple | list) else None
@@ -109,16 +116,30 @@ class Suffix:
                 return self._wrap[i](hidden)
             if i == self._start:
                 hidden = self._entering
-            if positional:
-                return forward(hidden, *args[1:], **kwargs)
-            return forward(**{**kwargs, "hidden_states": hidden})
+            args, kwargs = _entered(hidden, args, kwargs)
+            return forward(*args, **kwargs)
 
         return gated
 
-    def run(self, inputs: Inputs) -> tuple[Tensor, list[Float[Tensor, "row pos d_model"]]]:
-        """Return the logits, and the residual stream before each block and after the last."""
-        self._start, self._residuals = None, []
-        logits = self._logits(inputs)
+    def run(
+        self,
+        inputs: Inputs,
+        residual: Float[Tensor, "row pos d_model"] | None = None,
+        edits: Mapping[str, Edit] | None = None,
+    ) -> tuple[Tensor, list[Float[Tensor, "row pos d_model"]]]:
+        """Return the logits, and the residual stream before each block and after the last.
+
+        Args:
+            inputs: the tokens.
+            residual: what enters the first block, instead of what the tokens become.
+            edits: functions that replace activations, by hook.
+        """
+        self._start, self._residuals, self._entering = None, [], residual
+        try:
+            with self._editing(tokens_of(inputs).shape, edits or {}):
+                logits = self._logits(inputs)
+        finally:
+            self._entering = None
         residuals, self._residuals = self._residuals, []
         return logits, residuals
 
@@ -148,23 +169,27 @@ class Suffix:
             self._entering = None
 
     def activation(
-        self, inputs: Inputs, hook: str, layer: int, residual: Float[Tensor, "row pos d_model"]
+        self,
+        inputs: Inputs,
+        hook: str,
+        layer: int,
+        residual: Float[Tensor, "row pos d_model"],
+        edits: Mapping[str, Edit] | None = None,
     ) -> Float[Tensor, "row pos *width"]:
-        """Return the activation at a hook of block `layer` when that block is entered by `residual`."""
+        """Return the activation at a hook of block `layer` when that block is entered by `residual`, under edits."""
 
         def catch(value: Tensor) -> Tensor:
             raise _Caught(value)
 
         try:
-            self.logits(inputs, layer, residual, {hook: catch})
+            self.logits(inputs, layer, residual, {**(edits or {}), hook: catch})
         except _Caught as caught:
             return caught.value
         raise UnknownLayoutError(f"block {layer} ran without passing {hook}")
 
     def _logits(self, inputs: Inputs) -> Tensor:
-        with torch.no_grad():
-            # A key-value cache of the untouched run would be wrong after a change, and costs memory.
-            return logits_of(self._module(tokens_of(inputs), use_cache=False, **arguments(self._model, inputs)))
+        # A key-value cache of the untouched run would be wrong after a change, and costs memory.
+        return logits_of(self._module(tokens_of(inputs), use_cache=False, **arguments(self._model, inputs)))
 
     @contextmanager
     def _editing(self, shape: torch.Size, edits: Mapping[str, Edit]) -> Iterator[None]:
@@ -192,6 +217,11 @@ class Suffix:
                 raise UnknownLayoutError(str(error)) from error
             self._sites[hook] = self._copy_of(module), side
         return self._sites[hook]
+
+
+def _entered(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a block that is entered by `hidden`."""
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
 
 def _by_head(function: Edit, heads: int) -> Edit:

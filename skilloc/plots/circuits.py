@@ -156,11 +156,12 @@ def _colours(values: np.ndarray, rows: np.ndarray, row: int | None, *, signed: b
 
 def _draw_edges(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None, *, signed: bool, most: int) -> None:
     rows, values = _shown(diagram.flows, row)
-    kept = np.argsort(np.abs(values), kind="stable")[-most:]
-    kept = kept[values[kept] != 0]
+    across = np.arange(len(values))
+    strengths = diagram.strengths[rows, across]
+    kept = np.argsort(strengths, kind="stable")[-most:]
+    kept = kept[(values[kept] != 0) & (strengths[kept] > 0)]
     if not len(kept):
         return
-    across = np.arange(len(values))
     faint = uncertain(diagram.flows_low[rows, across], diagram.flows_high[rows, across])
     codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
     paths = []

@@ -36,6 +36,7 @@ class Diagram(NamedTuple):
         flows: effect of each edge: how much the source lowers the loss through the target.
         flows_low: lower ends of their intervals.
         flows_high: upper ends.
+        strengths: what edges are drawn by, the strongest first.
         subtasks: names on the subtask axis.
         unit: of the loss that effects are in.
     """
@@ -51,6 +52,7 @@ class Diagram(NamedTuple):
     flows: Float[np.ndarray, "subtask edge"]
     flows_low: Float[np.ndarray, "subtask edge"]
     flows_high: Float[np.ndarray, "subtask edge"]
+    strengths: Float[np.ndarray, "subtask edge"]
     subtasks: tuple[str, ...]
     unit: str = "nats"
 

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from skilloc.circuits import graph as g
-from skilloc.circuits.claims import MOST, SHARE, few
+from skilloc.circuits.claims import MOST, SHARE, few, strength
 from skilloc.circuits.overlap import Overlap, mask_of, overlap
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, number, said
@@ -45,7 +45,8 @@ class CircuitFound:
         chosen: how its units were chosen.
         size: number of units.
         edges: number of edges.
-        few: how many of them matter.
+        few: how many of them matter, and are drawn.
+        drawn_on: of wires, the examples that these were chosen on.
         kinds: number of units by kind.
         unit: of effects.
         subtasks: on which effects were measured.
@@ -53,7 +54,7 @@ class CircuitFound:
         wired: what the circuit keeps with only the edges it is drawn with, and with all; sizes count edges.
         untested: else why that was not measured.
         strongest_units: units by |effect| on the circuit's own subtask.
-        strongest_edges: edges by |effect|.
+        strongest_edges: edges by what they are drawn by.
     """
 
     subtask: str
@@ -62,6 +63,7 @@ class CircuitFound:
     size: int
     edges: int
     few: int
+    drawn_on: str
     kinds: dict[str, int]
     unit: str
     subtasks: tuple[str, ...]
@@ -105,26 +107,25 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
     members = g.units_in(graph)
 
     def strongest(entries: list[tuple[str, str, Mapping[str, Any]]]) -> tuple[Strong, ...]:
-        found = [
+        return tuple(
             Strong(
                 name,
                 kind,
                 {on: _interval(one) for on, one in entry.get(g.EFFECT, {}).items()},
                 _interval(entry[g.ADDS][subtask]) if subtask in entry.get(g.ADDS, {}) else None,
             )
-            for name, kind, entry in entries
-        ]
-        return tuple(sorted(found, key=lambda one: -_size(one, subtask))[:n])
+            for name, kind, entry in sorted(entries, key=lambda one: -strength(one[2], subtask))[:n]
+        )
 
     edges = [(f"{a} → {b}", graph.edges[a, b].get(g.MEASURED, ""), graph.edges[a, b]) for a, b in graph.edges]
-    flows = np.array([_interval(edge.get(g.EFFECT, {}).get(subtask, {})).value for *_, edge in edges], dtype=float)
     return CircuitFound(
         subtask=subtask,
         called=g.called(graph),
         chosen=str(graph.graph.get(g.CHOSEN, "")),
         size=len(members),
         edges=graph.number_of_edges(),
-        few=few(flows),
+        few=few(graph),
+        drawn_on=graph.graph.get(g.DRAWN, {}).get(g.DRAWN_ON, ""),
         kinds=dict(Counter(graph.nodes[name][g.KIND] for name in members)),
         unit=g.unit_of(graph),
         subtasks=subtasks,
@@ -134,10 +135,6 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
         strongest_units=strongest([(name, graph.nodes[name][g.KIND], graph.nodes[name]) for name in members]),
         strongest_edges=strongest(edges),
     )
-
-
-def _size(one: Strong, subtask: str) -> float:
-    return abs(float(np.nan_to_num(one.effect[subtask].value))) if subtask in one.effect else 0.0
 
 
 def _interval(record: Mapping[str, Any], value: str = "value", ends: str = "") -> Interval:
@@ -186,8 +183,12 @@ def edge_words(found: CircuitFound) -> str:
     """Say which edges a circuit is drawn with, and what it keeps with these alone."""
     if not found.edges:
         return ""
-    carried = f"{SHARE:.0%}".replace("%", " %") if found.few < MOST else "the largest part"
-    drawn = f"{found.few:,} of its {found.edges:,} edges carry {carried} of what passes along these"
+    share = f"{SHARE:.0%}".replace("%", " %") if found.few < MOST else "the largest part"
+    carry = f"carry {share} of what passes along these"
+    if found.drawn_on:
+        keep = f"as few as keep {share} of what all do" if found.few < MOST else "those that lower the loss most"
+        carry = f"are drawn, {keep} on {found.drawn_on}"
+    drawn = f"{found.few:,} of its {found.edges:,} edges {carry}"
     if not found.wired:
         return f"{drawn}; whether these are enough was not tested" + (f": {found.untested}." if found.untested else ".")
     own, every = found.wired[0], found.wired[-1]

@@ -67,7 +67,7 @@ function chooseCircuit(i) {
   update();
 }
 
-// The edge slider goes by what passes: the fewest edges whose |effects| add up to a share of that of all.
+// The edge slider goes by what passes: the fewest edges whose strengths add up to a share of that of all.
 function slideEdges(share) {
   const { flows, carried } = state.circuit, wanted = share * (carried[carried.length - 1] || 0) * (1 - 1e-9);
   by("edges").value = Math.round(share * 1000);

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skilloc import plots
+from skilloc.circuits.claims import few
 from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of
 from skilloc.report.pictures import DATES, PANELS, save_figure
@@ -17,7 +18,8 @@ TITLE = 45
 
 
 def draw_circuits(circuits: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw each circuit as a layered diagram, and of several one figure with the first side by side on one layout.
+    """Draw each circuit as a layered diagram with the edges that matter (`claims.few`), and of several one figure with
+    the first side by side on one layout.
 
     Args:
         circuits: graphs by subtask, as `tracing.trace_study` returns them.
@@ -47,11 +49,11 @@ def _circuits(circuits: Mapping[str, Any]) -> Any:
         down, across, width=max(plots.WIDE, 4.2 * across), height=0.7 + height * down, squeeze=False
     )
     for ax, name in zip(axes.flat, names, strict=False):
-        plots.circuit_diagram(ax, diagram, subtask=name)
+        plots.circuit_diagram(ax, diagram, subtask=name, most_edges=few(circuits[name]))
         ax.set_title(titles[name])
     for ax in axes.flat[len(names) :]:
         ax.remove()
-    plots.circuit_legend(figure, diagram, subtask=names[0])
+    plots.circuit_legend(figure, diagram, subtask=names[0], most_edges=len(diagram.edges))
     return figure
 
 
@@ -61,7 +63,8 @@ def _titles(circuits: Mapping[str, Any]) -> dict[str, str]:
     for name, graph in circuits.items():
         about, what = graph.graph, called(graph)
         reason = [] if what == CIRCUIT else [f"{what}, not told from random"]
-        told = [f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}", *reason]
+        edges = [f"{few(graph):,} of {graph.number_of_edges():,} edges"] if graph.number_of_edges() else []
+        told = [f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}", *edges, *reason]
         lines[name] = [part for line in told for part in textwrap.wrap(line, TITLE)]
     most = max(map(len, lines.values()))
     return {name: "\n".join([*own, *[""] * (most - len(own))]) for name, own in lines.items()}

@@ -153,8 +153,9 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
             "to": diagram.edges[:, 1].tolist(),
             **_packed(diagram.flows, diagram.flows_low, diagram.flows_high),
             "weight": [None if w is None else rounded(w) for w in weights] if any(weights) else None,
+            "score": [rounded(x) for x in diagram.strengths[own]] if any(names.SCORE in one for one in edges) else None,
         },
-        "few": few(diagram.flows[own]),
+        "few": few(graph),
         "measured": sorted({edge[names.MEASURED] for edge in edges if names.MEASURED in edge}),
         "faithfulness": graph.graph.get(names.FAITHFULNESS) or [],
         "colours": [plots.colour_of(s) for s in range(len(diagram.subtasks))],
@@ -196,10 +197,9 @@ def panel(section: Section, circuits: Mapping[str, Any], shown: Mapping[str, Any
     for name, graph in circuits.items():
         diagram = diagram_of(graph)
         subtask = graph.graph.get(names.SUBTASK, diagram.subtasks[0])
-        flows = diagram.flows[diagram.subtasks.index(subtask)]
         title = f"{name}: {names.called(graph)}"
-        drawn = still(diagram, subtask, title=title, most=few(flows), stability=stability_of(graph, diagram.names))
-        stills.append(f"<noscript><h3>{escape(title)}</h3>\n{drawn}</noscript>")
+        svg = still(diagram, subtask, title=title, most=few(graph), stability=stability_of(graph, diagram.names))
+        stills.append(f"<noscript><h3>{escape(title)}</h3>\n{svg}</noscript>")
     told = replace(section, tables=(*section.tables, *_tables(shown or {})))
     return body_of(told, before="\n".join([_CONTROLS, *stills]), folded="The circuits as tables")
 

@@ -62,7 +62,7 @@ def _edges(diagram: Diagram, row: int, x: np.ndarray, y: np.ndarray, most: int) 
     flows = np.nan_to_num(diagram.flows[row])
     widths = THIN + (THICK - THIN) * _share(diagram.flows, row)
     faint = uncertain(diagram.flows_low[row], diagram.flows_high[row])
-    order = np.argsort(-np.abs(flows), kind="stable")[:most][::-1]
+    order = np.argsort(-diagram.strengths[row], kind="stable")[:most][::-1]
     parts = []
     for e in order[flows[order] != 0]:
         a, b = diagram.edges[e]

@@ -71,7 +71,10 @@ function prepare() {
     return isUnit(c, n) ? SMALL + (LARGE - SMALL) * Math.sqrt(share) : 7;
   });
   c.flow = edges.from.map((_, e) => edges.value[strongest(edges, e)][e] || 0);
-  c.flows = c.flow.map(Math.abs).filter((v) => v > 0).sort((a, b) => b - a);
+  // What edges are drawn by, the strongest first: the score of wires, on examples that they are not stated on.
+  const scored = edges.score && state.subtask === c.subtasks.indexOf(c.subtask);
+  c.strength = scored ? edges.score.map((v) => Math.max(0, v || 0)) : c.flow.map(Math.abs);
+  c.flows = c.strength.filter((v) => v > 0).sort((a, b) => b - a);
   let sum = 0;
   c.carried = c.flows.map((v) => (sum += v));
 }
@@ -97,13 +100,14 @@ const visible = (n) => !isUnit(state.circuit, n) || state.circuit.rank[n] < stat
 // Edges of the same look are drawn one after the other, the strongest last. One path of them all would be slower:
 // its crossings have to be found.
 function batches() {
-  const c = state.circuit, { from, to } = c.edges, found = new Map(), most = c.flows[0] || 1;
+  const c = state.circuit, { from, to } = c.edges, found = new Map();
+  const most = Math.max(...c.flow.map(Math.abs), 0) || 1;
   let shown = 0, through = 0;
   for (let e = 0; e < from.length; e++) {
-    const size = Math.abs(c.flow[e]);
-    if (!size || size < state.least || !visible(from[e]) || !visible(to[e])) continue;
+    const size = Math.abs(c.flow[e]), strength = c.strength[e];
+    if (!strength || strength < state.least || !visible(from[e]) || !visible(to[e])) continue;
     shown++;
-    through += size;
+    through += strength;
     const near = state.picked < 0 || from[e] === state.picked || to[e] === state.picked;
     const width = Math.round(STEPS * Math.sqrt(size / most)), { colour: ink, faint } = look(c.edges, e);
     const key = `${near ? 1 : 0} ${String(width).padStart(2, "0")} ${faint ? 0 : 1} ${ink}`;

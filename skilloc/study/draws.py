@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from skilloc.effects import Effects
 from skilloc.effects.made import reference_name
 from skilloc.experiment import Experiment
+from skilloc.experiment.reference import MEANS
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue, of_kind, whole
 from skilloc.models.language import Opened, context_length, digest, encoder, first_token, separator
@@ -24,8 +25,6 @@ from skilloc.tasks.text import Encode, documents, text_subtask
 from skilloc.units import Units
 
 DRAW = ("sequences", "split", "seed", "reference", "loss", "at")
-
-MEANS = ("mean", "flat mean")
 
 
 class Shown(NamedTuple):

@@ -1,18 +1,17 @@
 """Circuits that are learned for a study: on the train split, of a wanted size, or small enough to keep a share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from skilloc.circuits.choosing import LEAST, on_train, same_mean
 from skilloc.circuits.faithfulness import smallest
 from skilloc.circuits.gates import GateConfig, learn_circuit
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
-from skilloc.study.draws import MEANS
-from skilloc.tasks import Examples
 
-TOKENS, LEAST = 512, 8
-"""Of a step of learning: tokens (of a model without positions, examples), and the fewest examples."""
+TOKENS = 512
+"""Tokens of a step of learning; of a model without positions, examples."""
 
 STEPS_APART, MOST = 32, 4096
 """Examples that gates are learned on: those of so many steps, and at most so many."""
@@ -49,11 +48,10 @@ def learned_circuits(
     units = len(chosen_on.units)
     if size is not None and size > units:
         raise WrongValue(f"`count` is {size} but there are {units} units; choose 1 to {units}")
-    meant = chosen_on.reference in MEANS
-    own = replace(chosen_on, other=_means(chosen_on)) if meant else chosen_on
+    own = same_mean(chosen_on)
     positions = chosen_on.examples[subtask].positions
     batch = max(LEAST, TOKENS // positions)
-    train = _train(own, min(MOST, STEPS_APART * batch))
+    train = on_train(own, min(MOST, STEPS_APART * batch))
     config = GateConfig(sizes=_sizes(units, size, others), share=share, batch=batch, checked=4 * batch)
     learned = learn_circuit(train, config, subtask=subtask, seed=seed)
     if share is None:
@@ -74,24 +72,3 @@ def _sizes(units: int, size: int | None, others: Sequence[int]) -> tuple[int, ..
         found.add(wider)
         wider *= WIDER
     return tuple(sorted(found))
-
-
-def _means(experiment: Experiment) -> Mapping[str, Examples]:
-    """Return the examples that the study's mean is taken over."""
-    if experiment.other is not None:
-        return experiment.other
-    return experiment.on("train" if experiment.split == "selection" else "selection").examples
-
-
-def _train(experiment: Experiment, count: int) -> Experiment:
-    """Return the experiment on its train split, with `count` examples or half of them or a quarter, as there are."""
-    while True:
-        found = replace(experiment, split="train", count=count)
-        try:
-            found.examples  # noqa: B018  # draws them
-        except WrongValue:
-            if count <= LEAST:
-                raise
-            count = max(LEAST, count // 2)
-            continue
-        return found
