@@ -29,11 +29,9 @@ def measured_section(effects: Effects) -> Section:
         texts = f" of {drawn['length']} tokens" if drawn.get("length") else ""
         sentences.append(f"On {drawn['sequences']} examples{texts} of each subtask ({drawn['split']} split).")
     for name, share in found.accuracy.items():
-        commonest = drawn.get("subtasks", {}).get(name, {}).get("baseline", {}).get("accuracy")
-        beside = "" if commonest is None else f"; of always giving the commonest answer {number(commonest, 3)}"
-        if name in effects.made.get("chance", {}):
-            beside = f"; by chance {number(effects.made['chance'][name], 3)}{beside}"
-        sentences.append(f"{name}: accuracy {number(share, 3)}{beside}.")
+        beside = (("by chance", "chance"), ("of always giving the commonest answer of these", "commonest"))
+        known = [f"; {words} {number(effects.made[key][name], 3)}" for words, key in beside if key in effects.made]
+        sentences.append(f"{name}: accuracy {number(share, 3)}{''.join(known)}.")
     sentences += [f"Alarm: {alarm}." for alarm in read_alarms(effects.made)]
     rows: tuple[tuple[Cell, ...], ...] = tuple(found.baseline.items())
     caption = f"{found.loss_words}, of the whole model"

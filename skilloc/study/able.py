@@ -2,13 +2,14 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from skilloc.experiment import Experiment
@@ -19,7 +20,9 @@ from skilloc.models.language import Opened
 from skilloc.models.makers import units_of
 from skilloc.study.settings import Settings
 from skilloc.tasks import IGNORE, Examples, Split, Subtask
-from skilloc.tasks.losses import RIGHT, WRONG, at_last, custom, mistake
+from skilloc.tasks.examples import MASK, TOKENS
+from skilloc.tasks.losses import LAST, RIGHT, WRONG, at_last, cross_entropy, custom, mistake
+from skilloc.tasks.losses.fields import first_tokens, right_tokens
 
 ASKED = 64
 """Items that a model is asked to know whether it can do a behaviour, at most."""
@@ -27,27 +30,47 @@ ASKED = 64
 _log = logging.getLogger(__name__)
 
 
+SURE = 0.05
+"""So rarely, at most, is as much right where nothing is known, if a model is said to be able."""
+
+
 @dataclass(frozen=True)
 class Ability:
-    """How often a model is right.
+    """How often a model is right, beside what knows nothing of the prompt.
 
     Attributes:
-        accuracy: share of examples: of those with wrong answers, the right one is likelier than each; of choices, the
-            right option is the likeliest; of others, all tokens of the answer are the likeliest.
+        accuracy: share of examples: of those with wrong answers, the right one is likelier than each, summed over the
+            tokens of each as lm-eval does; of choices, the right option is the likeliest; of others, all tokens of the
+            answer are the likeliest.
         low: lower end of its 95 % interval.
         chance: the accuracy of a model that knows nothing.
         count: number of examples.
+        commonest: the accuracy of always giving the answer that is most often right among the same examples.
     """
 
     accuracy: float
     low: float
     chance: float
     count: int
+    commonest: float
+
+    @property
+    def needed(self) -> int:
+        """The fewest right answers that are beyond both chance and the commonest answer; more than `count` if none are.
+
+        They are k with P(X >= k) <= `SURE`, where X is binomial, of `count` examples at the larger of the two rates.
+        """
+        base, tail = max(self.chance, self.commonest), 0.0
+        for right in range(self.count, -1, -1):
+            tail += math.comb(self.count, right) * base**right * (1 - base) ** (self.count - right)
+            if tail > SURE:
+                return right + 1
+        return 0
 
     @property
     def able(self) -> bool:
-        """Whether it is above chance, by more than its examples leave open."""
-        return self.low > self.chance
+        """Whether it is right more often than chance and than the commonest answer, by more than luck gives."""
+        return round(self.accuracy * self.count) >= self.needed
 
 
 def ability(experiment: Experiment, subtask: str) -> Ability:
@@ -59,20 +82,54 @@ def ability(experiment: Experiment, subtask: str) -> Ability:
     """
     own = experiment.only(subtask)
     accuracy, examples = float(rights(own).mean()), own.examples[subtask]
-    chance = _chance(own, examples)
     count = len(examples)
     # The Wilson interval: that of a proportion, which covers also at 0 and 1.
     z = float(t_quantile(10**6))
     middle = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return Ability(accuracy, middle - half, chance, count)
+    return Ability(accuracy, middle - half, _chance(own, examples), count, _commonest(examples))
 
 
 def rights(experiment: Experiment, mask: Mask | None = None) -> Bool[np.ndarray, " example"]:
-    """Return which examples of one subtask are answered rightly (see `Ability`), with some units held or none."""
+    """Return which examples of one subtask are answered rightly (see `Ability`), with some units held or none.
+
+    For a wrong answer, units are held as they are for the right one, position by position.
+    """
     (examples,) = experiment.examples.values()
-    loss = beaten if _has_wrong(examples) else mistake
-    return np.asarray(replace(experiment, loss=loss).losses(mask) == 0)
+    if not _has_wrong(examples):
+        return np.asarray(replace(experiment, loss=mistake).losses(mask) == 0)
+    if examples.fields[WRONG].ndim < 3:
+        return np.asarray(replace(experiment, loss=beaten).losses(mask) == 0)
+    right = _nats(experiment, examples, mask)
+    found = np.ones(len(examples), dtype=bool)
+    for wrong in examples.fields[WRONG].unbind(dim=1):
+        there = (wrong != IGNORE).any(dim=1).cpu().numpy()
+        found &= ~there | (right < _nats(experiment, _answered(examples, wrong), mask))
+    return found
+
+
+def _nats(experiment: Experiment, examples: Examples, mask: Mask | None) -> Float64[np.ndarray, " example"]:
+    """Return the sum over the answer's tokens of -log p, for examples in the place of the experiment's own."""
+    (name,) = experiment.subtasks
+    means = replace(experiment, subtasks={name: examples}, loss=cross_entropy).losses(mask)
+    return np.asarray(means * examples.scored.sum(dim=1).cpu().numpy())
+
+
+def _answered(examples: Examples, answers: Int[Tensor, "row pos"]) -> Examples:
+    """Return the same prompts with other answers; with the first token of their own where a row has no other one."""
+    last, tokens = examples.at[LAST], examples.tokens
+    assert tokens is not None
+    first = answers[:, :1].where(answers[:, :1] != IGNORE, right_tokens(examples)[:, None])
+    answers = torch.cat([first, answers[:, 1:]], dim=1)
+    behind = torch.arange(examples.positions, device=last.device) > last[:, None]
+    tokens, targets = tokens.masked_fill(behind, 0), torch.full_like(examples.targets, IGNORE)
+    mask = ~behind if examples.mask is None else examples.mask & ~behind
+    for k in range(answers.shape[1]):
+        rows = (answers[:, k] != IGNORE).nonzero()[:, 0]
+        targets[rows, last[rows] + k] = answers[rows, k]
+        if k:
+            tokens[rows, last[rows] + k], mask[rows, last[rows] + k] = answers[rows, k - 1], True
+    return replace(examples, inputs={TOKENS: tokens, MASK: mask}, targets=targets)
 
 
 def _has_wrong(examples: Examples) -> bool:
@@ -80,30 +137,40 @@ def _has_wrong(examples: Examples) -> bool:
 
 
 def _beaten(logits: Tensor, examples: Examples) -> Tensor:
-    scores, wrong = at_last(logits, examples), examples.fields[WRONG]
-    right = at_last(examples.targets[..., None], examples) if examples.targets.ndim > 1 else examples.targets[:, None]
+    scores, wrong = at_last(logits, examples), first_tokens(examples.fields[WRONG])
+    right = scores.gather(1, right_tokens(examples)[:, None])
     others = scores.gather(1, wrong.where(wrong != IGNORE, 0)).masked_fill(wrong == IGNORE, -torch.inf)
-    found = (others >= scores.gather(1, right)).any(dim=1).double()
+    found = (others >= right).any(dim=1).double()
     return found if examples.owner is None else (examples.per_example(found) > 0).double()
 
 
 beaten = custom(_beaten, name="beaten", unit="share", differentiable=False)
-"""1 where the first token of some wrong answer is at least as likely as that of the right one."""
+"""1 where some wrong answer, of one token, is at least as likely as the first token of the right one."""
 
 
 def _chance(experiment: Experiment, examples: Examples) -> float:
     if _has_wrong(examples):
-        return float((1 / (1 + (examples.fields[WRONG] != IGNORE).sum(dim=1).double())).mean())
+        wrong = first_tokens(examples.fields[WRONG])
+        return float((1 / (1 + (wrong != IGNORE).sum(dim=1).double())).mean())
     outputs = experiment.face.run(examples.part(slice(0, 1)).to(experiment.device).inputs).shape[-1]
     assert mistake.chance is not None
     return 1 - mistake.chance(int(outputs), examples)
+
+
+def _commonest(examples: Examples) -> float:
+    """Return the share of examples with the answer that is right most often among them."""
+    targets = examples.targets.reshape(len(examples.targets), -1)
+    if examples.owner is not None and RIGHT in examples.fields:
+        targets = targets[examples.fields[RIGHT].bool()]
+    answers = Counter(tuple(row[row != IGNORE].tolist()) for row in targets)
+    return max(answers.values()) / len(examples)
 
 
 def check_able(experiment: Experiment) -> dict[str, Ability]:
     """Refuse an experiment about a behaviour that the model cannot do.
 
     Raises:
-        ValueError: if the accuracy on a subtask is not above chance, with that number.
+        ValueError: if the accuracy on a subtask is not above chance and the commonest answer, with that number.
     """
     found = {name: ability(experiment, name) for name in experiment.subtasks}
     for name, known in found.items():
@@ -154,7 +221,9 @@ def able_subtasks(opened: Opened, subtasks: Mapping[str, Subtask], settings: Set
 
 
 def _cannot(name: str, known: Ability) -> str:
+    more = f"{known.needed} would be more than luck" if known.needed <= known.count else "no number of so few would do"
     return (
         f'the model cannot do "{name}": it is right on {round(known.accuracy * known.count)} of {known.count} examples '
-        f"(95 % from a share of {known.low:.2g}), where chance is {known.chance:.2g}"
+        f"(95 % from a share of {known.low:.2g}), where chance is {known.chance:.2g} and the commonest answer alone is "
+        f"right on a share of {known.commonest:.2g}; {more}"
     )

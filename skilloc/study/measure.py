@@ -25,7 +25,7 @@ from skilloc.masks import top
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
 from skilloc.study.able import ability
-from skilloc.study.draws import Drawn, accuracies, experiment_of, record_of, shown
+from skilloc.study.draws import Drawn, experiment_of, record_of, shown
 from skilloc.study.elsewhere import kept_blocks, measure_blocks, measure_units, shared_by_items, workers_of
 from skilloc.study.folder import ASKED, claim
 from skilloc.study.settings import LAST, Settings
@@ -83,8 +83,9 @@ def measure(
             "drawn": record_of(subtasks, experiment, settings),
         }
         if all((subtask.made or {}).get("family") == "prompts" for subtask in subtasks.values()):
-            extra["accuracy"] = accuracies(experiment)
-            extra["chance"] = {name: ability(experiment, name).chance for name in subtasks}
+            known = {name: ability(experiment, name) for name in subtasks}
+            for what in ("accuracy", "chance", "commonest"):
+                extra[what] = {name: getattr(one, what) for name, one in known.items()}
             extra["shown"] = {name: [one._asdict() for one in shown(own, settings)] for name, own in subtasks.items()}
         drawn = Drawn({**named, **extra}, tuple(subtasks), experiment.units, settings.folds)
 

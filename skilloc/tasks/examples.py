@@ -225,8 +225,11 @@ class Examples:
 def joined(parts: Sequence[Examples]) -> Examples:
     """Return several groups of examples as one, shorter rows padded on the right, where a causal model cannot see it.
 
+    Fields of whole numbers that differ in width are filled up with IGNORE; positions keep the names that all groups
+    give.
+
     Raises:
-        ValueError: if there are none, or they differ in their kinds of input, fields or names.
+        ValueError: if there are none, or they differ in their kinds of input or fields.
     """
     if not parts:
         raise WrongValue("`parts` is empty; pass at least one group of examples")
@@ -251,8 +254,8 @@ def joined(parts: Sequence[Examples]) -> Examples:
     return Examples(
         _concatenated([part.inputs for part in parts]),
         torch.cat([part.targets for part in parts]),
-        {name: _concatenated([part.fields[name] for part in parts]) for name in first.fields},
-        {name: _concatenated([part.at[name] for part in parts]) for name in first.at},
+        {name: _concatenated(_filled([part.fields[name] for part in parts])) for name in first.fields},
+        {name: _concatenated([part.at[name] for part in parts]) for name in _common(parts)},
         None if first.paired is None else _concatenated([part.paired for part in parts]),
         owner,
     )
@@ -263,6 +266,25 @@ def _concatenated(values: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         return torch.cat(list(values))
     return {name: torch.cat([value[name] for value in values]) for name in first}
+
+
+def _common(parts: Sequence[Examples]) -> list[str]:
+    """Return the names of positions that all parts have, of one kind."""
+    return [n for n in parts[0].at if len({part.at[n].ndim if n in part.at else 0 for part in parts}) == 1]
+
+
+def _filled(values: Sequence[Tensor]) -> list[Tensor]:
+    """Return fields of one width, as far as whole numbers can be filled up."""
+    shapes = {value.shape[1:] for value in values}
+    if len(shapes) == 1 or len({len(shape) for shape in shapes}) > 1 or values[0].dtype != torch.int64:
+        return list(values)
+    widest = [max(one) for one in zip(*shapes, strict=True)]
+    found = []
+    for value in values:
+        wide = value.new_full((len(value), *widest), IGNORE)
+        wide[tuple(slice(one) for one in value.shape)] = value
+        found.append(wide)
+    return found
 
 
 def _padded(part: Examples, length: int) -> Examples:
@@ -289,7 +311,7 @@ def _kind(part: Examples) -> str:
     shapes = {
         name: (str(value.dtype), *(() if part.tokens is not None else value.shape[1:])) for name, value in given.items()
     }
-    more = (sorted(part.fields), sorted(part.at), part.paired is not None, part.targets.ndim)
+    more = (sorted(part.fields), part.paired is not None, part.targets.ndim)
     return f"{shapes} {more}"
 
 

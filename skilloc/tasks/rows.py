@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from skilloc.mistakes import WrongValue
@@ -14,12 +15,18 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 class _Line(NamedTuple):
-    """Tokens of a row: prompt, answer, the twin's prompt (empty without one), and the places of the subject."""
+    """Tokens of a row: prompt, answer, wrong answers, the twin's prompt (empty without one), places of the subject."""
 
     prompt: list[int]
     answer: list[int]
+    wrong: list[list[int]]
     twin: list[int]
     subject: tuple[int, int]
+
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longest answer, wrong ones among them."""
+        return max(map(len, (self.answer, *self.wrong)))
 
 
 def spaced(prompt: str, answer: str) -> str:
@@ -31,21 +38,23 @@ def examples_of(items: Sequence[Item], encode: Encode, *, first: int | None = No
     """Return items as examples: one row per item, or, of options told by several tokens, one row per option.
 
     Positions have the names `last` (where the prompt ends), `answer` (where each of the answer's tokens is predicted)
-    and `subject`; fields are `wrong` (first tokens of wrong answers), and `options` and `right` of multiple choice.
+    and `subject`; fields are `wrong` (the tokens of wrong answers, for which rows have room), and `options` and `right`
+    of multiple choice.
 
     Args:
-        items: all with options, or none; all with a corrupted twin, or none.
+        items: all with options, or none; all with wrong answers, or none; all with a corrupted twin, or none.
         encode: token ids of each text, without special tokens.
         first: the id that every row begins with; None for none.
         pad: the side that shorter rows are padded on.
 
     Raises:
-        ValueError: if a twin has another number of tokens than its prompt, or only some items have one.
+        ValueError: if a twin has another number of tokens than its prompt, or only some items have one, or wrong
+            answers, or an answer has no tokens.
     """
     several = bool(items[0].options) and not _single(items, encode)
     said = [(item, option) for item in items for option in (item.options if several else (item.answer,))]
     lines = [_line(item, answer, encode, first) for item, answer in said]
-    longest = max(len(line.prompt) + len(line.answer) for line in lines) - 1
+    longest = max(len(line.prompt) + line.longest for line in lines) - 1
     tokens, mask = (
         torch.zeros(len(lines), longest, dtype=torch.int64),
         torch.zeros(len(lines), longest, dtype=torch.bool),
@@ -55,7 +64,7 @@ def examples_of(items: Sequence[Item], encode: Encode, *, first: int | None = No
     last = torch.zeros(len(lines), dtype=torch.int64)
     for r, line in enumerate(lines):
         row, p = line.prompt + line.answer[:-1], len(line.prompt)
-        start = longest - len(row) if pad == "left" else 0
+        start = longest - (p + line.longest - 1) if pad == "left" else 0
         tokens[r, start : start + len(row)] = torch.tensor(row)
         mask[r, start : start + len(row)] = True
         answer[r, start + p - 1 : start + len(row)] = True
@@ -88,9 +97,14 @@ def continuation(prompt: str, answer: str, encode: Encode) -> tuple[list[int], l
 
 def _line(item: Item, answer: str, encode: Encode, first: int | None) -> _Line:
     start = [] if first is None else [first]
+    others = () if item.options else item.wrong
     before, after = continuation(item.prompt, answer, encode)
-    if not after:
-        raise WrongValue(f'the answer "{answer}" to "{item.prompt}" has no tokens; give it some text')
+    wrong = [continuation(item.prompt, other, encode)[1] for other in others]
+    for said, tokens in zip((answer, *others), (after, *wrong), strict=True):
+        if not tokens:
+            raise WrongValue(f'the answer "{said}" to "{item.prompt}" has no tokens; give it some text')
+    if after in wrong:
+        raise WrongValue(f'the answer "{answer}" to "{item.prompt}" is right and wrong as well; leave one out')
     if not start + before:
         raise WrongValue(f'the prompt of the answer "{answer}" has no tokens; give it some text')
     twin: list[int] = []
@@ -102,7 +116,7 @@ def _line(item: Item, answer: str, encode: Encode, first: int | None) -> _Line:
                 f"{len(start + before)}; positions must correspond, so write twins of equal length in tokens"
             )
     place = _subject(item, before, encode)
-    return _Line(start + before, after, twin, (place[0] + len(start), place[1] + len(start)))
+    return _Line(start + before, after, wrong, twin, (place[0] + len(start), place[1] + len(start)))
 
 
 def _subject(item: Item, ids: list[int], encode: Encode) -> tuple[int, int]:
@@ -133,20 +147,22 @@ def _fields(items: Sequence[Item], lines: Sequence[_Line], encode: Encode, sever
     if several:
         right = [option == item.right for item in items for option in range(len(item.options))]
         return {"right": torch.tensor(right)}
-    found = {}
     if items[0].options:
-        found["options"] = _filled([[continuation(i.prompt, o, encode)[1][0] for o in i.options] for i in items])
-        found["right"] = torch.tensor([item.right for item in items])
-    if all(item.wrong for item in items):
-        firsts = []
-        for item, line in zip(items, lines, strict=True):
-            tokens = [continuation(item.prompt, wrong, encode)[1][0] for wrong in item.wrong]
-            firsts.append([token for token in tokens if token != line.answer[0]])
-        if all(firsts):  # answers that begin alike have no logit difference
-            found["wrong"] = _filled(firsts)
+        options = [[continuation(i.prompt, o, encode)[1][:1] for o in i.options] for i in items]
+        found = {"options": _filled(options)[:, :, 0], "right": torch.tensor([item.right for item in items])}
+        rest = [[*row[: item.right], *row[item.right + 1 :]] for row, item in zip(options, items, strict=True)]
+        return {**found, "wrong": _filled(rest)}
+    have = {bool(line.wrong) for line in lines}
+    if len(have) > 1:
+        raise WrongValue("some items have `wrong` answers and some have none; give some to each, or to none")
+    return {"wrong": _filled([line.wrong for line in lines])} if have == {True} else {}
+
+
+def _filled(answers: Sequence[Sequence[Sequence[int]]]) -> Int[Tensor, "row k pos"]:
+    """Return the tokens of some answers per row, filled up with IGNORE."""
+    widest, longest = max(map(len, answers)), max(len(one) for row in answers for one in row)
+    found = torch.full((len(answers), widest, longest), IGNORE)
+    for r, row in enumerate(answers):
+        for k, one in enumerate(row):
+            found[r, k, : len(one)] = torch.tensor(one)
     return found
-
-
-def _filled(rows: Sequence[Sequence[int]]) -> Tensor:
-    widest = max(map(len, rows))
-    return torch.tensor([[*row, *[IGNORE] * (widest - len(row))] for row in rows])

@@ -1,7 +1,7 @@
 """What losses ask of examples: positions and fields by name."""
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from skilloc.mistakes import WrongValue
@@ -11,8 +11,9 @@ LAST, ANSWER = "last", "answer"
 """Names of positions: where a prompt ends, and where its answer stands."""
 
 WRONG, OPTIONS, RIGHT = "wrong", "options", "right"
-"""Names of fields: tokens of wrong answers (`row` or `row k`, filled up with IGNORE); tokens of options (`row k`);
-which of the options is right (`row`), or, with one row per option, True for the right one."""
+"""Names of fields: wrong answers, of one token (`row` or `row k`) or of several (`row k pos`), filled up with IGNORE;
+tokens of options (`row k`); which of the options is right (`row`), or, with one row per option, True for the right
+one."""
 
 
 def named(examples: Examples, name: str, loss: str) -> Tensor:
@@ -60,3 +61,13 @@ def at_last(logits: Shaped[Tensor, "row *pos out"], examples: Examples) -> Shape
         where = examples.scored if last is None else last
         last = where.shape[1] - 1 - where.flip(1).int().argmax(dim=1)
     return logits[torch.arange(len(logits), device=logits.device), last]
+
+
+def right_tokens(examples: Examples) -> Int[Tensor, " row"]:
+    """Return the target at the position named "last", or, without that name, at the last scored one; or the class."""
+    return examples.targets if examples.targets.ndim == 1 else at_last(examples.targets[..., None], examples)[:, 0]
+
+
+def first_tokens(wrong: Int[Tensor, "row *rest"]) -> Int[Tensor, "row k"]:
+    """Return the first token of each wrong answer, however their field has them."""
+    return wrong.reshape(len(wrong), -1) if wrong.ndim < 3 else wrong[..., 0]

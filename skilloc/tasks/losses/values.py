@@ -8,7 +8,18 @@ from torch import Tensor
 
 from skilloc.mistakes import WrongValue
 from skilloc.tasks.examples import IGNORE, Examples
-from skilloc.tasks.losses.fields import ANSWER, OPTIONS, RIGHT, WRONG, as_mask, at_last, field_of, named
+from skilloc.tasks.losses.fields import (
+    ANSWER,
+    OPTIONS,
+    RIGHT,
+    WRONG,
+    as_mask,
+    at_last,
+    field_of,
+    first_tokens,
+    named,
+    right_tokens,
+)
 from skilloc.tasks.losses.loss import HOME, Draw, Loss, Upstream
 from skilloc.tasks.losses.nll import mean_nll, of_rows, token_nll, wide
 
@@ -68,20 +79,25 @@ def answer_targets(examples: Examples) -> Tensor:
     return examples.targets.where(as_mask(where, examples.targets), IGNORE)
 
 
-def _right_tokens(examples: Examples) -> Tensor:
-    if examples.targets.ndim == 1:
-        return examples.targets
-    return at_last(examples.targets[..., None], examples)[:, 0]
-
-
 def logit_difference(logits: Tensor, examples: Examples, _: Tensor | None) -> Tensor:
-    """Return the mean logit of the wrong answers minus that of the right one."""
+    """Return the mean logit of the first tokens of the wrong answers minus that of the right one.
+
+    Wrong answers of several tokens that begin as the right one does have no such difference, and are left out.
+
+    Raises:
+        ValueError: if all wrong answers of an example are left out.
+    """
     scores = at_last(logits, examples).to(wide(logits.device))
-    wrong = field_of(examples, WRONG, "logit_difference")
-    wrong = wrong[:, None] if wrong.ndim == 1 else wrong
-    there = wrong != IGNORE
-    others = (scores.gather(1, wrong.where(there, 0)) * there).sum(dim=1) / there.sum(dim=1)
-    return of_rows(examples, others - scores.gather(1, _right_tokens(examples)[:, None])[:, 0])
+    right, wrong = right_tokens(examples)[:, None], field_of(examples, WRONG, "logit_difference")
+    first = first_tokens(wrong)
+    there = (first != IGNORE) & ((first != right) | (wrong.ndim < 3))
+    if not bool(there.any(dim=1).all()):
+        raise WrongValue(
+            '`loss` is "logit_difference", but all wrong answers of an example begin with the token that its right one '
+            "begins with, so that it has no difference; use answer, or other wrong answers"
+        )
+    others = (scores.gather(1, first.where(there, 0)) * there).sum(dim=1) / there.sum(dim=1)
+    return of_rows(examples, others - scores.gather(1, right)[:, 0])
 
 
 def _option_scores(logits: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
