@@ -31,6 +31,10 @@ class Compared(NamedTuple):
     calibration: dict[str, Calibration]
     chance: Float[np.ndarray, "unit"] | None = None
 
+    def of(self, subtasks: tuple[str, ...]) -> dict[str, Calibration]:
+        """Return how far the estimate can be trusted on some subtasks."""
+        return {name: self.calibration[name] for name in subtasks}
+
 
 class Measured(NamedTuple):
     """Effects, as a finished study holds them.

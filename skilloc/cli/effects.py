@@ -103,6 +103,7 @@ class Command:
         sources = sources_of(self.subtask, builtin_of(self.model))
         from skilloc.cli.printed import print_json, print_sections
         from skilloc.report.about import about, top_units
+        from skilloc.report.bounds import first, subtasks_words
         from skilloc.report.calibration import calibration_section
         from skilloc.report.effects import measured_section, units_section
         from skilloc.report.prompts import prompts_section
@@ -137,11 +138,14 @@ class Command:
         if self.json:
             print_json(about(study.effects), out=self.out, top=top_units(study.effects), calibration=found, **more)
             return
+        for sentence in subtasks_words(len(study.effects.subtasks)):
+            print(sentence)
+        shown = first(study.effects)
         print_sections(
-            measured_section(study.effects),
-            prompts_section(study.effects),
-            units_section(study.effects),
-            None if found is None else calibration_section(found, None, None),
+            measured_section(shown),
+            prompts_section(shown),
+            units_section(shown),
+            None if study.compared is None else calibration_section(study.compared.of(shown.subtasks), None, None),
         )
         if until is not None:
             print(until)

@@ -32,6 +32,7 @@ class Command:
             raise WrongValue("`folders` is empty; name at least one folder that `skilloc effects` wrote")
         from skilloc.attribution.measured import load_measured
         from skilloc.cli.printed import print_json, print_sections
+        from skilloc.report.bounds import first, subtasks_words
         from skilloc.report.effects import measured_section
         from skilloc.report.locality import between_section, locality_section, references_section
         from skilloc.report.record import as_json
@@ -39,12 +40,17 @@ class Command:
 
         studies = [load_measured(folder).effects for folder in self.folders]
         top = top_of(self.count, studies)
+        every = len(studies[0].subtasks)
+        if not self.json:
+            studies = [first(effects) for effects in studies]
         results = [locality_of(effects, top=top) for effects in studies]
         spread = references_of(studies, top=top)
         if self.json:
             told = [{"folder": str(folder), **as_json(one)} for folder, one in zip(self.folders, results, strict=True)]
             print_json(results=told, spread=spread)
             return
+        for sentence in subtasks_words(every):
+            print(sentence)
         for effects, one in zip(studies, results, strict=True):
             print_sections(measured_section(effects), locality_section(one), between_section(one))
         print_sections(None if spread is None else references_section(spread))

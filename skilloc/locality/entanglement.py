@@ -200,7 +200,10 @@ def reliability(effects: Float[np.ndarray, "fold subtask unit"]) -> Interval:
     Raises:
         ValueError: as `between`.
     """
-    return _reliability(np.diagonal(_rank_agreement(effects), axis1=1, axis2=2))
+    # One subtask after the other: of all at once, 56 sets of folds of each would stand in one matrix.
+    known = effects[..., measured(effects)]
+    own = [np.diagonal(_rank_agreement(known[:, s : s + 1]), axis1=1, axis2=2) for s in range(known.shape[1])]
+    return _reliability(np.concatenate(own, axis=1))
 
 
 def _reliability(own: Float[np.ndarray, "replicate subtask"]) -> Interval:

@@ -1,5 +1,6 @@
 """What differs between two models on the same examples."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from skilloc.locality.intervals import Interval, number, said
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.report import pictures
 from skilloc.report.about import over_folds
+from skilloc.report.bounds import first, subtasks_words
 from skilloc.report.labels import label
 from skilloc.report.section import Cell, Named, Picture, Section, Table, listed
 
@@ -18,8 +20,10 @@ COUNT = 10
 
 def comparison_sections(found: Comparison) -> list[Section]:
     """Return the differences of losses and scores, of single effects, and of circuits."""
-    parts = [_of_scores(found), _of_effects(found), *([_of_circuits(found)] if found.traced else [])]
-    return parts
+    every, found = found.subtasks, first(found)
+    scores = _of_scores(found)
+    parts = [replace(scores, sentences=(*subtasks_words(len(every)), *scores.sentences)), _of_effects(found)]
+    return [*parts, *([_of_circuits(found)] if found.traced else [])]
 
 
 def title_of(found: Comparison) -> str:

@@ -28,7 +28,7 @@ def measured_section(effects: Effects) -> Section:
     if drawn:
         texts = f" of {drawn['length']} tokens" if drawn.get("length") else ""
         sentences.append(f"On {drawn['sequences']} examples{texts} of each subtask ({drawn['split']} split).")
-    for name, share in found.accuracy.items():
+    for name, share in ((name, found.accuracy[name]) for name in found.subtasks if name in found.accuracy):
         beside = (("by chance", "chance"), ("of always giving the commonest answer of these", "commonest"))
         known = [f"; {words} {number(effects.made[key][name], 3)}" for words, key in beside if key in effects.made]
         sentences.append(f"{name}: accuracy {number(share, 3)}{''.join(known)}.")

@@ -18,6 +18,7 @@ from skilloc.locality.intervals import number, said
 from skilloc.mistakes import WrongValue
 from skilloc.relearning import Relearning
 from skilloc.report.about import About, TopUnit, about, top_units
+from skilloc.report.bounds import first, subtasks_words
 from skilloc.report.calibration import calibration_section, calibration_words
 from skilloc.report.circuits import CircuitsFound, circuit_words
 from skilloc.report.effects import MOST, measured_section, units_section
@@ -34,7 +35,7 @@ from skilloc.report.section import Section, compared
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured in a folder; None where it was not.
+    """What was measured in a folder, of the first subtasks where there are very many; None where it was not.
 
     Attributes:
         about: what the effects are about.
@@ -45,6 +46,7 @@ class Findings:
         calibration: how far the estimate can be trusted, by subtask.
         study: the effects themselves.
         attacks: by where they lie.
+        every: number of subtasks that were measured.
     """
 
     about: About
@@ -55,6 +57,7 @@ class Findings:
     calibration: dict[str, Calibration] | None
     study: Measured = field(repr=False)
     attacks: dict[str, Relearning] = field(default_factory=dict, repr=False)
+    every: int = 0
 
 
 def read_findings(folder: Path, *, top: int = 10) -> Findings:
@@ -69,7 +72,8 @@ def read_findings(folder: Path, *, top: int = 10) -> Findings:
         ValueError: if a part of it was cut or altered.
     """
     study = load_measured(folder)
-    effects, held, where = study.effects, folder / "removal", folder / "positions"
+    every, effects = len(study.effects.subtasks), first(study.effects)
+    held, where = folder / "removal", folder / "positions"
     gone = store.load(Removal, held) if held.is_dir() else None
     placed = store.load(PositionEffects, where) if where.is_dir() else None
     chosen = None if gone is None else gone.made.get("effects")
@@ -83,11 +87,12 @@ def read_findings(folder: Path, *, top: int = 10) -> Findings:
         about=about(effects),
         top=top_units(effects),
         locality=locality_of(effects, top=min(top, most)) if enough else None,
-        removal=None if gone is None else removed(gone),
-        positions=None if placed is None else by_position(placed),
-        calibration=None if study.compared is None else study.compared.calibration,
-        study=study,
+        removal=None if gone is None else removed(first(gone)),
+        positions=None if placed is None else by_position(first(placed)),
+        calibration=None if study.compared is None else study.compared.of(effects.subtasks),
+        study=study._replace(effects=effects),
         attacks={name: store.load(Relearning, path) for name, path in attacks_in(folder).items()},
+        every=every,
     )
 
 
@@ -152,7 +157,8 @@ def found_section(found: Findings, circuits: CircuitsFound | None = None) -> Sec
         sentences.append(attack_section(attack, name).sentences[0])
     if circuits is not None:
         sentences += [circuit_words(one) for one in list(circuits.subtasks.values())[:MOST]]
-    return replace(measured, title="What was found", sentences=(*sentences, *measured.sentences))
+    said = (*subtasks_words(found.every), *sentences, *measured.sentences)
+    return replace(measured, title="What was found", sentences=said)
 
 
 def _of_subtask(found: Findings, name: str) -> str:

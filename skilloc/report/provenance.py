@@ -9,6 +9,7 @@ from typing import Any
 from skilloc import store
 from skilloc.attribution.measured import Measured
 from skilloc.circuits import graph as circuit_graph
+from skilloc.report import bounds
 from skilloc.report.document import escape, pairs, table
 from skilloc.report.relearning import is_attack
 from skilloc.report.section import Table
@@ -69,13 +70,13 @@ def provenance(folder: Path, study: Measured | None, circuits: Mapping[str, Any]
     parts = ["<h2>How this was made</h2>"]
     request = folder / "request"
     if request.is_dir():
-        parts += ["<h3>Settings</h3>", pairs(store.read(request).spec["settings"])]
+        parts += ["<h3>Settings</h3>", pairs(_few(store.read(request).spec["settings"]))]
     if study is not None:
         made = dict(study.effects.made)
         parts += [f"<h3>{title}</h3>{pairs(values)}" for title, values in _groups(made).items() if values]
     for name, graph in circuits.items():
         kept = {
-            key: graph.graph.get(key)
+            key: _few(graph.graph.get(key))
             for key in (
                 circuit_graph.CHOSEN,
                 circuit_graph.REFERENCE,
@@ -95,6 +96,7 @@ def provenance(folder: Path, study: Measured | None, circuits: Mapping[str, Any]
 
 
 def _groups(made: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    made = _few(made)
     drawn = dict(made.get("drawn", {}))
     sources = drawn.pop("subtasks", {})
     names = ("tokens", "versions", "drawn", "units", "name")
@@ -106,6 +108,19 @@ def _groups(made: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         "Sources": sources,
         "Versions": made.get("versions", {}),
     }
+
+
+def _few(values: Any) -> Any:
+    """Return values of which mappings and lists have their first entries only, and say how many more there are."""
+    more = len(values) - bounds.SUBTASKS if isinstance(values, Mapping | list | tuple) else 0
+    if isinstance(values, Mapping):
+        found = {name: _few(value) for name, value in list(values.items())[: bounds.SUBTASKS]}
+        return {**found, "…": f"{more:,} more in the files"} if more > 0 else found
+    if isinstance(values, list | tuple):
+        return [_few(value) for value in values[: bounds.SUBTASKS]] + (
+            [f"… {more:,} more in the files"] if more > 0 else []
+        )
+    return values
 
 
 def _file(folder: Path, path: Path) -> tuple[str, ...]:

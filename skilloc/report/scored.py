@@ -14,6 +14,7 @@ from skilloc.locality import Bulk, ReferenceSpread
 from skilloc.locality.intervals import Interval
 from skilloc.locality.uncertainty import mean_over_folds
 from skilloc.report.about import About, about, over_folds
+from skilloc.report.bounds import first
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Locality:
         top: number of units that count as a subtask's top.
         scores: by subtask and by name of the score.
         reliability: of the effects of each subtask.
-        between: by name, on `subtask subtask`; none for a single subtask.
+        between: by name, on `subtask subtask`, of the first subtasks where there are very many; none for a single one.
         bulk: what is estimated to lie below the noise, by subtask.
     """
 
@@ -61,7 +62,7 @@ def locality_of(effects: Effects, *, top: int = 10) -> Locality:
         ValueError: if there are fewer than 3 folds, or too few measured units.
     """
     scores = locality.table(effects.values, effects.subtasks, top=top)
-    between = locality.between(effects.values, top=top) if len(effects.subtasks) > 1 else {}
+    between = locality.between(first(effects).values, top=top) if len(effects.subtasks) > 1 else {}
     bulk = {name: locality.bulk(effects.of(name)) for name in effects.subtasks}
     return Locality(about(effects), top, scores, locality.reliability(effects.values), between, bulk)
 
