@@ -102,11 +102,11 @@ class Attack:
     """numbers of steps"""
     examples: int = 4
     """per step"""
-    held_out: int = 32
+    held_out: int = 24
     """examples, at most, on each of the selection and the report split"""
     folds: int = 4
     """disjoint parts of these"""
-    repair: int = 16
+    repair: int = 48
     """steps of repair on what is kept, at most"""
     repair_rate: float = 5e-4
     """their rate"""

@@ -7,8 +7,8 @@ import numpy as np
 
 from skilloc import plots, store
 from skilloc.locality.intervals import Interval, mean_interval
-from skilloc.plots.style import CONTROL, short
-from skilloc.relearning import NEVER, ORIGINAL, UNSEEN, Relearning, over_seeds, record
+from skilloc.plots.style import CONTROL
+from skilloc.relearning import ORIGINAL, UNSEEN, Relearning, over_seeds, record
 
 LEVEL = 0.05
 """Nats within which losses on what is kept are equal, if the interval of their difference in pairs says so."""
@@ -45,22 +45,19 @@ def row_of(arm: tuple[str, float], cells: Mapping[str, Sequence[Any]], why: Mapp
 def _attack(way: str, name: str, cells: Sequence[Any], why: str) -> dict[str, Any]:
     """Return the losses on one forget set before and after all that was tried, and what they say."""
     told = record(over_seeds([_relearning(cell, name) for cell in cells]))
-    never = UNSEEN if UNSEEN in told["models"] else NEVER
+    listed = {"own": way, "original": ORIGINAL} | ({} if why else {"never": UNSEEN})
     found: dict[str, Any] = {}
-    for called, model in (("own", way), ("original", ORIGINAL), ("never", never)):
+    for called, model in listed.items():
         before = np.array([cell.metrics["sets"][name]["before"][model] for cell in cells])
         loss = told["models"][model]["sizes"][0]["loss"]
         after = {end: loss[end][-1] for end in ("value", "low", "high")}
         found[called] = {"before": mean_interval(before).record(), "after": after}
     verdict = told["verdicts"][way]
-    removed = told["models"][way]["information_removed"]
+    compared = {"removed": told["models"][way]["information_removed"], "sentence": verdict["sentence"]}
     return {
         **found,
-        "reference": never,
-        "missing": sorted(told["missing"]),
-        "removed": removed,
-        **verdict,
-        "why": why,
+        **({"why": why} if why else compared),
+        "word": verdict["word"],
         "unit": told["unit"],
         "chance": told["chance"],
         "steps": told["steps"][-1],
@@ -76,31 +73,23 @@ def _relearning(cell: Any, name: str) -> Relearning:
 def lines_of(found: Mapping[str, Any], name: str) -> list[list[str]]:
     """Return the lines of the table of one forget set, the original's first, as they are written."""
     rows = found["rows"]
-    first = rows[0]["sets"][name]["original"]
-    kept = short(rows[0]["kept_original"])
+    first, kept = rows[0]["sets"][name]["original"], f"{rows[0]['kept_original']:.2f}"
     lines = [["–", ORIGINAL, kept, "–", _said(first["before"]), _said(first["after"]), "–", "–", "–"]]
     for row in rows:
         own = row["sets"][name]
-        lines.append(
-            [
-                f"{row['sparsity']:.0%}",
-                row["way"],
-                _said(row["kept"]),
-                {None: "–", True: "yes", False: "no"}[row["level"]],
-                _said(own["own"]["before"]),
-                _said(own["own"]["after"]),
-                _said(own["never"]["after"]) if own["reference"] == UNSEEN else "–",
-                "–" if own["why"] else _said(own["removed"]),
-                own["word"],
-            ]
-        )
+        level = {None: "–", True: "yes", False: "no"}[row["level"]]
+        losses = [_said(own["own"][when]) for when in ("before", "after")]
+        never = [_said(own["never"]["after"]), _said(own["removed"])] if "never" in own else ["–", "–"]
+        lines.append([f"{row['sparsity']:.0%}", row["way"], _said(row["kept"]), level, *losses, *never, own["word"]])
     return lines
 
 
 def _said(found: Mapping[str, Any]) -> str:
     value, low, high = (np.nan if found[end] is None else found[end] for end in ("value", "low", "high"))
-    if not np.isfinite([low, high]).all():
-        return short(value)
+    if not np.isfinite(value):
+        return "–"
+    if not np.isfinite([low, high]).all():  # of one seed
+        return f"{value:.2f}"
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -124,7 +113,7 @@ def draw(found: dict[str, Any]) -> Any:
 
 def _table(ax: Any, found: Mapping[str, Any], name: str) -> None:
     ax.set_axis_off()
-    why = found["rows"][0]["sets"][name]["why"]
+    why = found["rows"][0]["sets"][name].get("why")
     ax.set_title(f"{name}, to be forgotten" + (f" (not comparable: {why})" if why else ""), fontsize=7)
     for place, line in enumerate([list(HEAD), *lines_of(found, name)]):
         for x, text in zip(ACROSS, line, strict=True):
@@ -145,7 +134,7 @@ def _dots(ax: Any, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         ends = Interval(*(own["own"]["after"][end] for end in ("value", "low", "high")))
         if None not in ends:
             ax.plot([ends.low, ends.high], [place] * 2, color=colour, lw=1)
-        if own["reference"] == UNSEEN:
+        if "never" in own:
             ax.plot([own["never"]["after"]["value"]], [place], "|", color=CONTROL, ms=6, label=_once(ax, "never saw"))
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
@@ -157,19 +146,21 @@ def _once(ax: Any, label: str) -> str | None:
 
 def caption(found: Mapping[str, Any]) -> str:
     """Return what the picture must say: scale, seeds, what is compared at which loss, reference and controls."""
-    settings, attack = found["settings"]["scale"], found["settings"]["scale"]["attack"]
+    settings, attack = found["settings"], found["settings"]["attack"]
     text, first = settings["finetuned"]["text"], found["rows"][0]["sets"][found["sets"][0]]
     tried = "gradient descent alone" if attack["plain"] else "all ways of attack"
     rates = ", ".join(f"{rate:g}" for rate in attack["rates"])
+    recovery = ", ".join(f"{float(share):.0%}: {rate:g}" for share, rate in found["rates"].items())
     return (
         f"scale {found['scale']}: {text['model']} keeps {found['keeps']}; {found['seeds']} seeds, intervals 95 % over "
         f"seeds; dropped {' and '.join(text['kinds'])}s are held at zero, then cut out. Nats on the report split.\n"
         f"Finetuned for {settings['finetuned']['steps']} steps (group lasso: with the penalty), recovered for up to "
-        f"{settings['training']['steps']} at one rate ({found['settings']['rate']:g}), taken where the loss on what is "
-        "kept first comes below that at which the worst way ends;\n"
-        f"level: within {LEVEL} nats of the three ways' mean, interval and all. Base: nothing dropped, the whole "
-        f"recovery. After: the best of {tried}, rates {rates}, up to {first['steps']} steps of {attack['examples']} "
-        "examples.\nControls: the original, finetuning alone (base), random units, and, where there is one, a model "
-        "that never saw the set, cut to the candidate's size.\n"
+        f"{settings['training']['steps']} at one rate for each share ({recovery}),\n"
+        "taken where the loss on what is kept first comes below that at which the worst of the three ways ends. "
+        f"Level: within {LEVEL} nats of the ways' mean, interval and all.\n"
+        f"Base: nothing dropped, the whole recovery. After: the best of {tried}, rates {rates}, up to {first['steps']} "
+        f"steps of {attack['examples']} examples.\n"
+        "Controls: the original, finetuning alone (base), random units, and, where there is one, a model that never "
+        "saw the set, cut to its size.\n"
         "Removed: 1 = no more comes back than from that one, 0 = all."
     )

@@ -3,19 +3,20 @@
 Question (the paper's table on unlearning, claim 10): a model keeps Python without 30, 63 or 80 % of its neurons: those
 drawn at random, those with the least attribution, or those that group lasso made zero. The paper compared them broken,
 without recovery, at unequal losses on what is kept, with unequal tuning. Here all are finetuned for as long (with the
-penalty for group lasso only), pruned, and recovered for as long at one rate, chosen on the selection split by runs of
-all ways alike; and they are compared where each first comes below the loss on what is kept at which the worst of them
-ends. An answer: for each forget set, the loss at that point before and after every way of attack, beside the original,
-plain finetuning with the same recovery (`base`), and a model that never saw the set, cut to the candidate's size;
-information removed with its interval over seeds, and a verdict, or "not comparable" and why. `--forget FILE` takes
-somebody's own questions instead, of the form of WMDP (question, choices, answer) or TOFU (question, answer).
+penalty for group lasso only), pruned, and recovered for as long, at one rate for each share, chosen on the selection
+split by runs of all ways alike; and they are compared where each first comes below the loss on what is kept at which
+the worst of them ends. An answer: for each forget set, the loss at that point before and after every way of attack,
+beside the original, plain finetuning with the same recovery (`base`), and a model that never saw the set, cut to the
+candidate's size; information removed with its interval over seeds, and a verdict, or "not comparable" and why.
+`--forget FILE` takes somebody's own questions instead, of the form of WMDP (question, choices, answer) or of TOFU
+(question, answer).
 
 Minutes on two cores: one for `--scale quick`; perhaps 100 core minutes for `cpu` (the embedded model; a forecast from
 one cell; not run yet). `smollm2` adds facts by relation and made behaviours, which no model was trained without, and
 `paper` is Llama-3.2-1B on GitHub Python; both for one GPU under torchrun.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -39,16 +40,14 @@ from skilloc.relearning.controls import cut_alike, untrained
 from skilloc.store import Labelled
 
 BASE, RANDOM, ATTRIBUTION, LASSO = "base", "random", "attribution", "group lasso"
-WAYS: dict[str, Criterion] = {
-    BASE: "random",
-    RANDOM: "random",
-    ATTRIBUTION: "attribution",
-    LASSO: "weight norm",
-}
+WAYS: dict[str, Criterion] = {BASE: "random", RANDOM: "random", ATTRIBUTION: "attribution", LASSO: "weight norm"}
 """By what units are ranked, least first. Base drops none; what group lasso has made zero has no norm."""
 
 LOOKS = (1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
 """Steps of recovery after which losses are measured; close together, since ways are compared at looks."""
+
+RUNGS = Rungs((2,), (1,))
+"""Of recovery, two rates are tried, on one seed."""
 
 Arm = tuple[str, float]
 """A way, and the share of the units that it drops."""
@@ -84,18 +83,15 @@ class Scale:
     """Which model, how it is narrowed, and what it is attacked with."""
 
     sets: tuple[Forget, ...]
-    finetuned: Finetuned = field(
-        default_factory=lambda: Finetuned(Text(length=48, scored=32, held_out=48), 0.0, 300, 3e-4)
-    )
+    finetuned: Finetuned = field(default_factory=lambda: Finetuned(Text(length=48, scored=32, held_out=48), 0.0, 500))
     training: Training = field(default_factory=lambda: Training(96, looks=LOOKS))
     strength: float = 5e-3
     """first strength of the penalty, which is steered to each sparsity"""
     sparsities: tuple[float, ...] = (0.3, 0.63, 0.8)
     attack: Attack = field(default_factory=Attack)
     seeds: int = 3
-    rates: tuple[float, ...] = (1e-3, 3e-3)
+    rates: tuple[float, ...] = (5e-4, 2e-3)
     """of recovery, to choose from"""
-    rungs: Rungs = field(default_factory=lambda: Rungs((2,), (1,)))
     forget: str = field(
         default="", metadata={"flag": "file of questions to forget instead, with choices (WMDP) or without (TOFU)"}
     )
@@ -153,7 +149,8 @@ def _recovered(settings: Pruned, results: Path) -> tuple[Any, Mask, dict[str, li
 def attack(settings: Attacked, results: Path) -> tuple[dict[str, Any], dict[str, Labelled]]:
     """Recover a pruned model, cut its units out, and attack it beside the original and a model that never saw the set.
 
-    Where there is no such model, a network with fresh weights stands beside it, and nothing is comparable.
+    Where there is no such model, nothing is comparable: one with fresh weights stands in, in the original's shape, so
+    that it is attacked once.
 
     Returns:
         The step of recovery; losses on what is kept; and by forget set the losses before the attack, and the record of
@@ -172,7 +169,7 @@ def attack(settings: Attacked, results: Path) -> tuple[dict[str, Any], dict[str,
         if forget.never:
             models[UNSEEN] = cut_alike(sibling(forget.never), candidate, [kept])
         else:
-            models[NEVER] = untrained(candidate, seed=own.seed)
+            models[NEVER] = untrained(opened.model, seed=own.seed)
         removed = forgotten(own.text, forget)
         out = results / "attacks"  # what several candidates stand beside is attacked once
         found, before = attacked(models, removed, kept, settings.attack, seed=own.seed, out=out)
@@ -199,58 +196,65 @@ def at_equal_loss(paths: Mapping[str, Mapping[str, Sequence[float]]]) -> tuple[f
 
 
 def measure(scale: Scale, run: Cells) -> dict[str, Any]:
-    """Choose a rate of recovery, recover all ways with it, and attack them at equal loss on what is kept."""
+    """Choose a rate of recovery for each sparsity, recover all ways with it, and attack them at equal loss."""
     arms: list[Arm] = [(BASE, 0.0), *((way, share) for share, way in product(scale.sparsities, list(WAYS)[1:]))]
-    best, spent = halve({"recovery": list(scale.rates)}, partial(_tried, scale, run, arms), scale.rungs)
-    seeds, rate = range(scale.seeds), best["recovery"]
-    pruned = {(arm, seed): one for seed in seeds for arm, one in _pruned(scale, run, arms, rate, seed).items()}
+    drawn = {share: [(share, rate) for rate in scale.rates] for share in (0.0, *scale.sparsities)}
+    best, spent = halve(drawn, partial(_tried, scale, run, arms), RUNGS)
+    seeds = range(scale.seeds)
+    asked = [(arm, best[arm[1]][1], seed) for seed in seeds for arm in arms]
+    pruned = dict(zip(product(seeds, arms), _pruned(scale, run, asked), strict=True))
     paths = dict(zip(pruned, (one.metrics["path"] for one in run(recover, pruned.values())), strict=True))
-    bars: dict[tuple[float, int], float] = {}
-    for share, seed in product(scale.sparsities, seeds):
-        own = {way: paths[(way, share), seed] for way in WAYS if way != BASE}
-        bars[share, seed], _ = at_equal_loss(own)
+    bars: dict[tuple[int, float], float] = {}
+    for seed, share in product(seeds, scale.sparsities):
+        bars[seed, share], _ = at_equal_loss({way: paths[seed, (way, share)] for way in list(WAYS)[1:]})
     sets = (Forget("questions", scale.forget),) if scale.forget else scale.sets
-    specs = [Attacked(_until(one, bars.get((one.sparsity, one.seed))), sets, scale.attack) for one in pruned.values()]
+    until = [replace(one.training, until=bars.get((one.seed, one.sparsity))) for one in pruned.values()]
+    ends = [replace(one, training=own) for one, own in zip(pruned.values(), until, strict=True)]
+    specs = [Attacked(one, sets, scale.attack) for one in ends]
     cells = dict(zip(pruned, run(attack, specs), strict=True))
     rows = []
     for way, share in arms:
-        level = [(one, share) for one in WAYS if one != BASE] if share else [(way, share)]
-        every = {other: [cells[(other, share), seed] for seed in seeds] for other, share in level}
+        level = [other for other, its in arms if its == share]
+        every = {other: [cells[seed, (other, share)] for seed in seeds] for other in level}
         rows.append(row_of((way, share), every, {one.name: why_not(one) for one in sets}))
     return {
-        "settings": {"scale": asdict(scale), "rate": rate, "spent": spent["recovery"].record()},
+        "settings": asdict(scale),
+        "rates": {str(share): rate for share, rate in best.values()},
+        "spent": {str(share): one.record() for share, one in spent.items()},
         "seeds": scale.seeds,
         "keeps": scale.finetuned.text.source,
         "sets": [one.name for one in sets],
-        "paths": [{"way": arm[0], "sparsity": arm[1], "seed": seed, **path} for (arm, seed), path in paths.items()],
+        "paths": [{"way": arm[0], "sparsity": arm[1], "seed": seed, **path} for (seed, arm), path in paths.items()],
         "rows": rows,
     }
 
 
-def _until(pruned: Pruned, bar: float | None) -> Pruned:
-    return replace(pruned, training=replace(pruned.training, until=bar))
-
-
-def _pruned(scale: Scale, run: Cells, arms: Iterable[Arm], rate: float, seed: int) -> dict[Arm, Pruned]:
-    """Finetune what each arm begins with, and return the cells that prune it and recover at a rate."""
-    base = replace(scale.finetuned, seed=seed)
-    begun = {
-        (way, share): replace(base, strength=scale.strength, sparsity=share) if way == LASSO else base
-        for way, share in arms
-    }
-    specs = list(dict.fromkeys(begun.values()))
+def _pruned(scale: Scale, run: Cells, asked: Sequence[tuple[Arm, float, int]]) -> list[Pruned]:
+    """Finetune what each arm begins with, on its seed, and return the cells that prune it and recover at a rate."""
+    begun = []
+    for (way, share), _, seed in asked:
+        plain = replace(scale.finetuned, seed=seed)
+        begun.append(replace(plain, strength=scale.strength, sparsity=share) if way == LASSO else plain)
+    specs = list(dict.fromkeys(begun))
     keys = dict(zip(specs, (store.key(one.spec) for one in run(finetune, specs)), strict=True))
-    training = replace(scale.training, rate=rate)
-    return {arm: Pruned(base.text, training, keys[one], *arm, seed) for arm, one in begun.items()}
+    return [
+        Pruned(one.text, replace(scale.training, rate=rate), keys[one], *arm, seed)
+        for (arm, rate, seed), one in zip(asked, begun, strict=True)
+    ]
 
 
-def _tried(scale: Scale, run: Cells, arms: Sequence[Arm], asked: Sequence[tuple[float, int]]) -> list[Tried]:
-    """Score rates by the mean loss at which all ways end, at all sparsities."""
-    specs = [one for rate, seed in asked for one in _pruned(scale, run, arms, rate, seed).values()]
-    ends = [one.metrics["path"]["selection"][-1] for one in run(recover, specs)]
-    steps = scale.training.steps * len(arms)
-    scores = np.array(ends).reshape(len(asked), len(arms)).mean(axis=1)
-    return [Tried(float(score), steps, steps * scale.training.examples, 0.0) for score in scores]
+def _tried(
+    scale: Scale, run: Cells, arms: Sequence[Arm], asked: Sequence[tuple[tuple[float, float], int]]
+) -> list[Tried]:
+    """Score rates by the mean loss at which the ways at a sparsity end."""
+    every = [[(arm, rate, seed) for arm in arms if arm[1] == share] for (share, rate), seed in asked]
+    found = iter(run(recover, _pruned(scale, run, [one for some in every for one in some])))
+    tried = []
+    for some in every:
+        ends = [next(found).metrics["path"]["selection"][-1] for _ in some]
+        steps = len(some) * scale.training.steps
+        tried.append(Tried(float(np.mean(ends)), steps, steps * scale.training.examples, 0.0))
+    return tried
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ from _finetuning import Finetuned
 from _forgetting import FACTS, Attack, Forget, attacked, forgotten, form_of, why_not
 from _frame import Cells, analyse
 from _narrow import Text, Training, held_out, least_dropped, opened_text, recovered
-from _tuning import FIRST_SEED, Rungs
+from _tuning import FIRST_SEED
 from _unlearned import HEAD, LEVEL, lines_of
 from skilloc import plots
 from skilloc.experiment import losses
 from skilloc.models.makers import units_of
-from skilloc.relearning import NEVER, ORIGINAL, UNSEEN
+from skilloc.relearning import NEVER, ORIGINAL, WORDS
 from skilloc.relearning import WAYS as TRIED
-from unlearning_table import BASE, LASSO, WAYS, Attacked, Pruned, Scale, at_equal_loss
+from unlearning_table import BASE, LASSO, RUNGS, WAYS, Attacked, Pruned, Scale, at_equal_loss
 
 QUICK = Attack((1e-2,), (1, 2), 2, 8, 2, repair=2, plain=True)
 
@@ -93,7 +93,7 @@ def test_all_scales_forget_what_there_is():
     for scale in unlearning_table.SCALES.values():
         assert {one.name for one in scale.sets if one.kind == "relation"} <= relations
         assert len({one.name for one in scale.sets}) == len(scale.sets)
-        assert scale.rungs.settings[0] == len(scale.rates)
+        assert RUNGS.settings[0] == len(scale.rates)
         assert scale.training.looks[-1] == scale.training.steps
         for one in scale.sets:
             assert bool(one.never) != bool(why_not(one))
@@ -199,7 +199,6 @@ def test_every_way_gets_as_many_settings_steps_and_examples_and_the_record_is_dr
         attack=QUICK,
         seeds=2,
         rates=(1e-3, 1e-2),
-        rungs=Rungs((2,), (1,)),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the ends of so short a grid
@@ -209,11 +208,14 @@ def test_every_way_gets_as_many_settings_steps_and_examples_and_the_record_is_dr
     assert Counter((one.way, one.training.rate) for one in tuning) == Counter((w, r) for w in WAYS for r in scale.rates)
     stated = [one for one in asked if isinstance(one, Pruned) and one.seed < FIRST_SEED]
     assert Counter(one.way for one in stated) == dict.fromkeys(WAYS, 2)
-    assert {one.training.rate for one in stated} == {found["settings"]["rate"]}
+    assert {(one.sparsity, one.training.rate) for one in stated} == {
+        (float(share), rate) for share, rate in found["rates"].items()
+    }
     trained = {(one.training.steps, one.training.examples) for one in (*tuning, *stated)}
     assert trained == {(4, 4)}
-    assert found["settings"]["spent"]["steps"] == len(tuning) * 4
-    assert found["settings"]["spent"]["examples"] == len(tuning) * 4 * 4
+    for share, ways in (("0.0", 1), ("0.5", 3)):  # as much for each of the ways
+        spent = found["spent"][share]
+        assert (spent["settings"], spent["steps"], spent["examples"]) == (2, 2 * ways * 4, 2 * ways * 4 * 4)
     begun = [one for one in asked if isinstance(one, Finetuned)]
     assert {(one.steps, one.examples, one.rate) for one in begun} == {(4, 4, 1e-2)}
     assert {(one.strength, one.sparsity) for one in begun} == {(0.0, 0.0), (3.0, 0.5)}
@@ -235,8 +237,9 @@ def test_every_way_gets_as_many_settings_steps_and_examples_and_the_record_is_dr
         assert row["kept"]["value"] == pytest.approx(np.mean(row["seen"]), abs=1e-5)
         wide = max(abs(row["apart"]["low"]), abs(row["apart"]["high"]))
         assert row["level"] == (None if row["way"] == BASE else wide <= LEVEL)
-        assert row["sets"]["def_*"]["reference"] == UNSEEN
-        assert row["sets"]["her_*"]["reference"] == NEVER
+        assert row["sets"]["def_*"]["word"] in WORDS
+        assert set(row["sets"]["def_*"]["removed"]) >= {"value", "low", "high"}
+        assert not {"never", "removed"} & set(row["sets"]["her_*"])
         assert row["sets"]["her_*"]["word"] == "not comparable"
         assert "never saw her" in row["sets"]["her_*"]["why"]
     for name in found["sets"]:
