@@ -3,8 +3,8 @@
 Question: of the ways to say which units a skill needs (exact effects, their estimates, what a shrinking circuit can
 spare, gates that are learned together), whose circuits keep most of the skill on text that chose nothing, at each
 number of units and at which cost? An answer: the share kept by every way at every size beside random units of the same
-layers and beside the same search on shuffled labels, with intervals of the differences on the same text; the area under
-each curve; the CPU seconds.
+layers, the same search on shuffled labels, and the same circuits with inputs that say nothing (blind), with intervals
+of the differences on the same text; the area under each curve; the CPU seconds.
 
 In the embedded model every way chooses among all heads and neurons for each corpus, on the train split; means are per
 position, from the selection split; everything is stated on the report split. In parity networks each way gives the
@@ -15,7 +15,7 @@ CPU minutes: one for `--scale quick`, 45 for `cpu`, some hours for `paper`.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from skilloc import plots
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.circuits.areas import area_from_one, area_under
+from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.elimination import elimination_ranking
 from skilloc.circuits.faithfulness import enough, share_kept
 from skilloc.circuits.gates import HARD_CONCRETE, PROXIMAL, GateConfig, learn_circuit
@@ -128,12 +129,7 @@ def measure_text(settings: TextRankings) -> tuple[dict[str, Any], dict[str, Labe
         CPU seconds of each way's choosing; and, in nats, the loss increase with only a circuit on `way size fold`, with
         only a random one on `draw size fold`, with nothing on `fold`, and the loss itself on `fold`. The circuits.
     """
-    opened = open_model("embedded")
-    subtasks = subtasks_of(opened, {settings.source: settings.source}, length=settings.length)
-    whole = Experiment(opened.model, subtasks, reference="mean", count=settings.learned_on, split="train", folds=1)
-    means = whole.on("selection").examples
-    train = replace(whole, seed=settings.seed, other=means)
-    stated = replace(whole, split="report", count=settings.stated_on, folds=settings.folds, other=means)
+    train, stated = splits_of(settings)
     circuits, seconds = _text_circuits(train, settings)
     ways, units = list(circuits), train.units
     masks = [Mask(units, np.zeros(len(units), dtype=bool))]
@@ -156,6 +152,29 @@ def measure_text(settings: TextRankings) -> tuple[dict[str, Any], dict[str, Labe
     if settings.draws:
         arrays["random"] = Labelled(kept[len(ways) :], ("draw", "size", "fold"), {"size": sizes})
     return {"ways": ways, "seconds": seconds, "units": len(units)}, arrays
+
+
+def splits_of(settings: TextRankings) -> tuple[Experiment, Experiment]:
+    """Return what circuits are chosen on, and what they are stated on."""
+    opened = open_model("embedded")
+    subtasks = subtasks_of(opened, {settings.source: settings.source}, length=settings.length)
+    whole = Experiment(opened.model, subtasks, reference="mean", count=settings.learned_on, split="train", folds=1)
+    means = whole.on("selection").examples
+    train = replace(whole, seed=settings.seed, other=means)
+    return train, replace(whole, split="report", count=settings.stated_on, folds=settings.folds, other=means)
+
+
+def blind_of(result: Result) -> dict[str, list[dict[str, float]]]:
+    """Return what the circuits of a cell keep whatever the text is, by way and size."""
+    own = {one.name: result.spec[one.name] for one in fields(TextRankings)}
+    _, stated = splits_of(TextRankings(**{**own, "sizes": tuple(own["sizes"])}))
+    keep, floor = result.arrays["keep"].values.astype(bool), result.arrays["floor"].values
+    masks = [Mask(stated.units, one) for one in keep.reshape(-1, keep.shape[-1])]
+    found = blind_losses(stated.only(result.spec["source"]), masks).reshape(*keep.shape[:2], len(floor))
+    return {
+        way: [share_kept(row, floor).record() for row in rows]
+        for way, rows in zip(result.metrics["ways"], found, strict=True)
+    }
 
 
 def _text_circuits(train: Experiment, settings: TextRankings) -> tuple[dict[str, list[Mask]], dict[str, float]]:
@@ -254,6 +273,7 @@ def _corpus(results: list[Result]) -> dict[str, Any]:
     sizes, units = list(results[0].spec["sizes"]), results[0].metrics["units"]
     floor = np.mean([r.arrays["floor"].values for r in results], axis=0)
     found: dict[str, Any] = {}
+    blind = blind_of(results[0])
     first: Float[np.ndarray, "size fold"] | None = None
     for way in [*GATES, *(w for w in results[-1].metrics["ways"] if w not in (*GATES, SHUFFLED)), SHUFFLED]:
         own = [r for r in results if way in r.metrics["ways"]]
@@ -266,6 +286,7 @@ def _corpus(results: list[Result]) -> dict[str, Any]:
         seeds = 1 - each.mean(axis=2) / floor.mean()
         found[way] = {
             "kept": [one.record() for one in shares],
+            "blind": blind.get(way),
             "less_than_first": [[1 - one.value, 1 - one.high, 1 - one.low] for one in behind],
             "seeds": seeds.round(4).tolist(),
             "nats": increase.mean(axis=1).round(4).tolist(),
@@ -328,6 +349,8 @@ def _curves(ax: Any, source: str, one: dict[str, Any]) -> None:
         sizes, [k["value"] for k in one["ways"][SHUFFLED]["kept"]], color=CONTROL, ls="--", lw=1,
         label=f"gates on {SHUFFLED}",
     )  # fmt: skip
+    blind = one["ways"]["proximal gates"]["blind"]
+    ax.plot(sizes, [k["value"] for k in blind], color="black", ls="-.", lw=1, label="proximal gates, blind")
     for place, way in enumerate(SHOWN):
         kept = one["ways"][way]["kept"]
         value, low, high = (np.array([k[end] for k in kept]) for end in ("value", "low", "high"))

@@ -3,7 +3,8 @@
 Question: of SmolLM2-135M's 46,350 heads and neurons, how many are enough for a behaviour (induction, agreement, facts
 of six relations) and for Python, chosen by learned gates, by estimated effects, or at random in the same layers?
 An answer: the share of the skill that circuits of each size keep on examples that chose nothing, with intervals over
-folds; the smallest measured size that keeps 0.8; the two areas of the MIB benchmark; CPU seconds and memory.
+folds, and with inputs that say nothing (blind); the smallest measured size that keeps 0.8; the two areas of the MIB
+benchmark; CPU seconds and memory.
 
 Everything that is not kept is at its mean, per role in prompts and per position in text, over the examples that choose.
 Of the facts only those that the model says are taken, half of the subjects to choose and half to state.
@@ -29,6 +30,7 @@ from skilloc import plots
 from skilloc.ablation import mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.circuits.areas import area_from_one, area_under
+from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.faithfulness import share_kept
 from skilloc.circuits.gates import GateConfig, learn_circuit
 from skilloc.experiment import Experiment
@@ -109,7 +111,8 @@ def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
 
     Returns:
         CPU seconds of each way's choosing; and, in nats, the loss increase with only a circuit on `way size fold`, with
-        only a random one on `draw size fold`, with nothing on `fold`, and the loss itself on `fold`. The circuits.
+        only a random one on `draw size fold`, with only a circuit whose inputs say nothing on `way size fold`, with
+        nothing on `fold`, and the loss itself on `fold`. The circuits.
     """
     began = time.process_time()
     opened = opened_once(spec.model)
@@ -132,6 +135,7 @@ def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
     ]
     found, base = mask_effects(stated, masks)
     kept = found[1:, :, 0].reshape(len(WAYS) + spec.draws, len(spec.sizes), spec.folds)
+    blind = blind_losses(stated, [mask for way in WAYS for mask in circuits[way]])
     sizes = [str(size) for size in spec.sizes]
     keep = np.stack([[mask.keep for mask in circuits[way]] for way in WAYS]).astype(np.uint8)
     metrics = {
@@ -144,6 +148,9 @@ def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
     return metrics, {
         "kept": Labelled(kept[: len(WAYS)], ("way", "size", "fold"), {"way": list(WAYS), "size": sizes}),
         "random": Labelled(kept[len(WAYS) :], ("draw", "size", "fold"), {"size": sizes}),
+        "blind": Labelled(
+            blind.reshape(kept[: len(WAYS)].shape), ("way", "size", "fold"), {"way": list(WAYS), "size": sizes}
+        ),
         "floor": Labelled(found[0, :, 0], ("fold",), {}),
         "baseline": Labelled(base[:, 0], ("fold",), {}),
         "keep": Labelled(keep, ("way", "size", "unit"), {"way": list(WAYS), "size": sizes}),
@@ -217,12 +224,17 @@ def _told(result: Result) -> dict[str, Any]:
     sizes, units = list(result.spec["sizes"]), result.metrics["units"]
     floor, random = result.arrays["floor"].values, result.arrays["random"].values
     found: dict[str, Any] = {}
-    for way, increase in zip(WAYS, result.arrays["kept"].values, strict=True):
+    for place, (way, increase) in enumerate(zip(WAYS, result.arrays["kept"].values, strict=True)):
+        blind = result.arrays["blind"].values[place]
         shares = [share_kept(row, floor) for row in increase]
         # The same folds and floor: how much more of the skill the circuit keeps than the mean random one.
         beyond = [share_kept(floor + row - by, floor) for row, by in zip(increase, random.mean(axis=0), strict=True)]
         found[way] = {
             "kept": [one.record() for one in shares],
+            "blind": [share_kept(row, floor).record() for row in blind],
+            "beyond_blind": [
+                share_kept(floor + row - by, floor).record() for row, by in zip(increase, blind, strict=True)
+            ],
             "beyond_random": [one.record() for one in beyond],
             "area_under": area_under(sizes, [one.value for one in shares], units=units),
             "area_from_one": area_from_one(sizes, [one.value for one in shares], units=units),
@@ -273,6 +285,9 @@ def _curve(ax: Any, name: str, one: dict[str, Any]) -> None:
     for place, way in enumerate(WAYS):
         kept = one["ways"][way]["kept"]
         value, low, high = (_numbers([k[end] for k in kept]) for end in ("value", "low", "high"))
+        if way == LEARNED:
+            blind = _numbers([k["value"] for k in one["ways"][way]["blind"]])
+            ax.plot(sizes, blind, color="black", ls="-.", lw=1, label=f"{way}, blind")
         ax.errorbar(
             sizes * 1.06 ** (place - 1), value, [value - low, high - value], fmt="o-", ms=2.5, lw=1,
             color=plots.colour_of(place), label=way,

@@ -160,3 +160,18 @@ def test_edges_that_keep_no_more_than_random_ones_are_said_to(gate):
     assert "the drawn edges keep 0.65 more, beyond both intervals." in edge_words(circuit_found(graph))
     del graph.graph[g.EDGES_KEEP]
     assert "whether these are enough was not tested." in edge_words(circuit_found(graph))
+
+
+def test_drawn_edges_that_do_not_lead_on_from_the_inputs_are_said_to():
+    graph = nx.DiGraph(subtask="a", subtasks=["a"], drawn={"count": 2, "on": "the train split"})
+    for place, (name, kind) in enumerate((("tokens", "input"), ("L0N0", "neuron"), ("logits", "output"))):
+        graph.add_node(name, kind=kind, column=place, position=0, layer=place, effect={})
+    ends = [("L0N0", "logits"), ("tokens", "logits"), ("tokens", "L0N0")]
+    for score, (a, b) in enumerate(ends):
+        effect = {"value": float(score), "low": None, "high": None}
+        graph.add_edge(a, b, effect={"a": effect}, score={"a": float(3 - score)}, measured="wires")
+    assert claims.drawn_ends(graph) == ends[:2]
+    assert claims.reads_inputs(graph)  # straight from the tokens
+    graph.graph["drawn"]["count"] = 1
+    assert not claims.reads_inputs(graph)
+    assert "none of which leads on from the inputs" in edge_words(circuit_found(graph))

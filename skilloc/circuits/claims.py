@@ -44,11 +44,15 @@ def few(graph: nx.DiGraph) -> int:
     """Return how many edges a circuit is drawn with, the strongest."""
     if g.DRAWN in graph.graph:
         return int(graph.graph[g.DRAWN][g.DRAWN_COUNT])
-    subtask = graph.graph.get(g.SUBTASK, (graph.graph.get(g.SUBTASKS) or [""])[0])
+    subtask = _subtask(graph)
     sizes = np.sort([strength(edge, subtask) for *_, edge in graph.edges(data=True)])[::-1]
     if not sizes.sum():
         return 0
     return min(MOST, int(np.searchsorted(np.cumsum(sizes) / sizes.sum(), SHARE - 1e-9)) + 1)
+
+
+def _subtask(graph: nx.DiGraph) -> str:
+    return str(graph.graph.get(g.SUBTASK, (graph.graph.get(g.SUBTASKS) or [""])[0]))
 
 
 def _score(experiment: Experiment, circuit: Mask, graph: nx.DiGraph, inputs: Sequence[str] | None) -> None:
@@ -124,12 +128,25 @@ def claim_edges(
         graph.graph[g.UNTESTED] = why
 
 
+def drawn_ends(graph: nx.DiGraph) -> list[tuple[str, str]]:
+    """Return source and target of the edges that a circuit is drawn with, the strongest first."""
+    subtask = _subtask(graph)
+    strengths = {(a, b): strength(edge, subtask) for a, b, edge in graph.edges(data=True)}
+    return sorted(strengths, key=lambda ends: -strengths[ends])[: few(graph)]
+
+
+def reads_inputs(graph: nx.DiGraph) -> bool:
+    """Whether a path of drawn edges leads from an input to an output; true where no inputs are known."""
+    kinds = nx.get_node_attributes(graph, g.KIND)
+    inputs, outputs = ([name for name, kind in kinds.items() if kind == end] for end in (g.INPUT, g.OUTPUT))
+    drawn = nx.DiGraph(drawn_ends(graph))
+    drawn.add_nodes_from(kinds)
+    return not inputs or any(nx.has_path(drawn, a, b) for a in inputs for b in outputs)
+
+
 def drawn_edges(places: Wiring, graph: nx.DiGraph) -> Keep | None:
     """Return which edges a circuit is drawn with, on the axis of `places`; None if one of them is not there."""
-    subtask, index = graph.graph[g.SUBTASK], {ends: edge for edge, ends in enumerate(places.names)}
-    strengths = {(a, b): strength(edge, subtask) for a, b, edge in graph.edges(data=True)}
-    strongest = sorted(strengths, key=lambda ends: -strengths[ends])
-    most = strongest[: few(graph)]
+    index, most = {ends: edge for edge, ends in enumerate(places.names)}, drawn_ends(graph)
     if not index.keys() >= set(most):
         return None
     keep = np.zeros(len(places), dtype=bool)

@@ -8,7 +8,8 @@ L(none) the floor,
 
 [faithfulness as in Marks et al. 2403.19647; completeness is one minus the faithfulness of the rest]. Both are 1 for
 all units and 0 for none, and neither is bound to that range. Beside each circuit stand random ones with as many units
-on every hook, and none of its own where that can be (`disjoint_draws`). Shares are ratios of means over folds, their
+on every hook, and none of its own where that can be (`disjoint_draws`); and the circuit itself with its inputs at their
+reference, which is the same for every example (`blind`). Shares are ratios of means over folds, their
 intervals a jackknife over folds; those of random circuits are over the draws.
 """
 
@@ -20,6 +21,7 @@ from einops import rearrange
 from jaxtyping import Float, Float64
 
 from skilloc.ablation import mask_effects
+from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.graph import Record, number
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, mean_interval, t_quantile
@@ -45,6 +47,7 @@ class Curve:
         rest: with only the rest.
         random: with only a random circuit.
         random_rest: without a random circuit.
+        blind: with only the circuit, its inputs at their reference; NaN where inputs are not known.
         unit: of the losses.
         disjoint: by size, whether the random circuits have none of the circuit's own units (or, where it keeps most
             units of a hook, drop none of those that it drops).
@@ -57,6 +60,7 @@ class Curve:
     rest: Float64[np.ndarray, "size fold"]
     random: Float64[np.ndarray, "draw size fold"]
     random_rest: Float64[np.ndarray, "draw size fold"]
+    blind: Float64[np.ndarray, "size fold"]
     unit: str = "nats"
     disjoint: tuple[bool, ...] = ()
 
@@ -72,6 +76,10 @@ class Curve:
         """Return the mean faithfulness of the random circuits of one size, with its interval over draws."""
         return _over_draws(self.random[:, place], self.floor)
 
+    def blind_faithfulness(self, place: int) -> Interval:
+        """Return what one of the circuits keeps whatever the example is."""
+        return share_kept(self.blind[place], self.floor)
+
     def random_completeness(self, place: int) -> Interval:
         """Return the mean completeness of the random circuits of one size, with its interval over draws."""
         return _one_minus(_over_draws(self.random_rest[:, place], self.floor))
@@ -83,6 +91,7 @@ class Curve:
             parts = {
                 "faithfulness": self.faithfulness(place),
                 "random": self.random_faithfulness(place),
+                "blind": self.blind_faithfulness(place),
                 "completeness": self.completeness(place),
                 "completeness_random": self.random_completeness(place),
             }
@@ -139,6 +148,7 @@ def faithfulness(
         rest=table[1, 0],
         random=table[0, 1:],
         random_rest=table[1, 1:],
+        blind=blind_losses(own, circuits),
         unit=unit,
         disjoint=tuple(map(disjoint_draws, circuits)),
     )

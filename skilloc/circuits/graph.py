@@ -14,7 +14,7 @@ Graph attributes
     floor          {subtask: loss with every unit at its reference}
     faithfulness   where it was measured: a list with one record per size, rising,
                    {"size", "faithfulness", "low", "high", "random", "random_low", "random_high", "completeness",
-                   "completeness_low", "completeness_high", "completeness_random", ...}; see `faithfulness`
+                   "completeness_low", "completeness_high", "completeness_random", "blind", ...}; see `faithfulness`
     edges_keep     where that was measured: a list of such records for sets of the circuit's edges, all other paths at
                    the reference: those it is drawn with, and all; "size" counts edges (see `claims`)
     untested       else, where edges were measured: why these were not tested, in words
@@ -135,11 +135,13 @@ def units_in(graph: nx.DiGraph) -> list[str]:
 
 def called(graph: nx.DiGraph) -> str:
     """Return what the units may be called: a circuit only where they keep more of the skill than random units of their
-    number and layers, beyond both intervals; and otherwise units that matter most."""
+    number and layers, and, where that is known, than they do whatever the example is (`blind`), beyond both intervals;
+    and otherwise units that matter most."""
     size = len(units_in(graph))
     own: Record = next((one for one in graph.graph.get(FAITHFULNESS) or [] if one["size"] == size), {})
-    low, high = own.get("low"), own.get("random_high")
-    return CIRCUIT if low is not None and high is not None and low > high else NO_CIRCUIT
+    low, high, blind = own.get("low"), own.get("random_high"), own.get("blind_high")
+    ahead = low is not None and high is not None and low > high and (blind is None or low > blind)
+    return CIRCUIT if ahead else NO_CIRCUIT
 
 
 def in_order(graph: nx.DiGraph) -> list[str]:

@@ -74,6 +74,7 @@ def edge_faithfulness(
         rest=table[1, 0],
         random=table[0, 1:],
         random_rest=table[1, 1:],
+        blind=np.full_like(table[0, 0], np.nan),
         unit=own.metric.unit,
     )
 

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from skilloc.circuits import graph as g
-from skilloc.circuits.claims import MOST, SHARE, few, strength
+from skilloc.circuits.claims import MOST, SHARE, few, reads_inputs, strength
 from skilloc.circuits.overlap import Overlap, mask_of, overlap
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, number, said
@@ -22,6 +22,7 @@ class Kept(NamedTuple):
     size: int
     faithfulness: Interval
     random: Interval
+    blind: Interval
     completeness: Interval
     completeness_random: Interval
 
@@ -47,6 +48,7 @@ class CircuitFound:
         edges: number of edges.
         few: how many of them matter, and are drawn.
         drawn_on: of wires, the examples that these were chosen on.
+        reads: whether a path of these leads from the inputs to the outputs.
         kinds: number of units by kind.
         unit: of effects.
         subtasks: on which effects were measured.
@@ -64,6 +66,7 @@ class CircuitFound:
     edges: int
     few: int
     drawn_on: str
+    reads: bool
     kinds: dict[str, int]
     unit: str
     subtasks: tuple[str, ...]
@@ -125,6 +128,7 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
         size=len(members),
         edges=graph.number_of_edges(),
         few=few(graph),
+        reads=reads_inputs(graph),
         drawn_on=graph.graph.get(g.DRAWN, {}).get(g.DRAWN_ON, ""),
         kinds=dict(Counter(graph.nodes[name][g.KIND] for name in members)),
         unit=g.unit_of(graph),
@@ -144,7 +148,7 @@ def _interval(record: Mapping[str, Any], value: str = "value", ends: str = "") -
 
 
 def _kept(record: Mapping[str, Any]) -> Kept:
-    names = ("random", "completeness", "completeness_random")
+    names = ("random", "blind", "completeness", "completeness_random")
     return Kept(
         record["size"], _interval(record, "faithfulness"), *(_interval(record, name, f"{name}_") for name in names)
     )
@@ -163,10 +167,18 @@ def circuit_words(found: CircuitFound) -> str:
         )
     ahead, told = kept.faithfulness.value - kept.random.value, _more(kept)
     beside = f"random ones of their number and layers {said(kept.random)}"
+    seeing = not np.isnan(kept.blind.value)
+    if seeing:
+        beside = f"{beside}, and with inputs that say nothing, so whatever the example is, {said(kept.blind)}"
     if ahead <= 0:
         return f"{alone}, {beside}: no better than random units of their number, so that they are no circuit."
     if found.called == g.CIRCUIT:
         return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
+    if seeing and not kept.faithfulness.low > kept.blind.high:
+        return (
+            f"{alone}, {beside}: what they keep is not more, beyond both intervals, than what does not depend on the "
+            "example, so that they are units that matter most, no circuit."
+        )
     return f"{alone}, {beside}: they keep {number(ahead)} {told}, so that they are units that matter most, no circuit."
 
 
@@ -189,6 +201,8 @@ def edge_words(found: CircuitFound) -> str:
         keep = f"as few as keep {share} of what all do" if found.few < MOST else "those that lower the loss most"
         carry = f"are drawn, {keep} on {found.drawn_on}"
     drawn = f"{found.few:,} of its {found.edges:,} edges {carry}"
+    if not found.reads:
+        drawn += ", none of which leads on from the inputs, so that they say the same whatever the example is"
     if not found.wired:
         return f"{drawn}; whether these are enough was not tested" + (f": {found.untested}." if found.untested else ".")
     own, every = found.wired[0], found.wired[-1]
@@ -220,8 +234,11 @@ def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
             rows: list[tuple[Cell, ...]] = [
                 (f"{kept.size:,}{' *' if kept.size == one.size else ''}", *kept[1:]) for kept in one.curve
             ]
-            columns = ("units", "kept", "kept by random units", "lost without", "lost without random units")
-            caption = f"{name}: share of the skill kept by the circuit alone, and lost without it (* = its own size)"
+            columns = ("units", "kept", "by random units", "by blind units", "lost without", "without random units")
+            caption = (
+                f"{name}: share of the skill kept by the circuit alone, by random units, by the circuit whatever the "
+                "example is (blind), and lost without it (* = its own size)"
+            )
             tables.append(Table(caption, columns, tuple(rows)))
         subtasks = one.subtasks if every else (one.subtask,)
         tables.append(_strongest(name, one, "unit", subtasks))

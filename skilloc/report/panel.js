@@ -112,7 +112,8 @@ function showFaithfulness() {
   const others = state.circuit.nested || state.count === state.circuit.units.length ? ""
     : " Circuits of other sizes were learned by themselves, and are not the units shown here.";
   const at = (one) => `${number(one.faithfulness)} [${number(one.low, 2)}, ${number(one.high, 2)}] with ${one.size} units` +
-    ` (random units ${number(one.random, 2)})`;
+    ` (random units ${number(one.random, 2)}` +
+    (one.blind === null || one.blind === undefined ? ")" : `, whatever the example is ${number(one.blind, 2)})`);
   const below = found.filter((one) => one.size <= state.count).pop();
   const above = found.find((one) => one.size >= state.count);
   const parts = below === above ? [at(below)] : [below, above].filter((one) => one).map(at);
@@ -126,7 +127,7 @@ function drawCurve(found) {
   curve.width = Math.round(w * ratio);
   curve.height = Math.round(h * ratio);
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  const values = found.flatMap((one) => [one.faithfulness, one.random]).filter((v) => v !== null && v !== undefined);
+  const values = found.flatMap((one) => [one.faithfulness, one.random, one.blind]).filter((v) => v !== null && v !== undefined);
   const low = Math.min(0, ...values), high = Math.max(1, ...values);
   const x = (size) => 26 + (w - 34) * Math.log(Math.max(1, size)) / most;
   const y = (value) => h - 16 - (h - 26) * (value - low) / (high - low);
@@ -136,15 +137,17 @@ function drawCurve(found) {
     pen.fillText(String(value), 12, y(value) + 3);
     pen.fillRect(26, y(value), w - 34, 0.5);
   }
-  pen.fillText("units shown, logarithmic; grey: random", 26, h - 3);
-  for (const [name, ink] of [["random", inks.plain], ["faithfulness", inks.needed]]) {
+  pen.fillText("units shown, logarithmic; grey: random; dashed: blind", 26, h - 3);
+  for (const [name, ink, dash] of [["random", inks.plain, []], ["blind", inks.plain, [3, 3]], ["faithfulness", inks.needed, []]]) {
     const points = found.filter((one) => one.size > 0 && one[name] !== null && one[name] !== undefined);
     pen.strokeStyle = ink;
     pen.lineWidth = 2;
+    pen.setLineDash(dash);
     pen.beginPath();
     points.forEach((one, i) => pen[i ? "lineTo" : "moveTo"](x(one.size), y(one[name])));
     pen.stroke();
   }
+  pen.setLineDash([]);
   pen.fillStyle = inks.mark;
   pen.fillRect(x(state.count) - 1, 6, 2, h - 22);
 }
