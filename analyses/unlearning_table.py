@@ -11,9 +11,9 @@ candidate's size; information removed with its interval over seeds, and a verdic
 `--forget FILE` takes somebody's own questions instead, of the form of WMDP (question, choices, answer) or of TOFU
 (question, answer).
 
-Minutes on two cores: one for `--scale quick`; perhaps 100 core minutes for `cpu` (the embedded model; a forecast from
-one cell; not run yet). `smollm2` adds facts by relation and made behaviours, which no model was trained without, and
-`paper` is Llama-3.2-1B on GitHub Python; both for one GPU under torchrun.
+Minutes: about one of one core for `--scale quick`; perhaps 100 core minutes for `cpu` (the embedded model; a forecast
+from single cells, timed on a busy machine; not run yet). `smollm2` adds facts by relation and made behaviours, which no
+model was trained without, and `paper` is Llama-3.2-1B on GitHub Python; both for one GPU under torchrun, not run.
 """
 
 from collections.abc import Mapping, Sequence
