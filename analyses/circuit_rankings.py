@@ -10,7 +10,7 @@ In the embedded model every way chooses among all heads and neurons for each cor
 position, from the selection split; everything is stated on the report split. In parity networks each way gives the
 smallest circuit that keeps 95 % on the selection split.
 
-CPU minutes: one for `--scale quick`, 45 for `cpu`, some hours for `paper`.
+CPU minutes: one for `--scale quick`, about 50 for `cpu`, some hours for `paper`.
 """
 
 import time
