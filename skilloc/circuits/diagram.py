@@ -12,19 +12,35 @@ from skilloc.circuits.claims import strength
 from skilloc.mistakes import WrongValue
 from skilloc.plots import Diagram
 
+UNITS, EDGES, SUBTASKS = 1000, 5000, 12
+"""What is drawn of a circuit, at most: the units and edges strongest on its own subtask (`claims.strength`), and
+effects on its own and the first other subtasks."""
+
+
+def drawn_subtasks(graph: nx.DiGraph) -> tuple[str, ...]:
+    """Return the subtasks whose effects are drawn: all, or the first, its own among them."""
+    every = tuple(graph.graph.get(names.SUBTASKS, ()))
+    own = graph.graph.get(names.SUBTASK)
+    if len(every) <= SUBTASKS:
+        return every
+    return every[:SUBTASKS] if own not in every[SUBTASKS:] else (*every[: SUBTASKS - 1], own)
+
 
 def diagram_of(graph: Any) -> Diagram:
-    """Return a circuit, as `skilloc.circuits` makes it, as arrays.
+    """Return a circuit, as `skilloc.circuits` makes it, as arrays; of a large one, the strongest units and edges.
 
     Raises:
         ValueError: if the graph has no nodes, or names no subtasks.
     """
-    subtasks = tuple(graph.graph.get(names.SUBTASKS, ()))
+    subtasks = drawn_subtasks(graph)
     if not len(graph) or not subtasks:
         raise WrongValue(f"`graph` has {len(graph)} nodes and {len(subtasks)} subtasks; pass a circuit with at least 1")
-    order = names.in_order(graph)
+    order = _strongest(graph, subtasks)
     place = {name: i for i, name in enumerate(order)}
-    edges = sorted((place[a], place[b]) for a, b in graph.edges)
+    between = [(a, b) for a, b in graph.edges if a in place and b in place]
+    if len(between) > EDGES:
+        between = sorted(between, key=lambda ends: -_strength(graph.edges[ends], _judged(graph, subtasks)))[:EDGES]
+    edges = sorted((place[a], place[b]) for a, b in between)
     nodes = [graph.nodes[name] for name in order]
     flows = [graph.edges[order[a], order[b]] for a, b in edges]
     strengths = [[strength(edge, name) for edge in flows] for name in subtasks]
@@ -44,6 +60,26 @@ def diagram_of(graph: Any) -> Diagram:
         subtasks=subtasks,
         unit=names.unit_of(graph),
     )
+
+
+def _judged(graph: nx.DiGraph, subtasks: Sequence[str]) -> Sequence[str]:
+    """Return the subtasks on which the strength of a unit or edge is judged: the circuit's own; of a joint one, all."""
+    own = graph.graph.get(names.SUBTASK)
+    return subtasks if own is None else (own,)
+
+
+def _strength(entry: Mapping[str, Any], subtasks: Sequence[str]) -> float:
+    return max(strength(entry, name) for name in subtasks)
+
+
+def _strongest(graph: nx.DiGraph, subtasks: Sequence[str]) -> list[str]:
+    """Return inputs, outputs and the strongest units, in forward order."""
+    order, members = names.in_order(graph), names.units_in(graph)
+    if len(members) <= UNITS:
+        return order
+    judged = _judged(graph, subtasks)
+    weak = set(sorted(members, key=lambda name: -_strength(graph.nodes[name], judged))[UNITS:])
+    return [name for name in order if name not in weak]
 
 
 def joint_diagram(circuits: Mapping[str, Any]) -> Diagram:

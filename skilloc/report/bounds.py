@@ -1,7 +1,7 @@
 """How much of a large result is shown, and what says where the rest is.
 
-Subtasks come in the order in which they were asked for, which no measurement has chosen. What is
-computed for a pair of subtasks is computed for those that are shown. Results on disk are whole.
+Subtasks, and circuits by their subtasks, come in the order in which they were asked for, which no measurement has
+chosen. What is computed for a pair of subtasks is computed for those that are shown. Results on disk are whole.
 """
 
 from dataclasses import replace
@@ -11,6 +11,9 @@ from skilloc import store
 
 SUBTASKS = 40
 """Subtasks in tables and pictures, at most: what a matrix can name."""
+
+CIRCUITS = 24
+"""Circuits on a page, at most."""
 
 AXES = ("subtask", "source", "target")
 """Axes of results that are subtasks."""
@@ -39,4 +42,14 @@ def subtasks_words(every: int) -> tuple[str, ...]:
         f"Shown are the first {SUBTASKS} of {every:,} subtasks, in the order in which they were asked for. The effects "
         "on all are in the folder `effects`, which `skilloc.store.load` reads; `skilloc locality DIR --json` writes "
         "the scores of all.",
+    )
+
+
+def circuits_words(every: int) -> tuple[str, ...]:
+    """Say that only the first circuits are shown; nothing of few."""
+    if every <= CIRCUITS:
+        return ()
+    return (
+        f"Shown are the circuits of the first {CIRCUITS} of {every:,} subtasks; each of the others has a file of its "
+        "own (.json, .graphml) in the same folder.",
     )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -10,9 +10,11 @@ import numpy as np
 
 from skilloc.circuits import graph as g
 from skilloc.circuits.claims import MOST, SHARE, few, reads_inputs, strength
+from skilloc.circuits.diagram import EDGES, UNITS, drawn_subtasks
 from skilloc.circuits.overlap import Overlap, mask_of, overlap
 from skilloc.effects import Effects
 from skilloc.locality.intervals import Interval, number, said
+from skilloc.report.bounds import CIRCUITS, circuits_words
 from skilloc.report.section import Cell, Section, Table
 
 
@@ -51,7 +53,7 @@ class CircuitFound:
         reads: whether a path of these leads from the inputs to the outputs.
         kinds: number of units by kind.
         unit: of effects.
-        subtasks: on which effects were measured.
+        subtasks: whose effects are shown: those on which they were measured, or the first of many and its own.
         curve: what circuits keep, by size.
         wired: what the circuit keeps with only the edges it is drawn with, and with all; sizes count edges.
         untested: else why that was not measured.
@@ -84,18 +86,29 @@ class CircuitFound:
 
 @dataclass(frozen=True)
 class CircuitsFound:
-    """What circuits say, by subtask, and what they share."""
+    """What circuits say, by subtask, and what they share; of very many the first, and `every` is the number of all."""
 
     subtasks: dict[str, CircuitFound]
     overlap: Overlap | None
+    every: int = field(default=0, repr=False)
 
 
-def circuits_found(circuits: Mapping[str, nx.DiGraph], effects: Effects | None, *, n: int = 10) -> CircuitsFound:
-    """Return what circuits say, with the n strongest units and edges of each, and what they share of all units."""
-    shared = None
+def circuits_found(
+    circuits: Mapping[str, nx.DiGraph], effects: Effects | None, *, n: int = 10, every: int = 0
+) -> CircuitsFound:
+    """Return what circuits say, with the n strongest units and edges of each, and what they share of all units.
+
+    Args:
+        circuits: by subtask; of very many the first are taken.
+        effects: whose units the circuits are of; without them nothing is said of what circuits share.
+        n: number of units and edges.
+        every: number of circuits that there are, where more than were read.
+    """
+    shared, every = None, every or len(circuits)
+    circuits = dict(list(circuits.items())[:CIRCUITS])
     if effects is not None and len(circuits) > 1 and _fits(circuits, effects):
         shared = overlap({name: mask_of(graph, effects) for name, graph in circuits.items()})
-    return CircuitsFound({name: circuit_found(graph, n=n) for name, graph in circuits.items()}, shared)
+    return CircuitsFound({name: circuit_found(graph, n=n) for name, graph in circuits.items()}, shared, every)
 
 
 def _fits(circuits: Mapping[str, nx.DiGraph], effects: Effects) -> bool:
@@ -107,14 +120,14 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
     """Return what one circuit says: its size, faithfulness, strongest units and edges."""
     subtasks = tuple(graph.graph.get(g.SUBTASKS, ()))
     subtask = graph.graph.get(g.SUBTASK, subtasks[0])
-    members = g.units_in(graph)
+    members, shown = g.units_in(graph), set(drawn_subtasks(graph))
 
     def strongest(entries: list[tuple[str, str, Mapping[str, Any]]]) -> tuple[Strong, ...]:
         return tuple(
             Strong(
                 name,
                 kind,
-                {on: _interval(one) for on, one in entry.get(g.EFFECT, {}).items()},
+                {on: _interval(one) for on, one in entry.get(g.EFFECT, {}).items() if on in shown},
                 _interval(entry[g.ADDS][subtask]) if subtask in entry.get(g.ADDS, {}) else None,
             )
             for name, kind, entry in sorted(entries, key=lambda one: -strength(one[2], subtask))[:n]
@@ -132,7 +145,7 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
         drawn_on=graph.graph.get(g.DRAWN, {}).get(g.DRAWN_ON, ""),
         kinds=dict(Counter(graph.nodes[name][g.KIND] for name in members)),
         unit=g.unit_of(graph),
-        subtasks=subtasks,
+        subtasks=drawn_subtasks(graph),
         curve=tuple(_kept(one) for one in graph.graph.get(g.FAITHFULNESS) or []),
         wired=tuple(_kept(one) for one in graph.graph.get(g.EDGES_KEEP) or []),
         untested=str(graph.graph.get(g.UNTESTED, "")),
@@ -219,6 +232,13 @@ def edge_words(found: CircuitFound) -> str:
     return f"{beside}: the drawn edges show where effects pass, and keep no more than random ones."
 
 
+def drawn_words(found: CircuitFound) -> str:
+    """Say of a large circuit that only its strongest units and edges are drawn."""
+    parts = [f"{most:,} of its {count:,} {what}" for what, count, most in
+             (("units", found.size, UNITS), ("edges", found.edges, EDGES)) if count > most]  # fmt: skip
+    return f"Drawn are {' and '.join(parts)}, the strongest; its .json has all." if parts else ""
+
+
 def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
     """Return what circuits say: sentences, what they keep by size, their strongest units and edges, what they share.
 
@@ -226,10 +246,12 @@ def circuits_section(found: CircuitsFound, *, every: bool = False) -> Section:
         found: the circuits.
         every: whether the tables have the effects on all subtasks, or on each circuit's own only.
     """
-    sentences, tables = [circuit_words(one) for one in found.subtasks.values()], []
+    sentences, tables = [*circuits_words(found.every), *map(circuit_words, found.subtasks.values())], []
     for name, one in found.subtasks.items():
         if one.edges:
             sentences.append(f"{name}: {edge_words(one)}")
+        if drawn := drawn_words(one):
+            sentences.append(f"{name}: {drawn}")
         if one.curve:
             rows: list[tuple[Cell, ...]] = [
                 (f"{kept.size:,}{' *' if kept.size == one.size else ''}", *kept[1:]) for kept in one.curve

@@ -11,6 +11,7 @@ from skilloc.circuits.comparison import Comparison
 from skilloc.circuits.graph import EXAMPLES, SHOWN
 from skilloc.mistakes import WrongValue
 from skilloc.report import comparison, markdown
+from skilloc.report.bounds import CIRCUITS
 from skilloc.report.circuits import circuits_found, circuits_section
 from skilloc.report.document import body_of, document, escape, write
 from skilloc.report.findings import Findings, check_circuits, read_findings, sections_of, title_of
@@ -25,14 +26,16 @@ class Beside(NamedTuple):
     """What was traced in a folder.
 
     Attributes:
-        circuits: by name, in the order of their subtasks.
+        circuits: by name, in the order of their subtasks; of very many the first.
         examples: what excites each unit most.
         shown: prompts with what units do on them, and the tokens that neurons push.
+        every: number of circuits that there are.
     """
 
     circuits: dict[str, Any]
     examples: dict[str, Any]
     shown: dict[str, Any]
+    every: int
 
 
 def report_page(folder: Path, *, when: str | None = None) -> str:
@@ -48,7 +51,7 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
         ValueError: if a part of it was cut or altered.
     """
     folder = Path(folder)
-    circuits, examples, shown = find_circuits(folder)
+    circuits, examples, shown, every = find_circuits(folder)
     measured = (folder / "effects").is_dir() or (folder / "manifest.json").is_file()
     made = [] if measured else made_in(folder)[1]
     found = read_findings(folder) if measured or not (circuits or made) else None
@@ -57,7 +60,7 @@ def report_page(folder: Path, *, when: str | None = None) -> str:
     elif not made:
         _check_no_study_below(folder)
     title = title_of(found) if found is not None else f"What became of {folder.name}" if made else "circuits"
-    told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED)
+    told = circuits_found(circuits, None if found is None else found.study.effects, n=LISTED, every=every)
     sections = made if found is None else sections_of(found, told)
     if circuits:
         sections.append(circuits_section(told, every=True))
@@ -83,10 +86,10 @@ def write_report(folder: Path) -> Findings:
 
     Both say the same, since both are the same sections.
     """
-    circuits = find_circuits(folder).circuits
+    circuits, _, _, every = find_circuits(folder)
     found = read_findings(folder)
     check_circuits(folder, circuits, found.study.effects)
-    told = circuits_found(circuits, found.study.effects)
+    told = circuits_found(circuits, found.study.effects, every=every)
     sections = [*sections_of(found, told), *([circuits_section(told)] if circuits else [])]
     save_pictures([picture for section in sections for picture in section.pictures], folder / "pictures")
     store.write_file(folder / "summary.md", store.with_seal(markdown.page(title_of(found), explained(sections))))
@@ -123,6 +126,7 @@ def find_circuits(folder: Path) -> Beside:
     found: list[tuple[Path, Any]] = []
     examples: dict[str, Any] = {}
     shown: list[dict[str, Any]] = []
+    every = 0
     for path in sorted(folder.rglob("*.json")):
         if (path.parent / "manifest.json").is_file():
             continue  # a result folder: its own files
@@ -134,13 +138,16 @@ def find_circuits(folder: Path) -> Beside:
         elif path.name == SHOWN:
             shown.append(_of_units(path, text))
         elif '"directed"' in text:
-            found.append((path, circuit_graph.load(path)))
-    found.sort(key=lambda pair: _place(pair[1].graph))
+            # One after the other, and only the first are kept: all of very many need not fit in memory.
+            every += 1
+            found = sorted([*found, (path, circuit_graph.load(path))], key=lambda pair: _place(pair[1].graph))[
+                :CIRCUITS
+            ]
     circuits: dict[str, Any] = {}
     for path, graph in found:
         name = graph.graph.get(circuit_graph.SUBTASK) or path.stem
         circuits[name if name not in circuits else path.relative_to(folder).with_suffix("").as_posix()] = graph
-    return Beside(circuits, examples, _together(shown))
+    return Beside(circuits, examples, _together(shown), every)
 
 
 def _place(about: Mapping[str, Any]) -> int:

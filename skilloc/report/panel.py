@@ -12,7 +12,15 @@ from skilloc.circuits.claims import few
 from skilloc.circuits.diagram import diagram_of
 from skilloc.mistakes import WrongValue
 from skilloc.plots.diagram import place
-from skilloc.report.circuits import circuit_found, circuit_words, circuits_found, circuits_section, edge_words
+from skilloc.report.bounds import CIRCUITS
+from skilloc.report.circuits import (
+    circuit_found,
+    circuit_words,
+    circuits_found,
+    circuits_section,
+    drawn_words,
+    edge_words,
+)
 from skilloc.report.document import body_of, document, escape, rounded
 from skilloc.report.section import Cell, Section, Table
 from skilloc.report.still import stability_of, still
@@ -75,7 +83,8 @@ def circuit_page(
     """Return a page that shows circuits: one self-contained HTML file.
 
     Args:
-        circuits: graphs as `skilloc.circuits` makes them, by the name under which each is chosen.
+        circuits: graphs as `skilloc.circuits` makes them, by the name under which each is chosen; of very many, the
+            first are shown.
         title: of the page.
         examples: what excites each unit most, as `top_examples` collects it.
         shown: what units do on prompts, and which tokens they push, as `write_shown` returns it.
@@ -84,8 +93,9 @@ def circuit_page(
     Raises:
         ValueError: if there are no circuits, or one has no nodes.
     """
-    data = circuit_data(circuits, examples, shown)
     (section,) = explained([circuits_section(circuits_found(circuits, None, n=LISTED), every=True)])
+    circuits = dict(list(circuits.items())[:CIRCUITS])
+    data = circuit_data(circuits, examples, shown)
     body = f"<header><h1>{escape(title)}</h1></header>\n<main>{panel(section, circuits, shown)}</main>"
     return document(title, body, data=data, when=when)
 
@@ -96,14 +106,17 @@ def circuit_data(
     """Return what the script of the page shows: plain values, numbers with three significant digits."""
     if not circuits:
         raise WrongValue("`circuits` is empty; pass at least one circuit by name")
-    there = {name for graph in circuits.values() for name in graph}
+    records = [_record(name, graph) for name, graph in circuits.items()]
+    there = {name for record in records for name in record["nodes"]["name"]}
+    drawn = {name for record in records for name in record["subtasks"]}
     beside = shown or {"prompts": [], "pushes": {}}
     return {
-        "circuits": [_record(name, graph) for name, graph in circuits.items()],
+        "circuits": records,
         "examples": {unit: _plain(found) for unit, found in (examples or {}).items() if unit in there},
         "prompts": [
             {**one, **{part: _known(one[part], there) for part in ("activations", "attention")}}
             for one in beside["prompts"]
+            if one["subtask"] in drawn
         ],
         "pushes": _known(beside["pushes"], there),
     }
@@ -130,7 +143,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
     return {
         "name": name,
         "called": names.called(graph),
-        "said": f"{circuit_words(told)} {edge_words(told)}".strip(),
+        "said": " ".join(filter(None, (circuit_words(told), edge_words(told), drawn_words(told)))),
         "nested": not str(graph.graph.get(names.CHOSEN, "")).endswith(names.GATES),
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
         "subtasks": list(diagram.subtasks),
