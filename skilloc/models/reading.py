@@ -118,6 +118,7 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, device_map: A
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _check_inside(folder)
     with quiet():
         try:
             model, loaded = AutoModelForCausalLM.from_pretrained(
@@ -152,6 +153,21 @@ def _read(folder: Path, dtype: torch.dtype, shown: str, cure: str, device_map: A
     _check_finite(model, shown)
     check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, shown)
     return Checkpoint(model.eval(), tokenizer)
+
+
+def _check_inside(folder: Path) -> None:
+    """Refuse an index that looks for weights outside of its folder."""
+    for index in folder.glob("*.index.json"):
+        try:
+            named = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue  # what is wrong with it, its reader says
+        for name in sorted(named):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise WrongValue(
+                    f'"{index}" names "{name}", which lies outside of the folder; open a folder that holds its own '
+                    "weights"
+                )
 
 
 def _check_loaded(loaded: dict[str, Any], shown: str, kind: str) -> None:

@@ -93,7 +93,7 @@ def took(*line: str | Path) -> Took:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         printed = out.seek(0, os.SEEK_END) / 1e6
-    return Took(process.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3, printed)
+    return Took(process.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6, printed)
 
 
 def main(sizes: list[str]) -> None:

@@ -174,17 +174,33 @@ def test_nothing_is_written_outside(home: Path) -> None:
     assert files(home) == before
 
 
-def test_a_gz_bomb_and_a_link_that_leads_out_are_refused(tmp_path: Path) -> None:
-    with gzip.open(tmp_path / "bomb.txt.gz", "wb") as file:
+@pytest.mark.parametrize("name", ["bomb.txt.gz", "bomb.csv.gz", "bomb.jsonl.gz"])
+def test_a_gz_bomb_is_refused(tmp_path: Path, name: str) -> None:
+    with gzip.open(tmp_path / name, "wb") as file:
         for _ in range(110):
             file.write(bytes(1_000_000))
     with pytest.raises(ValueError, match="unpack it yourself"):
-        read_rows(str(tmp_path / "bomb.txt.gz"), ["text"])
+        read_rows(str(tmp_path / name), ["text"])
+
+
+def test_a_link_that_leads_out_of_a_folder_of_texts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "texts" / "a.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(ValueError, match="leads out of folder"):
         read_rows(str(tmp_path / "texts"), ["text"])
+
+
+def test_a_folder_that_is_linked_into_a_folder_of_texts_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("mine")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "b.txt").write_text("secret")
+    (tmp_path / "texts" / "more").symlink_to(tmp_path / "secrets", target_is_directory=True)
+    assert "secret" not in str(read_rows(str(tmp_path / "texts"), ["text"]))
+
+
+def test_json_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match="is not JSON"):
         read_rows(str(tmp_path / "deep.json"), ["text"])
