@@ -138,7 +138,7 @@ def test_names_and_numbers_are_refused_before_a_model_is_read(run, tmp_path, mon
         ("mlp", "effects", "--count", 8, "--keep", "parity_9"): "these effects have parity_0",
         ("mlp", "effects", "--count", 8, "--units", "neurons"): "among these 32; use neuron",
         ("llama", "text", "--count", 60, "--reference", "mean"): "from position to position; prune at zero",
-        ("llama", "text", "--count", 60, "--reference", "paired"): "to example; prune at zero or flat mean",
+        ("llama", "text", "--count", 60, "--reference", "paired"): "to example; prune at zero (--reference zero)",
     }.items():
         status, _, error = run("prune", *arguments, *out)
         assert (status, cure in error) == (2, True), error
@@ -158,7 +158,15 @@ def test_refusals_are_one_line_and_say_what_to_do(run, tmp_path):
         ("prune", "llama", "some", "--count", 8): "measure all of them",
         ("prune", "llama", "text", "--count", 60, "--reference", "flat mean"): "without a bias",
         ("prune", "llama", "text", "--count", 60, "--reference", "mean"): "from position to position; prune at zero",
-        ("prune", "llama", "text", "--count", 60, "--reference", "resample"): "to example; prune at zero or flat mean",
+        (
+            "prune",
+            "llama",
+            "text",
+            "--count",
+            60,
+            "--reference",
+            "resample",
+        ): "to example; prune at zero (--reference zero)",
         ("prune", "mlp", "nothing", "--count", 8): "skilloc effects",
     }.items():
         status, printed, error = run(*arguments, *out)

@@ -192,7 +192,9 @@ def _named(models: Sequence[str]) -> dict[str, str]:
     for given in models:
         name, equals, place = given.partition("=")
         if not equals:
-            name, place = Path(given).name, given
+            # What `prune` and `localize` write lies in DIR/model.
+            path = Path(given)
+            name, place = path.parent.name if path.name == "model" and path.parent.name else path.name, given
         if not name or not place or name in found:
             raise WrongValue(f'"{given}" has no name, or one that is taken; write NAME=MODEL, each with its own name')
         a_file_name("pruned", name)

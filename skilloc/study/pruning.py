@@ -157,7 +157,9 @@ def check_choice(folder: Path, effects: Effects, choice: Choice) -> tuple[Effect
     by_position = reference == "mean" and (effects.made.get("drawn") or {}).get("length", 1) > 1
     if by_position or reference in ("resample", "paired"):
         differs = "position to position" if by_position else "example to example"
-        raise WrongValue(f'`reference` is "{reference}", which differs from {differs}; prune at zero or flat mean')
+        raise WrongValue(
+            f'`reference` is "{reference}", which differs from {differs}; prune at zero (--reference zero) or flat mean'
+        )
     check_settings(folder, _settings(effects, choice, wanted))
     return effects, wanted
 
