@@ -82,6 +82,7 @@ def _number(found: Relearning, verdict: Verdict) -> str:
         return f"{model}: {word}, since {removed.why}."
     share, steps, last = removed.share, found.steps[removed.step], found.steps[removed.last]
     report, never = found.made.get("report", "the subtask"), reference_of(found)
+    plural = "" if last == 1 else "s"
     most = "at least" if verdict.word == KEPT else "at most"
     said = (
         f"{model}: {verdict.word}. With up to {last} {'step' if last == 1 else 'steps'}, the attack brings back {most} {1 - share.value:.0%} "
