@@ -85,7 +85,7 @@ def _number(found: Relearning, verdict: Verdict) -> str:
     plural = "" if last == 1 else "s"
     most = "at least" if verdict.word == KEPT else "at most"
     said = (
-        f"{model}: {verdict.word}. With up to {last} {'step' if last == 1 else 'steps'}, the attack brings back {most} {1 - share.value:.0%} "
+        f"{model}: {verdict.word}. With up to {last} step{plural}, the attack brings back {most} {1 - share.value:.0%} "
         f"[{1 - share.high:.0%}, {1 - share.low:.0%}] (after {steps}) of what the original is ahead of the {never} "
         f"network on {report}."
     )
