@@ -44,3 +44,31 @@ def test_groups_that_the_model_cannot_do_are_left_out(tmp_path, caplog, capsys):
     main([*command, "--sequences", "4", "--folds", "2"])
     assert "f_code: accuracy 1; by chance 0.5" in capsys.readouterr().out
     assert 'left out: the model cannot do "f_fruit": it is right on 0 of 8 examples' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--subtask", "induction"], "a behaviour that is made in the tokens of a model"),
+        (["--subtask", "a=greater"], "measure it in Python, with skilloc.tasks.behaviours.behaviours"),
+        (["--subtask", "a=~nouser/x.jsonl"], 'no home folder for "~nouser/x.jsonl"; write the path out'),
+        (["--subtask", "a=python", "--template", "{prompt} {answer}", "--prompt", "p"], "nothing is put for {answer}"),
+    ],
+)
+def test_what_is_no_file_of_prompts_is_told(tmp_path, capsys, words, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(["effects", "embedded", "--out", str(tmp_path / "out"), *words])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_one_long_prompt_of_many_is_left_out(tmp_path, capsys, caplog):
+    path = tmp_path / "code.jsonl"
+    rows = [{"prompt": f"def f({x}):\n    return", "answer": x} for x in "abcdefghijkl"]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"prompt": "x = 1\n" * 400, "answer": "y"}])))
+    main([
+        "effects", "embedded", "--out", str(tmp_path / "out"), "--subtask", f"f={path}", "--prompt", "prompt", "--loss",
+        "answer", "--units", "head", "--only", "L0H0", "--sequences", "4", "--folds", "2", "--anyway",
+    ])  # fmt: skip
+    assert "f: accuracy" in capsys.readouterr().out
+    assert 'left out 1 of 13 prompts of "f", of more than the 512 tokens' in caplog.text

@@ -39,6 +39,9 @@ def test_from_a_file_to_a_page(at_root: Path, capsys: pytest.CaptureFixture[str]
     assert accuracy is not None
     assert float(accuracy[1]) > float(accuracy[2])
     assert "What was asked?" in said
+    if form == "ioi":  # held at the last position only
+        main(["positions", "runs/ioi", "--count", "2"])
+        assert "held at one of 1 positions only" in capsys.readouterr().out
     main(report)
     page = (at_root / "runs" / form / "report.html").read_text()
     assert "What was asked?" in page

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from skilloc import store
+from skilloc.ablation import ablation_effects
 from skilloc.ablation.positions import position_effects
 from skilloc.attribution import attribution_effects
 from skilloc.attribution.positions import position_estimates
@@ -85,3 +86,27 @@ def test_what_has_no_positions_is_refused() -> None:
     experiment = Experiment(MLP(3, 2, 4, 2), {"a": examples}, folds=2)
     with pytest.raises(ValueError, match="no positions; measure them with ablation_effects"):
         position_effects(experiment)
+
+
+def test_where_effects_hold_nothing_there_is_nothing_to_measure(experiment: Experiment) -> None:
+    select = experiment.units.named(["L1N3", "L2H1"])
+    last = replace(experiment, at="subject")
+    found = position_effects(last, select=select)
+    assert found.positions == ("5",)
+    assert found.values[:, :, 0] == pytest.approx(ablation_effects(last, select=select).values, nan_ok=True)
+    tokens = experiment.examples["text"].first
+    mask = torch.arange(12).expand(4, 12) < torch.tensor([7, 9, 10, 3])[:, None]
+    named = {"early": torch.zeros(4, dtype=torch.int64), "late": torch.full((4,), 8)}
+    padded = Examples({"tokens": tokens, "mask": mask}, tokens.where(mask, -100), at=named)
+    short = replace(experiment, subtasks={"text": padded}, reference="zero")
+    assert tuple(short.positions()) == tuple(map(str, range(10)))
+    with pytest.raises(ValueError, match='`names` has "late", where these effects hold no unit; name others'):
+        position_effects(replace(short, at="early"), names=["early", "late"], select=select)
+
+
+def test_a_name_that_is_not_there_is_told_from_those_that_are(experiment: Experiment) -> None:
+    with pytest.raises(ValueError, match=r'unknown `at` "role"; use all, scored, last, subject, or a mask$'):
+        _ = replace(experiment, at="role").where
+    nameless = {"text": replace(experiment.examples["text"], at={"last": torch.full((4,), 11)})}
+    with pytest.raises(ValueError, match='"subject"; use all, scored, last, or a mask; `subject` is a name where each'):
+        _ = replace(experiment, subtasks=nameless, at="subject").where

@@ -117,3 +117,20 @@ def test_a_pruned_model_scores_as_the_held_one(opened, task):
 def test_the_command(task, capsys):
     main(["evaluate", "embedded", "--tasks", str(task), "--limit", "3"])
     assert "legs: 3 items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (("task: legs", "task: [a"), "is not YAML"),
+        (("{{question}}", "{{nokey}}"), r'cannot run the task "legs" of .*nokey.*mend what it says'),
+        (("doc_to_choice: choices", "doc_to_choice: nokey"), r'cannot run the task "legs"'),
+    ],
+)
+def test_a_task_that_is_broken_is_named(opened, task, tmp_path, broken, said):
+    text = task.read_text()
+    assert broken[0] in text
+    path = tmp_path / "legs.yaml"
+    path.write_text(text.replace(*broken))
+    with pytest.raises(ValueError, match=said):
+        evaluate(opened, path)

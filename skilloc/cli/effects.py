@@ -11,7 +11,8 @@ from skilloc.cli.machine import Machine
 from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue, a_name, real, whole
 from skilloc.study.settings import Settings
-from skilloc.tasks.asked import Asked
+from skilloc.tasks.asked import MADE, Asked
+from skilloc.tasks.reading import at_home
 
 BUILTIN = ("python", "cpp", "english")
 
@@ -166,11 +167,16 @@ def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTI
     sources: dict[str, str] = {}
     for pair in given:
         name, equals, source = pair.partition("=")
-        if not equals and pair in builtin:
+        if not equals and pair in (*builtin, *MADE):
             source = pair
         if not name or not source:
             raise WrongValue(
                 f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(builtin)}'
+            )
+        if source in MADE and not Path(source).exists():
+            raise WrongValue(
+                f'`subtask` has "{source}", a behaviour that is made in the tokens of a model and not read from '
+                "a file; measure it in Python, with skilloc.tasks.behaviours.behaviours (docs/behaviours.md)"
             )
         a_name("subtask", name)
         if name in sources:
@@ -181,7 +187,7 @@ def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTI
 
 def builtin_of(model: str) -> tuple[str, ...]:
     """Return the sources that need no path: the built-in corpora, or the subtasks of the world beside a saved MLP."""
-    folder = Path(model).expanduser()
+    folder = at_home(model)
     if not (folder / "world.json").is_file():
         return BUILTIN
     from skilloc.study.world import open_world

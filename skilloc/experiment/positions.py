@@ -44,8 +44,11 @@ def positions_held(at: str | Bool[Tensor, "row pos"], examples: Examples) -> Boo
         if examples.mask is not None:
             found = shape[1] - 1 - examples.mask.flip(1).int().argmax(dim=1)
     if found is None:
-        named = "".join(f", {name}" for name in sorted(examples.at))
-        raise WrongValue(f'unknown `at` "{at}"; use all, scored, last{named}, or a mask')
+        named = ", ".join(dict.fromkeys((ALL, SCORED, LAST, *sorted(examples.at))))
+        why = (
+            "; `subject` is a name where each prompt holds its own subject as it is written" if at == "subject" else ""
+        )
+        raise WrongValue(f'unknown `at` "{at}"; use {named}, or a mask{why}')
     return found if found.dtype == torch.bool else torch.arange(shape[1], device=device) == found[:, None]
 
 
@@ -54,18 +57,27 @@ def single_positions(
 ) -> dict[str, Bool[Tensor, "row pos"]]:
     """Return where each position is, within those that are held: those with these names, or every place of a row.
 
+    Places that are padding in every row, or where nothing is held, are left out.
+
     Raises:
-        ValueError: if the examples have no positions, or not these names.
+        ValueError: if the examples have no positions, or not these names, or nothing is held where a name is.
     """
     if examples.tokens is None and examples.targets.ndim == 1:
         raise WrongValue("these examples have no positions; measure them with ablation_effects")
     shape, device = _shape(examples), examples.first.device
     every = torch.ones(shape, dtype=torch.bool, device=device) if held is None else held
     if names:
-        found = {name: positions_held(name, examples) for name in names}
-        return {name: every if where is None else where & every for name, where in found.items()}
+        named = {name: positions_held(name, examples) for name in names}
+        found = {name: every if where is None else where & every for name, where in named.items()}
+        if empty := [name for name, where in found.items() if not bool(where.any())]:
+            raise WrongValue(
+                f'`names` has "{empty[0]}", where these effects hold no unit; name others, or measure effects at all '
+                "positions"
+            )
+        return found
+    real = every if examples.mask is None else every & examples.mask
     places = torch.arange(shape[1], device=device)
-    return {str(p): (places == p) & every for p in range(shape[1])}
+    return {str(p): (places == p) & every for p in range(shape[1]) if bool(real[:, p].any())}
 
 
 def _shape(examples: Examples) -> torch.Size:

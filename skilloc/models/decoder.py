@@ -180,9 +180,12 @@ def _check(model: Any, examples: Examples) -> None:
         )
     length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
     if context and length > context:
-        raise WrongValue(
-            f"sequences have {length} tokens but the context of `model` is {context}; use a shorter `length`"
+        cure = (
+            "use a shorter `length`"
+            if examples.mask is None
+            else "leave out the longest prompts, or show fewer `shots`"
         )
+        raise WrongValue(f"sequences have {length} tokens but the context of `model` is {context}; {cure}")
     highest, vocabulary = int(tokens.max()), getattr(model.cfg, "d_vocab", None)
     if vocabulary and vocabulary > 0 and highest >= vocabulary:
         raise WrongValue(

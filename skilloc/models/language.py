@@ -20,6 +20,7 @@ from skilloc.models.mlp import is_mlp_folder, open_mlp
 from skilloc.models.reading import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.saving import open_widths, saved_widths
 from skilloc.models.wrapping import wrapped
+from skilloc.tasks.reading import at_home
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 EMBEDDED = ASSETS / "embedded"
@@ -104,7 +105,7 @@ def open_model(
     if device_map is not None:
         return _mapped(str(name), dtype, device_map)
     if str(name) not in (*SHIPPED, "smollm2"):
-        folder = Path(name).expanduser()
+        folder = at_home(name)
         store.check_manifest(folder, "save or copy the model again")
         if is_mlp_folder(folder):
             return Opened(_moved(open_mlp(folder).to(dtype), device), None, str(name))
@@ -127,7 +128,7 @@ def _mapped(name: str, dtype: torch.dtype, device_map: Any) -> Opened:
         )
     if isinstance(device_map, str) and device_map not in MAPS:
         raise WrongValue(f'unknown `device_map` "{device_map}"; use {", ".join(MAPS)}, or a mapping of module names')
-    folder = Path(name).expanduser()
+    folder = at_home(name)
     if is_mlp_folder(folder) or saved_widths(folder) is not None:
         raise WrongValue(
             f'`device_map` is "{device_map}", but "{name}" is a pruned model or an MLP, which lies on one device; use '
@@ -208,7 +209,7 @@ def _read(name: str, dtype: torch.dtype, device_map: Any = None) -> Checkpoint:
         return read_folder(ASSETS / name, dtype=dtype, device_map=device_map)
     if name == "smollm2":
         return read_folder(smollm2_folder(), dtype=dtype, device_map=device_map)
-    path = Path(name).expanduser()
+    path = at_home(name)
     if name.endswith(".gguf"):
         return read_gguf(path, dtype=dtype, device_map=device_map)
     if path.is_dir():

@@ -20,8 +20,8 @@ from skilloc.study.world import open_world
 from skilloc.tasks import Split, Subtask
 from skilloc.tasks.asked import Asked
 from skilloc.tasks.losses import READY, Loss, as_loss
-from skilloc.tasks.prompts import prompts
-from skilloc.tasks.text import Encode, documents, text_subtask
+from skilloc.tasks.prompts import large_enough, prompts
+from skilloc.tasks.text import documents, text_subtask
 from skilloc.units import Units
 
 DRAW = ("sequences", "split", "seed", "reference", "loss", "at")
@@ -98,7 +98,13 @@ def subtasks_of(
     if add_bos and first is None:
         raise WrongValue(f'`add_bos` is True, but the tokenizer of "{opened.name}" puts no token first; leave it out')
     if asked is not None and asked.prompt is not None:
-        return _prompted(sources, encode, asked, first, least)
+        groups = {
+            name: prompts(source, encode, asked, name=name, first=first, longest=context)
+            for name, source in sources.items()
+        }
+        if asked.group:
+            groups = {name: large_enough(own, least) for name, own in groups.items()}
+        return _prompted(sources, groups)
     made = {
         name: text_subtask(name, documents(source), encode, length=length, separator=end, first=first)
         for name, source in sources.items()
@@ -106,12 +112,11 @@ def subtasks_of(
     return {name: replace(made[name], made={**(made[name].made or {}), "source": sources[name]}) for name in made}
 
 
-def _prompted(
-    sources: Mapping[str, str], encode: Encode, asked: Asked, first: int | None, least: int
-) -> dict[str, Subtask]:
+def _prompted(sources: Mapping[str, str], groups: Mapping[str, Mapping[str, Subtask]]) -> dict[str, Subtask]:
+    """Return the groups of all sources under their own names."""
     made: dict[str, Subtask] = {}
     for name, source in sources.items():
-        for called, own in prompts(source, encode, asked, name=name, first=first, least=least).items():
+        for called, own in groups[name].items():
             if called in made:
                 raise WrongValue(f'two groups are called "{called}"; give the sources other names')
             made[called] = replace(own, made={**(own.made or {}), "source": source, "named": name})

@@ -14,7 +14,7 @@ import torch
 
 from skilloc.experiment import hold, zero_reference
 from skilloc.masks import Mask
-from skilloc.mistakes import NotInstalled, WrongValue, whole
+from skilloc.mistakes import Mistake, NotInstalled, WrongValue, whole
 from skilloc.models.face import Face
 from skilloc.models.language import Opened, encoder, first_token
 from skilloc.models.makers import face_of
@@ -93,7 +93,8 @@ def evaluate(
     Raises:
         ModuleNotFoundError: if lm-eval is not installed.
         FileNotFoundError: if there is no such file.
-        ValueError: if the file names no task, or a task asks for more than log-likelihoods.
+        ValueError: if the file is broken or names no task, or a task asks for more than log-likelihoods, or for fields
+            that its rows have not.
     """
     if limit is not None:
         whole("limit", limit)
@@ -105,18 +106,29 @@ def evaluate(
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    told = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # what the harness itself resolves
+    try:
+        told = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # what the harness itself resolves
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WrongValue(f'"{file}" is not YAML ({" ".join(str(error).split())}); mend it there') from error
     name = told.get("task") if isinstance(told, dict) else None
     if not isinstance(name, str):
         raise WrongValue(f'"{file}" names no `task`; write one task of lm-eval per file')
     held: Any = contextlib.nullcontext()
     if mask is not None:
         held = hold(opened.model, mask, zero_reference(mask.units))
-    manager = TaskManager(include_path=str(file.resolve().parent), include_defaults=False)
-    with held:
-        found = simple_evaluate(
-            model=_harness(opened, add_bos), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0
-        )
+    try:
+        manager = TaskManager(include_path=str(file.resolve().parent), include_defaults=False)
+        with held:
+            found = simple_evaluate(
+                model=_harness(opened, add_bos), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0
+            )
+    except (Mistake, OSError):
+        raise
+    except Exception as error:  # the harness raises whatever the task's file makes it do
+        said = " ".join(str(error).split())
+        raise WrongValue(
+            f'lm-eval cannot run the task "{name}" of "{file}" ({type(error).__name__}: {said}); mend what it says'
+        ) from error
     numbers = {key: value for key, value in found["results"][name].items() if isinstance(value, float)}
     return Evaluation(name, numbers, tuple(found["samples"][name]))
 

@@ -30,7 +30,8 @@ PACKED = 200
 LEAST_PACKED = 100_000_000
 
 BOM = b"\xef\xbb\xbf"
-WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+WIDE = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+"""What files in wide letters begin with, longer marks before those that they begin with."""
 
 
 def ending_of(path: Path) -> str:
@@ -72,8 +73,8 @@ def records(path: Path, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
         data = _unpacked(path) if path.name.lower().endswith(".gz") else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise WrongValue(f'cannot unpack "{path}" ({error}); check that it is whole') from error
-    if data[:2] in WIDE:
-        raise WrongValue(f'"{path}" is in {WIDE[data[:2]]}, from row 0 on; {_cure(path, WIDE[data[:2]])}')
+    if wide := next((name for mark, name in WIDE.items() if data.startswith(mark)), None):
+        raise WrongValue(f'"{path}" is in {wide}, from row 0 on; {_cure(path, wide)}')
     data = data.removeprefix(BOM)
     if suffix in ("csv", "tsv"):
         yield from _table(path, data, "," if suffix == "csv" else "\t")
@@ -128,7 +129,12 @@ def _json(path: Path, data: bytes) -> Iterator[Mapping[str, Any]]:
 
 def _parsed(path: Path, text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a whole number of thousands of digits, which Python does not turn into one
+            return json.loads(text, parse_int=str)
     except (json.JSONDecodeError, RecursionError) as error:
         raise WrongValue(f'{where}"{path}" is not JSON ({error}); check that it is whole') from error
 

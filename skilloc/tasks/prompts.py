@@ -9,31 +9,28 @@ them: spaces at the prompt's end go to the answer.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from skilloc.mistakes import WrongValue
-from skilloc.tasks.asked import LETTERS, Asked
-from skilloc.tasks.corpora import BUILTIN, is_text
+from skilloc.tasks.asked import Asked
 from skilloc.tasks.examples import Examples
 from skilloc.tasks.items import Item, answer_baseline, distinct, split_items
-from skilloc.tasks.reading import read_rows
-from skilloc.tasks.rows import Encode, examples_of, spaced
+from skilloc.tasks.questions import Source, items_of
+from skilloc.tasks.rows import Encode, continuation, examples_of
 from skilloc.tasks.subtask import Split, Subtask
 
 _log = logging.getLogger(__name__)
 
-Source = str | Sequence[Mapping[str, Any]]
-"""A file, folder, glob or dataset of the hub as `reading.read_rows` takes it; or rows in memory."""
-
 
 def prompts(
     source: Source, encode: Encode, asked: Asked = Asked(prompt="prompt"), *, name: str = "prompts",  # noqa: B008
-    first: int | None = None, least: int = 1,
+    first: int | None = None, longest: int | None = None,
 ) -> dict[str, Subtask]:  # fmt: skip
     """Make subtasks of rows that have a prompt and an answer: one, or one per group.
+
+    Rows that lack one of the fields that are asked for are left out, counted, and logged with the reason.
 
     Args:
         source: where the rows come from.
@@ -41,10 +38,10 @@ def prompts(
         asked: which fields say what, and how prompts are put.
         name: of the subtask; with groups, those are called NAME_GROUP.
         first: the id that every row begins with; None for none.
-        least: leave out groups with fewer items than this in a split, saying so.
+        longest: leave out prompts that have more tokens than this with their answer, saying so.
 
     Raises:
-        ValueError: if no row has a prompt and an answer, or every group is smaller than `least`.
+        ValueError: if no row has one of the fields, no row can be asked, or two groups would have one name.
 
     Example:
         >>> import skilloc as sk
@@ -53,32 +50,31 @@ def prompts(
         >>> made["prompts"].draw(3).at["last"]
         tensor([13, 13, 13])
     """
-    items, skipped = _items(source, asked)
+    if asked.prompt is None:
+        raise WrongValue("`asked` names no field of the `prompt`; pass Asked(prompt=...)")
+    items, skipped = items_of(source, asked)
+    if longest is not None:
+        before, most = len(items), longest - (first is not None)
+        items = _fitting(items, encode, most, name)
+        skipped += before - len(items)
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(f"{name}_{item.group}".replace(" ", "_") if asked.group else name, []).append(item)
     made = {}
     for called, own in groups.items():
+        if len(apart := list(dict.fromkeys(item.group for item in own))) > 1:
+            raise WrongValue(
+                f'groups "{apart[0]}" and "{apart[1]}" would both be called "{called}"; write one of them otherwise'
+            )
         kept = distinct(own, called)
-        splits = split_items(kept, asked.rotation)
-        smallest = min(map(len, splits.values()))
-        if smallest < least and asked.group:
-            _log.warning('left out "%s": %d items, %d in its smallest split, of %d', called, len(kept), smallest, least)
-            continue
-        made[called] = _subtask(
-            called, splits, encode, asked, first, {"skipped": skipped, "twice": len(own) - len(kept)}
-        )
-    if not made:
-        largest = max(map(len, groups.values()))
-        raise WrongValue(
-            f'`least` is {least}, but the largest group of "{name}" has {largest} items in all; ask for fewer examples'
-        )
+        left = {"skipped": skipped, "twice": len(own) - len(kept)}
+        made[called] = _subtask(called, split_items(kept, asked.rotation), encode, asked, first, left)
     return made
 
 
 def choices(
     source: Source, encode: Encode, asked: Asked = Asked(prompt="question", choices="choices"), *,  # noqa: B008
-    name: str = "choices", first: int | None = None, least: int = 1,
+    name: str = "choices", first: int | None = None, longest: int | None = None,
 ) -> dict[str, Subtask]:  # fmt: skip
     """Make subtasks of multiple choice; `prompts` with the fields of lm-eval's local files (ARC, MMLU, WMDP).
 
@@ -91,7 +87,7 @@ def choices(
     """
     if asked.choices is None:
         raise WrongValue("`asked` names no field of `choices`; pass Asked(prompt=..., choices=...), or call prompts")
-    return prompts(source, encode, asked, name=name, first=first, least=least)
+    return prompts(source, encode, asked, name=name, first=first, longest=longest)
 
 
 def item_subtask(
@@ -102,97 +98,56 @@ def item_subtask(
     return _subtask(name, split_items(kept), encode, Asked(prompt="prompt", pad=pad), first, {})
 
 
-def _items(source: Source, asked: Asked) -> tuple[list[Item], int]:
-    fields = asked.fields
-    if isinstance(source, str):
-        if source in BUILTIN and not Path(source).exists():
-            raise WrongValue(
-                f'"{source}" is running text and has no prompts; name a file of rows, or leave `prompt` out'
-            )
-        read = read_rows(source, fields)
-        rows = [(dict(zip(fields, row.values, strict=True)), row.origin) for row in read.rows]
-        have, where = read.fields, source
-    else:
-        rows = [(dict(row), f"row {number}") for number, row in enumerate(source)]
-        have, where = tuple(rows[0][0]) if rows else (), "the rows"
-    found = [item for row, origin in rows if (item := _item(row, origin, asked)) is not None]
-    skipped = len(rows) - len(found)
-    if not found:
+def large_enough(made: Mapping[str, Subtask], least: int) -> dict[str, Subtask]:
+    """Return the groups of a file that have enough items in each split; the others are counted and logged.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    counts: dict[str, dict[str, int]] = {name: dict[str, Any](own.made or {})["items"] for name, own in made.items()}
+    small = [name for name, own in counts.items() if min(own.values()) < least]
+    if len(small) == len(made):
+        largest = max(made, key=lambda name: sum(counts[name].values()))
         raise WrongValue(
-            f'none of the {len(rows)} rows of "{where}" has `prompt` "{asked.prompt}" and `answer` "{asked.answer}"'
-            + (f' and `choices` "{asked.choices}"' if asked.choices else "")
-            + f"; their fields are {', '.join(have) or 'none'}: name two of them"
+            f'none of {len(made)} groups has {least} items in every split: the largest, "{largest}", has '
+            f"{_counted(counts[largest])}; draw fewer examples, or group by a field with fewer values"
         )
-    if skipped:
-        _log.warning('skipped %d of %d rows of "%s", without a prompt or an answer', skipped, len(rows), where)
-    return found, skipped
+    if small:
+        listed = ", ".join(f'"{name}" ({_counted(counts[name])})' for name in small[:3])
+        more = f" and {len(small) - 3} more" if len(small) > 3 else ""
+        _log.warning("left out groups with fewer than %d items in a split: %s%s", least, listed, more)
+    return {name: own for name, own in made.items() if name not in small}
 
 
-def _item(row: Mapping[str, Any], origin: str, asked: Asked) -> Item | None:
-    """Return the item of a row; None if it has no prompt or no answer."""
-
-    def text(field: str | None) -> str:
-        value = row.get(field) if field else None
-        return value if is_text(value) and isinstance(value, str) else ""
-
-    answer = row.get(asked.answer, row.get("answerKey"))
-    answer = row.get("answerKey") if answer is None else answer
-    prompt = text(asked.prompt)
-    if not prompt or answer is None or (isinstance(answer, str) and not is_text(answer)):
-        return None
-    subject, group = text(asked.subject) or prompt, str(row.get(asked.group or "", "") or "")
-    if asked.choices:
-        given = row.get(asked.choices)
-        options, labels = _options(given)
-        if len(options) < 2:
-            return None
-        right = _right(answer, options, labels, origin)
-        said = tuple(f" {letter}" for letter in LETTERS[: len(options)]) if asked.by == "letter" else options
-        put = asked.put(prompt, options)
-        said = tuple(spaced(put, option) for option in said)
-        return Item(
-            put,
-            said[right],
-            wrong=(*said[:right], *said[right + 1 :]),
-            options=said,
-            right=right,
-            subject=subject,
-            group=group,
-        )
-    put = asked.put(prompt)
-    wrong = row.get(asked.wrong or "") or []
-    twin = text(asked.corrupted)
-    return Item(
-        put,
-        spaced(put, str(answer)),
-        wrong=tuple(spaced(put, str(one)) for one in ([wrong] if isinstance(wrong, str) else wrong)),
-        corrupted=asked.put(twin) if twin else None,
-        subject=subject,
-        group=group,
-    )
+def _counted(items: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in items.items())
 
 
-def _options(given: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the texts of options and their labels: of a list, letters."""
-    if isinstance(given, Mapping):
-        texts = tuple(map(str, given.get("text") or ()))
-        return texts, tuple(map(str, given.get("label") or LETTERS[: len(texts)]))
-    texts = tuple(map(str, given)) if isinstance(given, list | tuple) else ()
-    return texts, tuple(LETTERS[: len(texts)])
+def _fitting(items: Sequence[Item], encode: Encode, most: int, name: str) -> list[Item]:
+    """Return the items that have at most so many tokens; the others are counted and logged.
 
+    Raises:
+        ValueError: if there is none.
+    """
 
-def _right(answer: Any, options: tuple[str, ...], labels: tuple[str, ...], origin: str) -> int:
-    if isinstance(answer, int) and 0 <= answer < len(options):
-        return answer
-    for known in (labels, options):
-        if str(answer) in known:
-            return known.index(str(answer))
-    if str(answer).isdecimal() and int(answer) < len(options):
-        return int(answer)
-    raise WrongValue(
-        f'`answer` of {origin} is "{answer}", which is none of the options {", ".join(labels)}; give the number from '
-        "0, the label or the text of one"
-    )
+    def fits(item: Item) -> bool:
+        answers = (item.answer, *item.wrong)
+        # A token is a byte at least: most texts need not be encoded.
+        if len((item.prompt + max(answers, key=len)).encode("utf-8", "replace")) < most:
+            return True
+        told = [continuation(item.prompt, answer, encode) for answer in answers]
+        return max(len(before) + len(after) - 1 for before, after in told) <= most
+
+    found = [item for item in items if fits(item)]
+    if not found:
+        raise WrongValue(f'all {len(items)} prompts of "{name}" have more than {most} tokens; pass shorter ones')
+    if left := len(items) - len(found):
+        first = next(item for item in items if not fits(item))
+        _log.warning(
+            'left out %d of %d prompts of "%s", of more than the %d tokens that the model can read, such as "%s..."',
+            left, len(items), name, most, first.prompt[:40],
+        )  # fmt: skip
+    return found
 
 
 def _subtask(
@@ -230,10 +185,15 @@ def chosen_items(
     """Return n items of a split, in the order of the split, each behind `shots` answered ones of the train split."""
     generator = torch.Generator().manual_seed(seed)
     train = splits["train"]
+    if shots > len(train):
+        raise WrongValue(
+            f'`shots` is {shots}, but the train split of subtask "{name}", from which they come, has {len(train)} '
+            "items; show fewer, or pass more rows"
+        )
     shown = [train[i] for i in torch.randperm(len(train), generator=generator)[:shots].tolist()]
     keys = {item.key for item in shown}
     pool = [item for item in splits[split] if item.key not in keys]
-    if len(pool) < n or len(shown) < shots:
+    if len(pool) < n:
         counts = ", ".join(f"{len(own)} {key}" for key, own in splits.items())
         raise WrongValue(
             f'{n} examples are too many: the {split} split of subtask "{name}" has {len(pool)} items ({counts}; '

@@ -51,9 +51,21 @@ class Rows:
     sampled: bool = False
 
 
+def at_home(place: str | Path) -> Path:
+    """Return a path, with the home folder for `~`.
+
+    Raises:
+        FileNotFoundError: if there is no such user.
+    """
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f'no home folder for "{place}"; write the path out') from error
+
+
 def split_source(source: str) -> tuple[str, str | None]:
     """Return the place and the field of `PLACE#FIELD`; a file that is called like the whole of it is the place."""
-    if "#" not in source or Path(source).expanduser().exists():
+    if "#" not in source or at_home(source).exists():
         return source, None
     place, _, field = source.rpartition("#")
     return place, field or None
@@ -82,7 +94,7 @@ def read_rows(place: str, fields: Sequence[str]) -> Rows:
     for path in files:
         for number, record in enumerate(records(path, fields)):
             names = names or tuple(map(str, record))
-            rows.append(Row(tuple(_value(record, field) for field in fields), f"{path}:{number}"))
+            rows.append(Row(tuple(value_of(record, field) for field in fields), f"{path}:{number}"))
     if not rows:
         raise WrongValue(f'"{place}" has no rows; pass a file that has some')
     return Rows(tuple(rows), names)
@@ -90,7 +102,7 @@ def read_rows(place: str, fields: Sequence[str]) -> Rows:
 
 def _files(place: str) -> list[Path]:
     """Return the files of a place, in order of path, of one sort."""
-    literal = Path(place).expanduser()
+    literal = at_home(place)
     if literal.is_file():
         found = [literal]
     elif literal.is_dir():
@@ -136,7 +148,7 @@ def _readable(files: list[Path], place: str) -> list[Path]:
     return kept
 
 
-def _value(record: Mapping[str, Any], field: str) -> Any:
+def value_of(record: Mapping[str, Any], field: str) -> Any:
     """Return a field, by its whole name before by its path; None where there is none."""
     if field in record:
         return record[field]
@@ -166,7 +178,7 @@ def _hub(name: str, fields: Sequence[str]) -> Rows:
             "a local file"
         ) from error
     rows = [
-        Row(tuple(_value(record, field) for field in fields), f"{name}:{number}")
+        Row(tuple(value_of(record, field) for field in fields), f"{name}:{number}")
         for number, record in enumerate(found[:HUB])
     ]
     return Rows(tuple(rows), names or tuple(found[0] if found else ()), sampled=len(found) > HUB)
