@@ -41,9 +41,10 @@ def draw(found: dict[str, Any]) -> Any:
     scale = found["scale"]
     figure.supxlabel(
         f"{scale['model']}; {scale['examples']} held-out examples of each subtask, one a fold (of induction below, "
-        f"{scale['induction']}); every head exactly at zero. Bars: 95 % over folds; dotted: chance;\n"
-        f"faint: reliability below {FAINT}; bold: interval above 0. Refused, with right answers: {refused}\n"
-        "Losses that rise without heads, beyond random ones of like layers, with an interval above 0:\n"
+        f"{scale['induction']}); every head exactly at zero. Bars: 95 % over folds (of what one head restores, of the\n"
+        f"best); dotted: chance; faint: reliability below {FAINT}; a row without a point: all noise; bold: "
+        f"interval above 0.\nOf facts those that the model says, the shortest; left out, with so many: {refused}\n"
+        "How many losses rise without the heads of a subtask, beyond random ones of like layers, interval above 0:\n"
         + "\n".join(risen),
         fontsize=7,
     )
@@ -56,8 +57,9 @@ def _risen(reference: str, removal: dict[str, Any]) -> str:
     own = np.eye(len(excess), dtype=bool)
     worst = int((excess.argmax(axis=0) == np.arange(len(excess))).sum())
     return (
-        f"{reference} ({removal['draws']} masks) {int((low > 0).sum())} of {low.size}, own {int((low[own] > 0).sum())} "
-        f"of {len(excess)}, worst of {worst}; median {np.median(excess[own]):.2g}, others {np.median(excess[~own]):.2g}"
+        f"{reference} ({removal['draws']} masks): {int((low > 0).sum())} of {low.size}, of own losses "
+        f"{int((low[own] > 0).sum())} of {len(excess)}; {worst} lose most by their own heads; median of own losses "
+        f"{np.median(excess[own]):.2g} nats, of others {np.median(excess[~own]):.2g}"
     )
 
 
@@ -77,6 +79,7 @@ def _refused(known: dict[str, Any]) -> str:
 
 def dots(ax: Any, tables: dict[str, Any], names: list[str], title: str) -> None:
     places = np.arange(len(names))[::-1]
+    ax.set_ylim(-0.7, len(names) - 0.3)
     for r, (reference, table) in enumerate(tables.items()):
         scores = [table["scores"][name]["locality"] for name in names]
         value, low, high = (numbers([one[end] for one in scores]) for end in ("value", "low", "high"))
