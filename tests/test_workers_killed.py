@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from by_hand import wait_for
-from test_relearning_spread import files
+from test_relearning_spread import attacked, files, texts
 
 from skilloc.models.language import Opened, open_model
 from skilloc.study.draws import subtasks_of
@@ -20,6 +20,8 @@ from skilloc.study.measure import measure
 from skilloc.study.settings import Settings
 from skilloc.sweep import Pool
 from skilloc.tasks import Subtask
+
+__all__ = ["texts"]
 
 FOUR = Pool(workers=4)
 SETTINGS = Settings(
@@ -71,3 +73,22 @@ def test_effects_begun_here_and_finished_by_four_of_which_one_is_killed(embedded
     with one_is_killed(lambda: count(folder / "items") > begun):
         measure(*embedded, SETTINGS, folder, workers=FOUR)
     assert files(folder) == files(tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*widen `rates`", "ignore:.*there is one rate")
+def test_an_attack_begun_here_and_finished_by_four_of_which_one_is_killed(texts, tmp_path, monkeypatch):
+    here = attacked(texts, tmp_path / "here")
+    folder = tmp_path / "there"
+
+    def stopped(*given, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("skilloc.relearning.runs.attack_all", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            attacked(texts, folder)
+    begun = count(folder / "runs")
+    assert count(folder / "runs") < count(tmp_path / "here" / "runs")
+    with one_is_killed(lambda: count(folder / "runs") > begun):
+        assert attacked(texts, folder, FOUR) == here
