@@ -98,7 +98,7 @@ def forecast_and_measured(name: str) -> dict[str, float]:
         trunk = lay_trunk(experiment)
         cost = sum(trunk.cost(bank.name) * int(chosen[units.span(bank.name)].sum()) for bank in units.banks)
         began = time.thread_time()
-        lay_trunk(experiment, told=True)
+        lay_trunk(experiment, banks=())
         laying = time.thread_time() - began
     began = time.thread_time()
     ablation_effects(experiment, select=chosen)

@@ -135,6 +135,25 @@ def test_every_model_takes_the_fast_routes(any_model, batches):
     assert trunk.routes == wanted
 
 
+def test_only_the_routes_of_what_is_measured_are_checked(llama, batches, monkeypatch):
+    """Each check costs passes of the model; two heads of a large one are not to wait for those of all its layers."""
+    from skilloc.ablation import routes
+
+    seen, check = [], routes._route
+    monkeypatch.setattr(routes, "_route", lambda trunk, suffix, bank, piece: seen.append(bank.name) or check(
+        trunk, suffix, bank, piece
+    ))  # fmt: skip
+    experiment = Experiment(llama, batches, folds=1)
+    whole = ablation_effects(experiment)
+    assert seen == list(experiment.units.hooks)
+    seen.clear()
+    select = experiment.units.named(["L0H1", "L2N3"])
+    some = ablation_effects(experiment, select=select)
+    assert seen == [hook for hook, part in experiment.units.split(select).items() if part.any()]
+    assert len(seen) == 2
+    assert some.values[..., select] == pytest.approx(whole.values[..., select], abs=1e-6)
+
+
 def test_the_slow_route_gives_the_same(llama, batches, monkeypatch, caplog):
     units = units_of(llama)
     fast = ablation_effects(Experiment(llama, batches, units=units, folds=1), select=sample(units, 20, seed=1))

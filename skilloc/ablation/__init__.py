@@ -29,6 +29,7 @@ from skilloc.masks import Mask, check_choice
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
+from skilloc.units import Bank
 
 UNITS = ("fold", "subtask", "unit")
 """Axes of what is found of an item."""
@@ -88,7 +89,7 @@ def ablation_effects(
     _check_named(experiment, resume)
     folded, made = experiment.folded, {"method": "ablation", **experiment.record()}
     with one_thread():
-        trunk = _lay(experiment)
+        trunk = _lay(experiment, banks=[bank for bank in units.banks if chosen[units.span(bank.name)].any()])
         baseline = folded.mean(trunk.base.cpu().numpy())
         check_losses(baseline, folded.subtasks)
         items = list(_items(trunk, chosen, made))
@@ -117,7 +118,7 @@ def _check_named(experiment: Experiment, resume: Path | None) -> None:
 
 def unit_measure(experiment: Experiment) -> Measure:
     """Return what measures items of `ablation_effects` that another process has cut, and whose routes it has found."""
-    return _measure(_lay(experiment, told=True))
+    return _measure(_lay(experiment, banks=()))
 
 
 def _measure(trunk: Trunk | Layers) -> Measure:
@@ -139,16 +140,18 @@ def routes_of(experiment: Experiment) -> dict[str, str]:
     return laid.routes if isinstance(laid, Trunk) else dict.fromkeys(experiment.units.hooks, "dense")
 
 
-def _lay(experiment: Experiment, *, told: bool = False) -> Trunk | Layers:
+def _lay(experiment: Experiment, *, banks: Sequence[Bank] | None = None) -> Trunk | Layers:
     chain = experiment.face.chain
     if chain is None or not set(experiment.units.hooks) <= set(chain.hooks) or hooks_of_users(experiment.model):
-        return lay_trunk(experiment, told=told)
+        return lay_trunk(experiment, banks=banks)
     return lay_layers(experiment, chain)
 
 
 def _items(trunk: Trunk | Layers, chosen: np.ndarray, made: Mapping[str, Any]) -> Iterator[Item]:
     items = []
     for hook, part in trunk.experiment.units.split(chosen).items():
+        if not part.any():
+            continue
         positions, cost = np.flatnonzero(part).tolist(), trunk.cost(hook)
         way, size = "dense", NEURONS_PER_ITEM
         if isinstance(trunk, Trunk):

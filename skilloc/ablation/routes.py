@@ -14,6 +14,7 @@ to the next, and says so.
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,13 +84,15 @@ class Trunk:
 
 
 @torch.no_grad()
-def lay_trunk(experiment: Experiment, *, told: bool = False) -> Trunk:
-    """Run the model once, keep its residual stream, and choose a route for every bank.
+def lay_trunk(experiment: Experiment, *, banks: Sequence[Bank] | None = None) -> Trunk:
+    """Run the model once, keep its residual stream, and choose a route for some banks.
 
     Args:
         experiment: what is measured on what.
-        told: choose none: every item says its own, which another process has found.
+        banks: those whose units will be measured; all if not given; none where every item says its own route, which
+            another process has found.
     """
+    asked = experiment.units.banks if banks is None else banks
     began = _clock(experiment)
     base = torch.from_numpy(experiment.losses())
     every, seconds = dict.fromkeys(experiment.units.hooks, WHOLE), _clock(experiment) - began
@@ -105,21 +108,21 @@ def lay_trunk(experiment: Experiment, *, told: bool = False) -> Trunk:
         runs = [suffix.run(experiment.part(block)[0].inputs) for block in experiment.blocks]
         seconds = _clock(experiment) - began
         residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
-        piece = None if told else seen_piece(experiment)
+        piece = seen_piece(experiment) if asked else None
         if piece is not None and not _same(piece.base, suffix.run(piece.inputs)[0], None):
             padded = experiment.folded.examples.mask is not None
             why = "padded examples need the mask that only its own pass makes"
             raise UnknownLayoutError(why if padded else "its modules alone compute something else than the bridge")
     except NOT_ALONE as error:
         said = str(error).partition("\n")[0]
-        if not told:
+        if asked:
             _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)
         return whole
     tail = _tail(experiment, suffix, residuals)
     sizes = _sizes(experiment, residuals[0].shape[-1], runs[0][0].shape[-1])
     trunk = Trunk(experiment, residuals, {}, tail, base, sizes, seconds)
     if piece is not None:
-        trunk.routes.update({bank.name: _route(trunk, suffix, bank, piece) for bank in experiment.units.banks})
+        trunk.routes.update({bank.name: _route(trunk, suffix, bank, piece) for bank in asked})
     slow = [hook for hook, route in trunk.routes.items() if route == WHOLE]
     if slow:
         _log.warning("each unit of %s needs a whole forward pass of this model; this is slow", ", ".join(slow))

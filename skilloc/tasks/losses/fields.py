@@ -44,10 +44,11 @@ def field_of(examples: Examples, name: str, loss: str) -> Tensor:
         ValueError: if the examples have none.
     """
     if name not in examples.fields:
+        cure = "`wrong` answers" if name == WRONG else "`choices`"
         raise WrongValue(
             f'`loss` is "{loss}", which needs a field "{name}", but these examples have '
             f"{', '.join(examples.fields) or 'none'}; give each example this field, or, of rows of a file, name "
-            "their field of `choices` or of `wrong` answers"
+            f"their field of {cure}"
         )
     return examples.fields[name]
 
