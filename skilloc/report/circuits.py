@@ -186,7 +186,8 @@ def circuit_words(found: CircuitFound) -> str:
     if ahead <= 0:
         return f"{alone}, {beside}: no better than random units of their number, so that they are no circuit."
     if found.called == g.CIRCUIT:
-        return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}."
+        seen = f"; {number(kept.faithfulness.value - kept.blind.value)} more than blind" if seeing else ""
+        return f"{alone}, {beside}: the circuit keeps {number(ahead)} {told}{seen}."
     if seeing and not kept.faithfulness.low > kept.blind.high:
         return (
             f"{alone}, {beside}: what they keep is not more, beyond both intervals, than what does not depend on the "
