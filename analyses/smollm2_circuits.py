@@ -7,7 +7,9 @@ folds, and with inputs that say nothing (blind); the smallest measured size that
 benchmark; CPU seconds and memory.
 
 Everything that is not kept is at its mean, per role in prompts and per position in text, over the examples that choose.
-Of the facts only those that the model says are taken, half of the subjects to choose and half to state.
+What is made has a wrong answer, and is about the lead of the right one over it, in logits, since to know that a verb
+comes is not to know which; facts and text are about cross-entropy. Of the facts only those that the model says are
+taken, half of the subjects to choose and half to state.
 
 Minutes of one core: about 60 for `--scale cpu` (a forecast; not run yet), one for `quick` (the embedded model). Needs
 `skilloc fetch smollm2`, but for `quick`.
@@ -17,7 +19,7 @@ import hashlib
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ from skilloc.ablation import mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.circuits.areas import area_from_one, area_under
 from skilloc.circuits.blind import blind_losses
-from skilloc.circuits.faithfulness import share_kept
+from skilloc.circuits.faithfulness import check_floor, share_kept
 from skilloc.circuits.gates import GateConfig, learn_circuit
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random, top
@@ -41,8 +43,9 @@ from skilloc.report.record import as_json
 from skilloc.store import Labelled, Result
 from skilloc.study.draws import subtasks_of
 from skilloc.tasks import Examples
-from skilloc.tasks.behaviours import behaviours
+from skilloc.tasks.behaviours import MAKERS, behaviours
 from skilloc.tasks.items import Item
+from skilloc.tasks.rows import examples_of
 
 FACTS = "facts"
 LEARNED, ESTIMATED, INTEGRATED = "learned gates", "effects with curvature", "integrated gradients"
@@ -59,6 +62,8 @@ class Curve:
     """a corpus, a made behaviour, or "facts" """
     known: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """of facts: the rows of each relation that the model says"""
+    loss: str = "cross_entropy"
+    """of answers, or text; or "logit_difference" """
     model: str = "smollm2"
     """the model"""
     sizes: tuple[int, ...] = (10, 40, 160, 640, 2560, 10240)
@@ -118,18 +123,16 @@ def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
     opened = opened_once(spec.model)
     chosen, stated_on = examples_of_halves(opened, spec)
     train = Experiment(
-        opened.model, {spec.subtask: chosen}, reference="mean", other={spec.subtask: chosen}, folds=1, seed=spec.seed
-    )
-    stated = Experiment(
-        opened.model, {spec.subtask: stated_on}, reference="mean", other={spec.subtask: chosen}, folds=spec.folds
-    )
-    few = Experiment(
-        opened.model, {spec.subtask: chosen.part(slice(0, spec.estimated_on))}, reference="mean",
-        other={spec.subtask: chosen}, folds=1,
+        opened.model, {spec.subtask: chosen}, reference="mean", loss=spec.loss, other={spec.subtask: chosen}, folds=1,
+        seed=spec.seed,
     )  # fmt: skip
+    stated = replace(train, subtasks={spec.subtask: stated_on}, folds=spec.folds)
+    few = replace(train, subtasks={spec.subtask: chosen.part(slice(0, spec.estimated_on))})
+    nothing = Mask(train.units, np.zeros(len(train.units), dtype=bool))
+    check_floor(mask_effects(stated, [nothing])[0][0, :, 0], spec.subtask, stated.metric.unit)
     circuits, seconds = _circuits(train, few, spec)
     units = train.units
-    masks = [Mask(units, np.zeros(len(units), dtype=bool)), *(mask for way in WAYS for mask in circuits[way])]
+    masks = [nothing, *(mask for way in WAYS for mask in circuits[way])]
     masks += [
         matched_random(mask, seed=1000 * spec.seed + draw) for draw in range(spec.draws) for mask in circuits[LEARNED]
     ]
@@ -184,8 +187,9 @@ def examples_of_halves(opened: Opened, spec: Curve) -> tuple[Examples, Examples]
         return own.draw(spec.learned_on, split="train"), own.draw(spec.stated_on, split="report")
     made = behaviours(encode, [name], first=first, count=6 * max(spec.learned_on, spec.stated_on))[name]
     assert made.items is not None
-    chosen, stated = made.items(spec.learned_on, "train", spec.seed), made.items(spec.stated_on, "report", 0)
-    return plain_rows(chosen, encode, first), plain_rows(stated, encode, first)
+    halves = made.items(spec.learned_on, "train", spec.seed), made.items(spec.stated_on, "report", 0)
+    chosen, stated = (replace(examples_of(items, encode, first=first), paired=None) for items in halves)
+    return chosen, stated
 
 
 def _facts(opened: Opened, spec: Curve) -> tuple[Examples, Examples]:
@@ -210,7 +214,13 @@ def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
         told = cells(able, [Able(scale.settings.model, 24)])[0].metrics["facts"]
         known = tuple((name, tuple(one["right"])) for name, one in told.items() if len(one["right"]) >= KNOWN)
     settings = asdict(scale.settings)
-    specs = [Curve(**{**settings, "subtask": name, "known": known if name == FACTS else ()}) for name in scale.subtasks]
+    specs = [
+        replace(
+            scale.settings, subtask=name, known=known if name == FACTS else (),
+            loss="logit_difference" if name in MAKERS else "cross_entropy",
+        )
+        for name in scale.subtasks
+    ]  # fmt: skip
     results = cells(measure_curve, specs)
     found = {
         "settings": settings,
@@ -245,6 +255,7 @@ def _told(result: Result) -> dict[str, Any]:
     return {
         "sizes": sizes,
         "units": units,
+        "loss": result.spec["loss"],
         "folds": len(floor),
         "floor": float(floor.mean()),
         "baseline": float(result.arrays["baseline"].values.mean()),
@@ -298,7 +309,8 @@ def _curve(ax: Any, name: str, one: dict[str, Any]) -> None:
     ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], rotation=60, fontsize=6)
     ax.xaxis.minorticks_off()
     ax.set_ylim(-0.5, 1.5)
-    ax.set_title(f"{name}: {one['baseline']:.2f} nats, {one['baseline'] + one['floor']:.2f} with none", fontsize=8)
+    unit = "nats" if one["loss"] == "cross_entropy" else "logits"
+    ax.set_title(f"{name}: {one['baseline']:.2f} {unit}, {one['baseline'] + one['floor']:.2f} with none", fontsize=8)
 
 
 def _numbers(values: Any) -> Float[np.ndarray, "..."]:
