@@ -175,3 +175,17 @@ def test_drawn_edges_that_do_not_lead_on_from_the_inputs_are_said_to():
     graph.graph["drawn"]["count"] = 1
     assert not claims.reads_inputs(graph)
     assert "none of which leads on from the inputs" in edge_words(circuit_found(graph))
+
+
+def test_where_all_edges_lower_no_loss_the_strongest_are_drawn(gate):
+    experiment, circuit = network(gate)
+    own = experiment.examples["gate"]
+    worse = replace(experiment, subtasks={"gate": replace(own, targets=1 - own.targets)})
+    gates = gates_on(wires.wiring(worse, circuit))
+    every = [slice(0, len(gates))]
+    assert gates.loss(np.zeros(gates.count), every) < gates.loss(np.ones(gates.count), every)
+    assert claims._enough(gates, edge_scores(gates)) is None
+    graph = nx.DiGraph(subtask="a")
+    for place, score in enumerate((4.0, 3.0, 2.0, 1.0, -20.0)):
+        graph.add_edge(place, place + 1, effect={"a": {"value": 0.0}}, score={"a": score})
+    assert claims.few(graph) == 3

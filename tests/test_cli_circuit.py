@@ -136,7 +136,7 @@ def test_refusals(home, tmp_path, capsys):
     assert "these effects have parity_0" in refused(capsys, home, home / "mean", "--subtask", "x", "--out", out)
     assert "at most 1" in refused(capsys, home, home / "mean", "--faithfulness", "90", "--out", out)
     assert "choose 1 to 24" in refused(capsys, home, home / "mean", "--count", "99", "--out", out)
-    assert "use one of wires, total, direct" in refused(capsys, home, home / "mean", "--count", "3", "--paths", "all", "--out", out)
+    assert "one of wires, total" in refused(capsys, home, home / "mean", "--count", "3", "--paths", "all", "--out", out)
     assert "pass a folder that `skilloc effects` wrote" in refused(capsys, home, tmp_path, "--out", out)
     assert "have their own" in refused(capsys, home, home / "mean", home / "zero", "--reference", "zero", "--out", out)
     save_mlp(MLP(6, 2, 12, 3, seed=9), tmp_path / "other")

@@ -1,7 +1,8 @@
 """Are the edges that a circuit is drawn with how it works? They are claims, and tested: all others are cut.
 
 Drawn are, of wires, the fewest that keep `SHARE` of what all keep, in the order of what they lower the loss by, both on
-the train split; of other edges, the fewest whose |effects| add up to `SHARE` of those of all; and `MOST` at most. What
+the train split; of other edges, and of wires that together do not lower the loss, the fewest whose |effects|, or
+scores, add up to `SHARE` of those of all; and `MOST` at most. What
 the circuit keeps with these alone (`wired.edge_faithfulness`)
 stands beside what it keeps with all its edges, and with as many random ones between the same banks. An edge that is
 measured along all paths says that an effect passes there, not that it needs no other edge on its way: only this test
@@ -45,7 +46,7 @@ def few(graph: nx.DiGraph) -> int:
     if g.DRAWN in graph.graph:
         return int(graph.graph[g.DRAWN][g.DRAWN_COUNT])
     subtask = _subtask(graph)
-    sizes = np.sort([strength(edge, subtask) for *_, edge in graph.edges(data=True)])[::-1]
+    sizes = np.maximum(np.sort([strength(edge, subtask) for *_, edge in graph.edges(data=True)])[::-1], 0)
     if not sizes.sum():
         return 0
     return min(MOST, int(np.searchsorted(np.cumsum(sizes) / sizes.sum(), SHARE - 1e-9)) + 1)
@@ -68,12 +69,17 @@ def _score(experiment: Experiment, circuit: Mask, graph: nx.DiGraph, inputs: Seq
     index = {ends: edge for edge, ends in enumerate(places.names)}
     for a, b, edge in graph.edges(data=True):
         edge[g.SCORE] = {subtask: g.number(float(scores[index[a, b]]))}
+    if drawn is None:
+        return
     where = f"the {chosen_on.split} split" if experiment.draws else "the same examples"
     graph.graph[g.DRAWN] = {g.DRAWN_COUNT: min(drawn, graph.number_of_edges()), g.DRAWN_ON: where}
 
 
-def _enough(gates: Gated, scores: Float[np.ndarray, " edge"]) -> int:
-    """Return how many of the largest scores keep `SHARE` of what all edges keep, by bisection; at most `MOST`."""
+def _enough(gates: Gated, scores: Float[np.ndarray, " edge"]) -> int | None:
+    """Return how many of the largest scores keep `SHARE` of what all edges keep, by bisection; at most `MOST`.
+
+    None where all edges together do not lower the loss, so that there is nothing to keep a share of.
+    """
     every, order = [slice(0, len(gates))], np.argsort(-scores, kind="stable")
 
     def loss(count: int) -> float:
@@ -81,6 +87,8 @@ def _enough(gates: Gated, scores: Float[np.ndarray, " edge"]) -> int:
 
     most = min(MOST, int((scores > 0).sum()))
     floor, least = loss(0), loss(gates.count)
+    if floor <= least:
+        return None
     wanted = floor - SHARE * (floor - least)
     low, high = 0, most
     while high - low > 1:
