@@ -7,7 +7,7 @@ chance; and the verdict of the relearning probe on the model without exactly the
 their layer. What is cut exactly is the model that never learned the facts, without these units: "removed" is right of
 it, and "not removed" of the other. Each seed has its own facts, units, teaching and attack.
 
-Minutes on one core: about 25 for `--scale cpu` (3 seeds of both kinds), one for `--scale quick`; `paper` takes 10 seeds
+Minutes on one core: about 30 for `--scale cpu` (3 seeds of both kinds), one for `--scale quick`; `paper` takes 10 seeds
 and 768 facts, for a cluster.
 """
 
@@ -266,6 +266,13 @@ def draw(found: dict[str, Any]) -> Any:
         plots.information_dots(row[1], arm["probe"], (EXACT, OTHERS), candidates=(EXACT, OTHERS))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    settings = arms[0]["settings"]
+    figure.suptitle(
+        f"{settings['model']}, {arms[0]['seeds']} seeds (facts, units, attack), 95 % over seeds; units at zero; "
+        f"attacked in {len(settings['ways'])} ways for up to {settings['budgets'][-1]} steps,\nbeside the model that never saw the "
+        "facts, without the same units",
+        fontsize=7,
+    )
     return figure
 
 
