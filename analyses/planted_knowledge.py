@@ -269,8 +269,8 @@ def draw(found: dict[str, Any]) -> Any:
     settings = arms[0]["settings"]
     figure.suptitle(
         f"{settings['model']}, {arms[0]['seeds']} seeds (facts, units, attack), 95 % over seeds; units at zero; "
-        f"attacked in {len(settings['ways'])} ways for up to {settings['budgets'][-1]} steps,\nbeside the model that never saw the "
-        "facts, without the same units",
+        f"attacked in {len(settings['ways'])} ways for up to {settings['budgets'][-1]} steps,\n"
+        "beside the model that never saw the facts, without the same units",
         fontsize=7,
     )
     return figure
