@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from skilloc.circuits.blocks import ONE_BY_ONE, inputs_at_reference
+from skilloc.circuits.blocks import ONE_BY_ONE, at_reference, inputs_at_reference
 from skilloc.experiment import Experiment, edits_of
 from skilloc.masks import Mask
 from skilloc.models.face import Edit
@@ -47,13 +47,9 @@ def blind_losses(experiment: Experiment, circuits: Sequence[Mask]) -> Float64[np
                 assert isinstance(inputs, Tensor)
                 inputs = ends.on(ONE_BY_ONE, rows).to(inputs).expand_as(inputs).contiguous()
             else:
-                edits[face.entry] = _held(ends.on(face.entry, rows))
+                edits[face.entry] = at_reference(ends.on(face.entry, rows))
             with torch.no_grad(), face.attached(edits):
                 losses.append(experiment.metric(face.run(inputs), some, known))
         mean = experiment.folded.mean(torch.cat(losses).double().cpu().numpy())
         found[place] = (mean - experiment.baseline)[:, 0]
     return found
-
-
-def _held(value: Tensor) -> Edit:
-    return lambda seen: value.to(seen).expand_as(seen).contiguous()

@@ -2,11 +2,10 @@
 
 Drawn are, of wires, the fewest that keep `SHARE` of what all keep, in the order of what they lower the loss by, both on
 the train split; of other edges, and of wires that together do not lower the loss, the fewest whose |effects|, or
-scores, add up to `SHARE` of those of all; and `MOST` at most. What
-the circuit keeps with these alone (`wired.edge_faithfulness`)
-stands beside what it keeps with all its edges, and with as many random ones between the same banks. An edge that is
-measured along all paths says that an effect passes there, not that it needs no other edge on its way: only this test
-says that.
+scores, add up to `SHARE` of those of all; and `MOST` at most. What the circuit keeps with these alone
+(`wired.edge_faithfulness`) stands beside what it keeps with all its edges, and with as many random ones between the
+same banks. An edge that is measured along all paths says that an effect passes there, not that it needs no other edge
+on its way: only this test says that.
 """
 
 from collections.abc import Sequence
@@ -71,7 +70,8 @@ def _score(experiment: Experiment, circuit: Mask, graph: nx.DiGraph, inputs: Seq
         edge[g.SCORE] = {subtask: g.number(float(scores[index[a, b]]))}
     if drawn is None:
         return
-    where = f"the {chosen_on.split} split" if experiment.draws else "the same examples"
+    apart = experiment.draws and experiment.split != "train"
+    where = f"the {chosen_on.split} split" if apart else "the same examples"
     graph.graph[g.DRAWN] = {g.DRAWN_COUNT: min(drawn, graph.number_of_edges()), g.DRAWN_ON: where}
 
 

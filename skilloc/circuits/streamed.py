@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from skilloc.circuits.blocks import at_reference
 from skilloc.circuits.nodes import Node
 from skilloc.experiment import Experiment, Reference, Suffix
 from skilloc.experiment.suffix import NOT_ALONE
-from skilloc.models.face import Edit
 from skilloc.models.points import hooks_of_users
 from skilloc.units import HEAD, KINDS, NEURON
 
@@ -69,7 +69,7 @@ class Streamed:
                 tokens = self.suffix.run(some.inputs)[1][0]
                 assert own.face.entry is not None
                 entering = self.ends.on(own.face.entry, rows).to(tokens).expand_as(tokens)
-                edits = {bank.name: _held(own.held.on(bank.name, rows)) for bank in own.units.banks}
+                edits = {bank.name: at_reference(own.held.on(bank.name, rows)) for bank in own.units.banks}
                 before = self.suffix.run(some.inputs, entering, edits)[1]
             self.known[key] = Streams(before, tokens - entering)
         return self.known[key]
@@ -97,10 +97,6 @@ class Streamed:
             # The wires act on the weights, which are smaller than the activations.
             found = found + moved.flatten(2) @ (wires.repeat_interleave(d_unit)[:, None] * weight)
         return found
-
-
-def _held(value: Tensor) -> Edit:
-    return lambda seen: value.to(seen).expand_as(seen).contiguous()
 
 
 def streamed(experiment: Experiment, ends: Reference, agrees: Callable[[Streamed], bool]) -> Streamed | None:
