@@ -15,6 +15,7 @@ from skilloc.lasso import LocalizeConfig, group_norms, localize
 from skilloc.models.makers import face_of, units_of
 from skilloc.store import Labelled
 from skilloc.training import TrainConfig
+from skilloc.training.settings import Products
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Finetuned:
     """at full height"""
     examples: int = 8
     """per step"""
+    products: Products = "bfloat16"
+    """type of the matrix products; weights, gradients and the optimiser are float32"""
     seed: int = 0
     """of the examples"""
     sparsity: float = 0.0
@@ -50,6 +53,7 @@ def finetune(settings: Finetuned) -> tuple[dict[str, Any], dict[str, Labelled]]:
             TrainConfig(
                 steps=settings.steps,
                 rate=settings.rate,
+                products=settings.products,
                 optimiser="adamw",
                 eps=1e-8,
                 clip=1.0,

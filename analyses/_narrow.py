@@ -22,7 +22,7 @@ from skilloc.study.draws import subtasks_of
 from skilloc.tasks import Examples, Subtask, stream
 from skilloc.tasks.losses import cross_entropy
 from skilloc.training import Spread, TrainConfig, train
-from skilloc.training.settings import Objective, Rule
+from skilloc.training.settings import Objective, Products, Rule
 from skilloc.training.step import descent_of, goal_of
 from skilloc.units import Units
 
@@ -145,6 +145,8 @@ class Training:
     """per step"""
     looks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """steps after which held-out losses are measured"""
+    products: Products = "bfloat16"
+    """type of the matrix products; weights, gradients and the optimiser are float32"""
     until: float | None = None
     """end at the first look at which the loss on the selection split is below this; None for after all steps"""
 
@@ -190,6 +192,7 @@ def trained(
     config = TrainConfig(
         steps=training.steps,
         rate=training.rate,
+        products=training.products,
         optimiser="adamw",
         eps=1e-8,
         warm_up=0.05,

@@ -71,7 +71,7 @@ class Recovered:
 class Scale:
     """Which model, how sparse, how often."""
 
-    text: Text = field(default_factory=Text)
+    text: Text = field(default_factory=lambda: Text(scored=32))
     training: Training = field(default_factory=Training)
     sparsities: tuple[float, ...] = (0.3, 0.6, 0.8, 0.9)
     seeds: int = 3
@@ -138,7 +138,7 @@ def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     )
     chosen = {arm: rate for arm, (_, rate) in best.items()}
     seeds = range(scale.seeds)
-    found = _run(scale, run, [(arm, chosen[arm], seed) for arm in arms for seed in seeds])
+    found = _run(scale, run, [(arm, chosen[arm], seed) for arm in arms for seed in seeds], scale.training.looks)
     curves: dict[str, Any] = {}
     for place, (criterion, sparsity) in enumerate(arms):
         own = found[place * scale.seeds : (place + 1) * scale.seeds]
@@ -166,13 +166,17 @@ def measure(scale: Scale, run: Cells) -> dict[str, Any]:
 Asked = tuple[tuple[Criterion, float], float, int]
 
 
-def _run(scale: Scale, run: Cells, asked: Sequence[Asked]) -> list[dict[str, Any]]:
-    """Return the recovery of each criterion and sparsity at a rate, on a seed."""
+def _run(scale: Scale, run: Cells, asked: Sequence[Asked], looks: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return the recovery of each criterion and sparsity at a rate, on a seed, with `looks` while it lasts."""
     specs = {(arm[0], seed): Scored(scale.text, arm[0], seed) for arm, _, seed in asked}
     scored = dict(zip(specs, run(score, specs.values()), strict=True))
     runs = [
         Recovered(
-            scale.text, replace(scale.training, rate=rate), store.key(scored[arm[0], seed].spec), arm[1], seed=seed
+            scale.text,
+            replace(scale.training, rate=rate, looks=looks),
+            store.key(scored[arm[0], seed].spec),
+            arm[1],
+            seed=seed,
         )
         for arm, rate, seed in asked
     ]
@@ -180,8 +184,8 @@ def _run(scale: Scale, run: Cells, asked: Sequence[Asked]) -> list[dict[str, Any
 
 
 def _tried(scale: Scale, run: Cells, asked: Sequence[tuple[tuple[tuple[Criterion, float], float], int]]) -> list[Tried]:
-    found = _run(scale, run, [(arm, rate, seed) for (arm, rate), seed in asked])
     steps = scale.training.steps
+    found = _run(scale, run, [(arm, rate, seed) for (arm, rate), seed in asked], (steps,))
     return [Tried(one["path"]["selection"][-1], steps, steps * scale.training.examples, 0.0) for one in found]
 
 

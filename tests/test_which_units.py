@@ -190,7 +190,7 @@ def test_intervals_of_ranks_and_logarithms_cover(size):
 def test_processes_of_torchrun_measure_what_one_does(text, tmp_path, monkeypatch):
     """The way of `--scale paper`, with what torchrun tells each process: the record is that of one process."""
     monkeypatch.setattr(which_units, "SHOWN", ("attribution", "random"))
-    training = Training(steps=3, examples=8, looks=(1, 3))
+    training = Training(steps=3, examples=8, looks=(1, 3), products="float32")
     scale = replace(which_units.SCALES["quick"], text=text, training=training, sparsities=(0.5,))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
