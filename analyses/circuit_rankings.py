@@ -20,29 +20,24 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 from _frame import Cells, analyse
-from _parity import LEARNED, ParityTraining, network_of, train_parity, world_of
-from skilloc import plots
+from _parity import LEARNED
+from _rankings_drawn import RANDOM, SHUFFLED, draw
+from _rankings_parity import GATES, ParityRankings, measure_parity, together
 from skilloc.ablation import ablation_effects, mask_effects
 from skilloc.attribution import attribution_effects, integrated_gradients_effects
 from skilloc.circuits.areas import area_from_one, area_under
 from skilloc.circuits.blind import blind_losses
-from skilloc.circuits.elimination import elimination_ranking
-from skilloc.circuits.faithfulness import enough, share_kept
-from skilloc.circuits.gates import HARD_CONCRETE, PROXIMAL, GateConfig, learn_circuit
+from skilloc.circuits.faithfulness import share_kept
+from skilloc.circuits.gates import GateConfig, learn_circuit
 from skilloc.circuits.judging import with_shuffled_labels
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random, top
 from skilloc.models.language import open_model
-from skilloc.plots.style import CONTROL
 from skilloc.store import Labelled, Result
 from skilloc.study.draws import subtasks_of
 
-GATES = {"proximal gates": PROXIMAL, "hard-concrete gates": HARD_CONCRETE}
-SHUFFLED, RANDOM, ELIMINATION = "shuffled labels", "random units", "elimination"
-SHOWN = (*GATES, "exact effects", "with curvature", "attribution", "curvature of KL", "integrated gradients")
 WANTED = 0.9
 """Share that the least number of units is looked for at, among the measured sizes."""
 
@@ -75,24 +70,6 @@ class TextRankings:
     """disjoint parts of the examples that are stated on"""
     seed: int = 0
     """of the examples that choose, of their order, and of the random circuits"""
-
-
-@dataclass(frozen=True)
-class ParityRankings(ParityTraining):
-    """The spec of one cell: a network that learned four atomic parities and a composite, as in `circuit_hierarchy`."""
-
-    sets: tuple[tuple[int, ...], ...] = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11))
-    """index set of each atom"""
-    steps: int = 6000
-    """steps of Adam, at most"""
-    stop_on: tuple[str, ...] = ("parity_0", "parity_1", "parity_2", "parity_3", "composite_012")
-    """stop when all these subtasks are below `stop_below`"""
-    held_out: int = 2000
-    """examples per subtask and split"""
-    share: float = 0.95
-    """of the skill that a circuit keeps on the selection split"""
-    gate_steps: int = 40
-    """of learning, per size"""
 
 
 QUICK_TEXT = TextRankings(
@@ -206,54 +183,6 @@ def _text_circuits(train: Experiment, settings: TextRankings) -> tuple[dict[str,
     return circuits, seconds
 
 
-def measure_parity(settings: ParityRankings) -> dict[str, Any]:
-    """Train a network, and find the smallest circuit of each subtask in every way.
-
-    Returns:
-        Losses in bits; for each subtask and way the size that keeps the share on the selection split, what it keeps on
-        the report split, and the CPU seconds of the choice.
-    """
-    trained, weights = train_parity(settings)
-    model = network_of(Result(asdict(settings), trained, weights))
-    world, count = world_of(settings), settings.held_out
-    # Examples that training was not watched on.
-    whole = Experiment(model, world, reference="mean", count=count, seed=settings.seed + 1_000_000, folds=8)
-    means = whole.on("selection").examples
-    train, selection, report = (replace(whole, split=split, other=means) for split in ("train", "selection", "report"))
-    found = {name: _parity_circuits(train, selection, report, name, settings) for name in world}
-    return {"bits": trained["bits"], "subtasks": found}
-
-
-def _parity_circuits(
-    train: Experiment, selection: Experiment, report: Experiment, name: str, settings: ParityRankings
-) -> dict[str, Any]:
-    units = train.units
-    grid = tuple(range(4, len(units), 4))
-    floor = report.only(name)
-    none = Mask(units, np.zeros(len(units), dtype=bool))
-    found: dict[str, Any] = {}
-    for way in ("exact effects", ELIMINATION, *GATES):
-        began = time.process_time()
-        if way in GATES:
-            config = GateConfig(sizes=grid, solver=GATES[way], steps=settings.gate_steps, batch=64, checked=512)
-            learned = learn_circuit(train, config, subtask=name, seed=settings.seed)
-            one = replace(selection.only(name), folds=1)
-            kept, _ = mask_effects(one, [none, *learned.masks])
-            shares = 1 - kept[1:, 0, 0] / kept[0, 0, 0]
-            good = np.flatnonzero(shares >= settings.share)
-            circuit = learned.masks[int(good[0])] if len(good) else ~none
-        else:
-            rank = elimination_ranking if way == ELIMINATION else None
-            values = rank(train, subtask=name) if rank else ablation_effects(train.only(name)).mean(name)
-            size = enough(selection, values, settings.share, subtask=name)
-            circuit = Mask(units, top(values, size))
-        seconds = round(time.process_time() - began, 2)
-        kept, _ = mask_effects(floor, [none, circuit])
-        share = share_kept(kept[1, :, 0], kept[0, :, 0])
-        found[way] = {"size": int(circuit.keep.sum()), "kept": share.value, "seconds": seconds}
-    return found
-
-
 def measure(scale: tuple[list[TextRankings], list[ParityRankings]], run: Cells) -> dict[str, Any]:
     """Run all cells, and put together what the figure shows."""
     texts, networks = scale
@@ -264,7 +193,7 @@ def measure(scale: tuple[list[TextRankings], list[ParityRankings]], run: Cells) 
         "settings": asdict(texts[0]),
         "seeds": len({spec.seed for spec in texts}),
         "corpora": {source: _corpus([r for r in results if r.spec["source"] == source]) for source in sources},
-        "parity": _parity([one for one in parity if max(one["bits"].values()) < LEARNED], len(parity)),
+        "parity": together([one for one in parity if max(one["bits"].values()) < LEARNED], len(parity)),
     }
 
 
@@ -306,76 +235,6 @@ def _corpus(results: list[Result]) -> dict[str, Any]:
     }
     baseline = float(np.mean([r.arrays["baseline"].values for r in results]))
     return {"sizes": sizes, "units": units, "floor": float(floor.mean()), "baseline": baseline, "ways": found}
-
-
-def _parity(learned: list[dict[str, Any]], networks: int) -> dict[str, Any]:
-    names = list(learned[0]["subtasks"])
-    table = {
-        way: {
-            what: [[one["subtasks"][name][way][what] for name in names] for one in learned]
-            for what in ("size", "kept", "seconds")
-        }
-        for way in ("exact effects", ELIMINATION, *GATES)
-    }
-    return {"names": names, "networks": networks, "learned": len(learned), "ways": table}
-
-
-def draw(found: dict[str, Any]) -> Any:
-    """One panel per corpus with the share kept by the number of units; and the sizes that parity networks need."""
-    corpora = found["corpora"]
-    figure = Figure(figsize=(3.1 * (len(corpora) + 1), 3.6), layout="constrained")
-    *panels, small = np.atleast_1d(figure.subplots(1, len(corpora) + 1))
-    for ax, (source, one) in zip(panels, corpora.items(), strict=True):
-        _curves(ax, source, one)
-    panels[0].set_ylabel("share of the skill kept, held-out text")
-    panels[0].legend(loc="upper left", fontsize=6)
-    _sizes(small, found["parity"])
-    settings, seeds = found["settings"], found["seeds"]
-    figure.suptitle(
-        f"embedded model, {next(iter(corpora.values()))['units']:,} heads and neurons, others at their mean per "
-        f"position; mean of {seeds} seeds, 95 % over {settings['folds']} folds of {settings['stated_on']} × "
-        f"{settings['length']} tokens; random: {settings['draws']} draws with the layers of the proximal circuits",
-        fontsize=8,
-    )
-    return figure
-
-
-def _curves(ax: Any, source: str, one: dict[str, Any]) -> None:
-    sizes = np.array(one["sizes"], dtype=float)
-    random = one["ways"][RANDOM]
-    ax.fill_between(sizes, *random["range"], color=CONTROL, alpha=0.25, lw=0)
-    ax.plot(sizes, random["kept"], color=CONTROL, ls=":", lw=1, label=RANDOM)
-    ax.plot(
-        sizes, [k["value"] for k in one["ways"][SHUFFLED]["kept"]], color=CONTROL, ls="--", lw=1,
-        label=f"gates on {SHUFFLED}",
-    )  # fmt: skip
-    blind = one["ways"]["proximal gates"]["blind"]
-    ax.plot(sizes, [k["value"] for k in blind], color="black", ls="-.", lw=1, label="proximal gates, blind")
-    for place, way in enumerate(SHOWN):
-        kept = one["ways"][way]["kept"]
-        value, low, high = (np.array([k[end] for k in kept]) for end in ("value", "low", "high"))
-        ax.errorbar(
-            sizes * 1.03 ** (place - 3), value, [value - low, high - value], fmt="o-", ms=2.5, lw=1.2 if way in GATES
-            else 0.8, color=plots.colour_of(place), label=way,
-        )  # fmt: skip
-    ax.set(xscale="log", xlabel="units kept", title=source)
-    ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], rotation=60, fontsize=6)
-    ax.xaxis.minorticks_off()
-    ax.axhline(1, color=CONTROL, lw=0.5)
-    ax.set_ylim(min(0.0, ax.get_ylim()[0]), 1.05)
-
-
-def _sizes(ax: Any, parity: dict[str, Any]) -> None:
-    for place, (way, table) in enumerate(parity["ways"].items()):
-        size = np.array(table["size"], dtype=float)
-        for j in range(size.shape[1]):
-            x = np.full(len(size), j + 0.18 * (place - 1.5))
-            colour = plots.colour_of(SHOWN.index(way)) if way in SHOWN else "black"
-            ax.scatter(x, size[:, j], s=10, color=colour, alpha=0.7, lw=0, label=None if j else way)
-    labels = [name.partition("_")[2] for name in parity["names"]]
-    ax.set_xticks(range(len(labels)), labels)
-    ax.set(xlabel="parity", title=f"units that keep 0.95, {parity['learned']} networks", ylim=(0, None))
-    ax.legend(fontsize=6)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from skilloc.circuits.trace import Tracing
 from skilloc.models.language import digest, open_model
 from skilloc.plots.style import CONTROL
 from skilloc.plots.style import Drawing as Figure
-from skilloc.report.circuits import circuits_found
+from skilloc.report.circuits_found import circuits_found
 from skilloc.report.record import as_json
 from skilloc.store import Labelled
 from skilloc.study.draws import subtasks_of

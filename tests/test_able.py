@@ -16,8 +16,8 @@ from skilloc.study.draws import subtasks_of
 from skilloc.study.evaluate import score
 from skilloc.tasks import Examples
 from skilloc.tasks.asked import Asked
-from skilloc.tasks.examples import joined
 from skilloc.tasks.items import Item
+from skilloc.tasks.joining import joined
 from skilloc.tasks.losses import READY
 from skilloc.tasks.prompts import item_subtask, prompts
 from skilloc.tasks.rows import examples_of

@@ -12,7 +12,8 @@ from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.faithfulness import faithfulness
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.experiment import hold
-from skilloc.report.circuits import circuit_found, circuit_words
+from skilloc.report.circuits import circuit_words
+from skilloc.report.circuits_found import circuit_found
 
 
 def test_it_is_the_circuit_on_mean_inputs():

@@ -18,7 +18,8 @@ from skilloc.circuits.faithfulness import faithfulness
 from skilloc.circuits.overlap import consensus
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.circuits.wired import edge_faithfulness
-from skilloc.report.circuits import circuit_found, edge_words
+from skilloc.report.circuits import edge_words
+from skilloc.report.circuits_found import circuit_found
 
 gate = test_circuits.gate
 FEW = Tracing(draws=3, adds=False)

@@ -28,7 +28,8 @@ from skilloc.locality.intervals import Interval, number, said
 from skilloc.models.language import open_model
 from skilloc.report.record import as_json
 from skilloc.study import draws
-from skilloc.study.draws import experiment_of, redraw, subtasks_of
+from skilloc.study.draws import experiment_of, subtasks_of
+from skilloc.study.redrawn import redraw
 from skilloc.study.settings import Settings
 from skilloc.tasks.text import Document
 

@@ -22,7 +22,8 @@ from skilloc.relearning.known import (
     known_models,
     record_of,
 )
-from skilloc.relearning.known.networks import _hidden, _trained
+from skilloc.relearning.known.networks import _hidden
+from skilloc.relearning.known.shelves import trained
 from skilloc.relearning.rules import is_damaged, is_doubted, words_for
 from skilloc.relearning.saying import RECORD
 from skilloc.tasks.parity import parity_subtasks
@@ -33,7 +34,7 @@ HIDDEN = Hidden(2, [9, 10, 11], [12, 13, 14], [0, 1])
 
 @pytest.fixture(scope="module")
 def original():
-    return _trained([*KEPT_ONES, GONE], 0, 1, of=0)[0]
+    return trained([*KEPT_ONES, GONE], 0, 1, of=0)[0]
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def test_each_run_is_kept_by_itself(tmp_path, monkeypatch):
         attacked.append(len(models))
         return attack_all(models, *arguments, **settings)
 
-    monkeypatch.setattr("skilloc.relearning.runs.attack_all", noted)
+    monkeypatch.setattr("skilloc.relearning.doing.attack_all", noted)
     found = probe({**fewer, **equal}, out=tmp_path)
     assert not attacked
     assert len(list(tmp_path.glob("runs/*"))) == runs

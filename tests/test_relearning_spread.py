@@ -111,7 +111,7 @@ def test_parts_that_are_done_apart_are_all_that_a_probe_needs(tmp_path, monkeypa
     # Repairs of three different models with a seed; then two rates and what trains nothing.
     assert waves == [3, 3, 0]
     assert files(tmp_path / "apart") == files(tmp_path / "together")
-    monkeypatch.setattr("skilloc.relearning.runs.attack_all", None)  # calling it would fail
+    monkeypatch.setattr("skilloc.relearning.doing.attack_all", None)  # calling it would fail
     monkeypatch.setattr("skilloc.relearning.runs.repair", None)
     relearn_probe(models, [GONE], GONE, GRID, (1,), kept=[KEPT], out=tmp_path / "apart")
 
@@ -137,7 +137,7 @@ def test_an_attack_on_a_language_model_is_the_same_bytes_whoever_attacks(texts, 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("skilloc.relearning.runs.store.write", stopped)
+        patched.setattr("skilloc.relearning.kept_runs.store.write", stopped)
         with pytest.raises(KeyboardInterrupt):
             attacked(texts, tmp_path / "there")
     assert len(list((tmp_path / "there" / "runs").iterdir())) == 11  # and the request

@@ -11,7 +11,7 @@ import pytest
 from browser import BROWSER, Browser
 
 from skilloc.report import circuit_page
-from skilloc.report.circuits import circuit_found
+from skilloc.report.circuits_found import circuit_found
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None and not os.environ.get("CI"), reason="needs a browser: make browser, or apt-get install chromium"

@@ -11,8 +11,9 @@ from skilloc.attribution import attribution_effects
 from skilloc.experiment import Experiment
 from skilloc.models.language import encoder, first_token, open_model
 from skilloc.study.able import ability, rights
-from skilloc.study.draws import accuracies, redraw, subtasks_of
+from skilloc.study.draws import accuracies, subtasks_of
 from skilloc.study.measure import measure
+from skilloc.study.redrawn import redraw
 from skilloc.study.rotations import rotated_effects
 from skilloc.study.settings import Settings
 from skilloc.tasks import Examples

@@ -10,7 +10,8 @@ from skilloc import store
 from skilloc.circuits import diagram
 from skilloc.effects import Effects
 from skilloc.report import bounds, circuit_page, report_page, write_report
-from skilloc.report.circuits import circuits_found, circuits_section
+from skilloc.report.circuits import circuits_section
+from skilloc.report.circuits_found import circuits_found
 from skilloc.report.page import find_circuits
 from skilloc.report.scored import locality_of
 

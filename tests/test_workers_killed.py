@@ -85,7 +85,7 @@ def test_an_attack_begun_here_and_finished_by_four_of_which_one_is_killed(texts,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("skilloc.relearning.runs.attack_all", stopped)
+        patched.setattr("skilloc.relearning.doing.attack_all", stopped)
         with pytest.raises(KeyboardInterrupt):
             attacked(texts, folder)
     begun = count(folder / "runs")

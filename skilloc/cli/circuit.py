@@ -84,7 +84,8 @@ class Command:
         from skilloc.circuits.graph import GATES
         from skilloc.circuits.trace import Tracing
         from skilloc.cli.printed import print_json, print_sections
-        from skilloc.report.circuits import circuits_found, circuits_section
+        from skilloc.report.circuits import circuits_section
+        from skilloc.report.circuits_found import circuits_found
         from skilloc.report.diagrams import draw_circuits
         from skilloc.study.tracing import TOP, Choice, check_choice, trace_runs, trace_study
 
@@ -122,8 +123,8 @@ def write_page(opened: "Opened", effects: "Effects", circuits: "Mapping[str, Any
     """Write the circuits as one page, with what their units do on examples and prompts; return where it is."""
 
     from skilloc.report import circuit_page, write
-    from skilloc.study.draws import redraw
     from skilloc.study.on_prompts import write_shown
+    from skilloc.study.redrawn import redraw
 
     names = list(dict.fromkeys(name for graph in circuits.values() for name in graph))
     examples, shown = write_shown(out, redraw(opened, effects), names, opened.tokenizer)

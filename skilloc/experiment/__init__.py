@@ -1,16 +1,16 @@
 """The experiment: a model, subtasks, units, a reference, a loss and folds, checked once at the door; and the only place
 that attaches hooks: activations, holding units at a reference, gradients, running only a suffix."""
 
-from skilloc.experiment.door import Experiment, check_losses
+from skilloc.experiment.checks import check_losses
+from skilloc.experiment.door import Experiment
 from skilloc.experiment.holding import edits_of, hold
 from skilloc.experiment.hooks import read_activations, reader
+from skilloc.experiment.means import flat_mean_reference, mean_reference
 from skilloc.experiment.reference import (
     REFERENCES,
     Reference,
     as_reference,
-    flat_mean_reference,
     given_reference,
-    mean_reference,
     paired_reference,
     resample_reference,
     zero_reference,

@@ -12,29 +12,29 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
+from skilloc.experiment.checks import check_losses, check_parts, fingerprint
 from skilloc.experiment.holding import hold
+from skilloc.experiment.means import flat_mean_reference, mean_reference
 from skilloc.experiment.positions import ALL, positions_held, single_positions
 from skilloc.experiment.record import record
 from skilloc.experiment.reference import (
-    REFERENCES,
     Reference,
     as_reference,
-    flat_mean_reference,
-    mean_reference,
     paired_reference,
     resample_reference,
+    shortened,
     zero_reference,
 )
 from skilloc.experiment.threads import one_thread
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongType, WrongValue, a_seed, of_kind, whole
+from skilloc.mistakes import WrongValue
 from skilloc.models.face import Face
 from skilloc.models.language import digest
 from skilloc.models.losses import blocks, check_model, losses_of, prepared_for
@@ -95,41 +95,9 @@ class Experiment:
         if self.units is None:
             object.__setattr__(self, "units", units_of(self.model, kinds=self.kinds))
         object.__setattr__(self, "loss", as_loss(self.loss))
-        self._check()
-
-    def _check(self) -> None:
-        whole("count", self.count)
-        whole("folds", self.folds)
-        a_seed("seed", self.seed)
-        of_kind(
-            "units", self.units, Units,
-            "pass units_of(model); which of them are measured, `select` of ablation_effects says",
-        )  # fmt: skip
-        if not isinstance(self.subtasks, Mapping) or not self.subtasks:
-            raise WrongValue("`subtasks` is empty or no mapping; pass at least one subtask by name")
-        kinds = {type(own) for own in self.subtasks.values()}
-        if not kinds <= {Subtask} and not kinds <= {Examples}:
-            names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            raise WrongType(f"`subtasks` hold {names}; pass subtasks, or the examples of each, and not both")
-        if isinstance(self.reference, str) and self.reference not in REFERENCES:
-            raise WrongValue(
-                f'unknown `reference` "{self.reference}"; use one of {", ".join(REFERENCES)}, or one value per unit'
-            )
-        if self.split not in get_args(Split):
-            raise WrongValue(f'unknown split "{self.split}"; use one of {", ".join(get_args(Split))}')
         if isinstance(self.at, np.ndarray):
             object.__setattr__(self, "at", torch.as_tensor(self.at))
-        if not isinstance(self.reference, str | Reference | np.ndarray):
-            raise WrongType(
-                f"`reference` is a {type(self.reference).__name__}; use one of {', '.join(REFERENCES)}, an array with "
-                "one value per unit, or a Reference"
-            )
-        if not set(self.units.banks) <= set(self.face.banks()):
-            own = units_of(self.model, kinds=tuple(dict.fromkeys(self.units.kinds)))
-            raise WrongValue(
-                f"`units` are {len(self.units)} on {', '.join(self.units.hooks)} but `model` has {len(own)} on "
-                f"{', '.join(own.hooks)}; build them with units_of(model)"
-            )
+        check_parts(self)
 
     @cached_property
     def face(self) -> Face:
@@ -164,7 +132,7 @@ class Experiment:
         held, longest = self.held.part(rows), self.folded.examples.positions
         if own.positions < longest:
             at = at if isinstance(at, str) else at[:, : own.positions]
-            held = _shortened(held, self.units, longest, own.positions)
+            held = shortened(held, self.units, longest, own.positions)
         return replace(self, subtasks={subtask: own}, reference=held, at=at)
 
     @property
@@ -294,7 +262,7 @@ class Experiment:
 
     @cached_property
     def _seen(self) -> tuple[object, str]:
-        return _fingerprint(self.model), digest(self.model)
+        return fingerprint(self.model), digest(self.model)
 
     def check_masks(self, masks: Iterable[Mask]) -> None:
         """Refuse masks that are not about the units of the experiment.
@@ -316,40 +284,9 @@ class Experiment:
         Raises:
             ValueError: if so.
         """
-        fingerprint, before = self._seen
-        if fingerprint != _fingerprint(self.model) and before != digest(self.model):
+        known, before = self._seen
+        if known != fingerprint(self.model) and before != digest(self.model):
             raise WrongValue(
                 "`model` has changed since this experiment began, and what it remembers of the untouched model is "
                 "stale; make a new Experiment"
             )
-
-
-def _shortened(reference: Reference, units: Units, longest: int, length: int) -> Reference:
-    """Return values that are kept per row and position for rows that were padded to the longest, without padding."""
-    if not reference.per_row:
-        return reference
-    values = dict(reference.values)
-    for bank in units.banks:
-        behind = 1 if bank.axis is None else -bank.axis
-        for hook in bank.places:
-            value = values[hook]
-            if value.ndim > 1 + behind and value.shape[1] == longest:
-                values[hook] = value[:, :length]
-    return replace(reference, values=values)
-
-
-def _fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    return tuple((parameter.data_ptr(), parameter._version) for parameter in model.parameters())
-
-
-def check_losses(losses: Float64[np.ndarray, "fold subtask"], subtasks: tuple[str, ...]) -> None:
-    """Refuse a model whose loss is not finite.
-
-    Raises:
-        ValueError: naming the subtask.
-    """
-    for s in np.flatnonzero(~np.isfinite(losses).all(axis=0)):
-        raise WrongValue(
-            f'`model` has loss {losses[:, s].mean()} on subtask "{subtasks[s]}"; look for NaN or infinite weights, or '
-            "for what your loss makes of ordinary logits"
-        )

@@ -13,7 +13,8 @@ from skilloc.mistakes import WrongType, WrongValue, told
 from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
-from skilloc.models.mlp import MLP, mlp_face
+from skilloc.models.mlp import MLP
+from skilloc.models.mlp_face import mlp_face
 from skilloc.models.saving import Shape
 from skilloc.units import ALONE, KINDS, RESIDUAL, Units
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from skilloc.masks import Mask
+from skilloc.relearning.doing import do_runs
 from skilloc.relearning.question import Question
-from skilloc.relearning.runs import Asked, do_runs
+from skilloc.relearning.runs import Asked
 
 SHORT = 4
 """Ways that are tried at every rate, of a model that is no chain of linear maps."""

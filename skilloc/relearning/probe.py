@@ -13,10 +13,11 @@ from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
 from skilloc.relearning.curves import edges, envelope, warnings_of
+from skilloc.relearning.doing import do_runs, places_of
 from skilloc.relearning.listed import short_list
 from skilloc.relearning.question import Probe, blank, entries, probe_of
 from skilloc.relearning.result import Relearning
-from skilloc.relearning.runs import Asked, do_runs, places_of, runs_of, seeded
+from skilloc.relearning.runs import Asked, runs_of, seeded
 from skilloc.relearning.settings import Grid, Model, attack_kind
 from skilloc.store.progress import counter
 from skilloc.tasks import Subtask

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from skilloc.models.makers import face_of
-from skilloc.models.mlp import headed
+from skilloc.models.mlp_face import headed
 from skilloc.relearning.starts import SMALL, Context, Start, pre_activations
 
 RIDGE = 1e-3

@@ -1,4 +1,4 @@
-"""The runs of the attack: what each depends on, those that are kept on disk, and those that are left to do.
+"""The runs of the attack, and what each depends on.
 
 All models and ways of a seed that train on the same see the same examples at each step, so their runs at one rate and
 data size are done together (`training.many`). Each is kept by itself, so that another probe of some of the models
@@ -8,30 +8,23 @@ finds it.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from skilloc import store
 from skilloc.masks import Mask
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import digest
 from skilloc.models.makers import face_of
-from skilloc.relearning.attack import Repaired, attack_all, repair, sample_of, targets_of
+from skilloc.relearning.attack import Repaired, repair, targets_of
+from skilloc.relearning.kept_runs import read_run, write_run
 from skilloc.relearning.question import Probe, Question
-from skilloc.relearning.result import DIMS
 from skilloc.relearning.settings import ORIGINAL, Grid
 from skilloc.relearning.starts import Context
 from skilloc.relearning.ways import SHOWN, Data, Way
-from skilloc.store import Labelled
 from skilloc.tasks import Examples, Subtask, joined
 from skilloc.tasks.streams import stream
-
-OUTER = ("model", "way", "size", "rate", "seed")
-"""Axes of a result that one run does not have."""
-
 
 FEWER = 32
 """Examples that a start may look at, of a model that is no chain of linear maps."""
@@ -162,11 +155,11 @@ def runs_of(model: nn.Module, mask: Mask | None, own: Seeded, into: Mapping[str,
         return repair(model, question.kept, question.held_out, own.targets(), grid, seed=about["seed"], mask=mask)
 
     spec = repair_spec(model, mask, own.shared)
-    found = _read(question.out, spec)
+    found = read_run(question.out, spec)
     if found is None:
         done = repaired()
         found = {"repair": np.stack([done.before, done.after]), "repair_steps": np.array(float(done.steps))}
-        _write(question.out, spec, found)
+        write_run(question.out, spec, found)
     for name, array in found.items():
         into[name][...] = array
     needed = bool(found["repair_steps"])
@@ -206,87 +199,3 @@ def _mix(*subtasks: Subtask) -> bool:
     except WrongValue:
         return False
     return True
-
-
-def do_runs(runs: Sequence[Asked], question: Question, bar: Any = None, *, mask: Mask | None = None) -> None:
-    """Put the losses of some runs in their places; those that are not kept yet are done first.
-
-    Args:
-        runs: with the same seed.
-        question: what they are about.
-        bar: shows the progress; None where these are not among the runs that it counts.
-        mask: held at zero in all of them, if given.
-    """
-    left: dict[tuple[Data, int | None, float], dict[Any, list[Asked]]] = {}
-    for i, run in enumerate(runs):
-        found = _read(question.out, run.spec)
-        if found is None:
-            # Equal models share a run that is kept.
-            key = i if question.out is None else store.key(run.spec)
-            left.setdefault((run.data, run.size, run.rate), {}).setdefault(key, []).append(run)
-        else:
-            _put(found, [run], bar)
-    for (data, size, rate), equal in left.items():
-        shares, models = [], []
-        for share in equal.values():
-            model = share[0].model()
-            if model is not None and (mask is None or _same_units(model, mask)):
-                shares.append(share)
-                models.append(model)
-            else:
-                _write(question.out, share[0].spec, {})  # so that nobody asks again
-                _tell(bar, share)
-        if not models:
-            continue
-        seed, grid = shares[0][0].spec["seed"], question.grid
-        sample = None
-        if data != "none":
-            sample = sample_of(data, question.attack, question.kept, grid, seed=seed, size=size)
-        attacked = attack_all(models, sample, question.held_out, grid, rate=rate, seed=seed, mask=mask)
-        for place, done in attacked:
-            found = done._asdict()
-            _write(question.out, shares[place][0].spec, found)
-            _put(found, shares[place], bar)
-
-
-def _same_units(model: nn.Module, mask: Mask) -> bool:
-    return set(mask.units.banks) <= set(face_of(model).banks())
-
-
-def _put(found: Mapping[str, np.ndarray], runs: Sequence[Asked], bar: Any) -> None:
-    for run in runs:
-        for name, array in found.items():
-            places, z, r = run.at
-            run.into[name][places, z, r] = array
-    _tell(bar, runs)
-
-
-def places_of(runs: Sequence[Asked]) -> int:
-    """Return how many ways at a size and a rate some runs are about."""
-    return sum(len(run.at[0]) for run in runs)
-
-
-def _tell(bar: Any, runs: Sequence[Asked]) -> None:
-    if bar is not None:
-        bar.update(places_of(runs))
-
-
-def is_kept(question: Question, key: str) -> bool:
-    """Whether a run, or a repair, is kept under a key."""
-    return question.out is not None and store.is_complete(question.out / "runs" / key)
-
-
-def _read(out: Path | None, spec: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a result folder, if it is there."""
-    folder = None if out is None else out / "runs" / store.key(spec)
-    if folder is None or not folder.is_dir():
-        return None
-    return {name: array.values for name, array in store.read(folder).arrays.items()}
-
-
-def _write(out: Path | None, spec: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
-    if out is not None:
-        inner = {name: tuple(dim for dim in DIMS[name] if dim not in OUTER) for name in found}
-        store.write(
-            out / "runs" / store.key(spec), spec, {}, {name: Labelled(found[name], inner[name]) for name in found}
-        )

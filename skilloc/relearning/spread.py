@@ -16,9 +16,11 @@ from torch import nn
 from skilloc import store
 from skilloc.mistakes import WrongValue
 from skilloc.models.makers import face_of
+from skilloc.relearning.doing import do_runs
+from skilloc.relearning.kept_runs import is_kept
 from skilloc.relearning.listed import short_list, tried_first
 from skilloc.relearning.question import Probe, blank, entries
-from skilloc.relearning.runs import Asked, Seeded, do_runs, is_kept, repair_spec, runs_of, seeded
+from skilloc.relearning.runs import Asked, Seeded, repair_spec, runs_of, seeded
 
 
 class Part(NamedTuple):

@@ -20,7 +20,8 @@ from skilloc.relearning import Relearning
 from skilloc.report.about import About, TopUnit, about, top_units
 from skilloc.report.bounds import first, subtasks_words
 from skilloc.report.calibration import calibration_section, calibration_words
-from skilloc.report.circuits import CircuitsFound, circuit_words
+from skilloc.report.circuits import circuit_words
+from skilloc.report.circuits_found import CircuitsFound
 from skilloc.report.effects import MOST, measured_section, units_section
 from skilloc.report.labels import label
 from skilloc.report.locality import between_section, between_words, locality_section

@@ -12,7 +12,8 @@ from skilloc.circuits.graph import EXAMPLES, SHOWN
 from skilloc.mistakes import WrongValue
 from skilloc.report import comparison, markdown
 from skilloc.report.bounds import CIRCUITS
-from skilloc.report.circuits import circuits_found, circuits_section
+from skilloc.report.circuits import circuits_section
+from skilloc.report.circuits_found import circuits_found
 from skilloc.report.document import body_of, document, escape, write
 from skilloc.report.findings import Findings, check_circuits, read_findings, sections_of, title_of
 from skilloc.report.made import made_in

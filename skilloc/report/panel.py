@@ -13,14 +13,8 @@ from skilloc.circuits.diagram import diagram_of
 from skilloc.mistakes import WrongValue
 from skilloc.plots.diagram import place
 from skilloc.report.bounds import CIRCUITS
-from skilloc.report.circuits import (
-    circuit_found,
-    circuit_words,
-    circuits_found,
-    circuits_section,
-    drawn_words,
-    edge_words,
-)
+from skilloc.report.circuits import circuit_words, circuits_section, drawn_words, edge_words
+from skilloc.report.circuits_found import circuit_found, circuits_found
 from skilloc.report.document import body_of, document, escape, rounded
 from skilloc.report.section import Cell, Section, Table
 from skilloc.report.still import stability_of, still

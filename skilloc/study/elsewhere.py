@@ -23,7 +23,7 @@ from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened, open_model
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
-from skilloc.study.draws import Drawn, redraw
+from skilloc.study.redrawn import Drawn, redraw
 from skilloc.study.settings import Settings
 from skilloc.sweep import Order, Pool, done_items
 from skilloc.units import Units

@@ -25,9 +25,10 @@ from skilloc.masks import top
 from skilloc.mistakes import WrongValue, real, whole
 from skilloc.models.language import Opened
 from skilloc.study.able import ability
-from skilloc.study.draws import Drawn, experiment_of, record_of, shown
+from skilloc.study.draws import experiment_of, shown
 from skilloc.study.elsewhere import kept_blocks, measure_blocks, measure_units, shared_by_items, workers_of
 from skilloc.study.folder import ASKED, claim
+from skilloc.study.redrawn import Drawn, record_of
 from skilloc.study.settings import LAST, Settings
 from skilloc.sweep import Pool
 from skilloc.tasks import Subtask

@@ -13,7 +13,7 @@ from skilloc.effects.positions import PositionEffects
 from skilloc.masks import top as largest
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
-from skilloc.study.draws import redraw
+from skilloc.study.redrawn import redraw
 
 
 @store.working("folder")

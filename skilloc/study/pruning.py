@@ -31,8 +31,8 @@ from skilloc.pruning.reading import load_pruned
 from skilloc.pruning.results import Pruned
 from skilloc.pruning.scored import scored
 from skilloc.pruning.smaller import check_cut
-from skilloc.study.draws import held_out, redraw
 from skilloc.study.folder import check_settings, claim
+from skilloc.study.redrawn import held_out, redraw
 from skilloc.study.world import open_world, save_world
 
 CURVE = (0.9, 0.75, 0.5, 0.25, 0.1, 0.05)

@@ -16,8 +16,8 @@ from skilloc.experiment.threads import one_thread
 from skilloc.masks import DRAWS
 from skilloc.mistakes import WrongValue, a_seed, whole
 from skilloc.models.language import Opened
-from skilloc.study.draws import drawn_of, redraw
 from skilloc.study.elsewhere import measure_masks, shared_by_items, workers_of
+from skilloc.study.redrawn import drawn_of, redraw
 from skilloc.sweep import Pool
 from skilloc.tasks import Subtask
 

@@ -22,9 +22,9 @@ from skilloc.masks import Mask, top
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.store.progress import progress
-from skilloc.study.draws import drawn_of, held_out, redraw
 from skilloc.study.elsewhere import PATIENCE, experiment_again, made_once, shared_by_items
 from skilloc.study.learning import learned_circuits
+from skilloc.study.redrawn import drawn_of, held_out, redraw
 from skilloc.sweep import Order, Pool, done_items
 from skilloc.tasks import Subtask
 from skilloc.tasks.parity import input_names

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from skilloc.tasks.examples import TOKENS as TOKENS
     from skilloc.tasks.examples import Examples as Examples
     from skilloc.tasks.examples import Inputs as Inputs
-    from skilloc.tasks.examples import joined as joined
     from skilloc.tasks.folds import Folded as Folded
     from skilloc.tasks.folds import blocks_of as blocks_of
     from skilloc.tasks.folds import fold as fold
+    from skilloc.tasks.joining import joined as joined
     from skilloc.tasks.parity import parity_stream as parity_stream
     from skilloc.tasks.parity import parity_subtasks as parity_subtasks
     from skilloc.tasks.streams import stream as stream
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "digits": ("digit_subtasks",),
-    "examples": ("IGNORE", "MASK", "TOKENS", "Examples", "Inputs", "joined"),
+    "examples": ("IGNORE", "MASK", "TOKENS", "Examples", "Inputs"),
     "folds": ("Folded", "blocks_of", "fold"),
+    "joining": ("joined",),
     "parity": ("parity_stream", "parity_subtasks"),
     "streams": ("stream",),
     "subtask": ("Split", "Subtask", "as_subtasks"),

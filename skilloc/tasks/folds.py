@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Float64
 
 from skilloc.mistakes import WrongValue
-from skilloc.tasks.examples import Examples, joined
+from skilloc.tasks.examples import Examples
+from skilloc.tasks.joining import joined
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from skilloc.mistakes import WrongValue
-from skilloc.tasks.examples import Examples, joined
+from skilloc.tasks.examples import Examples
+from skilloc.tasks.joining import joined
 from skilloc.tasks.parity import FAMILY, parity_stream
 from skilloc.tasks.subtask import Subtask
 

@@ -2,8 +2,9 @@
 
 from skilloc.relearning.known.hiding import Hidden, Hiding
 from skilloc.relearning.known.hidings import HIDINGS
-from skilloc.relearning.known.networks import Known, Shelf, Size, Truth, known_models
+from skilloc.relearning.known.networks import Size, known_models
 from skilloc.relearning.known.recording import blurred, record_of
+from skilloc.relearning.known.shelves import Known, Shelf, Truth
 from skilloc.relearning.known.testing import (
     QUICK,
     WHOLE,

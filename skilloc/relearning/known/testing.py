@@ -21,7 +21,8 @@ from skilloc.models.mlp import MLP
 from skilloc.relearning.brought import LIMITS, Limits, readings
 from skilloc.relearning.curves import envelope
 from skilloc.relearning.known.hidings import HIDINGS
-from skilloc.relearning.known.networks import Shelf, Size, Truth, known_models, never_saw
+from skilloc.relearning.known.networks import Size, known_models, never_saw
+from skilloc.relearning.known.shelves import Shelf, Truth
 from skilloc.relearning.plasticity import with_plasticity
 from skilloc.relearning.probe import relearn_probe
 from skilloc.relearning.result import Relearning
