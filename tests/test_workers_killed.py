@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from by_hand import wait_for
 from test_relearning_spread import attacked, files, texts
 
+from skilloc.ablation.items import keep
 from skilloc.models.language import Opened, open_model
 from skilloc.study.draws import subtasks_of
 from skilloc.study.measure import measure
@@ -72,6 +74,27 @@ def test_effects_begun_here_and_finished_by_four_of_which_one_is_killed(embedded
     assert 0 < begun < 5  # items of 16 neurons, and one of 6 heads
     with one_is_killed(lambda: count(folder / "items") > begun):
         measure(*embedded, SETTINGS, folder, workers=FOUR)
+    assert files(folder) == files(tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_an_attribution_begun_here_and_finished_by_four_of_which_one_is_killed(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr("skilloc.models.losses.MAX_LOGITS", 24 * 2048)  # a block is one example of eight
+    settings = replace(SETTINGS, only=(), sample=0, top=0, method="attribution", loss="worker_cells:busy", curvature=2)
+    measure(*embedded, settings, tmp_path / "here")
+    folder = tmp_path / "there"
+
+    def stopped(*given):
+        keep(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("skilloc.study.elsewhere.keep", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            measure(*embedded, settings, folder)
+    assert count(folder / "items") == 1
+    with one_is_killed(lambda: count(folder / "items") > 1):
+        measure(*embedded, settings, folder, workers=FOUR)
     assert files(folder) == files(tmp_path / "here")
 
 
