@@ -73,7 +73,7 @@ JSON = {
     "study/examples.py": "examples.json, which the page's script reads",
     "study/on_prompts.py": "shown.json, which it reads as well",
     "report/panel.py": "data of the page's script",
-    "study/draws.py": "how examples were drawn, on disk, so that they can be drawn again",
+    "study/redrawn.py": "how examples were drawn, on disk, so that they can be drawn again",
     "tasks/formats.py": "rows of a file that people have, by field",
     "sweep/cells.py": "a cell's spec on disk",
     "sweep/grid.py": "the same",

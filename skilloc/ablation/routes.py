@@ -26,6 +26,7 @@ from skilloc.ablation.pieces import CHECK_TOKENS, Piece, first_tokens, seen_piec
 from skilloc.ablation.tail import Tail, read_tail
 from skilloc.experiment import Experiment, Suffix, UnknownLayoutError
 from skilloc.experiment.axes import by_unit
+from skilloc.experiment.roomy import roomy
 from skilloc.experiment.suffix import EVERYTHING, NOT_ALONE
 from skilloc.models.losses import MAX_LOGITS
 from skilloc.models.points import hooks_of_users
@@ -80,7 +81,9 @@ class Trunk:
     @property
     def memory(self) -> float:
         """Bytes that a process needs which measures."""
-        return self.sizes.memory(MAX_LOGITS, next(self.experiment.model.parameters()).element_size())
+        return self.sizes.memory(
+            self.experiment.entries or MAX_LOGITS, next(self.experiment.model.parameters()).element_size()
+        )
 
 
 @torch.no_grad()
@@ -105,9 +108,8 @@ def lay_trunk(experiment: Experiment, *, banks: Sequence[Bank] | None = None) ->
             raise UnknownLayoutError(f"it has hooks of your own ({', '.join(hooks)}), which only its own pass honours")
         suffix = Suffix(experiment.model)
         began = _clock(experiment)
-        runs = [suffix.run(experiment.part(block)[0].inputs) for block in experiment.blocks]
+        residuals, outputs = _streamed(experiment, suffix)
         seconds = _clock(experiment) - began
-        residuals = [torch.cat([run[1][i] for run in runs]) for i in range(suffix.depth + 1)]
         piece = seen_piece(experiment) if asked else None
         if piece is not None and not _same(piece.base, suffix.run(piece.inputs)[0], None):
             padded = experiment.folded.examples.mask is not None
@@ -119,7 +121,7 @@ def lay_trunk(experiment: Experiment, *, banks: Sequence[Bank] | None = None) ->
             _log.warning("each unit needs a whole forward pass of this model, since %s; this is slow", said)
         return whole
     tail = _tail(experiment, suffix, residuals)
-    sizes = _sizes(experiment, residuals[0].shape[-1], runs[0][0].shape[-1])
+    sizes = _sizes(experiment, residuals[0].shape[-1], outputs)
     trunk = Trunk(experiment, residuals, {}, tail, base, sizes, seconds)
     if piece is not None:
         trunk.routes.update({bank.name: _route(trunk, suffix, bank, piece) for bank in asked})
@@ -127,6 +129,22 @@ def lay_trunk(experiment: Experiment, *, banks: Sequence[Bank] | None = None) ->
     if slow:
         _log.warning("each unit of %s needs a whole forward pass of this model; this is slow", ", ".join(slow))
     return trunk
+
+
+def _streamed(experiment: Experiment, suffix: Suffix) -> tuple[list[Tensor], int]:
+    """Return the residual stream before each block and after the last, on all rows, and the number of outputs."""
+    streams: dict[str, Tensor] = {}
+    outputs, rows = 0, len(experiment.folded.examples.first)
+    for block in experiment.blocks:
+        logits, residuals = suffix.run(experiment.part(block)[0].inputs)
+        named = {str(place): residual for place, residual in enumerate(residuals)}
+        if not streams:
+            outputs = logits.shape[-1]
+            streams = roomy({place: (rows, *residual.shape[1:]) for place, residual in named.items()}, named)
+        del logits  # of all blocks together, they would be the largest thing there is
+        for place, residual in named.items():
+            streams[place][experiment.rows_of(block)] = residual
+    return list(streams.values()), outputs
 
 
 def _sizes(experiment: Experiment, d_model: int = 0, outputs: int = 0) -> Sizes:

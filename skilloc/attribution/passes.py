@@ -49,6 +49,11 @@ class Pass:
 
         return opened
 
+    @property
+    def activations(self) -> int:
+        """How many numbers the units' activations are."""
+        return sum(delta.numel() for delta in self._deltas.values())
+
     def slopes(self, *, keep: bool = False) -> PerUnit:
         """Return delta . gradient of the example's loss, per bank on `row *pos unit`."""
         return self.back(self.experiment.metric.slopes(self.logits.detach(), self.examples, self._known), keep=keep)

@@ -36,6 +36,7 @@ class Options(Settings):
     top: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     exact: Annotated[tuple[str, ...], arg(metavar="KIND|last ...", help_behavior_hint="(default: none)")] = ()
     of: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    memory: Annotated[float | None, arg(metavar="GB", help_behavior_hint="")] = None
 
 
 NONE = arg(metavar="FIELD", help_behavior_hint="")

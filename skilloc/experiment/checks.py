@@ -27,6 +27,8 @@ def check_parts(experiment: "Experiment") -> None:
     whole("count", experiment.count)
     whole("folds", experiment.folds)
     a_seed("seed", experiment.seed)
+    if experiment.entries is not None:
+        whole("entries", experiment.entries)
     of_kind(
         "units", experiment.units, Units,
         "pass units_of(model); which of them are measured, `select` of ablation_effects says",

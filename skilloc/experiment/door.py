@@ -64,6 +64,8 @@ class Experiment:
         units: the unit axis; that of `kinds` if not given.
         other: examples that a mean is taken over, by subtask; if not given, drawn from another split, or, where
             `subtasks` are examples, these themselves.
+        entries: of the widest tensor of a pass through the model, at most; 2^26 if not given. Fewer take less memory
+            and more time, and are rounded otherwise.
 
     Raises:
         ValueError: if the parts do not belong together.
@@ -90,6 +92,7 @@ class Experiment:
     split: Split = "report"
     units: Units = None  # type: ignore[assignment]  # resolved from `kinds`
     other: Mapping[str, Examples] | None = None
+    entries: int | None = None
 
     def __post_init__(self) -> None:
         if self.units is None:
@@ -178,12 +181,12 @@ class Experiment:
             drawn = self.other if self.other is not None else self._drawn(other)
             source = {name: own.to(self.device) for name, own in drawn.items()}
             if self.reference == "flat mean":
-                return flat_mean_reference(self.model, source, self.units)
-            return mean_reference(self.model, source, self.units, measured=examples)
+                return flat_mean_reference(self.model, source, self.units, entries=self.entries)
+            return mean_reference(self.model, source, self.units, measured=examples, entries=self.entries)
         if self.reference == "resample":
-            return resample_reference(self.model, examples, self.units, seed=self.seed)
+            return resample_reference(self.model, examples, self.units, seed=self.seed, entries=self.entries)
         if self.reference == "paired":
-            return paired_reference(self.model, examples, self.units)
+            return paired_reference(self.model, examples, self.units, entries=self.entries)
         return zero_reference(self.units)
 
     @cached_property
@@ -205,12 +208,12 @@ class Experiment:
     @cached_property
     def prepared(self) -> Tensor | None:
         """What the loss knows of the untouched model, on rows."""
-        return prepared_for(self.face, self.folded.examples, self.metric)
+        return prepared_for(self.face, self.folded.examples, self.metric, self.entries)
 
     @property
     def blocks(self) -> list[slice]:
         """The examples that pass through the model together."""
-        return blocks(self.face, self.folded.examples)
+        return blocks(self.face, self.folded.examples, self.entries)
 
     def rows_of(self, examples: slice) -> slice:
         """Return the rows of some consecutive examples."""
@@ -252,6 +255,8 @@ class Experiment:
             # Names do not say what a hook holds or a loss's helpers do; what they make of the untouched model does.
             with one_thread():
                 found["behaviour"] = hashlib.sha256(self.losses().tobytes()).hexdigest()[:16]
+        if self.entries is not None:
+            found["entries"] = self.entries
         if self.where is not None:
             found["at"] = (
                 self.at

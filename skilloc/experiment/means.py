@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from skilloc.experiment.hooks import read_activations
+from skilloc.experiment.hooks import activation_blocks
 from skilloc.experiment.reference import FLAT_MEAN, MEAN, Reference, places_of, tokens_of
 from skilloc.mistakes import WrongValue
 from skilloc.tasks import Examples, joined
@@ -16,23 +16,34 @@ LEAST = 16
 """Roles that fewer examples have are pooled: the mean of a few values is noise."""
 
 
-def flat_mean_reference(model: nn.Module, examples: Mapping[str, Examples], units: Units) -> Reference:
+def flat_mean_reference(
+    model: nn.Module, examples: Mapping[str, Examples], units: Units, *, entries: int | None = None
+) -> Reference:
     """Hold units at their mean activation over all examples and positions.
 
     reference[u] = mean over subtasks, rows r and positions t of activation[r, t, u]; a head's is a vector over d_head.
-    Each subtask weighs the same. Take examples of another split than the measured one.
+    Each subtask weighs the same. Take examples of another split than the measured one. `entries` is as in `Experiment`.
     """
     totals: dict[str, Tensor] = {}
     for own in examples.values():
-        found = read_activations(model, own, units)
-        for hook, bank in places_of(units):
-            mean = _flat(found[hook].double(), bank, own)
-            totals[hook] = totals.get(hook, 0) + mean / len(examples)
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for rows, values in activation_blocks(model, own, units, entries=entries):
+            for hook, bank in places_of(units):
+                total, count = _flat(values[hook].double(), bank, own.mask if own.mask is None else own.mask[rows])
+                sums[hook], counts[hook] = sums.get(hook, 0) + total, counts.get(hook, 0) + count
+        for hook in sums:
+            totals[hook] = totals.get(hook, 0) + sums[hook] / counts[hook] / len(examples)
     return Reference(FLAT_MEAN, {hook: value.float() for hook, value in totals.items()}, tokens_of(examples))
 
 
 def mean_reference(
-    model: nn.Module, examples: Mapping[str, Examples], units: Units, *, measured: Mapping[str, Examples] | None = None
+    model: nn.Module,
+    examples: Mapping[str, Examples],
+    units: Units,
+    *,
+    measured: Mapping[str, Examples] | None = None,
+    entries: int | None = None,
 ) -> Reference:
     """Hold units at their mean activation at each position, or, where rows differ in length, for each role.
 
@@ -45,6 +56,7 @@ def mean_reference(
         examples: what the mean is taken over; of another split than the measured ones.
         units: the unit axis.
         measured: the examples that will be measured; needed where rows differ in length.
+        entries: of the widest tensor of a pass, at most (`Experiment`).
 
     Raises:
         ValueError: if rows differ in length and `measured` is not given.
@@ -55,16 +67,24 @@ def mean_reference(
             raise WrongValue(
                 "`examples` differ in length, so that a mean by role needs the `measured` examples; pass both"
             )
-        return _by_role(model, examples, units, measured)
+        return _by_role(model, examples, units, measured, entries)
     totals: dict[str, Tensor] = {}
     for own in examples.values():
-        for hook, value in read_activations(model, own, units).items():
-            totals[hook] = totals.get(hook, 0) + value.double().mean(dim=0) / len(examples)
+        sums: dict[str, Tensor] = {}
+        for _, values in activation_blocks(model, own, units, entries=entries):
+            for hook, value in values.items():
+                sums[hook] = sums.get(hook, 0) + value.double().sum(dim=0)
+        for hook in sums:
+            totals[hook] = totals.get(hook, 0) + sums[hook] / len(own.first) / len(examples)
     return Reference(MEAN, {hook: value.float() for hook, value in totals.items()}, tokens_of(examples))
 
 
 def _by_role(
-    model: nn.Module, examples: Mapping[str, Examples], units: Units, measured: Mapping[str, Examples]
+    model: nn.Module,
+    examples: Mapping[str, Examples],
+    units: Units,
+    measured: Mapping[str, Examples],
+    entries: int | None,
 ) -> Reference:
     both = joined([*examples.values(), *measured.values()])
     roles, count = roles_of(both)
@@ -75,17 +95,23 @@ def _by_role(
     pooled = (rows < LEAST) & (torch.arange(count, device=rows.device) > 1)
     own, asked = (part.where(~pooled[part], count) for part in (own, asked))
     weights = _subtask_weights(examples, source)
+    sums: dict[str, Tensor] = {}
+    totals: dict[str, Tensor] = {}
+    for part, activations in activation_blocks(model, source, units, entries=entries):
+        for hook, activation in activations.items():
+            flat = activation.double().flatten(0, 1)
+            index = own[part, : activation.shape[1]].flatten()
+            weight = weights[part, None].expand(activation.shape[:2]).flatten() * (index > 0)
+            weight = weight.view(-1, *[1] * (flat.ndim - 1))
+            if hook not in sums:
+                sums[hook] = flat.new_zeros(count + 1, *flat.shape[1:])
+                totals[hook] = flat.new_zeros(count + 1, *[1] * (flat.ndim - 1))
+            sums[hook].index_add_(0, index, flat * weight)
+            totals[hook].index_add_(0, index, weight)
     values = {}
-    for hook, activation in read_activations(model, source, units).items():
-        flat = activation.double().flatten(0, 1)
-        index = own[:, : activation.shape[1]].flatten()
-        weight = (weights[:, None].expand(activation.shape[:2]).flatten() * (index > 0)).view(
-            -1, *[1] * (flat.ndim - 1)
-        )
-        sums = flat.new_zeros(count + 1, *flat.shape[1:]).index_add(0, index, flat * weight)
-        total = flat.new_zeros(count + 1, *[1] * (flat.ndim - 1)).index_add(0, index, weight)
-        overall = sums[1:].sum(dim=0) / total[1:].sum(dim=0)
-        table = torch.where(total > 0, sums / total.clamp(min=1e-30), overall)
+    for hook, total in totals.items():
+        overall = sums[hook][1:].sum(dim=0) / total[1:].sum(dim=0)
+        table = torch.where(total > 0, sums[hook] / total.clamp(min=1e-30), overall)
         values[hook] = table[asked[:, : _longest(measured)]].float()
     return Reference(MEAN, values, {**tokens_of(examples), "by": "role"}, per_row=True)
 
@@ -117,10 +143,9 @@ def _longest(examples: Mapping[str, Examples]) -> int:
     return max(own.positions for own in examples.values())
 
 
-def _flat(value: Tensor, bank: Bank, examples: Examples) -> Tensor:
-    """Return the mean over rows and positions, without padding."""
+def _flat(value: Tensor, bank: Bank, mask: Bool[Tensor, "row pos"] | None) -> tuple[Tensor, int]:
+    """Return the sum over rows and positions, without padding, and of how many."""
     behind = 1 if bank.axis is None else -bank.axis
     lead = value.ndim - behind
-    if examples.mask is not None and lead > 1:
-        return value[examples.mask].mean(dim=0)
-    return value.mean(dim=tuple(range(lead)))
+    flat = value[mask] if mask is not None and lead > 1 else value.flatten(0, lead - 1)
+    return flat.sum(dim=0), len(flat)

@@ -77,7 +77,9 @@ def zero_reference(units: Units) -> Reference:
     return Reference(ZERO, {hook: torch.zeros(()) for bank in units.banks for hook in bank.places})
 
 
-def resample_reference(model: nn.Module, examples: Mapping[str, Examples], units: Units, *, seed: int) -> Reference:
+def resample_reference(
+    model: nn.Module, examples: Mapping[str, Examples], units: Units, *, seed: int, entries: int | None = None
+) -> Reference:
     """Hold units at their activations on another row, drawn from those of all subtasks.
 
     reference[r, t, u] = activation[other(r), t, u], with other(r) != r drawn uniformly, the same for all units.
@@ -87,6 +89,7 @@ def resample_reference(model: nn.Module, examples: Mapping[str, Examples], units
         examples: those that will be measured: the reference has one value for each of their rows.
         units: the unit axis.
         seed: which draw.
+        entries: of the widest tensor of a pass, at most (`Experiment`).
 
     Raises:
         ValueError: if there is only one row, or the sequences have different lengths, also without their padding.
@@ -107,12 +110,13 @@ def resample_reference(model: nn.Module, examples: Mapping[str, Examples], units
         raise WrongValue("`examples` hold 1 row; resampling needs another one to take activations from")
     step = np.random.default_rng(seed).integers(1, count, size=count)
     others = torch.from_numpy((np.arange(count) + step) % count)
-    activations = read_activations(model, whole, units)
-    values = {hook: value[others.to(value.device)] for hook, value in activations.items()}
+    values = read_activations(model, whole, units, order=others, entries=entries)
     return Reference(RESAMPLE, values, {"seed": seed, **tokens_of(examples)}, per_row=True)
 
 
-def paired_reference(model: nn.Module, examples: Mapping[str, Examples], units: Units) -> Reference:
+def paired_reference(
+    model: nn.Module, examples: Mapping[str, Examples], units: Units, *, entries: int | None = None
+) -> Reference:
     """Hold units at their activations on the second input of each row.
 
     reference[r, t, u] = activation on paired[r] at [t, u].
@@ -121,12 +125,13 @@ def paired_reference(model: nn.Module, examples: Mapping[str, Examples], units: 
         model: the model to be measured.
         examples: those that will be measured, with their `paired` inputs.
         units: the unit axis.
+        entries: of the widest tensor of a pass, at most (`Experiment`).
 
     Raises:
         ValueError: if there are no paired inputs.
     """
     whole = fold(examples, 1).examples.swapped()
-    return Reference(PAIRED, read_activations(model, whole, units), tokens_of(examples), per_row=True)
+    return Reference(PAIRED, read_activations(model, whole, units, entries=entries), tokens_of(examples), per_row=True)
 
 
 def given_reference(units: Units, values: Float[np.ndarray, "unit"]) -> Reference:

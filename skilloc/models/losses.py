@@ -11,12 +11,19 @@ from skilloc.tasks import Examples, blocks_of
 from skilloc.tasks.losses import Loss, cross_entropy
 
 MAX_LOGITS = 2**26
-"""Examples are passed in blocks whose widest tensor has at most this many entries (256 MB in float32)."""
+"""Examples are passed in blocks whose widest tensor has at most this many entries (256 MB in float32), if nobody says
+otherwise."""
 
 
-def blocks(face: Face, examples: Examples) -> list[slice]:
-    """Cut examples into blocks that pass through a model together."""
-    return blocks_of(examples, face.widest, MAX_LOGITS)
+def blocks(face: Face, examples: Examples, entries: int | None = None) -> list[slice]:
+    """Cut examples into blocks that pass through a model together.
+
+    Args:
+        face: the model.
+        examples: all of them.
+        entries: of the widest tensor of a pass, at most; `MAX_LOGITS` if not given.
+    """
+    return blocks_of(examples, face.widest, entries or MAX_LOGITS)
 
 
 def check_model(model: nn.Module, examples: Examples) -> None:
@@ -61,9 +68,9 @@ def losses_of(face: Face, examples: Examples, loss: Loss, prepared: Tensor | Non
 
 
 @torch.no_grad()
-def prepared_for(face: Face, examples: Examples, loss: Loss) -> Tensor | None:
-    """Return what a loss must know of the untouched model, on rows; None for nothing."""
+def prepared_for(face: Face, examples: Examples, loss: Loss, entries: int | None = None) -> Tensor | None:
+    """Return what a loss must know of the untouched model, on rows; None for nothing. Blocks are as in `blocks`."""
     if loss.prepare is None:
         return None
-    parts = [examples.part(block) for block in blocks(face, examples)]
+    parts = [examples.part(block) for block in blocks(face, examples, entries)]
     return torch.cat([loss.prepare(face.run(some.inputs), some) for some in parts])

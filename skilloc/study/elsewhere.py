@@ -51,7 +51,7 @@ def shared_by_items(opened: Opened, drawn: Drawn, experiment: Experiment) -> str
             f'the subtask "{missing[0]}" has no source that other processes could read; make it by subtasks_of, or '
             "measure in this process, without a `Pool`"
         )
-    record, own = experiment.record(), ("model", "name", "tokens", "reference", "loss", "drawn")
+    record, own = experiment.record(), ("model", "name", "tokens", "reference", "loss", "entries", "drawn")
     told = {
         **named_model(opened),
         "made": {name: drawn.made[name] for name in own if name in drawn.made},

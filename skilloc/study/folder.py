@@ -21,6 +21,7 @@ ASKED = {
     "tokens": "of other tokens",
     "reference": "of another reference",
     "loss": "with another loss",
+    "entries": "with passes of another size",
     "hooks": "with other hooks on the model",
     "behaviour": "with hooks, or a loss, that compute something else",
 }

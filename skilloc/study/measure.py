@@ -28,6 +28,7 @@ from skilloc.study.able import ability
 from skilloc.study.draws import experiment_of, shown
 from skilloc.study.elsewhere import kept_blocks, measure_blocks, measure_units, shared_by_items, workers_of
 from skilloc.study.folder import ASKED, claim
+from skilloc.study.memory import entries_within
 from skilloc.study.redrawn import Drawn, record_of
 from skilloc.study.settings import LAST, Settings
 from skilloc.sweep import Pool
@@ -68,6 +69,9 @@ def measure(
     if seconds is not None:
         real("seconds", seconds, 0.0)
     experiment = experiment_of(opened, subtasks, settings)
+    if settings.memory is not None:
+        entries = entries_within(experiment, settings.memory, gradients=settings.estimates)
+        experiment = replace(experiment, entries=entries)
     candidates = _candidates(settings, experiment.units)
     ranking = None if settings.of is None else _ranking(settings.of, experiment.units)
     named = experiment.record()

@@ -105,7 +105,7 @@ def redraw(
         else:
             subtasks = subtasks_of(opened, sources, length=drawn["length"], add_bos=add_bos)
     settings = Settings(folds=own.folds, **kept)
-    experiment = experiment_of(opened, subtasks, settings, units=own.units)
+    experiment = replace(experiment_of(opened, subtasks, settings, units=own.units), entries=made.get("entries"))
     for name, examples in experiment.examples.items():
         if examples.digest != made["tokens"].get(name):
             raise WrongValue(

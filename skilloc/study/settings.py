@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.mistakes import WrongValue, a_seed, real, whole
 
 METHODS = ("ablation", "attribution", "two-stage", "integrated-gradients")
 SPLITS = ("train", "selection", "report")
@@ -56,6 +56,9 @@ class Settings:
     """rank the top units by the effects of this study, instead of the estimate"""
     curvature: int = 8
     """label draws for the curvature of an attribution; 0 leaves it out"""
+    memory: float | None = None
+    """gigabytes that a process with one thread takes at most, about; fewer examples pass through the model at once
+    (default: as many as make 2^26 logits)"""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -73,6 +76,8 @@ class Settings:
         for layer in self.layers:
             whole("layers", layer, 0)
         a_seed("seed", self.seed)
+        if self.memory is not None:
+            real("memory", self.memory, 0.0)
         if self.folds > self.sequences:
             raise WrongValue(
                 f"`folds` is {self.folds} but `sequences` is {self.sequences}; each fold needs a sequence of its own"
