@@ -52,6 +52,8 @@ LEARNED, ESTIMATED, INTEGRATED = "learned gates", "effects with curvature", "int
 WAYS = (LEARNED, ESTIMATED, INTEGRATED)
 ENOUGH = 0.8
 """Share that the smallest size is looked for at."""
+SHARES = (-0.5, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""On the axis of the figure."""
 
 
 @dataclass(frozen=True)
@@ -308,7 +310,10 @@ def _curve(ax: Any, name: str, one: dict[str, Any]) -> None:
     ax.set(xscale="log", xlabel="units kept")
     ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], rotation=60, fontsize=6)
     ax.xaxis.minorticks_off()
-    ax.set_ylim(-0.5, 1.5)
+    # A difference of logits has no end: circuits that are learned for it can have many times the model's own.
+    ax.set_yscale("asinh", linear_width=1.0)
+    ax.set_yticks(SHARES, [f"{share:g}" for share in SHARES])
+    ax.set_ylim(-1.0, 40.0)
     unit = "nats" if one["loss"] == "cross_entropy" else "logits"
     ax.set_title(f"{name}: {one['baseline']:.2f} {unit}, {one['baseline'] + one['floor']:.2f} with none", fontsize=8)
 
