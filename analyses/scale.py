@@ -106,7 +106,8 @@ def forecast_and_measured(name: str) -> dict[str, float]:
         chosen[first + rng.choice(bank.width, min(PER_LAYER[name], bank.width), replace=False)] = True
     with one_thread():
         trunk = lay_trunk(experiment)
-        cost = sum(trunk.cost(bank.name) * int(chosen[units.span(bank.name)].sum()) for bank in units.banks)
+        # Each bank's units are compared with a pass of the untouched model, from the same block.
+        cost = sum(trunk.cost(bank.name) * (1 + int(chosen[units.span(bank.name)].sum())) for bank in units.banks)
         began = time.thread_time()
         lay_trunk(experiment, banks=())
         laying = time.thread_time() - began

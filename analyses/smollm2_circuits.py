@@ -18,7 +18,7 @@ Minutes of one core: about 60 for `--scale cpu` (a forecast; not run yet), one f
 import hashlib
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from skilloc.circuits.areas import area_from_one, area_under
 from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.faithfulness import check_floor, share_kept
 from skilloc.circuits.gates import GateConfig, learn_circuit
+from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random, top
 from skilloc.models.language import Opened, encoder, first_token
@@ -50,6 +51,8 @@ from skilloc.tasks.rows import examples_of
 FACTS = "facts"
 LEARNED, ESTIMATED, INTEGRATED = "learned gates", "effects with curvature", "integrated gradients"
 WAYS = (LEARNED, ESTIMATED, INTEGRATED)
+NEAR = "learned gates, near the model"
+"""Learned for how far the loss of each example is from the model's own, where the loss has no end."""
 ENOUGH = 0.8
 """Share that the smallest size is looked for at."""
 SHARES = (-0.5, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -121,6 +124,15 @@ def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
         only a random one on `draw size fold`, with only a circuit whose inputs say nothing on `way size fold`, with
         nothing on `fold`, and the loss itself on `fold`. The circuits.
     """
+    return _measured(spec, WAYS)
+
+
+def measure_near(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
+    """Do the same with gates that are learned to be near the model; only these."""
+    return _measured(spec, (NEAR,))
+
+
+def _measured(spec: Curve, ways: Sequence[str]) -> tuple[dict[str, Any], dict[str, Labelled]]:
     began = time.process_time()
     opened = opened_once(spec.model)
     chosen, stated_on = examples_of_halves(opened, spec)
@@ -132,45 +144,53 @@ def measure_curve(spec: Curve) -> tuple[dict[str, Any], dict[str, Labelled]]:
     few = replace(train, subtasks={spec.subtask: chosen.part(slice(0, spec.estimated_on))})
     nothing = Mask(train.units, np.zeros(len(train.units), dtype=bool))
     check_floor(mask_effects(stated, [nothing])[0][0, :, 0], spec.subtask, stated.metric.unit)
-    circuits, seconds = _circuits(train, few, spec)
+    circuits, seconds = _circuits(train, few, spec, ways)
     units = train.units
-    masks = [nothing, *(mask for way in WAYS for mask in circuits[way])]
+    masks = [nothing, *(mask for way in ways for mask in circuits[way])]
     masks += [
-        matched_random(mask, seed=1000 * spec.seed + draw) for draw in range(spec.draws) for mask in circuits[LEARNED]
+        matched_random(mask, seed=1000 * spec.seed + draw) for draw in range(spec.draws) for mask in circuits[ways[0]]
     ]
     found, base = mask_effects(stated, masks)
-    kept = found[1:, :, 0].reshape(len(WAYS) + spec.draws, len(spec.sizes), spec.folds)
-    blind = blind_losses(stated, [mask for way in WAYS for mask in circuits[way]])
+    kept = found[1:, :, 0].reshape(len(ways) + spec.draws, len(spec.sizes), spec.folds)
+    blind = blind_losses(stated, [mask for way in ways for mask in circuits[way]])
     sizes = [str(size) for size in spec.sizes]
-    keep = np.stack([[mask.keep for mask in circuits[way]] for way in WAYS]).astype(np.uint8)
+    keep = np.stack([[mask.keep for mask in circuits[way]] for way in ways]).astype(np.uint8)
     metrics = {
         "seconds": seconds,
         "units": len(units),
-        "names": {way: _members(circuits[way][0]) for way in WAYS},
+        "names": {way: _members(circuits[way][0]) for way in ways},
         "cpu_minutes": (time.process_time() - began) / 60,
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     return metrics, {
-        "kept": Labelled(kept[: len(WAYS)], ("way", "size", "fold"), {"way": list(WAYS), "size": sizes}),
-        "random": Labelled(kept[len(WAYS) :], ("draw", "size", "fold"), {"size": sizes}),
+        "kept": Labelled(kept[: len(ways)], ("way", "size", "fold"), {"way": list(ways), "size": sizes}),
+        "random": Labelled(kept[len(ways) :], ("draw", "size", "fold"), {"size": sizes}),
         "blind": Labelled(
-            blind.reshape(kept[: len(WAYS)].shape), ("way", "size", "fold"), {"way": list(WAYS), "size": sizes}
+            blind.reshape(kept[: len(ways)].shape), ("way", "size", "fold"), {"way": list(ways), "size": sizes}
         ),
         "floor": Labelled(found[0, :, 0], ("fold",), {}),
         "baseline": Labelled(base[:, 0], ("fold",), {}),
-        "keep": Labelled(keep, ("way", "size", "unit"), {"way": list(WAYS), "size": sizes}),
+        "keep": Labelled(keep, ("way", "size", "unit"), {"way": list(ways), "size": sizes}),
     }
 
 
-def _circuits(train: Experiment, few: Experiment, spec: Curve) -> tuple[dict[str, list[Mask]], dict[str, float]]:
-    began = time.process_time()
-    config = GateConfig(sizes=spec.sizes, steps=spec.steps)
-    circuits = {LEARNED: learn_circuit(train, config, subtask=spec.subtask, seed=spec.seed).masks}
-    seconds = {LEARNED: time.process_time() - began}
-    for way, rank in ((ESTIMATED, attribution_effects), (INTEGRATED, integrated_gradients_effects)):
+def _circuits(
+    train: Experiment, few: Experiment, spec: Curve, ways: Sequence[str]
+) -> tuple[dict[str, list[Mask]], dict[str, float]]:
+    ranked: dict[str, Callable[[Experiment], Effects]] = {
+        ESTIMATED: attribution_effects,
+        INTEGRATED: integrated_gradients_effects,
+    }
+    circuits: dict[str, list[Mask]] = {}
+    seconds: dict[str, float] = {}
+    for way in ways:
         began = time.process_time()
-        values = rank(few).mean(spec.subtask)
-        circuits[way] = [Mask(train.units, top(values, size)) for size in spec.sizes]
+        if way in ranked:
+            values = ranked[way](few).mean(spec.subtask)
+            circuits[way] = [Mask(train.units, top(values, size)) for size in spec.sizes]
+        else:
+            config = GateConfig(sizes=spec.sizes, steps=spec.steps, beyond=way == LEARNED)
+            circuits[way] = learn_circuit(train, config, subtask=spec.subtask, seed=spec.seed).masks
         seconds[way] = time.process_time() - began
     return circuits, seconds
 
@@ -224,10 +244,13 @@ def measure(scale: Scale, cells: Cells) -> dict[str, Any]:
         for name in scale.subtasks
     ]  # fmt: skip
     results = cells(measure_curve, specs)
+    made = [spec for spec in specs if spec.subtask in MAKERS]
+    near = {result.spec["subtask"]: _told(result) for result in cells(measure_near, made)}
     found = {
         "settings": settings,
         "relations": {name: len(rows) for name, rows in known},
         "subtasks": {name: _told(result) for name, result in zip(scale.subtasks, results, strict=True)},
+        "near": near,
     }
     return dict(as_json(found))
 
@@ -236,7 +259,8 @@ def _told(result: Result) -> dict[str, Any]:
     sizes, units = list(result.spec["sizes"]), result.metrics["units"]
     floor, random = result.arrays["floor"].values, result.arrays["random"].values
     found: dict[str, Any] = {}
-    for place, (way, increase) in enumerate(zip(WAYS, result.arrays["kept"].values, strict=True)):
+    kept = result.arrays["kept"]
+    for place, (way, increase) in enumerate(zip(kept.coords["way"], kept.values, strict=True)):
         blind = result.arrays["blind"].values[place]
         shares = [share_kept(row, floor) for row in increase]
         # The same folds and floor: how much more of the skill the circuit keeps than the mean random one.
@@ -278,9 +302,9 @@ def draw(found: dict[str, Any]) -> Any:
     figure = Figure(figsize=(3.0 * len(told), 3.4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(told), sharey=True))
     for ax, (name, one) in zip(panels, told.items(), strict=True):
-        _curve(ax, name, one)
+        _curve(ax, name, one, found["near"].get(name))
     panels[0].set_ylabel("share of the skill kept, other examples")
-    panels[0].legend(loc="upper left", fontsize=6)
+    panels[0].legend(loc="upper left", fontsize=5)
     settings = found["settings"]
     units = next(iter(told.values()))["units"]
     figure.suptitle(
@@ -291,16 +315,17 @@ def draw(found: dict[str, Any]) -> Any:
     return figure
 
 
-def _curve(ax: Any, name: str, one: dict[str, Any]) -> None:
-    sizes = np.array(one["sizes"], dtype=float)
-    ax.fill_between(sizes, *_numbers(one["random"]["range"]), color=CONTROL, alpha=0.25, lw=0)
-    ax.plot(sizes, _numbers(one["random"]["kept"]), color=CONTROL, ls=":", lw=1, label="random units")
-    for place, way in enumerate(WAYS):
-        kept = one["ways"][way]["kept"]
+def _curve(ax: Any, name: str, one: dict[str, Any], near: dict[str, Any] | None) -> None:
+    sizes, shown = np.array(one["sizes"], dtype=float), near or one
+    ax.fill_between(sizes, *_numbers(shown["random"]["range"]), color=CONTROL, alpha=0.25, lw=0)
+    ax.plot(sizes, _numbers(shown["random"]["kept"]), color=CONTROL, ls=":", lw=1, label="random units")
+    own = {**(near["ways"] if near else {}), **one["ways"]}
+    first = next(iter(own))
+    blind = _numbers([k["value"] for k in own[first]["blind"]])
+    ax.plot(sizes, blind, color="black", ls="-.", lw=1, label="the learned ones, blind")
+    for way, kept in ((way, told["kept"]) for way, told in own.items()):
+        place = (LEARNED, ESTIMATED, INTEGRATED, NEAR).index(way)
         value, low, high = (_numbers([k[end] for k in kept]) for end in ("value", "low", "high"))
-        if way == LEARNED:
-            blind = _numbers([k["value"] for k in one["ways"][way]["blind"]])
-            ax.plot(sizes, blind, color="black", ls="-.", lw=1, label=f"{way}, blind")
         ax.errorbar(
             sizes * 1.06 ** (place - 1), value, [value - low, high - value], fmt="o-", ms=2.5, lw=1,
             color=plots.colour_of(place), label=way,

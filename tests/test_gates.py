@@ -1,5 +1,7 @@
 """Learned circuits: gates are what they say, and find exactly what was planted, seed after seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import test_ladder
@@ -8,7 +10,7 @@ import torch
 import skilloc as sk
 from skilloc import store
 from skilloc.circuits.exchange import exchanged
-from skilloc.circuits.gated import gated
+from skilloc.circuits.gated import SLACK, gated
 from skilloc.circuits.gates import GateConfig, Learned, learn_circuit
 from skilloc.circuits.solvers import HardConcrete, Proximal
 from skilloc.masks import matched_random
@@ -95,6 +97,49 @@ def test_binary_gates_are_a_hold(reference):
     mask = sk.Mask(own.units, np.random.default_rng(0).random(len(own.units)) < 0.5)
     assert model.loss(mask.keep.astype(float), [slice(0, 32)]) == pytest.approx(own.losses(mask).mean(), rel=1e-6)
     assert model.loss(np.ones(len(own.units)), [slice(0, 32)]) == pytest.approx(own.losses().mean(), rel=1e-6)
+
+
+def margin(logits, examples):
+    """How far the right answer leads: without an end."""
+    right = logits.gather(1, examples.targets[:, None])[:, 0]
+    return logits.sum(dim=1) - 2 * right
+
+
+def test_a_circuit_that_does_more_than_the_model_is_none_of_the_models():
+    own, planted = world(loss=margin)
+    with torch.no_grad():  # a neuron that computes the parity too, and takes back half of the lead
+        own.model.layers[1].weight[6, 2], own.model.layers[1].weight[6, 7] = 1, -2
+        own.model.out.weight[1, 6], own.model.out.bias[0] = -4, 2
+    own = sk.Experiment(own.model, own.subtasks, folds=4, loss=margin, reference="mean")
+    config = GateConfig(sizes=(4,), steps=40)
+    more, same = (learn_circuit(own, replace(config, beyond=beyond), subtask="parity") for beyond in (True, False))
+    assert names(same) == planted | {"L1N6"}
+    assert "L1N6" not in names(more)
+    kept, _ = sk.mask_effects(
+        own, [sk.Mask(own.units, np.zeros(len(own.units), dtype=bool)), more.mask(4), same.mask(4)]
+    )
+    shares = 1 - kept[1:, :, 0].mean(axis=1) / kept[0, :, 0].mean()
+    assert shares == pytest.approx([2.0, 1.0], abs=1e-4)
+
+
+def test_how_far_a_loss_without_end_is_from_the_models_own():
+    subtasks = sk.parity_subtasks(6, atoms=2, k=2)
+    model = sk.MLP(8, 2, width=6, depth=3, seed=1)
+    experiment = sk.Experiment(model, subtasks, split="train", count=32, loss=margin, folds=1)
+    near, low = (gated(experiment, subtask="parity_0", batch=8, seed=0, beyond=beyond) for beyond in (False, True))
+    own = near.experiment.losses()
+    gates, every = np.random.default_rng(0).random(near.count), [slice(0, 32)]
+    each = np.array([low.loss(gates, [slice(e, e + 1)]) for e in range(32)])
+    assert (each < own - SLACK).any()
+    assert (each > own).any()
+    wanted = (own + np.abs(each - own)).mean()
+    assert near.loss(gates, every) == pytest.approx(wanted)
+    slopes = np.stack([low.slopes(gates, [slice(e, e + 1)])[1] for e in range(32)])
+    loss, found = near.slopes(gates, every)
+    assert loss == pytest.approx(wanted)
+    np.testing.assert_allclose(found, (np.where(each > own - SLACK, 1, -1)[:, None] * slopes).mean(axis=0), atol=1e-7)
+    likelihood = sk.Experiment(model, subtasks, split="train", count=32, folds=1)
+    assert gated(likelihood, subtask="parity_0", batch=8, seed=0).wanted is None
 
 
 def test_gates_act_at_some_positions_only():

@@ -13,6 +13,9 @@ from skilloc.experiment.gating import gating
 from skilloc.experiment.reference import Reference
 from skilloc.mistakes import WrongValue
 
+SLACK = 1e-3
+"""Below the untouched model's loss on an example by less than this, in its unit, counts as above."""
+
 
 @dataclass(frozen=True)
 class Gated:
@@ -23,12 +26,14 @@ class Gated:
         batch: examples that pass through the model together.
         count: number of gates.
         run: from the gates and a block of examples to the logits; differentiable in the gates.
+        wanted: loss of each example that is wanted, of which it counts how far it is missed; None where less is better.
     """
 
     experiment: Experiment
     batch: int
     count: int
     run: Callable[[Float[Tensor, " gate"], slice], Tensor]
+    wanted: Float64[Tensor, " example"] | None = None
 
     def __len__(self) -> int:
         return len(self.experiment.folded.examples)
@@ -48,6 +53,8 @@ class Gated:
     ) -> tuple[float, Float64[np.ndarray, " gate"]]:
         """Return the mean loss over some examples, and its gradient with respect to the gates.
 
+        Where losses are wanted, that of an example is wanted[e] + |loss[e] - wanted[e]|.
+
             slope[g] = mean over examples e of d loss[e] / d gate[g],     in the loss's unit per open gate
 
         Minus the slope of an open gate estimates what its unit or edge does under all other gates as they are.
@@ -64,10 +71,15 @@ class Gated:
             with torch.enable_grad():
                 logits = self.run(leaf, part)
             upstream = own.metric.slopes(logits.detach(), some, known).to(logits)
+            with torch.no_grad():
+                held = own.metric(logits.detach(), some, known)
+                loss += float(self._missed(held, part).sum())
+            if self.wanted is not None:
+                sign = torch.where(held > self.wanted[part] - SLACK, 1.0, -1.0).to(upstream)
+                rows = sign if some.owner is None else sign[some.owner]
+                upstream = upstream * rows.view(-1, *[1] * (upstream.ndim - 1))
             (found,) = torch.autograd.grad(logits, leaf, upstream)
             total += found.double().cpu().numpy()
-            with torch.no_grad():
-                loss += float(own.metric(logits.detach(), some, known).sum())
         _check(loss)
         return loss / count, total / count
 
@@ -83,12 +95,15 @@ class Gated:
         for part in _pieces(examples, self.batch):
             some, known = own.part(part)
             with torch.no_grad():
-                loss += float(own.metric(self.run(leaf, part), some, known).sum())
+                loss += float(self._missed(own.metric(self.run(leaf, part), some, known), part).sum())
         _check(loss)
         return loss / count
 
+    def _missed(self, losses: Float64[Tensor, " example"], part: slice) -> Float64[Tensor, " example"]:
+        return losses if self.wanted is None else self.wanted[part] + (losses - self.wanted[part]).abs()
 
-def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int) -> Gated:
+
+def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int, beyond: bool = False) -> Gated:
     """Return one subtask's examples in random order, with a gate on every unit.
 
     Args:
@@ -96,18 +111,21 @@ def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int) -> Gat
         subtask: whose loss.
         batch: examples that pass through the model together.
         seed: of the order.
+        beyond: of a loss that has no end, whether less is better; else the untouched model's loss on each example is
+            wanted.
 
     Raises:
         ValueError: if there is no such subtask, or the loss has no gradient.
     """
     own = shuffled(experiment, subtask=subtask, seed=seed)
+    wanted = None if beyond or own.metric.ends else torch.from_numpy(own.losses()).to(own.device)
 
     def run(gates: Float[Tensor, " unit"], part: slice) -> Tensor:
         edits = gating(own.units, gates, own.held, own.rows_of(part), where=own.where)
         with own.face.attached(edits):
             return own.face.run(own.part(part)[0].inputs)
 
-    return Gated(own, batch, len(own.units), run)
+    return Gated(own, batch, len(own.units), run, wanted)
 
 
 def shuffled(experiment: Experiment, *, subtask: str, seed: int) -> Experiment:

@@ -48,6 +48,9 @@ class GateConfig:
         checked: examples that exchanges are checked on.
         rounds: of exchanges at each size, at most; 0 for none.
         exact: candidates that are tried exactly in small circuits (`exchange.SMALL`); 0 for none.
+        beyond: of a loss that has no end, such as a difference of logits: whether less is always better. If not, it
+            counts how far the loss of each example is from the untouched model's, on either side: a circuit that does
+            more than the model is none of the model's.
     """
 
     sizes: tuple[int, ...] = (640, 320, 160, 100, 40, 20)
@@ -59,6 +62,7 @@ class GateConfig:
     checked: int = 32
     rounds: int = 8
     exact: int = 4
+    beyond: bool = False
 
     def __post_init__(self) -> None:
         if self.solver not in RATES:
@@ -127,7 +131,7 @@ def learn_circuit(experiment: Experiment, config: GateConfig = GateConfig(), *, 
     """Learn circuits of several sizes for one subtask, on the experiment's examples.
 
     minimise over gates in {0, 1}^unit, sum = size:  mean loss with activation[u] -> reference + gate (activation -
-    reference).
+    reference); of a loss that has no end (`Loss.ends`), the mean of how far it is from the untouched model's.
 
     Args:
         experiment: what is measured on what: its loss (the task's own, or "kl" for the untouched model's answers), its
@@ -153,7 +157,7 @@ def learn_circuit(experiment: Experiment, config: GateConfig = GateConfig(), *, 
     units = experiment.units
     if max(config.sizes) > len(units):
         raise WrongValue(f"`sizes` has {max(config.sizes)} but there are {len(units)} units; choose at most that")
-    model = gated(experiment, subtask=subtask, batch=config.batch, seed=seed)
+    model = gated(experiment, subtask=subtask, batch=config.batch, seed=seed, beyond=config.beyond)
     check = model.turn(0, config.checked)
     floor, baseline = (model.loss(np.full(len(units), end), check) for end in (0.0, 1.0))
     if floor <= baseline and config.share is not None:

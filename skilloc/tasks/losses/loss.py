@@ -110,6 +110,11 @@ class Loss:
                 "ablation, or attribute a smooth loss such as cross_entropy"
             )
 
+    @property
+    def ends(self) -> bool:
+        """Whether it is known to have a least value, 0: a negative log-likelihood, or a divergence."""
+        return self.drawn is not None
+
     def record(self) -> dict[str, Any]:
         """Return what names the loss. JSON only."""
         return {"name": self.name, "unit": self.unit, "identity": self.identity}
