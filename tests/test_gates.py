@@ -9,7 +9,9 @@ import torch
 
 import skilloc as sk
 from skilloc import store
+from skilloc.circuits.alarms import faithfulness_alarms
 from skilloc.circuits.exchange import exchanged
+from skilloc.circuits.faithfulness import faithfulness
 from skilloc.circuits.gated import SLACK, gated
 from skilloc.circuits.gates import GateConfig, Learned, learn_circuit
 from skilloc.circuits.solvers import HardConcrete, Proximal
@@ -120,6 +122,10 @@ def test_a_circuit_that_does_more_than_the_model_is_none_of_the_models():
     )
     shares = 1 - kept[1:, :, 0].mean(axis=1) / kept[0, :, 0].mean()
     assert shares == pytest.approx([2.0, 1.0], abs=1e-4)
+    curve = faithfulness(own, [more.mask(4)], subtask="parity", draws=2)
+    (alarm,) = faithfulness_alarms(curve)
+    assert str(alarm).startswith("circuit of 4 units: alone it has 2 times the skill of the whole model")
+    assert not faithfulness_alarms(faithfulness(own, [same.mask(4)], subtask="parity", draws=2))
 
 
 def test_how_far_a_loss_without_end_is_from_the_models_own():

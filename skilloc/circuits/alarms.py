@@ -1,10 +1,13 @@
-"""What a circuit owes to its reference: completeness above 1, edges above the floor."""
+"""What a circuit owes to the way it was measured: completeness or faithfulness above 1, edges above the floor."""
 
 import numpy as np
 
 from skilloc.circuits.edges import Edges
 from skilloc.circuits.faithfulness import Curve
-from skilloc.effects.alarms import COMPLETENESS, EDGE, Alarm
+from skilloc.effects.alarms import COMPLETENESS, EDGE, FAITHFULNESS, Alarm
+
+MORE = 1.25
+"""Times the model's skill, above which a circuit does something else than the model does."""
 
 
 def completeness_alarms(curve: Curve) -> list[Alarm]:
@@ -12,6 +15,14 @@ def completeness_alarms(curve: Curve) -> list[Alarm]:
     found = [(size, curve.completeness(place)) for place, size in enumerate(curve.sizes)]
     return [
         Alarm(COMPLETENESS, f"circuit of {size} units", float(one.value), 1.0) for size, one in found if one.low > 1
+    ]
+
+
+def faithfulness_alarms(curve: Curve) -> list[Alarm]:
+    """Return an alarm for every size whose circuit has more than `MORE` of the model's skill, interval and all."""
+    found = [(size, curve.faithfulness(place)) for place, size in enumerate(curve.sizes)]
+    return [
+        Alarm(FAITHFULNESS, f"circuit of {size} units", float(one.value), MORE) for size, one in found if one.low > MORE
     ]
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from skilloc.ablation import ablation_effects
 from skilloc.ablation.injection import injections
 from skilloc.circuits import graph as g
-from skilloc.circuits.alarms import completeness_alarms, edge_alarms
+from skilloc.circuits.alarms import completeness_alarms, edge_alarms, faithfulness_alarms
 from skilloc.circuits.claims import claim_edges
 from skilloc.circuits.edges import Edges, check_edges, edge_effects
 from skilloc.circuits.faithfulness import faithfulness, minimality, sizes_up_to
@@ -137,7 +137,7 @@ def trace_circuit(
     if found is not None:
         _add_edges(graph, found, config.edges)
         claim_edges(experiment, circuit, graph, draws=config.draws, seed=config.seed, inputs=config.inputs)
-    raised = [*completeness_alarms(curve), *edge_alarms(found, curve, subtask)]
+    raised = [*completeness_alarms(curve), *faithfulness_alarms(curve), *edge_alarms(found, curve, subtask)]
     if experiment.held.name != "zero":
         folded = experiment.folded
         kept = injections(experiment.model, folded.examples, experiment.units, experiment.held)

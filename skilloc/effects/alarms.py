@@ -12,12 +12,15 @@ from jaxtyping import Float
 from skilloc.locality.intervals import t_quantile
 
 INJECTION, COMPLETENESS, EDGE, SIGN = "injection", "completeness", "edge", "sign"
+FAITHFULNESS = "faithfulness"
 
 _SENTENCES = {
     INJECTION: "{about}: held up to {value:.3g} from what it does at the same position, where it stays within "
     "{limit:.3g}; its effect is that of the injected value: measure with another reference",
     COMPLETENESS: "{about}: completeness {value:.3g} is above 1: without the circuit the model is worse than with "
     "nothing, so the reference does harm of its own: compare references",
+    FAITHFULNESS: "{about}: alone it has {value:.3g} times the skill of the whole model: that is what these units can "
+    "do without the others, and not how the model does it",
     EDGE: "{about}: an edge of {value:.3g} is above the floor, {limit:.3g}, all that there is to lose: the reference "
     "puts the source far outside what it does",
     SIGN: "{about}: estimated at {value:.3g} but measured at {limit:.3g}: the estimate has the wrong sign",
@@ -28,7 +31,7 @@ class Alarm(NamedTuple):
     """One thing that went wrong.
 
     Attributes:
-        kind: "injection", "completeness", "edge" or "sign".
+        kind: "injection", "completeness", "faithfulness", "edge" or "sign".
         about: whose: a unit, an edge, a circuit.
         value: what was seen.
         limit: what it should have kept to, or been.
@@ -55,7 +58,7 @@ def read_alarms(made: Mapping[str, Any]) -> tuple[Alarm, ...]:
 def alarm_records(alarms: Iterable[Alarm], *, most: int = 20) -> list[dict[str, Any]]:
     """Return the alarms as a record holds them: of each kind, the `most` that exceed their limit furthest."""
     alarms, found = list(alarms), list[dict[str, Any]]()
-    for kind in (INJECTION, COMPLETENESS, EDGE, SIGN):
+    for kind in (INJECTION, COMPLETENESS, FAITHFULNESS, EDGE, SIGN):
         own = [alarm for alarm in alarms if alarm.kind == kind]
         own.sort(key=lambda alarm: -abs(alarm.value) / max(abs(alarm.limit), 1e-30))
         found += [alarm.record() for alarm in own[:most]]
