@@ -216,3 +216,20 @@ def test_another_module_of_the_same_name_is_not_taken_for_it(tmp_path: Path, mon
     (tmp_path / "sweep_cells.py").write_text(OWN)
     with pytest.raises(ValueError, match=r"sweep_cells.* was imported from .*cells/sweep_cells.py before"):
         _read(tmp_path, 'cell = "sweep_cells:area"')
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--csv", "table.csv"), ("--parquet", "table.parquet")])
+def test_a_table_takes_the_place_of_a_table_and_of_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
+) -> None:
+    store.write(tmp_path / "swept" / "one", {"width": 1}, {"loss": 2.0})
+    line = ["sweep", "table", str(tmp_path / "swept"), flag, str(tmp_path / name)]
+    main(line)
+    main(line)
+    for theirs in (b"mine", b"a,b\n1,2\n", b""):
+        (tmp_path / name).write_bytes(theirs)
+        with pytest.raises(SystemExit) as end:
+            main(line)
+        assert (end.value.code, "is no table of a sweep" in capsys.readouterr().err) == (2, True)
+        assert (tmp_path / name).read_bytes() == theirs
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["swept", name]

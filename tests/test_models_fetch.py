@@ -1,5 +1,4 @@
 import importlib.util
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 
 from skilloc.models import fetch
 from skilloc.models.language import context_length, digest, encoder, open_model, separator
@@ -73,13 +73,18 @@ def test_an_altered_copy_is_refused_and_fetched_again(cache, fake_download, file
     open_model("smollm2")
 
 
-def test_what_a_killed_fetch_left_is_swept_after_a_day(cache, fake_download):
-    for name, age in (("old", 100_000), ("running", 10)):
-        (cache / f".fetching-{name}").mkdir(parents=True)
-        then = (cache / f".fetching-{name}").stat().st_mtime - age
-        os.utime(cache / f".fetching-{name}", (then, then))
-    fetch.fetch_smollm2()
-    assert [path.name for path in cache.glob(".fetching-*")] == [".fetching-running"]
+def test_what_a_killed_fetch_left_is_swept_and_of_two_at_once_one_says_so(cache, fake_download):
+    target = cache / fetch.SMOLLM2.folder
+    (cache / f".{target.name}.abc{fetched_store.FETCHING}" / "made").mkdir(parents=True)
+    lock = cache / f".{target.name}.lock"
+    with FileLock(lock), pytest.raises(BlockingIOError, match="another process fetches"):
+        fetch.fetch_smollm2()
+    lock.touch()  # of a process that was killed
+    assert fetch.fetch_smollm2() == target
+    assert [path.name for path in cache.iterdir()] == [target.name]
+    lock.touch()
+    assert fetch.fetch_smollm2() == target
+    assert not lock.exists()
 
 
 def installer(monkeypatch, code, said=""):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,37 @@ def test_two_drivers_on_one_folder_lose_nothing(tmp_path: Path) -> None:
     table = store.table(tmp_path / "out")
     assert sorted(table["metrics.x"]) == list(range(30))
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_what_a_killed_sweep_left_is_cleared_unless_another_is_at_work(tmp_path: Path) -> None:
+    specs = [{"x": 1}]
+    left = [store.aside_of(tmp_path / "0123456789abcdef"), store.aside_of(tmp_path / "plans" / "0123456789abcdef.json")]
+    for path in left:
+        path.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as other, store.at_work(tmp_path, inside=True):
+        for path in left:
+            path.mkdir(exist_ok=True)  # in the writing
+        other.submit(sweep, "sweep_cells:square", specs, out=tmp_path, progress=False).result()
+        assert all(path.is_dir() for path in left)
+    (tmp_path / store.LOCK).touch()
+    found = sweep("sweep_cells:square", specs, out=tmp_path, progress=False)
+    assert len(found.cached) == 1
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_a_cell_whose_half_written_result_another_sweep_cleared_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared, write = [], store.write
+
+    def clearing(folder: Path, *parts: Any) -> None:
+        if not cleared:
+            cleared.append(folder)
+            raise FileNotFoundError(errno.ENOENT, "cleared")
+        write(folder, *parts)
+
+    monkeypatch.setattr(store, "write", clearing)
+    assert len(sweep("sweep_cells:square", [{"x": 1}], out=tmp_path, progress=False).done) == 1
 
 
 def test_a_thousand_cached_cells_answer_within_a_second_without_dask_or_torch(

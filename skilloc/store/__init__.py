@@ -12,6 +12,7 @@ array keeps them.
 
 from skilloc.store.aside import (
     MARK,
+    aside_of,
     check_manifest,
     check_ours,
     check_seal,
@@ -31,7 +32,7 @@ from skilloc.store.plain import canonical, key
 from skilloc.store.rows import table
 from skilloc.store.tied import check_request, check_tied
 from skilloc.store.typed import axes_of, from_parts, load, save, to_parts
-from skilloc.store.work import LOCK, AtWork, at_work, check_place, remove, working
+from skilloc.store.work import LOCK, AtWork, at_work, at_work_if_free, check_place, remove, working
 
 __all__ = [
     "FORMAT",
@@ -40,7 +41,9 @@ __all__ = [
     "AtWork",
     "Labelled",
     "Result",
+    "aside_of",
     "at_work",
+    "at_work_if_free",
     "axes_of",
     "canonical",
     "check_manifest",

@@ -39,6 +39,11 @@ _SEAL_LENGTH = len("<!-- sha256  of all lines above -->") + HEX
 _SEAL = re.compile(r"<!-- sha256 ([0-9a-f]{64}) of all lines above -->\n?\Z")
 
 
+def aside_of(path: Path) -> Path:
+    """Return a hidden name beside a path, which nobody else has: what a killed process leaves under it is cleared."""
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}.aside"
+
+
 @contextmanager
 def placed(path: Path | str) -> Iterator[Path]:
     """Give a path beside `path` to write a file or a folder at; when the block ends well, it is renamed to `path`.
@@ -52,7 +57,7 @@ def placed(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(path.parent, name=path.name)
-    aside = path.parent / f".{path.name}.{secrets.token_hex(8)}.aside"
+    aside = aside_of(path)
     try:
         yield aside
         for file in aside.rglob("*") if aside.is_dir() else (aside,):

@@ -7,18 +7,17 @@ The lock is the system's (`flock`), so that it goes with its process, however th
 import functools
 import inspect
 import os
-import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
 from skilloc.mistakes import Mistake, WrongValue
-from skilloc.store.aside import ASIDE
+from skilloc.store.aside import ASIDE, aside_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +76,15 @@ def at_work(place: Path | str, *, inside: bool = False, room: int = ROOM) -> Ite
                 with suppress(OSError):  # refused before anything was written
                     home.rmdir()
         lock.release()
+
+
+@contextmanager
+def at_work_if_free(place: Path | str, *, inside: bool = False) -> Iterator[None]:
+    """Hold a place as `at_work` does, and so clear it; or go on without, where another holds it or none can be held."""
+    with ExitStack() as stack:
+        with suppress(Mistake, OSError):
+            stack.enter_context(at_work(place, inside=inside))
+        yield
 
 
 def working(name: str, *, inside: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -142,7 +150,7 @@ def check_place(place: Path | str, *, inside: bool = False, room: int = ROOM) ->
 
 def remove(path: Path) -> None:
     """Take a result of our own away: at once from its name, then from the disk; a kill in between is cleared later."""
-    aside = path.parent / f".{path.name}.{secrets.token_hex(8)}.aside"
+    aside = aside_of(path)
     with suppress(FileNotFoundError):
         os.replace(path, aside)
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
@@ -163,7 +171,9 @@ def _clear(home: Path, name: str | None) -> None:
         if found := ASIDE.fullmatch(path.name):
             held = (home / f".{found[1]}{LOCK}").exists()
             if found[1] == name or (name is None and not held):
+                # First away from its name: who still writes it without this lock must not put a half into place.
                 with suppress(OSError):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    gone = path.replace(aside_of(home / found[1]))
+                    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
         elif name is None and path.is_dir() and not (path / LOCK).exists():
             _clear(path, None)

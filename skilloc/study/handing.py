@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -35,7 +36,7 @@ TIMED = (1, 128)
 PASSES = 9
 """Passes of each model, in turn."""
 
-CARD = "README.md"
+CARD, REQUEST = "README.md", "handed.json"
 
 MAKERS: dict[str, Callable[[Path], Pruned | Localized]] = {"report": load_pruned, "history": load_localized}
 """The part of a folder that tells how a model was made, and what reads it."""
@@ -65,6 +66,8 @@ def hand_over(
 ) -> HandedOver:
     """Write a narrow model as a folder that plain transformers opens, with a card; whole or not at all.
 
+    What lies there already of the same request, whole, is left as it is; only its passes are timed again.
+
     Args:
         original: the model before anything was done to it.
         narrow: the model that is handed over.
@@ -74,18 +77,25 @@ def hand_over(
         gguf: whether to write a GGUF file too, where there is one for such a model.
 
     Raises:
-        FileExistsError: if the folder is there already.
+        FileExistsError: if there is something else in the folder already.
         ValueError: if the model is no language model, was not made of the original in these steps, was not attacked
             there, or would compute something else when plain transformers opens it.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    there = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    if there and not (out / REQUEST).is_file():
         raise FileExistsError(f"`out` {out} is there already; choose a new folder")
     if narrow.tokenizer is None:
         raise WrongValue(f'"{narrow.name}" is an MLP, for which transformers has no class; hand its folder over')
     made = _made(original, narrow, past.steps)
     judged = tuple(one for folder in past.attacks for one in _judged(folder, narrow))
-    with store.placed(out) as aside:
-        save_model(narrow.model, aside, tokenizer=narrow.tokenizer, shape=plain_shape(narrow.model))
+    asked = _asked(original, made, judged, gguf=gguf)
+    if there:
+        store.check_manifest(out, "choose a new folder")
+        if store.read_json(out / REQUEST) != asked:
+            raise FileExistsError(f"`out` {out} holds another model, or one with another card; choose a new folder")
+    with nullcontext(out) if there else store.placed(out) as aside:
+        if not there:
+            save_model(narrow.model, aside, tokenizer=narrow.tokenizer, shape=plain_shape(narrow.model))
         opened = read_plain(aside)
         difference = apart(narrow.model, lambda tokens: opened(tokens.cpu(), use_cache=False).logits)
         if not difference <= tolerance(narrow.model):
@@ -93,10 +103,19 @@ def hand_over(
         written = _gguf(opened, narrow, aside, original.name) if gguf else None
         rest = _found(original, narrow, opened, made, judged)
         found = HandedOver(**rest, difference=difference, gguf=written, bytes=_bytes(original, aside))
-        (aside / MANIFEST).unlink()  # of the folder without the GGUF file
-        store.write_manifest(aside)
-        (aside / CARD).write_text(card(found), encoding="utf-8")  # not in the manifest: its owner may write on it
+        if not there:
+            (aside / MANIFEST).unlink()  # of the folder without the GGUF file
+            store.write_json(aside / REQUEST, asked)
+            store.write_manifest(aside)
+            (aside / CARD).write_text(card(found), encoding="utf-8")  # not in the manifest: its owner may write on it
     return found
+
+
+def _asked(original: Opened, made: tuple[Made, ...], judged: tuple[Judged, ...], *, gguf: bool) -> dict[str, Any]:
+    """Return what names a folder that is handed over. JSON only."""
+    steps = [{"settings": dict(one.settings), "model": one.found.model} for one in made]
+    said = [[one.attacked, one.word, *one.sentences] for one in judged]
+    return {"original": digest(original.model), "steps": steps, "attacks": said, "gguf": gguf}
 
 
 def _found(
@@ -157,11 +176,12 @@ def _judged(folder: Path, narrow: Opened) -> list[Judged]:
 
 
 def _gguf(opened: Any, narrow: Opened, folder: Path, name: str) -> Written:
-    """Write a GGUF file, and read it again; where there is none for such a model, say why."""
+    """Write a GGUF file, unless it is there, and read it again; where there is none for such a model, say why."""
     path = folder / FILE
     try:
         check_gguf(opened, narrow.tokenizer)
-        write_gguf(opened, narrow.tokenizer, path, name=f"narrow {name}")
+        if not path.is_file():
+            write_gguf(opened, narrow.tokenizer, path, name=f"narrow {name}")
         again = read_gguf(path, dtype=torch.float32).model
     except Mistake as why:
         path.unlink(missing_ok=True)

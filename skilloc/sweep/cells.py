@@ -147,7 +147,10 @@ def run_cell(text: str, out: str, home: str) -> tuple[str, str, str]:
                 f"{stored['cell']} returned {type(outcome).__name__}; return metrics as a dict, or a pair of metrics "
                 "and arrays"
             )
-        store.write(folder, stored, metrics, arrays)
+        try:
+            store.write(folder, stored, metrics, arrays)
+        except FileNotFoundError:  # another sweep took the half-written one for that of a killed one, and cleared it
+            store.write(folder, stored, metrics, arrays)
     except (Exception, SystemExit) as error:
         return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
     return "done", "", ""

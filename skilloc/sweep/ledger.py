@@ -105,8 +105,6 @@ class Ledger:
                 f"cannot write into {self.out} ({error.strerror or error}); free some space or choose an `out` that "
                 "you may write to",
             ) from error
-        for folder in (self.out, self.out / "plans", self.out / "failed"):
-            store.clear_leftovers(folder)
 
     def states(self) -> dict[str, str]:
         """Return "cached", "damaged" or "left" by key, from what lies on the disk; nothing is changed."""

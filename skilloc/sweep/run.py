@@ -45,10 +45,18 @@ def sweep(
         KeyboardInterrupt: on Ctrl-C, with a message that says what is kept.
     """
     ledger, name = _ledger(cell, specs, out, pool.each), name_of(cell)
+    # Two sweeps may work in one folder. The first holds it, and clears what killed ones left.
+    with store.at_work_if_free(ledger.out, inside=True):
+        _run(ledger, name, pool, shown=progress)
+    return ledger.report()
+
+
+def _run(ledger: Ledger, name: str, pool: Pool, *, shown: bool) -> None:
+    """Run the cells that are left."""
     left = ledger.look_up()
     if left:
         home = _home(name)
-        with _kept(ledger) as check_stopped, Progress(len(ledger.specs), ledger.counts(), shown=progress) as bar:
+        with _kept(ledger) as check_stopped, Progress(len(ledger.specs), ledger.counts(), shown=shown) as bar:
 
             def heard(key: str, word: str, error: str, traceback: str) -> None:
                 ledger.note(key, word, error, traceback)
@@ -65,7 +73,6 @@ def sweep(
                 with client_of(pool) as client:
                     engine.run_cells(client, left, ledger.out, heard, check_stopped, home=home)
         ledger.check_visible()
-    return ledger.report()
 
 
 def preview(

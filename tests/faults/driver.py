@@ -152,6 +152,7 @@ def _counting(home: Path, counter: Any, kill_at: int | None) -> Callable[[str, t
                 return
         elif event in CHANGES:
             path = args[1] if event in ("os.rename", "os.link", "os.symlink") else args[0]
+            path = _joined(path, args[-1])
         else:
             return
         if not isinstance(path, str | bytes | os.PathLike):
@@ -164,3 +165,10 @@ def _counting(home: Path, counter: Any, kill_at: int | None) -> Callable[[str, t
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hook
+
+
+def _joined(path: Any, folder: Any) -> Any:
+    """Return a path that may be relative to an open folder, as it is where a tree is removed, with that folder's."""
+    if isinstance(folder, int) and folder >= 0 and isinstance(path, str | bytes):
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))
+    return path

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from faults import ground
 from faults.driver import Ran, copied, ran
-from faults.ground import COMMANDS
+from faults.ground import COMMANDS, LONG
 
 WHOLE = ("-1", "0", "-1000000", "1000000000000000000000000", "nan", "2.5", "")
 REAL = ("nan", "inf", "-inf", "-1", "0", "1e300", "")
@@ -84,8 +84,8 @@ def right(one: Try) -> bool:
 
 def numbers() -> Iterator[Try]:
     """Give every option that takes a number each number that it must refuse."""
-    for name, line in COMMANDS.items():
-        for flag, kind in options(line[0]):
+    for name, line in {**COMMANDS, **LONG}.items():
+        for flag, kind in options(line):
             for value in WHOLE if kind is int else REAL:
                 yield Try(name, flag, value, (*without(line, flag), flag, value))
 
@@ -105,11 +105,50 @@ def names() -> Iterator[Try]:
         yield Try("removal", "units", bad, (*COMMANDS["removal"], "--out", "new", "--units", bad))
         for flag in ("--method", "--reference", "--loss", "--at", "--split", "--only", "--device", "--dtype"):
             yield Try("effects", flag, bad, (*without(COMMANDS["effects"], "--out"), "--out", "new", flag, bad))
+        yield from later_names(bad)
 
 
-def options(command: str) -> list[tuple[str, type]]:
+def later_names(bad: str) -> Iterator[Try]:
+    """Give an odd name to what works on a language model, to sweeps, and to what is fetched."""
+    for name, place in PLACES:
+        yield Try(name, place, bad, tuple(bad if part == place else part for part in COMMANDS[name]))
+    for name, flag in OPTIONS:
+        yield Try(name, flag, bad, (*without(COMMANDS[name], flag), flag, bad))
+    yield Try("sweep", "slope", bad, (*COMMANDS["sweep"], "--set", f"slope={bad}"))
+    yield Try("fetch", "name", bad, ("fetch", bad))
+
+
+PLACES = (
+    ("positions", "texts"),
+    ("export", "llama"),
+    ("export", "narrow"),
+    ("check", "llama"),
+    ("evaluate", "llama"),
+    ("evaluate", "legs.yaml"),
+    ("evaluate", "texts"),
+    ("sweep", "grid.toml"),
+    ("table", "swept"),
+)
+"""By what is tried: what of its line names a model, a folder or a file that must be there."""
+
+OPTIONS = (
+    ("positions", "--names"),
+    ("positions", "--device"),
+    ("positions", "--dtype"),
+    ("export", "--attacks"),
+    ("check", "--device"),
+    ("evaluate", "--subtask"),
+    ("sweep", "--set"),
+    ("sweep", "--gpus"),
+    ("sweep", "--tls"),
+)
+
+
+def options(line: tuple[str, ...]) -> list[tuple[str, type]]:
     """Return the options of a command that take numbers, and whether these are whole."""
-    return list(_numeric(import_module(f"skilloc.cli.{command}").Command))
+    kind = import_module(f"skilloc.cli.{line[0]}").Command
+    actions = get_args(typing.get_type_hints(kind).get("action"))
+    return list(_numeric(next((one for one in actions if one.__name__.lower() == line[1]), kind)))
 
 
 def _numeric(kind: type) -> Iterator[tuple[str, type]]:

@@ -1,12 +1,18 @@
-"""What faults are tried on: a small network of a parity world, a study of it, and what was made from it."""
+"""What faults are tried on: a small network of a parity world, a tiny language model, and what was made of them."""
 
+import json
+import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults.driver import copied, ran
 
+Command = Sequence[str] | Callable[[], None]
+
 PARITY = ("--subtask", "parity_0", "parity_1")
 FEW = ("--sequences", "24", "--folds", "4")
+TEXTS = ("--subtask", "cats=cats.jsonl", "code=code.jsonl", "--length", "8", "--sequences", "8", "--folds", "4")
 
 
 def make_network() -> None:
@@ -26,6 +32,98 @@ def make_network() -> None:
     sk.train(network, mixed, sk.TrainConfig(steps=200, rate=1e-2), evaluate={}, progress=False)
     sk.save_model(network, "net")
     save_world(subtasks.values(), "net")
+
+
+def make_language_model() -> None:
+    """Save a Llama of two layers with loud weights and its tokenizer as `llama`, two texts, and a task of lm-eval."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    lines = {
+        "cats": [f"the cat number {i} sat on mat {i * i % 17} and saw {i % 5} birds." for i in range(200)],
+        "code": [f"def f{i}(x):\n    return x * {i} + {i * i % 13}" for i in range(200)],
+    }
+    for name, texts in lines.items():
+        Path(f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([text for texts in lines.values() for text in texts], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    shape = {"hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(
+        **shape, vocab_size=len(fast), max_position_embeddings=32, initializer_range=0.5, tie_word_embeddings=True
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained("llama")
+    fast.save_pretrained("llama")
+    rows = [{"question": f"{i} cats?", "choices": ["yes", "no"], "answer": i % 2} for i in range(6)]
+    Path("legs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("legs.yaml").write_text(TASK)
+
+
+def make_sweep() -> None:
+    """Save a sweep of four cells, and the module of its cell function."""
+    Path("ground_cells.py").write_text(CELLS)
+    Path("grid.toml").write_text(SWEEP)
+
+
+CELLS = """from dataclasses import dataclass
+
+import numpy as np
+
+from skilloc.store import Labelled
+
+
+@dataclass(frozen=True)
+class Line:
+    slope: float = 1.0
+    count: int = 3
+
+
+def line(spec: Line):
+    values = spec.slope * np.arange(spec.count, dtype=float)
+    return {"last": values[-1]}, {"values": Labelled(values, ("step",))}
+"""
+
+SWEEP = """cell = "ground_cells:line"
+[grid.product]
+slope = [0.5, 1.0]
+count = [2, 3]
+"""
+
+TASK = """task: legs
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: legs.jsonl
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: choices
+doc_to_target: answer
+metric_list:
+  - metric: acc
+"""
+
+
+def fetch() -> None:
+    """Run `skilloc fetch smollm2` into a cache here; what would be downloaded is the tiny model."""
+    from skilloc.cli import main
+    from skilloc.models import fetch as fetching
+
+    def download(work: Path) -> Path:
+        return Path(shutil.copy("handed/model.gguf", work / "model.gguf"))
+
+    os.environ["XDG_CACHE_HOME"] = os.path.abspath("cache")
+    fetching._download = download
+    main(["fetch", "smollm2"])
 
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -50,16 +148,34 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "show": ("show", "study"),
     "compare": ("compare", "study", "again", "--out", "compared"),
     "report": ("report", "study"),
+    "texts": ("effects", "llama", "--out", "texts", *TEXTS, "--workers", "1"),
+    "positions": ("positions", "texts", "--count", "2"),
+    "narrow": ("prune", "texts", "--out", "narrow", "--share", "0.6", "--keep", "cats", "--draws", "2"),
+    "export": ("export", "llama", "narrow", "--out", "handed", "--gguf"),
+    "check": ("check", "llama"),
+    "evaluate": ("evaluate", "llama", "--tasks", "legs.yaml", "--held", "texts", "--count", "2"),
+    "sweep": ("sweep", "run", "grid.toml", "--out", "swept"),
+    "table": ("sweep", "table", "swept", "--csv", "table.csv"),
 }
 """By what is tried: a command line that works on the ground, in the order in which each finds what it needs."""
 
+LONG: dict[str, tuple[str, ...]] = {"demo": ("demo", "--out", "demo", "--workers", "1")}
+"""What takes too long to be killed more than a few times; nothing else needs it."""
+
+EVERY: dict[str, Command] = {**COMMANDS, "fetch": fetch, **LONG}
+"""All that is killed."""
+
+TIMED = ("handed/README.md",)
+"""Files that say how long something took: no two are alike."""
+
 
 def make_ground(place: Path) -> dict[str, Path]:
-    """Run everything once, each command after what it needs; return the folder that each command finds, by name."""
+    """Run all commands once, each after what it needs; return the folder that each of `EVERY` finds, by name."""
     home = place / "0"
     home.mkdir()
-    made = ran(home, make_network)
-    assert made.status == 0, made.error
+    for make in (make_network, make_language_model, make_sweep):
+        made = ran(home, make)
+        assert made.status == 0, made.error
     homes = {}
     for name, command in COMMANDS.items():
         if name == "compare":
@@ -68,4 +184,4 @@ def make_ground(place: Path) -> dict[str, Path]:
         home = copied(home, place / str(len(homes)))
         done = ran(home, command)
         assert done.status == 0, f"{name}: {done.error}"
-    return homes
+    return {name: homes.get(name, home) for name in EVERY}

@@ -16,8 +16,6 @@ from skilloc.tasks.reading import read_rows
 
 pytestmark = pytest.mark.slow
 
-KILLED = tuple(name for name in ground.COMMANDS if name != "locality")
-
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -34,6 +32,14 @@ def flip(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
+def ended_otherwise(before: Path, place: Path, name: str, most: int) -> str:
+    """Kill a command before at most so many of its changes on disk; say how it ended then, where it ended otherwise."""
+    command = ground.EVERY[name]
+    wanted, operations = undisturbed(place / "whole", before, command)
+    said = (killed(place / "killed", before, command, at, wanted) for at in sampled(operations, most))
+    return "\n".join(one for one in said if one)
+
+
 def refused(home: Path, *line: str) -> str:
     done = ran(home, line)
     assert done.status == 2, (done.status, done.error)
@@ -43,23 +49,25 @@ def refused(home: Path, *line: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["two-stage", "prune"])
-def test_killed_at_some_changes_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
-    wanted, operations = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
-    for at in sampled(operations, 3):
-        assert not killed(tmp_path / "killed", homes[name], ground.COMMANDS[name], at, wanted)
+@pytest.mark.parametrize(
+    ("name", "most"), [("two-stage", 3), ("prune", 3), ("removal", 8), ("sweep", 8), ("table", 4), ("fetch", 5)]
+)
+def test_killed_at_some_changes_on_disk_it_ends_the_same(
+    homes: dict[str, Path], tmp_path: Path, name: str, most: int
+) -> None:
+    assert not ended_otherwise(homes[name], tmp_path, name, most)
+
+
+@pytest.mark.slow
+def test_killed_at_its_very_end_an_export_is_there(homes: dict[str, Path], tmp_path: Path) -> None:
+    wanted, operations = undisturbed(tmp_path / "whole", homes["export"], ground.EVERY["export"])
+    assert not killed(tmp_path / "killed", homes["export"], ground.EVERY["export"], operations, wanted)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize("name", ground.EVERY)
 def test_killed_at_any_change_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
-    wanted, operations = undisturbed(tmp_path / "whole", homes[name], ground.COMMANDS[name])
-    wrong = [
-        said
-        for at in range(1, operations + 1)
-        if (said := killed(tmp_path / "killed", homes[name], ground.COMMANDS[name], at, wanted))
-    ]
-    assert not wrong, "\n".join(wrong)
+    assert not ended_otherwise(homes[name], tmp_path, name, 6 if name in ground.LONG else 10**9)
 
 
 @pytest.mark.slow
