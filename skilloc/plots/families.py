@@ -21,7 +21,7 @@ def family_table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], columns: S
         columns: what was tried, in this order.
     """
     table = np.full((len(rows), len(columns)), np.nan)
-    figure = Drawing(figsize=(1.2 + 0.62 * len(columns), 1.6 + 0.19 * len(rows)), layout="constrained")
+    figure = Drawing(figsize=(1.2 + 0.62 * len(columns), 1.6 + 0.19 * len(rows)))
     axes = figure.subplots()
     for y, row in enumerate(rows.values()):
         for x, what in enumerate(columns):

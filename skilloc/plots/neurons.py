@@ -21,7 +21,7 @@ def bands(heights: Sequence[float]) -> tuple[Figure, list[Any]]:
     Args:
         heights: of the bands, in inches.
     """
-    made = Drawing(figsize=(WIDE, sum(heights)), layout="constrained")
+    made = Drawing(figsize=(WIDE, sum(heights)))
     parts: Any = made.subfigures(len(heights), 1, height_ratios=list(heights))
     return made, list(parts)
 

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import Formatter, FuncFormatter, LogFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from skilloc.locality.intervals import number
 
@@ -18,6 +20,9 @@ WIDE, NARROW = 6.8, 3.3
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c6d31")
 """Okabe & Ito's colours but for the yellow, which is too light for lines."""
+
+PLACES = 6
+"""Digits of a place in a picture, as a share of its width or height."""
 
 GAP = 1.0
 """Points beside the label of a tick that stay free, at least."""
@@ -57,8 +62,22 @@ RC: dict[str, Any] = {
 }
 
 
+class Settled(ConstrainedLayoutEngine):
+    """The usual layout, rounded: its solver's last digits hang on addresses in memory, and bytes on those."""
+
+    def execute(self, fig: Figure) -> Any:
+        """Place the axes."""
+        grids = super().execute(fig)  # type: ignore[func-returns-value]
+        for ax in fig.axes:
+            ax._set_position(Bbox(ax.get_position(original=True).get_points().round(PLACES)))  # type: ignore[attr-defined]
+        return grids
+
+
 class Drawing(Figure):
     """A figure whose numbers are written without markup, since nothing in it is read as markup."""
+
+    def __init__(self, *, figsize: tuple[float, float]) -> None:
+        super().__init__(figsize=figsize, layout=Settled())
 
     def draw(self, renderer: Any) -> None:
         """Draw it, powers of ten as 10⁻³."""
@@ -150,7 +169,7 @@ def figure(
         height: in inches.
         subplots: passed on to `Figure.subplots`.
     """
-    made = Drawing(figsize=(width, height), layout="constrained")
+    made = Drawing(figsize=(width, height))
     return made, made.subplots(rows, columns, **subplots)
 
 

@@ -140,22 +140,22 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("--examples", "16", "--held-out", "24", "--evaluate-every", "50"),
     ),
     "prune": ("prune", "study", "--out", "small", "--count", "9", "--draws", "3", "--keep", "parity_0"),
+    "show": ("show", "study"),
+    "compare": ("compare", "study", "again", "--out", "compared"),
+    "report": ("report", "study"),
     "relearn": (
         *("relearn", "net", "small/model", "--attack", "parity_1", "--out", "attack", *PARITY, "--seeds", "2"),
         *("--rates", "0.01", "--budgets", "1", "2", "--examples", "16", "--held-out", "16", "--folds", "4"),
         *("--repair", "2"),
     ),
-    "show": ("show", "study"),
-    "compare": ("compare", "study", "again", "--out", "compared"),
-    "report": ("report", "study"),
+    "sweep": ("sweep", "run", "grid.toml", "--out", "swept"),
+    "table": ("sweep", "table", "swept", "--csv", "table.csv"),
     "texts": ("effects", "llama", "--out", "texts", *TEXTS, "--workers", "1"),
     "positions": ("positions", "texts", "--count", "2"),
     "narrow": ("prune", "texts", "--out", "narrow", "--share", "0.6", "--keep", "cats", "--draws", "2"),
     "export": ("export", "llama", "narrow", "--out", "handed", "--gguf"),
     "check": ("check", "llama"),
     "evaluate": ("evaluate", "llama", "--tasks", "legs.yaml", "--held", "texts", "--count", "2"),
-    "sweep": ("sweep", "run", "grid.toml", "--out", "swept"),
-    "table": ("sweep", "table", "swept", "--csv", "table.csv"),
 }
 """By what is tried: a command line that works on the ground, in the order in which each finds what it needs."""
 
@@ -163,25 +163,39 @@ LONG: dict[str, tuple[str, ...]] = {"demo": ("demo", "--out", "demo", "--workers
 """What takes too long to be killed more than a few times; nothing else needs it."""
 
 EVERY: dict[str, Command] = {**COMMANDS, "fetch": fetch, **LONG}
-"""All that is killed."""
+"""All that is killed, in this order."""
 
 TIMED = ("handed/README.md",)
 """Files that say how long something took: no two are alike."""
 
 
+GROUNDS: tuple[tuple[Callable[[], None], str], ...] = (
+    (make_network, "effects"),
+    (make_sweep, "sweep"),
+    (make_language_model, "texts"),
+)
+"""What is made anew, and the first of `EVERY` that is tried on it; those after it find what it left."""
+
+
 def make_ground(place: Path) -> dict[str, Path]:
-    """Run all commands once, each after what it needs; return the folder that each of `EVERY` finds, by name."""
-    home = place / "0"
-    home.mkdir()
-    for make in (make_network, make_language_model, make_sweep):
-        made = ran(home, make)
-        assert made.status == 0, made.error
-    homes = {}
-    for name, command in COMMANDS.items():
+    """Run all commands but the long once, each after what it needs; return the folder that each finds, by name."""
+    homes: dict[str, Path] = {}
+    makers = {name: make for make, name in GROUNDS}
+    home = place
+    for name, command in EVERY.items():
+        if name in makers:
+            home = place / str(len(homes))
+            home.mkdir()
+            _run(home, makers[name])
         if name == "compare":
             shutil.copytree(home / "study", home / "again")
         homes[name] = home
-        home = copied(home, place / str(len(homes)))
-        done = ran(home, command)
-        assert done.status == 0, f"{name}: {done.error}"
-    return {name: homes.get(name, home) for name in EVERY}
+        if name not in LONG:
+            home = copied(home, place / f"{len(homes)}0")
+            _run(home, command)
+    return homes
+
+
+def _run(home: Path, command: Command) -> None:
+    done = ran(home, command)
+    assert done.status == 0, f"{command}: {done.error}"

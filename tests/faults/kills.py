@@ -6,9 +6,11 @@ prints a line per command: how many kills were tried, and which ended otherwise.
 """
 
 import argparse
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 from faults import ground
@@ -43,9 +45,15 @@ def killed(place: Path, before: Path, command: Command, at: int, wanted: dict[st
         shutil.rmtree(home)
 
 
+WHEN = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC|sha256 [0-9a-f]{64} of all lines above")
+"""When a page was written, and its checksum."""
+
+
 def left(home: Path) -> dict[str, str]:
-    """Return what lies in a folder, as `files`, but of files that say how long something took only that they do."""
-    return {name: "" if name in ground.TIMED else digest for name, digest in files(home).items()}
+    """Return what lies in a folder, as `files`, but for when pages were written, and how long passes took."""
+    found = {name: "" if name in ground.TIMED else digest for name, digest in files(home).items()}
+    pages = {path: WHEN.sub(b"", path.read_bytes()) for path in home.rglob("*.html")}
+    return found | {page.relative_to(home).as_posix(): sha256(text).hexdigest() for page, text in pages.items()}
 
 
 def sampled(operations: int, count: int) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from faults import grammar, ground
 from faults.driver import Fault, Running, copied, files, ran
-from faults.kills import killed, sampled, undisturbed
+from faults.kills import killed, left, sampled, undisturbed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def home(homes: dict[str, Path], tmp_path: Path) -> Path:
-    """All that there is: a network, studies, circuits, a pruned model, an attack."""
+    """A network, studies of it, circuits, and a pruned model."""
     return copied(homes["report"], tmp_path / "home")
 
 
@@ -97,7 +97,7 @@ def test_of_two_at_once_one_works_and_the_other_says_so(homes: dict[str, Path], 
     assert 0 in [one.status for one in ended]
     for one in ended:
         assert one.status == 0 or (one.status == 2 and "another command is at work" in one.error), one.error
-    assert files(home) == wanted
+    assert left(home) == wanted
 
 
 @pytest.mark.parametrize("name", ["effects", "prune"])
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_loses_nothing_and_the_same_command_goes_on(
     assert full.status == 2, full.error
     assert not full.traced
     assert ran(home, ground.COMMANDS[name]).status == 0
-    assert files(home) == wanted
+    assert left(home) == wanted
 
 
 @pytest.mark.parametrize(
