@@ -67,7 +67,7 @@ class Settled(ConstrainedLayoutEngine):
 
     def execute(self, fig: Figure) -> Any:
         """Place the axes."""
-        grids = super().execute(fig)  # type: ignore[func-returns-value]
+        grids = super().execute(fig)
         for ax in fig.axes:
             ax._set_position(Bbox(ax.get_position(original=True).get_points().round(PLACES)))  # type: ignore[attr-defined]
         return grids
