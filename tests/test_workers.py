@@ -16,7 +16,7 @@ from skilloc import store
 from skilloc.ablation.items import keep
 from skilloc.circuits.trace import Tracing
 from skilloc.cli.machine import Machine
-from skilloc.cli.workers import Workers
+from skilloc.cli.workers import Workers, devices_of
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import EMBEDDED, Opened, open_model
 from skilloc.study.draws import subtasks_of
@@ -120,6 +120,9 @@ def test_what_the_options_choose():
     with pytest.raises(WrongValue, match="add --processes"):
         Workers(workers=2).chosen(Machine(), threads=False)
     assert Workers(workers=2, processes=True).chosen(Machine()) == Pool(workers=2)
+    for name in ("", "[/b]", "0,", "GPU-"):
+        with pytest.raises(ValueError, match="give numbers"):
+            devices_of((name,))
     assert Workers(gpus=("0,1", "3")).chosen(Machine(device="cuda")) == Pool(gpus=("0", "1", "3"))
     assert Workers(scheduler="s.json").chosen(Machine()) == Pool(scheduler="s.json")
     with pytest.raises(WrongValue, match="spreads one model over all devices"):

@@ -1,6 +1,7 @@
 """Who measures: the options of every command whose work is spread over several."""
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,16 @@ class Workers:
 
 
 def devices_of(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return devices that were given apart, or with commas between them."""
-    return tuple(name for one in given for name in one.split(",") if name)
+    """Return devices that were given apart, or with commas between them.
+
+    Raises:
+        ValueError: if one is neither a number nor what CUDA calls a card or a part of one.
+    """
+    names = tuple(name for one in given for name in one.split(","))
+    for name in names:
+        if not re.fullmatch(r"[0-9]+|(GPU|MIG)-[0-9A-Za-z/-]+", name):
+            raise WrongValue(f'`gpus` has "{name}"; give numbers, such as 0,1, or names that begin with GPU- or MIG-')
+    return names
 
 
 def cores() -> int:

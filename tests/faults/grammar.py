@@ -73,6 +73,7 @@ RIGHT: dict[tuple[str, str, str], str] = {
         ("effects", "subtask", name): "a name is text, shown as it is, and quoted where a file is called after it"
         for name in ("..", "../x", "a/b", "/etc/x", "[red]x", "[/b]", "$\\bad$", "<b>x</b>", "a|b`c`", ".")
     },
+    ("table", "swept", "."): "the results lie in a folder below",
     **{("relearn", "model", name): "a name is text, which files can have" for name in ("[red]x", "a|b`c`")},
 }
 """What looks wrong and is right, with the reason; `*` for every command."""
