@@ -191,7 +191,7 @@ def measure(models: list[CorpusCircuits], run: Cells) -> dict[str, Any]:
 def draw(found: dict[str, Any]) -> Any:
     """One row per model: the circuits of the corpora side by side, and what circuits keep by their size."""
     models = found["models"]
-    figure = Figure(figsize=(11.5, 4.1 * len(models)), layout="constrained")
+    figure = Figure(figsize=(11.5, 4.1 * len(models)))
     for part, model in zip(figure.subfigures(len(models), 1, squeeze=False, hspace=0.03)[:, 0], models, strict=True):
         names = model["settings"]["sources"]
         diagram = joint_diagram({name: g.from_json(json.dumps(model["graphs"][name])) for name in names})

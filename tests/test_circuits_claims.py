@@ -14,7 +14,8 @@ import skilloc as sk
 from skilloc.circuits import claims, wires
 from skilloc.circuits import graph as g
 from skilloc.circuits.edge_gates import edge_scores, gates_on
-from skilloc.circuits.faithfulness import faithfulness
+from skilloc.circuits.faithfulness import _over_draws, faithfulness
+from skilloc.circuits.gated import Gated
 from skilloc.circuits.overlap import consensus
 from skilloc.circuits.trace import Tracing, trace_circuit
 from skilloc.circuits.wired import edge_faithfulness
@@ -190,3 +191,51 @@ def test_where_all_edges_lower_no_loss_the_strongest_are_drawn(gate):
     for place, score in enumerate((4.0, 3.0, 2.0, 1.0, -20.0)):
         graph.add_edge(place, place + 1, effect={"a": {"value": 0.0}}, score={"a": score})
     assert claims.few(graph) == 3
+
+
+class Bumpy(Gated):
+    """Edges of which the first ones do harm, and only all of them together help."""
+
+    count = 120
+
+    def __init__(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 4
+
+    def loss(self, gates, examples):
+        open_ones = int(gates.sum())
+        return 0.0 if open_ones == self.count else 1.0 + 0.01 * open_ones
+
+
+def test_no_number_is_said_to_be_enough_where_none_is():
+    assert claims._enough(Bumpy(), np.linspace(1, 0.1, 120)) is None
+
+
+def test_random_circuits_are_judged_by_what_single_ones_keep():
+    rng, floor, inside = np.random.default_rng(0), np.ones(4), 0
+    for _ in range(1000):
+        kept = rng.standard_t(4, size=21)
+        found = _over_draws(np.repeat(1 - kept[:20, None], 4, axis=1), floor)
+        inside += found.low <= kept[20] <= found.high
+    assert 0.92 <= inside / 1000 <= 0.98
+    assert np.isnan(_over_draws(np.zeros((1, 4)), floor).high)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({}, "not compared with random ones"),
+        ({"low": 0.2, "random_high": 0.3}, "not told from random ones"),
+        ({"low": 0.2, "random_high": 0.1, "blind_high": 0.25}, "not told from blind ones"),
+        ({"low": 0.3, "random_high": 0.1, "blind_high": 0.25}, ""),
+        ({"low": 0.3, "random_high": 0.1}, ""),
+    ],
+)
+def test_why_units_are_no_circuit(own, words):
+    graph = nx.DiGraph()
+    graph.add_node("L0N1", kind="neuron", column=1, position=1)
+    graph.graph[g.FAITHFULNESS] = [{"size": 1, **own}]
+    assert g.why_none(graph) == words
+    assert (g.called(graph) == g.CIRCUIT) == (not words)

@@ -116,6 +116,14 @@ def test_several_studies_give_what_they_agree_on(home, tmp_path, capsys):
     assert found.graph[g.REFERENCE] == "mean and zero"
     assert "consensus 1 of 2 runs" in capsys.readouterr().out
     assert found.graph[g.FAITHFULNESS][0]["size"] == len(runs[0] & runs[1])
+    each = {one["reference"]: one["value"] for one in found.graph[g.EACH]}
+    assert set(each) == {"mean", "zero"}
+    assert found.graph[g.FAITHFULNESS][0]["faithfulness"] == pytest.approx(min(each.values()), abs=1e-6)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("composite_01.*")}
+    circuit(home, home / "mean", home / "zero", *shared, "--agreement", "1")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("composite_01.*")} == before
+    assert "holds another circuit" in refused(capsys, home, home / "mean", home / "zero", *shared, "--agreement", "0.5")
+    assert "a study comes twice" in refused(capsys, home, home / "mean", home / "mean", *shared)
 
 
 def test_names_and_numbers_are_refused_before_a_model_is_read(home, tmp_path, capsys, monkeypatch):

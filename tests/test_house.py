@@ -112,7 +112,7 @@ def test_right_of_the_effects_results_are_typed():
 
 AXES = {
     *("unit", "fold", "row", "shape", "pos", "example", "axes", "rest", "subtask", "point", "node", "d_model", "token"),
-    *("size", "replicate", "pair", "group", "d_vocab", "bank_and_end", "_unit", "_"),
+    *("size", "replicate", "pair", "group", "row_or_one", "d_vocab", "bank_and_end", "_unit", "_"),
 }
 """Names of axes that stand alone in an annotation, which a checker of names takes for names of Python."""
 

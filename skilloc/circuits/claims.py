@@ -1,11 +1,11 @@
 """Are the edges that a circuit is drawn with how it works? They are claims, and tested: all others are cut.
 
-Drawn are, of wires, the fewest that keep `SHARE` of what all keep, in the order of what they lower the loss by, both on
-the train split; of other edges, and of wires that together do not lower the loss, the fewest whose |effects|, or
-scores, add up to `SHARE` of those of all; and `MOST` at most. What the circuit keeps with these alone
-(`wired.edge_faithfulness`) stands beside what it keeps with all its edges, and with as many random ones between the
-same banks. An edge that is measured along all paths says that an effect passes there, not that it needs no other edge
-on its way: only this test says that.
+Drawn are, of wires, so many that they keep `SHARE` of what all keep, in the order of what they lower the loss by, both
+on the train split; of other edges, and of wires of which no such number keeps that much, or that together do not lower
+the loss, the fewest whose |effects|, or scores, add up to `SHARE` of those of all; and `MOST` at most. What the circuit
+keeps with these alone (`wired.edge_faithfulness`) stands beside what it keeps with all its edges, and with as many
+random ones between the same banks. An edge that is measured along all paths says that an effect passes there, not that
+it needs no other edge on its way: only this test says that.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,8 @@ def _score(experiment: Experiment, circuit: Mask, graph: nx.DiGraph, inputs: Seq
 def _enough(gates: Gated, scores: Float[np.ndarray, " edge"]) -> int | None:
     """Return how many of the largest scores keep `SHARE` of what all edges keep, by bisection; at most `MOST`.
 
-    None where all edges together do not lower the loss, so that there is nothing to keep a share of.
+    None where all edges together do not lower the loss, so that there is nothing to keep a share of, and where none of
+    the numbers tried keeps so much.
     """
     every, order = [slice(0, len(gates))], np.argsort(-scores, kind="stable")
 
@@ -90,6 +91,8 @@ def _enough(gates: Gated, scores: Float[np.ndarray, " edge"]) -> int | None:
     if floor <= least:
         return None
     wanted = floor - SHARE * (floor - least)
+    if not most or loss(most) > wanted:
+        return None
     low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2

@@ -10,7 +10,7 @@ L(none) the floor,
 all units and 0 for none, and neither is bound to that range. Beside each circuit stand random ones with as many units
 on every hook, and none of its own where that can be (`disjoint_draws`); and the circuit itself with its inputs at their
 reference, which is the same for every example (`blind`). Shares are ratios of means over folds, their
-intervals a jackknife over folds; those of random circuits are over the draws.
+intervals a jackknife over folds; of random circuits it is the mean, and where 95 % of single ones lie.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from skilloc.ablation import mask_effects
 from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.graph import Record, number
 from skilloc.experiment import Experiment
-from skilloc.locality.intervals import Interval, mean_interval, t_quantile
+from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
 from skilloc.mistakes import WrongValue, a_seed, in_share, whole
@@ -73,7 +73,7 @@ class Curve:
         return _one_minus(share_kept(self.rest[place], self.floor))
 
     def random_faithfulness(self, place: int) -> Interval:
-        """Return the mean faithfulness of the random circuits of one size, with its interval over draws."""
+        """Return the mean faithfulness of the random circuits of one size, and where 95 % of single ones lie."""
         return _over_draws(self.random[:, place], self.floor)
 
     def blind_faithfulness(self, place: int) -> Interval:
@@ -81,7 +81,7 @@ class Curve:
         return share_kept(self.blind[place], self.floor)
 
     def random_completeness(self, place: int) -> Interval:
-        """Return the mean completeness of the random circuits of one size, with its interval over draws."""
+        """Return the mean completeness of the random circuits of one size, and where 95 % of single ones lie."""
         return _one_minus(_over_draws(self.random_rest[:, place], self.floor))
 
     def records(self) -> list[Record]:
@@ -260,6 +260,13 @@ def _one_minus(interval: Interval) -> Interval:
 
 
 def _over_draws(increase: Float[np.ndarray, "draw fold"], floor: Float[np.ndarray, " fold"]) -> Interval:
-    if not len(increase):
-        return Interval(np.nan, np.nan, np.nan)
-    return mean_interval(1 - increase.mean(axis=1) / floor.mean())
+    """Return the mean of random circuits, and where 95 of 100 further ones would lie: mean ± t sd sqrt(1 + 1 / draws).
+
+    A circuit is told from random ones by what single ones keep. Their mean is known the better the more are drawn, and
+    every other random one lies beyond its interval.
+    """
+    shares = 1 - increase.mean(axis=1) / floor.mean()
+    if len(shares) < 2:
+        return Interval(shares.mean() if len(shares) else np.nan, np.nan, np.nan)
+    half = float(t_quantile(len(shares) - 1) * shares.std(ddof=1) * np.sqrt(1 + 1 / len(shares)))
+    return Interval(shares.mean(), shares.mean() - half, shares.mean() + half)

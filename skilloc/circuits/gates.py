@@ -24,7 +24,7 @@ from skilloc.circuits.gated import Gated, gated
 from skilloc.circuits.solvers import HardConcrete, Proximal, Solver
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, a_seed, real, whole
 from skilloc.store.progress import counter
 from skilloc.units import Units
 
@@ -67,11 +67,14 @@ class GateConfig:
     def __post_init__(self) -> None:
         if self.solver not in RATES:
             raise WrongValue(f'unknown `solver` "{self.solver}"; use {" or ".join(RATES)}')
-        if not self.sizes or min(self.sizes) < 1:
-            raise WrongValue(f"`sizes` is {self.sizes}; name at least one number of units, each at least 1")
+        if not self.sizes:
+            raise WrongValue("`sizes` is empty; name at least one number of units")
+        for size in self.sizes:
+            whole("sizes", size)
         for name, least in (("steps", 1), ("batch", 1), ("checked", 1), ("rounds", 0), ("exact", 0)):
-            if getattr(self, name) < least:
-                raise WrongValue(f"`{name}` is {getattr(self, name)}; use at least {least}")
+            whole(name, getattr(self, name), least)
+        if self.rate is not None:
+            real("rate", self.rate, 0.0, open_ends=(True, False))
         if self.share is not None and not 0 < self.share <= 1:
             raise WrongValue(f"`share` is {self.share}; choose a share of the skill above 0 and at most 1")
 
@@ -154,6 +157,7 @@ def learn_circuit(experiment: Experiment, config: GateConfig = GateConfig(), *, 
         >>> learned.keep.sum(axis=1)
         array([4, 8])
     """
+    a_seed("seed", seed)
     units = experiment.units
     if max(config.sizes) > len(units):
         raise WrongValue(f"`sizes` has {max(config.sizes)} but there are {len(units)} units; choose at most that")

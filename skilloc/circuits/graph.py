@@ -77,6 +77,7 @@ VERSION, SUBTASK, SUBTASKS, MODEL, REFERENCE = "version", "subtask", "subtasks",
 CHOSEN, BASELINE, FLOOR, FAITHFULNESS, MADE = "chosen", "baseline", "floor", "faithfulness", "made"
 EDGES_KEEP, UNTESTED = "edges_keep", "untested"
 DRAWN, DRAWN_COUNT, DRAWN_ON = "drawn", "count", "on"
+EACH = "each"
 LOSS, LOSS_NAME, LOSS_UNIT = "loss", "name", "unit"
 KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "hook", "position", "adds", "share"
 EFFECT, MEASURED, WEIGHT, SCORE = "effect", "measured", "weight", "score"
@@ -135,13 +136,27 @@ def units_in(graph: nx.DiGraph) -> list[str]:
 
 def called(graph: nx.DiGraph) -> str:
     """Return what the units may be called: a circuit only where they keep more of the skill than random units of their
-    number and layers, and, where that is known, than they do whatever the example is (`blind`), beyond both intervals;
-    and otherwise units that matter most."""
-    size = len(units_in(graph))
-    own: Record = next((one for one in graph.graph.get(FAITHFULNESS) or [] if one["size"] == size), {})
+    number and layers do (95 % of single ones), and, where that is known, than they themselves do whatever the example
+    is (`blind`), beyond both intervals; and otherwise units that matter most."""
+    return NO_CIRCUIT if why_none(graph) else CIRCUIT
+
+
+def why_none(graph: nx.DiGraph) -> str:
+    """Say in few words why units are not called a circuit; nothing of a circuit."""
+    own = _own(graph)
     low, high, blind = own.get("low"), own.get("random_high"), own.get("blind_high")
-    ahead = low is not None and high is not None and low > high and (blind is None or low > blind)
-    return CIRCUIT if ahead else NO_CIRCUIT
+    if low is None or high is None:
+        return "not compared with random ones"
+    if low <= high:
+        return "not told from random ones"
+    return "" if blind is None or low > blind else "not told from blind ones"
+
+
+def _own(graph: nx.DiGraph) -> Record:
+    """Return what the units themselves keep, where that was measured."""
+    size = len(units_in(graph))
+    found: Record = next((one for one in graph.graph.get(FAITHFULNESS) or [] if one["size"] == size), {})
+    return found
 
 
 def in_order(graph: nx.DiGraph) -> list[str]:

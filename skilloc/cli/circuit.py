@@ -25,7 +25,7 @@ class Command:
     Units are learned together by gates, on the train split; everything stated is measured on a split that chose
     nothing. That costs 40 steps of 512 tokens, forward and backward, for each size on the way down to the wanted one.
     --by effects takes the units with the largest effects in DIR instead, which costs nothing more. Several folders
-    (other seeds or references, of one model) give the circuits that they agree on.
+    (other seeds or references, of one model) give the circuits that they agree on, measured in each.
     """
 
     places: Runs
@@ -37,7 +37,8 @@ class Command:
     count: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
     """this many units (default: 50, or half of those that were measured)"""
     faithfulness: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="")] = None
-    """instead: as few units as keep this share of the skill, such as 0.9"""
+    """instead: the smallest circuit that keeps this share of the skill, such as 0.9, of the sizes that are tried:
+    all units halved again and again, and one size between each two (by effects, seven between)"""
     by: Annotated[str | None, arg(metavar="gates|effects", help_behavior_hint="")] = None
     """how units are chosen: learned together by gates, or the largest effects (default: gates; effects where the loss
     is a count, which has no gradient)"""
@@ -47,8 +48,8 @@ class Command:
     and for other models wires, up to 100 units, and total beyond"""
     reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what all other units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
-    agreement: float = 0.5
-    """of several DIR: the share of them that a unit must be in"""
+    agreement: float = 0.75
+    """of several DIR: the share of them that a unit must be in, so of two or three all"""
     sizes: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: 1, 2, 4, ...)")] = ()
     """other numbers of units, for the curve of what circuits keep"""
     draws: int = 20

@@ -10,7 +10,7 @@ import numpy as np
 from skilloc import plots
 from skilloc.circuits.claims import few
 from skilloc.circuits.diagram import joint_diagram
-from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of
+from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of, why_none
 from skilloc.report.pictures import DATES, PANELS, save_figure
 
 TITLE = 45
@@ -62,7 +62,7 @@ def _titles(circuits: Mapping[str, Any]) -> dict[str, str]:
     lines = {}
     for name, graph in circuits.items():
         about, what = graph.graph, called(graph)
-        reason = [] if what == CIRCUIT else [f"{what}, not told from random"]
+        reason = [] if what == CIRCUIT else [f"{what}, {why_none(graph)}"]
         edges = [f"{few(graph):,} of {graph.number_of_edges():,} edges"] if graph.number_of_edges() else []
         told = [f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}", *edges, *reason]
         lines[name] = [part for line in told for part in textwrap.wrap(line, TITLE)]
