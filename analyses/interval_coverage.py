@@ -226,7 +226,7 @@ def draw(record: dict[str, Any]) -> Any:
 
     worlds = record["worlds"]
     numbers = list(dict.fromkeys(number for rows in worlds.values() for number in rows))
-    figure = Figure(figsize=(7, 0.24 * len(numbers) + 1.2))
+    figure = Figure(figsize=(7.0, 0.24 * len(numbers) + 1.2))
     ax = figure.add_subplot()
     for w, (name, rows) in enumerate(worlds.items()):
         seen = [

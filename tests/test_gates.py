@@ -247,7 +247,7 @@ def test_a_result_saves_itself(tmp_path):
     [
         ({"solver": "magic"}, "proximal or hard concrete"),
         ({"sizes": ()}, "at least one number of units"),
-        ({"sizes": (0, 3)}, "each at least 1"),
+        ({"sizes": (0, 3)}, "`sizes` is 0"),
         ({"steps": 0}, "`steps` is 0"),
         ({"share": 1.5}, "at most 1"),
     ],

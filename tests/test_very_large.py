@@ -66,7 +66,7 @@ def test_of_a_large_circuit_the_strongest_are_drawn_and_it_is_said(tmp_path, mon
 
 @pytest.mark.slow
 def test_of_very_many_circuits_the_first_are_read_and_shown(tmp_path, monkeypatch):
-    for place in ("bounds", "circuits", "page", "panel"):
+    for place in ("bounds", "circuits_found", "page", "panel"):
         monkeypatch.setattr(f"skilloc.report.{place}.CIRCUITS", 2)
     effects = sizes.make_study(tmp_path, 4, 12, circuits=4)
     circuits = find_circuits(tmp_path)

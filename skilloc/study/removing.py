@@ -110,7 +110,7 @@ def remove(
 
 def _clear(items: Path) -> None:
     """Take finished items away, and those that killed writers left half-written, and nothing else."""
-    store.clear_leftovers(items, older_than=0)
+    store.clear_leftovers(items, older_than=0.0)
     for path in items.glob("*"):
         if store.is_complete(path) and store.read(path).spec.get("what") == "mask item":
             store.remove(path)
