@@ -26,6 +26,10 @@ SLOPES = 28
 product and its sum in double."""
 
 
+AT_ONCE = 2
+"""Blocks whose way back is there at once: what the last one kept is not all given back before the next."""
+
+
 def entries_within(experiment: Experiment, gigabytes: float, *, gradients: bool) -> int:
     """Return the entries of the largest tensor of a pass (`Experiment.entries`) that a process has room for.
 
@@ -80,4 +84,4 @@ def _kept(experiment: Experiment) -> float:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         one = Pass(experiment, slice(0, 1))
     kept = sum(size for place, size in seen.items() if place not in own) + SLOPES * one.activations
-    return float(kept / len(one.examples.first))
+    return AT_ONCE * float(kept / len(one.examples.first))
