@@ -8,10 +8,12 @@ benchmark; CPU seconds and memory.
 
 Everything that is not kept is at its mean, per role in prompts and per position in text, over the examples that choose.
 What is made has a wrong answer, and is about the lead of the right one over it, in logits, since to know that a verb
-comes is not to know which; facts and text are about cross-entropy. Of the facts only those that the model says are
+comes is not to know which; that has no end, so that gates are learned for how near each example is to the model's own
+lead, too. Facts and text are about cross-entropy. Of the facts only those that the model says are
 taken, half of the subjects to choose and half to state.
 
-Minutes of one core: about 60 for `--scale cpu` (a forecast; not run yet), one for `quick` (the embedded model). Needs
+Minutes of one core: some 220 for `--scale cpu` (a forecast from five of its six cells, 5 to 53 each; not run to its end
+yet), mostly integrated gradients, and up to 10.5 GB; one for `quick` (the embedded model). Needs
 `skilloc fetch smollm2`, but for `quick`.
 """
 
