@@ -169,7 +169,7 @@ def test_a_planted_circuit_of_head_and_neurons(relay, after_zero, paths):
 
 def test_absent_paths_of_a_transformer_are_zero(relay, after_zero):
     units = units_of(relay)
-    edges = edge_effects(Experiment(relay, after_zero), np.ones(len(units), dtype=bool))
+    edges = edge_effects(Experiment(relay, after_zero), np.ones(len(units), dtype=bool), paths="direct")
     names = [node.name for node in edges.nodes]
     idle = [i for i, name in enumerate(names) if name not in ("tokens", "L0H1", "L0N2", "L1N4", "logits")]
     assert not edges.values[:, :, idle].any()
@@ -336,3 +336,10 @@ def test_elimination_keeps_what_only_works_together():
     assert set(kept) in ({"L0N0", "L1N0"}, {"L0N1", "L1N0"})
     curve = faithfulness(experiment, [Mask(units, top(ranking, 2))], subtask="first")
     assert curve.faithfulness(0).value == pytest.approx(1, abs=1e-3)
+
+
+def test_circuits_whose_sizes_fall_are_refused(gate):
+    experiment = Experiment(gate, bits(1))
+    masks = [Mask(experiment.units, top(np.arange(8.0), size)) for size in (4, 2)]
+    with pytest.raises(ValueError, match="`circuits` have 4, 2 units; give them in the order of their sizes"):
+        faithfulness(experiment, masks, subtask="gate", draws=1)

@@ -37,6 +37,16 @@ def test_the_planted_edges_of_a_network_are_the_skill(gate):
     drawn, every = graph.graph[g.EDGES_KEEP]
     places = wires.wiring(experiment, circuit)
     keep = claims.drawn_edges(places, graph)
+    assert {places.names[edge] for edge in np.flatnonzero(keep)} == set(test_circuits.FEEDS)
+    assert drawn["faithfulness"] == pytest.approx(every["faithfulness"], abs=1e-3)
+
+
+def test_of_direct_edges_those_that_make_up_four_fifths_are_drawn(gate):
+    experiment, circuit = network(gate)
+    graph = trace_circuit(experiment, circuit, replace(FEW, paths="direct"), subtask="gate")
+    drawn, every = graph.graph[g.EDGES_KEEP]
+    places = wires.wiring(experiment, circuit)
+    keep = claims.drawn_edges(places, graph)
     sizes = sorted((abs(edge[g.EFFECT]["gate"]["value"]) for *_, edge in graph.edges(data=True)), reverse=True)
     assert keep.sum() == drawn["size"] == next(n for n in range(1, 9) if sum(sizes[:n]) >= 0.8 * sum(sizes))
     assert {places.names[edge] for edge in np.flatnonzero(keep)} <= set(test_circuits.FEEDS)

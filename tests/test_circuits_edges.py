@@ -183,7 +183,9 @@ def test_closed_form_edges_of_an_mlp_are_the_literal_definition(parity, kind, ac
     model = network(activation=activation)
     units = units_of(model)
     reference = references(kind, model, parity, units)
-    edges = edge_effects(Experiment(model, parity, reference=reference, folds=4), np.ones(len(units), dtype=bool))
+    edges = edge_effects(
+        Experiment(model, parity, reference=reference, folds=4), np.ones(len(units), dtype=bool), paths="direct"
+    )
     place = {node.name: i for i, node in enumerate(edges.nodes)}
     assert edges.measured == "closed form"
     for a, b in [("L0N0", "L1N0"), ("L0N8", "L1N9"), ("L0N3", "L1N5")]:
@@ -223,7 +225,7 @@ def test_inputs_are_held_at_zero_or_their_mean(parity):
         (zero_reference(units), torch.zeros(8)),
         (flat_mean_reference(model, parity, units), every.mean(0)),
     ):
-        edges = edge_effects(Experiment(model, parity, reference=reference, folds=1), keep)
+        edges = edge_effects(Experiment(model, parity, reference=reference, folds=1), keep, paths="direct")
         assert [node.name for node in edges.nodes] == [*(f"input {i}" for i in range(8)), "logit 0", "logit 1"]
         for s, batch in enumerate(parity.values()):
             for i in range(8):

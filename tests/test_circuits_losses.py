@@ -163,7 +163,9 @@ def test_inputs_of_a_network_are_held_at_those_of_the_pair():
     model = network()
     inputs, paired = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
     examples = {"a": Examples(inputs, torch.arange(12) % 3, paired=paired)}
-    found = edge_effects(Experiment(model, examples, reference="paired", folds=3), np.ones(8, dtype=bool))
+    found = edge_effects(
+        Experiment(model, examples, reference="paired", folds=3), np.ones(8, dtype=bool), paths="direct"
+    )
     total = edge_effects(
         Experiment(model, examples, reference="paired", folds=3), np.ones(8, dtype=bool), paths="total"
     )

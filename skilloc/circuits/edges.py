@@ -98,9 +98,9 @@ def edge_effects(
     Args:
         experiment: what is measured on what.
         keep: which units are in the circuit.
-        paths: "wires", "total" or "direct"; if not given, direct for a chain of linear maps such as an `MLP`, wires for
-            any other model and at most `wires.MOST_UNITS` units, and for a loss that has no other edges, and total
-            where there are no wires.
+        paths: "wires", "total" or "direct"; if not given, wires, which are measured between at most `wires.MOST_UNITS`
+            units of any model, and of an `MLP` between any number; where there are none, direct for a chain of linear
+            maps such as an `MLP`, and total for other models.
         inputs: names of the inputs of an `MLP`.
 
     Raises:
@@ -182,8 +182,7 @@ def _paths(experiment: Experiment, paths: str | None, count: int) -> str:
     face, hooks = experiment.face, hooks_of_users(experiment.model)
     weights = face.chain is not None and not hooks
     no_wires = why_no_wires(experiment, count)
-    wires = not no_wires and (not weights or experiment.metric.flat)
-    paths = paths or (WIRES if wires else DIRECT if weights else TOTAL)
+    paths = paths or (WIRES if not no_wires else DIRECT if weights else TOTAL)
     if paths not in PATHS:
         raise WrongValue(f'unknown `paths` "{paths}"; use one of {", ".join(PATHS)}')
     if paths == WIRES and no_wires:

@@ -124,10 +124,14 @@ def faithfulness(
         seed: of the random circuits.
 
     Raises:
-        ValueError: if there is no such subtask, or the model is no better on it than with every unit at its reference.
+        ValueError: if there is no such subtask, the circuits' sizes fall, or the model is no better on the subtask than
+            with every unit at its reference.
     """
     whole("draws", draws, 1)
     a_seed("seed", seed)
+    sizes = [int(circuit.keep.sum()) for circuit in circuits]
+    if sizes != sorted(sizes):
+        raise WrongValue(f"`circuits` have {', '.join(map(str, sizes))} units; give them in the order of their sizes")
     units, own, unit = experiment.units, experiment.only(subtask), experiment.metric.unit
     masks = [Mask(units, np.zeros(len(units), dtype=bool))]
     for circuit in circuits:
@@ -141,7 +145,7 @@ def faithfulness(
     # Of each circuit: itself and its rest, then each random one and its rest.
     table = rearrange(found[1:, :, 0], "(size draw part) fold -> part draw size fold", size=len(circuits), part=2)
     return Curve(
-        sizes=tuple(int(circuit.keep.sum()) for circuit in circuits),
+        sizes=tuple(sizes),
         floor=floor,
         baseline=baseline[:, 0],
         circuit=table[0, 0],

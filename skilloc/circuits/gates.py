@@ -43,7 +43,7 @@ class GateConfig:
         share: stop below the first size that keeps less than this share of the skill on the examples of the exchanges.
         solver: "proximal" or "hard concrete".
         steps: gradient steps per size.
-        batch: examples per step.
+        batch: examples per step; those of an `MLP` are small, and some hundred take no longer than 8.
         rate: of the steps; if not given, 0.05 of proximal gates and 0.2 of hard-concrete logits.
         checked: examples that exchanges are checked on.
         rounds: of exchanges at each size, at most; 0 for none.

@@ -37,8 +37,8 @@ class Tracing:
         sizes: sizes of other circuits, for the faithfulness curve; if not given, 1, 2, 4, ... up to all ranked units.
         draws: number of random circuits beside each size, and of random sets of edges beside those drawn.
         seed: of the random circuits and edges.
-        paths: "wires", "total" or "direct" edges (see `edges`); if not given, direct for an `MLP`, and for any other
-            model wires, or total where there are too many units for these.
+        paths: "wires", "total" or "direct" edges (see `edges`); if not given, wires, or where there are too many units
+            for these, direct for an `MLP` and total for other models.
         edges: number of edges to keep, the largest; none are measured for 0.
         adds: whether to measure what each unit adds to the circuit; costs a run per unit.
         inputs: names of the inputs of an `MLP`.

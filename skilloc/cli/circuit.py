@@ -44,8 +44,8 @@ class Command:
     is a count, which has no gradient)"""
     paths: Annotated[str | None, arg(metavar="wires|total|direct", help_behavior_hint="")] = None
     """edges within the circuit alone, by what each lowers the loss there (wires); or in the whole model, along all
-    paths (total), or only along what a unit itself writes (direct). Default: direct for an MLP, with its closed form,
-    and for other models wires, up to 100 units, and total beyond"""
+    paths (total), or only along what a unit itself writes (direct). Default: wires, and total for a circuit of over 100
+    units, unless it is of an MLP"""
     reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what all other units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
     agreement: float = 0.75
@@ -91,6 +91,9 @@ class Command:
         from skilloc.study.tracing import TOP, Choice, check_choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)
+        own = next((folder for folder in folders if folder.resolve() == self.out.resolve()), None)
+        if own is not None:
+            raise WrongValue(f"`out` is {self.out}, the folder of the effects; circuits have their own: {own}/circuits")
         runs = [load_measured(folder).effects for folder in folders]
         size = min(TOP, max(1, int(runs[0].measured.sum()) // 2)) if self.count is None else self.count
         chosen = (None if self.faithfulness is not None else size, self.faithfulness)

@@ -34,12 +34,13 @@ TIMEOUT = 300
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a command: its exit status (minus the signal that ended it), what it said, what it changed."""
+    """What became of a command: its exit status (minus the signal that ended it), what it said, and, unless it was
+    killed, each of its changes on disk, as the event and the path."""
 
     status: int
     out: str
     error: str
-    operations: int
+    changes: tuple[str, ...] = ()
 
     @property
     def traced(self) -> bool:
@@ -60,16 +61,13 @@ class Running:
 
     def __init__(self, home: Path, command: Sequence[str] | Callable[[], None], fault: Fault = Fault()) -> None:
         _start_server()
-        self.counter = SERVER.Value("q", 0)
         self.reader, writer = SERVER.Pipe(duplex=False)
-        self.process: BaseProcess = SERVER.Process(
-            target=_child, args=(str(home), command, fault, self.counter, writer), daemon=True
-        )
+        self.process: BaseProcess = SERVER.Process(target=_child, args=(str(home), command, fault, writer), daemon=True)
         self.process.start()
         writer.close()
 
     def ended(self) -> Ran:
-        said = ("", "")
+        said: tuple[str, str, tuple[str, ...]] = ("", "", ())
         try:
             if self.reader.poll(TIMEOUT):
                 said = self.reader.recv()
@@ -80,7 +78,7 @@ class Running:
             self.process.kill()
             self.process.join()
             raise TimeoutError(f"still running after {TIMEOUT} s; it had said {said}")
-        return Ran(self.process.exitcode, *said, self.counter.value)
+        return Ran(self.process.exitcode, *said)
 
 
 def _start_server() -> None:
@@ -117,7 +115,7 @@ def copied(ground: Path, home: Path) -> Path:
     return Path(shutil.copytree(ground, home, symlinks=True))
 
 
-def _child(home: str, command: Any, fault: Fault, counter: Any, writer: Any) -> None:
+def _child(home: str, command: Any, fault: Fault, writer: Any) -> None:
     os.setpgid(0, 0)
     os.chdir(home)
     out, error = io.StringIO(), io.StringIO()
@@ -126,7 +124,8 @@ def _child(home: str, command: Any, fault: Fault, counter: Any, writer: Any) -> 
     if fault.largest_file is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest_file, resource.RLIM_INFINITY))
-    sys.addaudithook(_counting(Path(home).resolve(), counter, fault.kill_at))
+    changes: list[str] = []
+    sys.addaudithook(_noting(Path(home).resolve(), changes, fault.kill_at))
     try:
         if callable(command):
             command()
@@ -139,12 +138,12 @@ def _child(home: str, command: Any, fault: Fault, counter: Any, writer: Any) -> 
     except BaseException:
         traceback.print_exc()
         status = 1
-    writer.send((out.getvalue(), error.getvalue()))
+    writer.send((out.getvalue(), error.getvalue(), tuple(changes)))
     writer.close()
     os._exit(status)
 
 
-def _counting(home: Path, counter: Any, kill_at: int | None) -> Callable[[str, tuple[Any, ...]], None]:
+def _noting(home: Path, changes: list[str], kill_at: int | None) -> Callable[[str, tuple[Any, ...]], None]:
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = args
@@ -160,8 +159,8 @@ def _counting(home: Path, counter: Any, kill_at: int | None) -> Callable[[str, t
         where = os.path.abspath(os.fsdecode(path))
         if not (where + "/").startswith(f"{home}/"):
             return
-        counter.value += 1
-        if counter.value == kill_at:
+        changes.append(f"{event} {os.path.relpath(where, home)}")
+        if len(changes) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hook

@@ -35,8 +35,8 @@ def flip(data: bytes, place: int) -> bytes:
 def ended_otherwise(before: Path, place: Path, name: str, most: int) -> str:
     """Kill a command before at most so many of its changes on disk; say how it ended then, where it ended otherwise."""
     command = ground.EVERY[name]
-    wanted, operations = undisturbed(place / "whole", before, command)
-    said = (killed(place / "killed", before, command, at, wanted) for at in sampled(operations, most))
+    wanted, changes = undisturbed(place / "whole", before, command)
+    said = (killed(place / "killed", before, command, at, wanted) for at in sampled(len(changes), most))
     return "\n".join(one for one in said if one)
 
 
@@ -60,8 +60,8 @@ def test_killed_at_some_changes_on_disk_it_ends_the_same(
 
 @pytest.mark.slow
 def test_killed_at_its_very_end_an_export_is_there(homes: dict[str, Path], tmp_path: Path) -> None:
-    wanted, operations = undisturbed(tmp_path / "whole", homes["export"], ground.EVERY["export"])
-    assert not killed(tmp_path / "killed", homes["export"], ground.EVERY["export"], operations, wanted)
+    wanted, changes = undisturbed(tmp_path / "whole", homes["export"], ground.EVERY["export"])
+    assert not killed(tmp_path / "killed", homes["export"], ground.EVERY["export"], len(changes), wanted)
 
 
 @pytest.mark.long
