@@ -62,7 +62,8 @@ def test_a_circuit_that_keeps_a_share(home, tmp_path, capsys):
         # Chosen on the selection split to keep 0.9, stated on the report split.
         assert record["faithfulness"] > 0.8
         assert found.graph[g.MADE]["split"] == "report"
-        assert {"bit 0", "control 0", "logit 0"} <= set(found)
+        assert "logit 0" in found
+        assert {"bit 0", "bit 1", "control 0", "control 1", "control 2"} & set(found)
         assert set(nx.read_graphml(out / f"{name}.graphml")) == set(found)
     examples = json.loads((out / "examples.json").read_text())
     assert set(examples) - {"sha256"} == {unit for name in WORLD for unit in g.units_in(g.load(out / f"{name}.json"))}

@@ -294,10 +294,14 @@ def test_old_leftovers_are_cleared_and_nothing_else(tmp_path: Path) -> None:
         if folder != young:
             os.utime(folder, (time.time() - 2 * 86400,) * 2)
     file = tmp_path / f".plan.json.{'c' * 16}.aside"
-    file.touch()
-    os.utime(file, (time.time() - 2 * 86400,) * 2)
-    assert store.clear_leftovers(tmp_path) == 2
+    twice = tmp_path / f"..one.{'d' * 16}.aside.{'e' * 16}.aside"
+    for path in (file, twice):
+        path.touch()
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+    assert store.clear_leftovers(tmp_path, name="one") == 2
     assert not old.exists()
+    assert not twice.exists()
+    assert store.clear_leftovers(tmp_path) == 1
     assert not file.exists()
     assert all(folder.exists() for folder in (young, *others))
     assert store.clear_leftovers(tmp_path / "absent") == 0

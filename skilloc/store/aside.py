@@ -6,7 +6,6 @@ else, which has none, is taken as it is.
 """
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -37,6 +36,12 @@ HEX = 64
 """Letters of a sha256 in hex."""
 _SEAL_LENGTH = len("<!-- sha256  of all lines above -->") + HEX
 _SEAL = re.compile(r"<!-- sha256 ([0-9a-f]{64}) of all lines above -->\n?\Z")
+
+
+def result_of(name: str) -> str | None:
+    """Return what a file or folder aside was to be called, also where it is aside of one aside; None of all others."""
+    found = ASIDE.fullmatch(name)
+    return None if found is None else result_of(found[1]) or found[1]
 
 
 def aside_of(path: Path) -> Path:
@@ -235,11 +240,12 @@ def clear_leftovers(root: Path, *, name: str | None = None, older_than: float = 
         How many were removed.
     """
     removed = 0
-    pattern = ".*.aside" if name is None else f".{glob.escape(name)}.*.aside"
-    for path in Path(root).glob(pattern):
+    for path in Path(root).glob(".*.aside"):
+        result = result_of(path.name)
         # Someone else may have removed it first, or own it: either way it is not ours to insist on.
         with contextlib.suppress(OSError):
-            if ASIDE.fullmatch(path.name) and path.stat().st_mtime < time.time() - older_than:
+            old = path.stat().st_mtime < time.time() - older_than
+            if result is not None and name in (None, result) and old:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed += 1
     return removed

@@ -17,15 +17,16 @@ from typing import ParamSpec, TypeVar
 from filelock import FileLock, Timeout
 
 from skilloc.mistakes import Mistake, WrongValue
-from skilloc.store.aside import ASIDE, aside_of
+from skilloc.store.aside import aside_of, result_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 LOCK = ".lock"
 
-LONGEST = 255 - len("..0123456789abcdef.aside")
-"""Bytes of a file's name that leave room for the name that it is written under; file systems have 255."""
+LONGEST = 255 - 2 * len("..0123456789abcdef.aside")
+"""Bytes of a file's name that leave room for the name that it is written under, and for a part of it that is written
+aside once more; file systems have 255."""
 
 ROOM = 2**20
 """Bytes that must be left on a disk before anything is begun."""
@@ -168,12 +169,12 @@ def _clear(home: Path, name: str | None) -> None:
     for path in home.iterdir():
         if path.is_symlink():
             continue
-        if found := ASIDE.fullmatch(path.name):
-            held = (home / f".{found[1]}{LOCK}").exists()
-            if found[1] == name or (name is None and not held):
+        if result := result_of(path.name):
+            held = (home / f".{result}{LOCK}").exists()
+            if result == name or (name is None and not held):
                 # First away from its name: who still writes it without this lock must not put a half into place.
                 with suppress(OSError):
-                    gone = path.replace(aside_of(home / found[1]))
+                    gone = path.replace(aside_of(home / result))
                     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
         elif name is None and path.is_dir() and not (path / LOCK).exists():
             _clear(path, None)
