@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from skilloc.models.language import Opened
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+HALVES = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Machine:
     """where the model runs: cpu, cuda, cuda:1, mps, or auto for the best of these"""
     dtype: Annotated[str, arg(metavar="float32|bfloat16|float16|float64")] = "float32"
     """numbers of the weights: float32, bfloat16, float16 or float64; effects are small, so measure in float32"""
+    weights: Annotated[str | None, arg(metavar="bfloat16|float16", help_behavior_hint="")] = None
+    """keep the weights in this type, in half of the memory, and compute in float32 all the same: of a checkpoint of
+    this type the same numbers. For commands that do not train"""
     device_map: Annotated[str | None, arg(metavar="MAP", help_behavior_hint="")] = None
     """spread one model over several GPUs, such as auto or balanced; needs the accelerate package"""
 
@@ -38,6 +42,13 @@ class Machine:
             raise WrongValue(
                 f'`device_map` is "{self.device_map}" and `device` "{self.device}"; a map says itself where everything '
                 "goes, so leave `device` out"
+            )
+        if self.weights not in (None, *HALVES):
+            raise WrongValue(f'unknown `weights` "{self.weights}"; use {" or ".join(HALVES)}')
+        if self.weights is not None and self.dtype != "float32":
+            raise WrongValue(
+                f'`weights` is "{self.weights}", which are computed with in float32, but `dtype` is "{self.dtype}"; '
+                "give one of them"
             )
         chosen = device_of(self.device)
         if chosen.type == "mps" and self.dtype == "float64":
@@ -57,6 +68,8 @@ class Machine:
         settings: dict[str, Any] = {"device": device_of(self.device)}
         if self.device_map is not None:
             settings = {"device_map": self.device_map}
+        if self.weights is not None:
+            return open_model(name, weights=getattr(torch, self.weights), **settings)
         return open_model(name, dtype=getattr(torch, self.dtype), **settings)
 
 

@@ -16,6 +16,7 @@ from skilloc import store
 from skilloc.mistakes import NotInstalled, WrongValue, of_kind
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
+from skilloc.models.kept import HALVES, keep_half
 from skilloc.models.mlp import is_mlp_folder, open_mlp
 from skilloc.models.reading import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.saving import open_widths, saved_widths
@@ -59,6 +60,7 @@ def open_model(
     tokenizer: Any = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    weights: torch.dtype | None = None,
     device_map: Any = None,
 ) -> Opened:
     """Open a language model and wrap it for hooks; or take one that is in memory already.
@@ -75,6 +77,8 @@ def open_model(
         tokenizer: of a model of transformers in memory; without one, it takes token ids (`Examples`) and no texts.
         device: where the weights go; the CPU if not given, and where it is for a model in memory.
         dtype: the type of the weights; effects are small, so float32 if not given, and as it is for a model in memory.
+        weights: bfloat16 or float16, in which weights are kept, in half of the memory, while everything is computed in
+            float32 (`models.kept`); such a model is measured and copied, not trained. One in memory is kept so itself.
         device_map: instead of a device: how transformers spreads the weights over several (`from_pretrained`).
 
     Raises:
@@ -93,6 +97,27 @@ def open_model(
         ('embedded', 2072)
     """
     of_kind("name", name, (str, Path, nn.Module), "use embedded, a folder, a name on the hub, or a model in memory")
+    if weights is None:
+        return _open(name, tokenizer, device, dtype, device_map)
+    if weights not in HALVES:
+        raise WrongValue(f"`weights` is {weights}; use torch.bfloat16 or torch.float16, or `dtype` for another type")
+    if dtype not in (None, torch.float32):
+        raise WrongValue(
+            f"`weights` is {weights}, which are computed with in float32, but `dtype` is {dtype}; leave it out"
+        )
+    opened = _open(name, tokenizer, device, weights, device_map)
+    keep_half(opened.model)
+    return opened
+
+
+def _open(
+    name: str | Path | nn.Module,
+    tokenizer: Any,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    device_map: Any,
+) -> Opened:
+    """Open a model, see `open_model`, whose weights are of one type."""
     if isinstance(name, nn.Module):
         if device_map is not None:
             raise WrongValue(f'`device_map` is "{device_map}", but the model is in memory already; leave it out')

@@ -20,6 +20,7 @@ from skilloc.ablation.items import Elsewhere, Item, keep, recalled
 from skilloc.attribution import Found, Over, block_estimator
 from skilloc.experiment import Experiment
 from skilloc.mistakes import WrongValue
+from skilloc.models.kept import type_kept
 from skilloc.models.language import Opened, open_model
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
@@ -74,15 +75,17 @@ def named_model(opened: Opened) -> dict[str, str]:
             f"`model` has hooks of your own ({', '.join(hooks)}), which other processes do not have; measure it in "
             "this process, without a `Pool`"
         )
-    first = next(opened.model.parameters())
-    dtype = str(first.dtype).removeprefix("torch.")
-    return {"name": opened.name, "device": first.device.type, "dtype": dtype, "home": str(Path.cwd())}
+    first, half = next(opened.model.parameters()), type_kept(opened.model)
+    kind = {"dtype": first.dtype} if half is None else {"weights": half}
+    types = {name: str(dtype).removeprefix("torch.") for name, dtype in kind.items()}
+    return {"name": opened.name, "device": first.device.type, **types, "home": str(Path.cwd())}
 
 
 def model_again(told: Mapping[str, Any]) -> Opened:
     """Open a model as another process has named it."""
     with contextlib.chdir(told["home"]):  # in which names of files are meant
-        return open_model(told["name"], device=told["device"], dtype=getattr(torch, told["dtype"]))
+        types = {name: getattr(torch, told[name]) for name in ("dtype", "weights") if name in told}
+        return open_model(told["name"], device=told["device"], **types)
 
 
 def workers_of(
