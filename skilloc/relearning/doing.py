@@ -25,36 +25,47 @@ def do_runs(runs: Sequence[Asked], question: Question, bar: Any = None, *, mask:
         bar: shows the progress; None where these are not among the runs that it counts.
         mask: held at zero in all of them, if given.
     """
-    left: dict[tuple[Data, int | None, float], dict[Any, list[Asked]]] = {}
+    groups: dict[tuple[Data, int | None, float], dict[Any, list[Asked]]] = {}
     for i, run in enumerate(runs):
-        found = read_run(question.out, run.spec)
-        if found is None:
-            # Equal models share a run that is kept.
-            key = i if question.out is None else store.key(run.spec)
-            left.setdefault((run.data, run.size, run.rate), {}).setdefault(key, []).append(run)
-        else:
-            _put(found, [run], bar)
-    for (data, size, rate), equal in left.items():
-        shares, models = [], []
-        for share in equal.values():
-            model = share[0].model()
-            if model is not None and (mask is None or _same_units(model, mask)):
-                shares.append(share)
-                models.append(model)
+        # Equal models share a run that is kept.
+        key = i if question.out is None else store.key(run.spec)
+        groups.setdefault((run.data, run.size, run.rate), {}).setdefault(key, []).append(run)
+    for (data, size, rate), equal in groups.items():
+        left = []
+        for key, share in equal.items():
+            found = read_run(question.out, share[0].spec)
+            if found is None:
+                left.append(key)
             else:
-                write_run(question.out, share[0].spec, {})  # so that nobody asks again
-                _tell(bar, share)
-        if not models:
+                _put(found, share, bar)
+        models = {key: _model(equal[key], mask) for key in left}
+        for key in left:
+            if models[key] is None:
+                write_run(question.out, equal[key][0].spec, {})  # so that nobody asks again
+                _tell(bar, equal[key])
+        trained = {key: model for key, model in models.items() if model is not None}
+        if not trained:
             continue
-        seed, grid = shares[0][0].spec["seed"], question.grid
+        if face_of(next(iter(trained.values()))).chain is not None:
+            # Small networks are multiplied side by side, and rounded by how many they are: all of them again.
+            again = {key: trained[key] if key in trained else _model(share, mask) for key, share in equal.items()}
+            trained = {key: model for key, model in again.items() if model is not None}
+        seed, grid = runs[0].spec["seed"], question.grid
         sample = None
         if data != "none":
             sample = sample_of(data, question.attack, question.kept, grid, seed=seed, size=size)
-        attacked = attack_all(models, sample, question.held_out, grid, rate=rate, seed=seed, mask=mask)
-        for place, done in attacked:
-            found = done._asdict()
-            write_run(question.out, shares[place][0].spec, found)
-            _put(found, shares[place], bar)
+        keys, together = list(trained), list(trained.values())
+        for place, done in attack_all(together, sample, question.held_out, grid, rate=rate, seed=seed, mask=mask):
+            key, arrays = keys[place], done._asdict()
+            if key in models:
+                write_run(question.out, equal[key][0].spec, arrays)
+                _put(arrays, equal[key], bar)
+
+
+def _model(share: Sequence[Asked], mask: Mask | None) -> nn.Module | None:
+    """Return the model that some equal runs are about; None where there is nothing to attack."""
+    model = share[0].model()
+    return model if model is not None and (mask is None or _same_units(model, mask)) else None
 
 
 def _same_units(model: nn.Module, mask: Mask) -> bool:

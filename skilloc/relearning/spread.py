@@ -133,12 +133,12 @@ def _beside(own: SeedRuns, models: tuple[str, ...]) -> Iterator[Part]:
 
 
 def _left(probe: Probe, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts without what is kept already, or is another part's as well: equal models share a run."""
+    """Return the parts that are not kept whole, without what is another part's as well: equal models share a run."""
     seen: set[str] = set()
     found = []
     for part in parts:
-        keys = tuple(key for key in dict.fromkeys(part.keys) if key not in seen and not is_kept(probe.question, key))
+        keys = tuple(key for key in dict.fromkeys(part.keys) if key not in seen)
         seen.update(keys)
-        if keys:
+        if not all(is_kept(probe.question, key) for key in keys):
             found.append(part._replace(keys=keys))
     return found
