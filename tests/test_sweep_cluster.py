@@ -20,7 +20,7 @@ from by_hand import CELLS, started, wait_for
 from skilloc import store
 from skilloc.sweep import Pool, grid, status, sweep
 from skilloc.sweep.cells import load, stored_spec
-from skilloc.sweep.clients import local_client
+from skilloc.sweep.clients import MEMORY, local_client
 from skilloc.sweep.engine import run_cells
 
 
@@ -87,6 +87,14 @@ def test_what_workers_find_set(tmp_path: Path) -> None:
     found = [store.read(tmp_path / key).metrics for key in report.done]
     assert {(metrics["gpu"], metrics["threads"]) for metrics in found} == {("0", 2), ("MIG-7", 2)}
     assert len({metrics["pid"] for metrics in found} | {os.getpid()}) == 3
+
+
+def test_a_worker_keeps_the_memory_that_it_frees() -> None:
+    with local_client(1) as client:
+        found = client.submit(os.environ.copy).result()
+    wanted = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": MEMORY["MALLOC_MMAP_THRESHOLD_"]}
+    assert {name: int(found[name]) for name in found if name.startswith("MALLOC")} == {**wanted, "MALLOC_ARENA_MAX": 1}
+    assert wanted["MALLOC_MMAP_THRESHOLD_"] in (2**25, 2**30)
 
 
 def test_local_workers_are_reached_from_this_machine_only() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -29,9 +30,16 @@ def client_of(pool: Pool) -> contextlib.AbstractContextManager[Client]:
     return outside_client(pool.scheduler, tls=pool.tls)
 
 
-MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30, "MALLOC_ARENA_MAX": 1}
-"""How a worker's memory is managed (glibc): what is freed is kept for the next tensor, up to so many bytes. Dask's own
-setting gives it back to the system at once, and every tensor pays for its pages anew: up to twice the CPU time."""
+def _largest_kept() -> int:
+    """Return the bytes of the largest tensor whose memory glibc can keep: older versions ignore more than 32 MiB."""
+    kind, version = platform.libc_ver()
+    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    return 2**30 if kind == "glibc" and numbers >= (2, 36) else 2**25
+
+
+MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": _largest_kept(), "MALLOC_ARENA_MAX": 1}
+"""How a worker's memory is managed: what is freed is kept for the next tensor, up to so many bytes. Dask's own setting
+gives it back to the system at once, and every tensor pays for its pages anew: up to twice the CPU time."""
 
 
 @contextlib.contextmanager
