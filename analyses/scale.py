@@ -2,7 +2,8 @@
 
 An answer would be: a forecast from sizes alone (`skilloc.ablation.cost`), right within a factor of 1.5 on two models,
 small and larger; and two processes that need at most 1.1 times the CPU seconds of one, their opening of
-the model apart. Everything is in CPU seconds, which other work on the machine does not change much.
+the model apart, and 0.6 of its time. That time is of the clock, and means something on an idle machine only; everything
+else is in CPU seconds, which other work on the machine does not change much.
 
 Minutes: about two of one core; with `--smollm2`, after `skilloc fetch smollm2`, some three more. `--memory` measures
 the peak of memory of studies of SmolLM2 instead, each in a process of its own: some twenty-five. Prints JSON.
@@ -60,8 +61,8 @@ def spent() -> float:
     return sum(os.times()[:4])
 
 
-def of_workers(pool: int | Pool) -> tuple[float, float]:
-    """Return the CPU seconds of an item of the embedded model, and of everything else: opening it, above all."""
+def of_workers(pool: int | Pool) -> dict[str, float]:
+    """Return what an item of the embedded model takes, and everything else: opening it, above all."""
     opened = open_model("embedded")
     subtasks = subtasks_of(opened, {"python": "python"}, length=96)
     found = []
@@ -69,11 +70,15 @@ def of_workers(pool: int | Pool) -> tuple[float, float]:
         names = tuple(f"L1N{n}" for n in range(16 * count))
         settings = Settings(sequences=8, folds=8, only=names)
         with tempfile.TemporaryDirectory() as folder:
-            began = spent()
+            began = np.array([spent(), time.perf_counter()])
             measure(opened, subtasks, settings, Path(folder) / "study", workers=pool)
-            found.append(spent() - began)
-    each = (found[1] - found[0]) / (MANY - FEW)
-    return each, found[0] - FEW * each
+            found.append(np.array([spent(), time.perf_counter()]) - began)
+    (each, clock), (first, _) = (found[1] - found[0]) / (MANY - FEW), found[0]
+    return {
+        "seconds_of_an_item": float(each),
+        "everything_else": float(first - FEW * each),
+        "clock_of_an_item": float(clock),
+    }
 
 
 def nothing(shared: str, item: dict[str, Any], out: Path) -> None:
@@ -184,8 +189,7 @@ def main() -> None:
         print(json.dumps({name: found[name]}), flush=True)
     hired: dict[str, int | Pool] = {f"{count} processes": Pool(workers=count) for count in given.workers}
     for who, pool in {"one thread": 1, **hired}.items():
-        each, opening = of_workers(pool)
-        found[who] = {"seconds_of_an_item": each, "everything_else": opening}
+        found[who] = of_workers(pool)
         print(json.dumps({who: found[who]}), flush=True)
     found["moving"] = of_moving()
     print(json.dumps(found, indent=1))

@@ -107,6 +107,7 @@ def test_refusals(networks, tmp_path, capsys):
     assert "the subtasks are parity_0, parity_1" in refused(capsys, *asked, "--attack", "parity_7")
     assert "write NAME=MODEL" in refused(capsys, *asked[:3], *asked[2:], "--attack", "parity_1")  # one model twice
     assert "use a whole number, at least 1" in refused(capsys, *asked, "--attack", "parity_1", "--seeds", "0")
+    assert "it is of the self-test" in refused(capsys, *asked, "--attack", "parity_1", "--seed", "3")
     assert "rising" in refused(capsys, *asked, "--attack", "parity_1", "--rates", "0.1", "0.01")
     said = refused(capsys, "relearn", large, networks["other"], "--out", out, "--attack", "parity_1")
     assert "pass the model that it was pruned from first" in said

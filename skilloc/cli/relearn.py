@@ -34,8 +34,8 @@ class Command:
     """folder for the results"""
     self_test: bool = False
     """attack networks of which it is known whether they have a skill, and print what the probe says of them"""
-    seed: int = 0
-    """of the networks of the self-test"""
+    seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 0)")] = None
+    """of the networks of the self-test; an attack has `seeds`"""
     subtask: Subtask = ()
     """the attacked subtask and those that were to be kept, as for `skilloc effects`"""
     loss: Annotated[str, arg(metavar="LOSS")] = "cross_entropy"
@@ -83,8 +83,10 @@ class Command:
         if self.self_test:
             if self.workers != Workers():
                 raise WrongValue("`self_test` trains its networks in this process; leave out the options of workers")
-            print_self_test(self.out, self.seed)
+            print_self_test(self.out, 0 if self.seed is None else self.seed)
             return
+        if self.seed is not None:
+            raise WrongValue(f"`seed` is {self.seed}, but it is of the self-test (--self-test); an attack has `seeds`")
         if not (self.model and self.pruned and self.attack and self.out):
             raise WrongValue(
                 f'`attack` is "{self.attack}" and `out` {self.out}, with {len(self.pruned)} models; write skilloc '
