@@ -157,6 +157,13 @@ def test_an_attack_on_small_networks_is_the_same_bytes_whoever_attacks(parity, t
         attack = parity._replace(others=others)
         here = attacked(attack, tmp_path / f"{name} here")
         assert attacked(attack, tmp_path / name, Pool(scheduler=scheduler_file)) == here
+        # Networks are rounded by how many stand side by side, so that what is missing is done in the same company.
+        for workers in (1, Pool(workers=1)):
+            for run in sorted((tmp_path / name / "runs").iterdir())[::3]:
+                shutil.rmtree(run)
+            for pruned in attack.pruned:
+                shutil.rmtree(tmp_path / name / pruned)
+            assert attacked(attack, tmp_path / name, workers) == here
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ RIGHT: dict[tuple[str, str, str], str] = {
         ("effects", "subtask", name): "a name is text, shown as it is, and quoted where a file is called after it"
         for name in ("..", "../x", "a/b", "/etc/x", "[red]x", "[/b]", "$\\bad$", "<b>x</b>", "a|b`c`", ".")
     },
-    ("table", "swept", "."): "the results lie in a folder below",
+    ("sweep", "--threads", "0"): "divides the cores by the workers, as its help says",
+    **{("table", "swept", here): "the folder that one is in; the results lie below" for here in ("", ".")},
     **{("relearn", "model", name): "a name is text, which files can have" for name in ("[red]x", "a|b`c`")},
 }
 """What looks wrong and is right, with the reason; `*` for every command."""
