@@ -144,7 +144,10 @@ def test_refusals(home, tmp_path, capsys):
     assert "give one of them" in both
     assert "these effects have parity_0" in refused(capsys, home, home / "mean", "--subtask", "x", "--out", out)
     assert "at most 1" in refused(capsys, home, home / "mean", "--faithfulness", "90", "--out", out)
-    assert "the folder of the effects" in refused(capsys, home, home / "mean", "--out", home / "mean")
+    for inside in (home / "mean", home / "mean" / "effects"):
+        assert "holds a study, or is a part of one" in refused(capsys, home, home / "mean", "--out", inside)
+    twice = refused(capsys, home, home / "mean", "--subtask", "parity_0", "parity_0", "--out", out)
+    assert '"parity_0" twice' in twice
     assert "choose 1 to 24" in refused(capsys, home, home / "mean", "--count", "99", "--out", out)
     assert "one of wires, total" in refused(capsys, home, home / "mean", "--count", "3", "--paths", "all", "--out", out)
     assert "pass a folder that `skilloc effects` wrote" in refused(capsys, home, tmp_path, "--out", out)

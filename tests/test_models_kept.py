@@ -133,3 +133,18 @@ def test_a_study_goes_on_in_the_other_precision_of_the_same_weights(checkpoint, 
         with pytest.raises(SystemExit):
             main([*line, *more])
         assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("localize", "embedded", "--keep", "python", "--subtask", "python", "english"),
+        ("relearn", "embedded", "embedded", "--attack", "python", "--subtask", "python", "english"),
+    ],
+)
+def test_commands_that_train_refuse_them(line, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*line, "--weights", "bfloat16", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "`weights` is bfloat16, but this command trains, in float32; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -88,12 +88,11 @@ class Command:
         from skilloc.report.circuits import circuits_section
         from skilloc.report.circuits_found import circuits_found
         from skilloc.report.diagrams import draw_circuits
+        from skilloc.study.folder import check_apart
         from skilloc.study.tracing import TOP, Choice, check_choice, trace_runs, trace_study
 
         model, folders = places_of(self.places, several=True)
-        own = next((folder for folder in folders if folder.resolve() == self.out.resolve()), None)
-        if own is not None:
-            raise WrongValue(f"`out` is {self.out}, the folder of the effects; circuits have their own: {own}/circuits")
+        check_apart(self.out)
         runs = [load_measured(folder).effects for folder in folders]
         size = min(TOP, max(1, int(runs[0].measured.sum()) // 2)) if self.count is None else self.count
         chosen = (None if self.faithfulness is not None else size, self.faithfulness)

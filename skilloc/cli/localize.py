@@ -103,7 +103,7 @@ class Command:
         )
         if self.products == "bfloat16" and not self.json:
             print(product_advice())
-        opened = self.machine.open(self.model)
+        opened = self.machine.open(self.model, trained=True)
         subtasks = subtasks_of(opened, sources, length=self.length)
         found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)
         if self.json:

@@ -54,17 +54,23 @@ class Machine:
         if chosen.type == "mps" and self.dtype == "float64":
             raise WrongValue('`dtype` is "float64", which a device of type mps has not; use float32, or the cpu')
 
-    def open(self, name: str) -> "Opened":
+    def open(self, name: str, *, trained: bool = False) -> "Opened":
         """Open a model there.
 
+        Args:
+            name: as of `open_model`.
+            trained: whether it, or a copy, is going to be trained.
+
         Raises:
-            ValueError: as `check`, or as `open_model`.
+            ValueError: as `check`, or as `open_model`; or if weights that are to be trained are kept in half precision.
         """
         import torch
 
         from skilloc.models.language import open_model
 
         self.check()
+        if trained and self.weights is not None:
+            raise WrongValue(f"`weights` is {self.weights}, but this command trains, in float32; leave it out")
         settings: dict[str, Any] = {"device": device_of(self.device)}
         if self.device_map is not None:
             settings = {"device_map": self.device_map}

@@ -110,7 +110,7 @@ class Command:
 
         check_names((self.attack, *self.train), sources)
         loss = loss_of(self.loss)
-        original = self.machine.open(self.model)
+        original = self.machine.open(self.model, trained=True)
         grid = Grid(
             rates=self.rates,
             budgets=self.budgets,
@@ -123,7 +123,7 @@ class Command:
             loss=loss,
         )
         given = {UNSEEN: self.never_saw or sibling_of(self.model, sources[self.attack]), PLAIN: self.plain}
-        others = {name: self.machine.open(place) for name, place in given.items() if place is not None}
+        others = {name: self.machine.open(place, trained=True) for name, place in given.items() if place is not None}
         if self.never_saw is None and given[UNSEEN]:
             print(f"never saw: {given[UNSEEN]}, cut to each candidate's size and shape", file=sys.stderr)
         for said in self.undecided(language=original.tokenizer is not None, unseen=given[UNSEEN]):
@@ -132,7 +132,7 @@ class Command:
             warnings.filterwarnings("ignore", message=r"(there is one rate|the best rate is)")  # the summary has it
             found = attack_models(
                 original,
-                {name: self.machine.open(place) for name, place in named.items()},
+                {name: self.machine.open(place, trained=True) for name, place in named.items()},
                 self.out,
                 subtasks_of(original, sources, length=self.length),
                 AttackSettings(self.attack, self.train, grid, range(self.seeds)),

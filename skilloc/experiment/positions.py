@@ -63,7 +63,9 @@ def single_positions(
         ValueError: if the examples have no positions, or not these names, or nothing is held where a name is.
     """
     if examples.tokens is None and examples.targets.ndim == 1:
-        raise WrongValue("these examples have no positions; measure them with ablation_effects")
+        raise WrongValue(
+            "these examples have no positions; measure them whole, with ablation_effects (skilloc effects)"
+        )
     shape, device = _shape(examples), examples.first.device
     every = torch.ones(shape, dtype=torch.bool, device=device) if held is None else held
     if names:

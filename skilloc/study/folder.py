@@ -8,6 +8,7 @@ from typing import Any
 from skilloc import store
 from skilloc.effects.made import reference_name
 from skilloc.mistakes import WrongValue
+from skilloc.store.aside import MANIFEST
 from skilloc.tasks.losses import cross_entropy
 from skilloc.units import Units
 
@@ -48,6 +49,16 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
     elif there:
         raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
     store.write(home, request, {})
+
+
+def check_apart(folder: Path) -> None:
+    """Refuse a folder that is itself a result, or the home of a study, to what has no request of its own.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    if (folder / MANIFEST).exists() or (folder / "request").exists():
+        raise WrongValue(f'"{folder}" holds a study, or is a part of one; choose another folder for `out`')
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from skilloc.mistakes import WrongValue, a_file_name
 from skilloc.models.language import Opened, digest
 from skilloc.models.makers import face_of
 from skilloc.relearning import CONTROLS, Relearning, relearn_probe, unseen_parity, with_plasticity
+from skilloc.relearning.attack import hold_out
 from skilloc.relearning.question import probe_of
 from skilloc.study.attacking import Attack, AttackSettings, attack_elsewhere, shared_by_parts
 from skilloc.study.folder import claim
@@ -63,6 +64,8 @@ def attack_models(
     _check(original, pruned, subtasks, settings.attack, settings.train)
     attack = Attack(original, pruned, subtasks, settings, others)
     shared = shared_by_parts(attack) if isinstance(workers, Pool) and workers.elsewhere else None
+    trained, report, kept = attack.asked
+    hold_out(report, kept, grid, next(original.model.parameters()).device)  # refused before the folder is claimed
     claim(out, _request(original, {**pruned, **others}, subtasks, settings))
     found = {}
     with one_thread(), ExitStack() as at_hand:
@@ -74,7 +77,6 @@ def attack_models(
 
         for name in pruned:
             models = attack.models(name, seeds)
-            trained, report, kept = attack.asked
             if shared is not None:
                 attack_elsewhere(shared, name, probe_of(models, attack.asked, grid, seeds, out), doing, out)
             result = relearn_probe(models, trained, report, grid, seeds, kept=kept, out=out)

@@ -23,6 +23,7 @@ from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.store.progress import progress
 from skilloc.study.elsewhere import PATIENCE, experiment_again, made_once, shared_by_items
+from skilloc.study.folder import check_apart
 from skilloc.study.learning import learned_circuits
 from skilloc.study.redrawn import drawn_of, held_out, redraw
 from skilloc.sweep import Order, Pool, done_items
@@ -93,6 +94,7 @@ def trace_study(
             range, or the folder holds another circuit of a subtask.
     """
     check_choice(effects, choice)
+    check_apart(folder)
     chosen_on = redraw(opened, effects, subtasks=drawn_from, reference=choice.reference)
     stated_on = held_out(chosen_on)
     names = tuple(choice.subtasks or effects.subtasks)
@@ -171,6 +173,8 @@ def check_choice(effects: Effects, choice: Choice) -> None:
     """
     for name in choice.subtasks:
         effects.of(name)
+        if choice.subtasks.count(name) > 1:
+            raise WrongValue(f'`subtasks` has "{name}" twice; name each once')
     there = len(effects.units) if choice.by == g.GATES else int(effects.measured.sum())
     if choice.n is not None and choice.n > there:
         what = "units" if choice.by == g.GATES else "measured units"
@@ -206,6 +210,7 @@ def trace_runs(
     keys = [store.key(dict(effects.made)) for effects in runs]
     if len(set(keys)) < len(keys):
         raise WrongValue("a study comes twice, and agrees with itself; pass studies of other examples or references")
+    check_apart(folder)
     names = tuple(choice.subtasks) or runs[0].subtasks
     own = choice._replace(subtasks=names)
     traced = [
