@@ -12,8 +12,8 @@ comes is not to know which; that has no end, so that gates are learned for how n
 lead, too. Facts and text are about cross-entropy. Of the facts only those that the model says are
 taken, half of the subjects to choose and half to state.
 
-Minutes of one core: 218 for `--scale cpu`, in six cells of 4 to 81, half of them for integrated gradients, and up to 14.0
-GB; one for `quick` (the embedded model). Needs
+Minutes of one core: 218 for `--scale cpu`, in six cells of 4 to 81, half of them for integrated gradients, and up to
+14.0 GB; one for `quick` (the embedded model). Needs
 `skilloc fetch smollm2`, but for `quick`.
 """
 
