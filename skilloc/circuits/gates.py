@@ -42,7 +42,7 @@ class GateConfig:
         sizes: numbers of units of the circuits, learned from the largest to the smallest.
         share: stop below the first size that keeps less than this share of the skill on the examples of the exchanges.
         solver: "proximal" or "hard concrete".
-        steps: gradient steps per size.
+        steps: gradient steps per size; random gates need about twice as many as proximal ones.
         batch: examples per step; those of an `MLP` are small, and some hundred take no longer than 8.
         rate: of the steps; if not given, 0.05 of proximal gates and 0.2 of hard-concrete logits.
         checked: examples that exchanges are checked on.
