@@ -84,7 +84,7 @@ def test_what_has_no_positions_is_refused() -> None:
 
     examples = Examples(torch.rand(8, 3), torch.zeros(8, dtype=torch.int64))
     experiment = Experiment(MLP(3, 2, 4, 2), {"a": examples}, folds=2)
-    with pytest.raises(ValueError, match="no positions; measure them with ablation_effects"):
+    with pytest.raises(ValueError, match="no positions; measure them whole, with ablation_effects"):
         position_effects(experiment)
 
 
