@@ -179,7 +179,7 @@ def main() -> None:
     if given.memory:
         for name, options in STUDIES.items():
             for rows in (4, 32):
-                for bound in (None, 6.0):
+                for bound in (None, 7.0):
                     told = {"study": name, "rows": rows, "bound": bound, **of_memory(options, rows, bound)}
                     print(json.dumps(told), flush=True)
         return
