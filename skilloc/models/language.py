@@ -16,7 +16,7 @@ from skilloc import store
 from skilloc.mistakes import NotInstalled, WrongValue, of_kind
 from skilloc.models.fetch import smollm2_folder
 from skilloc.models.given import given_model
-from skilloc.models.kept import HALVES, keep_half
+from skilloc.models.half import HALVES, compute_whole
 from skilloc.models.mlp import is_mlp_folder, open_mlp
 from skilloc.models.reading import Checkpoint, hub_folder, read_folder, read_gguf
 from skilloc.models.saving import open_widths, saved_widths
@@ -78,7 +78,7 @@ def open_model(
         device: where the weights go; the CPU if not given, and where it is for a model in memory.
         dtype: the type of the weights; effects are small, so float32 if not given, and as it is for a model in memory.
         weights: bfloat16 or float16, in which weights are kept, in half of the memory, while everything is computed in
-            float32 (`models.kept`); such a model is measured and copied, not trained. One in memory is kept so itself.
+            float32 (`models.half`); such a model is measured and copied, not trained. One in memory is kept so itself.
         device_map: instead of a device: how transformers spreads the weights over several (`from_pretrained`).
 
     Raises:
@@ -106,7 +106,7 @@ def open_model(
             f"`weights` is {weights}, which are computed with in float32, but `dtype` is {dtype}; leave it out"
         )
     opened = _open(name, tokenizer, device, weights, device_map)
-    keep_half(opened.model)
+    compute_whole(opened.model)
     return opened
 
 

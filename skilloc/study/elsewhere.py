@@ -20,7 +20,7 @@ from skilloc.ablation.items import Elsewhere, Item, keep, recalled
 from skilloc.attribution import Found, Over, block_estimator
 from skilloc.experiment import Experiment
 from skilloc.mistakes import WrongValue
-from skilloc.models.kept import type_kept
+from skilloc.models.half import half_of
 from skilloc.models.language import Opened, open_model
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
@@ -75,7 +75,7 @@ def named_model(opened: Opened) -> dict[str, str]:
             f"`model` has hooks of your own ({', '.join(hooks)}), which other processes do not have; measure it in "
             "this process, without a `Pool`"
         )
-    first, half = next(opened.model.parameters()), type_kept(opened.model)
+    first, half = next(opened.model.parameters()), half_of(opened.model)
     kind = {"dtype": first.dtype} if half is None else {"weights": half}
     types = {name: str(dtype).removeprefix("torch.") for name, dtype in kind.items()}
     return {"name": opened.name, "device": first.device.type, **types, "home": str(Path.cwd())}

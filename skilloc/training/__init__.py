@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from skilloc.mistakes import WrongValue, a_seed
 from skilloc.models.face import Face
-from skilloc.models.kept import type_kept
+from skilloc.models.half import half_of
 from skilloc.models.language import digest
 from skilloc.models.losses import check_model, losses_of, prepared_for
 from skilloc.models.makers import face_of
@@ -114,7 +114,7 @@ def train(
     check_loss(aim.loss, kept=checkpoints is not None)
     if seed < 0:
         raise WrongValue(f"`seed` is {seed}; use 0 or more")
-    if type_kept(model) is not None:
+    if half_of(model) is not None:
         raise WrongValue(
             "`model` keeps its weights in half precision and cannot be trained; open it without `weights` (--weights)"
         )

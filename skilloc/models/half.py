@@ -62,7 +62,7 @@ ABOUT: frozenset[Any] = frozenset(
 """What is known of a weight without its numbers."""
 
 
-class Kept(Tensor):
+class Half(Tensor):
     """A weight that is kept in half precision, and is float32 to whatever computes with it."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
@@ -108,14 +108,14 @@ def _writes(name: str) -> bool:
 def plain(weight: Tensor) -> Tensor:
     """Return a kept weight as the tensor of half precision that it is; any other as it is."""
     with torch._C.DisableTorchFunctionSubclass():
-        return weight.detach().as_subclass(Tensor) if isinstance(weight, Kept) else weight
+        return weight.detach().as_subclass(Tensor) if isinstance(weight, Half) else weight
 
 
 def _whole(value: Any) -> Any:
-    return plain(value).float() if isinstance(value, Kept) else value
+    return plain(value).float() if isinstance(value, Half) else value
 
 
-def keep_half(model: nn.Module) -> None:
+def compute_whole(model: nn.Module) -> None:
     """Have a model of half precision compute in float32, its weights kept as they are.
 
     Args:
@@ -129,18 +129,18 @@ def keep_half(model: nn.Module) -> None:
                 config.dtype = torch.float32
         for name, weight in module._parameters.items():
             if weight is not None and weight.dtype in HALVES:
-                found = made.setdefault(id(weight), _kept(weight))
+                found = made.setdefault(id(weight), _half(weight))
                 module._parameters[name] = found
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.dtype in HALVES:
                 module._buffers[name] = buffer.float()
 
 
-def _kept(weight: Tensor) -> nn.Parameter:
-    return nn.Parameter(weight.detach().as_subclass(Kept), requires_grad=False)
+def _half(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach().as_subclass(Half), requires_grad=False)
 
 
-def type_kept(model: nn.Module) -> torch.dtype | None:
+def half_of(model: nn.Module) -> torch.dtype | None:
     """Return the half precision that a model's weights are kept in; None where they are what they are computed as."""
-    first = next((weight for weight in model.parameters() if isinstance(weight, Kept)), None)
+    first = next((weight for weight in model.parameters() if isinstance(weight, Half)), None)
     return None if first is None else plain(first).dtype

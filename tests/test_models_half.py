@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import skilloc as sk
 from skilloc.cli import main
-from skilloc.models.kept import Kept, keep_half, plain, type_kept
+from skilloc.models.half import Half, compute_whole, half_of, plain
 from skilloc.models.language import EMBEDDED, digest, open_model
 from skilloc.models.makers import face_of, save_model
 from skilloc.models.wrapping import wrapped
@@ -25,7 +25,7 @@ def pair(family="llama"):
     half, whole = (
         wrapped(made(family, 300).to(torch.bfloat16).to(kind), family) for kind in (torch.bfloat16, torch.float32)
     )
-    keep_half(half)
+    compute_whole(half)
     return half, whole
 
 
@@ -37,10 +37,10 @@ def test_every_family_computes_as_in_float32(family):
     found, wanted = (face_of(model).run(TOKENS) for model in (half, whole))
     assert found.dtype == torch.float32
     assert torch.equal(found, wanted)
-    assert type_kept(half) == torch.bfloat16
-    assert type_kept(whole) is None
+    assert half_of(half) == torch.bfloat16
+    assert half_of(whole) is None
     assert digest(half) == digest(whole)
-    assert all(type(weight) is not Kept or plain(weight).dtype == torch.bfloat16 for weight in half.parameters())
+    assert all(type(weight) is not Half or plain(weight).dtype == torch.bfloat16 for weight in half.parameters())
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
