@@ -31,7 +31,7 @@ class Finetuned:
     """at full height"""
     examples: int = 8
     """per step"""
-    products: Products = "bfloat16"
+    products: Products = "float32"
     """type of the matrix products; weights, gradients and the optimiser are float32"""
     seed: int = 0
     """of the examples"""

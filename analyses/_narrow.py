@@ -145,7 +145,7 @@ class Training:
     """per step"""
     looks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """steps after which held-out losses are measured"""
-    products: Products = "bfloat16"
+    products: Products = "float32"
     """type of the matrix products; weights, gradients and the optimiser are float32"""
     until: float | None = None
     """end at the first look at which the loss on the selection split is below this; None for after all steps"""

@@ -30,7 +30,7 @@ from skilloc.attribution import attribution_effects, integrated_gradients_effect
 from skilloc.circuits.areas import area_from_one, area_under
 from skilloc.circuits.blind import blind_losses
 from skilloc.circuits.faithfulness import share_kept
-from skilloc.circuits.gates import GateConfig, learn_circuit
+from skilloc.circuits.gates import HARD_CONCRETE, GateConfig, learn_circuit
 from skilloc.circuits.judging import with_shuffled_labels
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, matched_random, top
@@ -62,6 +62,8 @@ class TextRankings:
     """examples that circuits are measured on"""
     steps: int = 25
     """of learning, per size"""
+    random_steps: int = 50
+    """of learning hard-concrete gates, whose draws are noise that more steps average"""
     draws: int = 20
     """random circuits, of the layers of the proximal ones"""
     shuffled: bool = False
@@ -73,8 +75,8 @@ class TextRankings:
 
 
 QUICK_TEXT = TextRankings(
-    sizes=(20, 200), length=16, learned_on=16, estimated_on=8, measured_on=1, stated_on=8, steps=4, draws=2,
-    shuffled=True, folds=4,
+    sizes=(20, 200), length=16, learned_on=16, estimated_on=8, measured_on=1, stated_on=8, steps=4, random_steps=4,
+    draws=2, shuffled=True, folds=4,
 )  # fmt: skip
 QUICK_PARITY = ParityRankings(
     n=6, sets=((0,), (1,), (2,), (3,)), examples=50, width=14, steps=800, rate=1e-2, evaluate_every=100, held_out=200,
@@ -93,7 +95,7 @@ SCALES = {
     "quick": ([QUICK_TEXT], [QUICK_PARITY]),
     "cpu": (_texts(3), [ParityRankings(seed=seed) for seed in range(3)]),
     "paper": (
-        _texts(5, learned_on=1024, stated_on=128, measured_on=64, steps=200),
+        _texts(5, learned_on=1024, stated_on=128, measured_on=64, steps=200, random_steps=400),
         [ParityRankings(seed=seed) for seed in range(8)],
     ),
 }
@@ -167,7 +169,8 @@ def _text_circuits(train: Experiment, settings: TextRankings) -> tuple[dict[str,
     circuits: dict[str, list[Mask]] = {}
     seconds = {}
     for way, solver in GATES.items():
-        config = GateConfig(sizes=settings.sizes, solver=solver, steps=settings.steps)
+        steps = settings.random_steps if solver is HARD_CONCRETE else settings.steps
+        config = GateConfig(sizes=settings.sizes, solver=solver, steps=steps)
         began = time.process_time()
         circuits[way] = learn_circuit(train, config, subtask=name, seed=settings.seed).masks
         seconds[way] = round(time.process_time() - began, 1)

@@ -62,8 +62,8 @@ class Pruned:
 class Scale:
     """Which model, strengths and sparsities, how often."""
 
-    finetuned: Finetuned = field(default_factory=lambda: Finetuned(Text(), 0.0))
-    training: Training = field(default_factory=Training)
+    finetuned: Finetuned = field(default_factory=lambda: Finetuned(Text(), 0.0, 1000))
+    training: Training = field(default_factory=lambda: Training(128, looks=(1, 2, 4, 8, 16, 32, 64, 128)))
     strengths: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1.2e-2)
     sparsities: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     recovered: tuple[float, ...] = (0.3, 0.6, 0.8)
@@ -82,8 +82,8 @@ SCALES = {
     ),
     "cpu": Scale(),
     "paper": Scale(
-        Finetuned(PAPER, 0.0, 70_000, 2e-6, 108),
-        Training(20_000, 5e-5, 64, (5, 20, 100, 300, 1000, 3000, 10_000, 20_000)),
+        Finetuned(PAPER, 0.0, 70_000, 2e-6, 108, products="bfloat16"),
+        Training(20_000, 5e-5, 64, (5, 20, 100, 300, 1000, 3000, 10_000, 20_000), "bfloat16"),
         (1e-4, 3e-4, 5e-4, 1e-3),
         seeds=1,
     ),

@@ -122,8 +122,8 @@ SCALES = {
     ),
     "paper": Scale(
         (Forget("corpus", "english"), Forget("corpus", "cpp"), *FACTS, *MADE),
-        Finetuned(HUB, 0.0, steps=70_000, rate=2e-6, examples=108),
-        Training(10_000, examples=64, looks=(*LOOKS, 256, 512, 1000, 2000, 5000, 10_000)),
+        Finetuned(HUB, 0.0, steps=70_000, rate=2e-6, examples=108, products="bfloat16"),
+        Training(10_000, 1e-3, 64, (*LOOKS, 256, 512, 1000, 2000, 5000, 10_000), "bfloat16"),
         strength=1e-3,
         attack=LONG,
         rates=(5e-5, 1e-4),

@@ -174,7 +174,7 @@ def test_blocks_hold_for_unscored_targets_of_sequences(native_plain_ln, tokens, 
     before = {name: p.detach().clone() for name, p in native_plain_ln.named_parameters()}
     requires = {name: p.requires_grad for name, p in native_plain_ln.named_parameters()}
     try:
-        monkeypatch.setattr("skilloc.training.step.CACHED", 1)
+        monkeypatch.setattr("skilloc.training.step.STARTED", 1)
         history = train(native_plain_ln, lambda _: batch, config, evaluate={"text": batch})
         with torch.no_grad():
             logits = native_plain_ln(batch.inputs)

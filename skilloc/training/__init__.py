@@ -139,6 +139,8 @@ def train(
         place_of(config.spread)[0] == 0,
     )
     start = kept = int(rows[-1]["step"]) if rows else 0
+    for module in {model, own.module}:
+        module.train()
     try:
         left = range(start, config.steps)
         for step in shown.progress(left, "training", initial=start, shown=progress and first):

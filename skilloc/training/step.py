@@ -18,9 +18,9 @@ from skilloc.training.randomness import drawing
 from skilloc.training.settings import Objective, Products, Term, TrainConfig
 from skilloc.training.spread import Spread, pieces_of, place_of, sum_gradients, summed
 
-CACHED, CACHED_BF16 = 2**18, 5 * 2**18
-"""Entries of the widest activation of a block, with products in float32 and in bfloat16; there, each product takes long
-to start, so that larger blocks pay."""
+CACHED, STARTED = 2**18, 5 * 2**18
+"""Entries of the widest activation of a block: of products in float32 by hand, and of those that take long to start, so
+that larger blocks pay: in bfloat16, and in a pass that autograd records."""
 
 ALONE = Spread()
 
@@ -55,7 +55,7 @@ def take_step(
     terms: Mapping[str, Term],
 ) -> tuple[dict[str, float], int]:
     """Take one step; return the loss and the terms before it, and the number of examples."""
-    model.train()
+    _train(model)
     optimiser.zero_grad()
     found = {"loss": descent(examples, step)}
     for name, term in terms.items():
@@ -64,6 +64,12 @@ def take_step(
         found[name] = float(value.detach())
     optimiser.step()
     return found, len(examples)
+
+
+def _train(module: nn.Module) -> None:
+    """Set the mode of training, unless that was done: a model's whole tree is walked, which is long beside a step."""
+    if not module.training:
+        module.train()
 
 
 def check_finite(found: Mapping[str, float], step: int, config: TrainConfig) -> None:
@@ -127,7 +133,7 @@ def descent_of(face: Face, goal: Goal, *, products: Products, spread: Spread = A
         alone = spread == ALONE and face.chain is not None and targets is not None and not goal.match
         if not alone or not by_hand(face, examples, targets):
             pieces = pieces_of(examples, spread)
-            parts = pieces if uncut else [part for piece in pieces for part in _blocks(piece, face.widest, products)]
+            parts = pieces if uncut else [part for piece in pieces for part in _blocks(piece, face.widest)]
             count = _count(goal, examples)
             with drawing(devices, goal.seed, step, place):
                 # FSDP2 gives each process the mean of all gradients, of which the sum is wanted.
@@ -156,15 +162,19 @@ def rows_of(examples: Examples, widest: int, products: Products) -> int:
         widest: entries of the widest activation per position, of all networks that are run together.
         products: type of the matrix products.
     """
-    rows, most = len(examples.first), CACHED_BF16 if products == "bfloat16" else CACHED
+    return _rows(examples, widest, STARTED if products == "bfloat16" else CACHED)
+
+
+def _rows(examples: Examples, widest: int, most: int) -> int:
+    rows = len(examples.first)
     return -(-rows // -(-rows // max(1, most // (widest * examples.targets[0].numel()))))
 
 
-def _blocks(examples: Examples, widest: int, products: Products) -> list[Examples]:
+def _blocks(examples: Examples, widest: int) -> list[Examples]:
     if examples.owner is not None:
-        blocks = blocks_of(examples, widest, CACHED_BF16 if products == "bfloat16" else CACHED)
+        blocks = blocks_of(examples, widest, STARTED)
     else:
-        rows = rows_of(examples, widest, products)
+        rows = _rows(examples, widest, STARTED)
         blocks = [slice(first, first + rows) for first in range(0, len(examples), rows)]
     return [examples.part(block) for block in blocks]
 
@@ -179,7 +189,7 @@ def _count(goal: Goal, examples: Examples) -> int:
 def _autograd(face: Face, goal: Goal, parts: Sequence[Examples], count: float, products: Products) -> Tensor:
     """Add the gradients of the loss, its sum over some examples by `count`, to those of the weights; return it."""
     targets_of = None if goal.match else goal.loss.targets
-    face.module.train()
+    _train(face.module)
     loss = torch.zeros((), device=parts[0].first.device)
     for part in parts:
         seen: dict[str, Tensor] = {}
