@@ -45,7 +45,7 @@ class Compared:
     """of the examples and of the sample"""
 
 
-SMALL, SMOLLM2 = Text(length=12, scored=4), Text("smollm2", length=64, scored=16)
+SMALL, SMOLLM2 = Text(length=12, scored=4), Text("smollm2", length=64, scored=8)
 LLAMA = Text("NousResearch/Llama-3.2-1B", "hub:codeparrot/github-code#code", 1024, scored=8)
 SCALES: dict[str, tuple[Compared, ...]] = {
     "quick": (Compared(SMALL, "neuron", 24), Compared(SMALL, "residual", 24)),

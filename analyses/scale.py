@@ -5,18 +5,14 @@ small and larger; and two processes that need at most 1.1 times the CPU seconds 
 the model apart, and 0.6 of its time. That time is of the clock, and means something on an idle machine only; everything
 else is in CPU seconds, which other work on the machine does not change much.
 
-Minutes: about two of one core; with `--smollm2`, after `skilloc fetch smollm2`, some three more. `--memory` measures
-the peak of memory of studies of SmolLM2 instead, each in a process of its own: some twenty-five. Prints JSON.
+Minutes: about two of one core; with `--smollm2`, after `skilloc fetch smollm2`, some three more. Prints JSON.
 """
 
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +37,6 @@ FEW, MANY = 2, 30
 LAYERS = {"embedded": (0, 1, 2, 3), "smollm2": (2, 15, 27)}
 PER_LAYER = {"embedded": 16, "smollm2": 9}
 LENGTH = {"embedded": 96, "smollm2": 128}
-
-STUDIES = {
-    "two units, exactly": ("--only", "L15N0", "L28N0"),
-    "all units, estimated": ("--method", "attribution", "--curvature", "1", "--sample", "0", "--top", "0"),
-}
-"""Of SmolLM2, on rows of 512 tokens: options."""
 
 LARGER = {
     "1B": (Sizes(16, 60.8e6, 2048, 128_256, 4096, 512, 263e6), 8192, 32),
@@ -132,26 +122,6 @@ def forecast_and_measured(name: str) -> dict[str, float]:
     }
 
 
-def of_memory(options: Sequence[str], rows: int, bound: float | None) -> dict[str, float]:
-    """Return the peak of memory of a study of SmolLM2 on rows of 512 tokens, in 10^9 bytes, and its CPU seconds.
-
-    Args:
-        options: of `skilloc effects`.
-        rows: of Python.
-        bound: what the study is told to stay within; nothing if not given.
-    """
-    line = ["effects", "smollm2", "--subtask", "python", "--length", "512", "--folds", "4", "--sequences", str(rows)]
-    line += [*options, "--workers", "1", *(() if bound is None else ("--memory", str(bound)))]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "skilloc", *line, "--out", str(Path(folder) / "study")]
-        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, command
-    return {"gigabytes": used.ru_maxrss * 1024 / 1e9, "cpu_seconds": used.ru_utime + used.ru_stime}
-
-
 def larger() -> dict[str, dict[str, float]]:
     """Return what is to be done on larger models."""
     found = {}
@@ -174,15 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--smollm2", action="store_true", help="check the forecast on it too")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of processes")
-    parser.add_argument("--memory", action="store_true", help="measure the memory of studies of SmolLM2 only")
     given = parser.parse_args()
-    if given.memory:
-        for name, options in STUDIES.items():
-            for rows in (4, 32):
-                for bound in (None, 7.0):
-                    told = {"study": name, "rows": rows, "bound": bound, **of_memory(options, rows, bound)}
-                    print(json.dumps(told), flush=True)
-        return
     found: dict[str, Any] = {"larger": larger()}
     for name in ("embedded", *(["smollm2"] if given.smollm2 else [])):
         found[name] = forecast_and_measured(name)

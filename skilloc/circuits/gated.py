@@ -13,6 +13,9 @@ from skilloc.experiment.gating import gating
 from skilloc.experiment.reference import Reference
 from skilloc.mistakes import WrongValue
 
+ENTRIES = 2**20
+"""Of the widest activation of a pass, up to which more examples pass together: a small network's pass is all overhead."""
+
 SLACK = 1e-3
 """Below the untouched model's loss on an example by less than this, in its unit, counts as above."""
 
@@ -109,7 +112,7 @@ def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int, beyond
     Args:
         experiment: what is measured on what.
         subtask: whose loss.
-        batch: examples that pass through the model together.
+        batch: examples that pass through the model together; more, where they are small.
         seed: of the order.
         beyond: of a loss that has no end, whether less is better; else the untouched model's loss on each example is
             wanted.
@@ -125,7 +128,8 @@ def gated(experiment: Experiment, *, subtask: str, batch: int, seed: int, beyond
         with own.face.attached(edits):
             return own.face.run(own.part(part)[0].inputs)
 
-    return Gated(own, batch, len(own.units), run, wanted)
+    together = ENTRIES // (own.face.widest * own.folded.examples.positions)
+    return Gated(own, max(batch, together), len(own.units), run, wanted)
 
 
 def shuffled(experiment: Experiment, *, subtask: str, seed: int) -> Experiment:

@@ -32,7 +32,8 @@ SURE = 3.0
 FURTHEST = 6.0
 """Where logits end, so that no gate is closed for good."""
 
-HALVINGS = 80
+NEAR, TRIES = 1e-9, 200
+"""The price is found when the number of open gates is as near to the wanted one, or after so many tries."""
 
 PerGate = Float64[np.ndarray, " unit"]
 
@@ -135,12 +136,28 @@ class HardConcrete:
 
 
 def _price(open_at: Callable[[float], float], wanted: float, free: PerGate, step: PerGate) -> float:
-    """Return the price at which as many gates are open as are wanted, by halving; they fall as it rises."""
+    """Return the price at which as many gates are open as are wanted; they fall as it rises.
+
+    Secants between the ends of a bracket [Dowell and Jarratt's Illinois rule]; where one has not halved the bracket,
+    the next try is its middle.
+    """
     low = float(((free - FURTHEST - 1) / step).min())
     high = float(((free + FURTHEST + 1) / step).max())
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if open_at(middle) > wanted else (low, middle)
+    above, below = open_at(low) - wanted, open_at(high) - wanted
+    last, halve = 0, True
+    for _ in range(TRIES):
+        length = high - low
+        middle = (low + high) / 2 if halve or above == below else (above * high - below * low) / (above - below)
+        found = open_at(middle) - wanted
+        if abs(found) <= NEAR or not low < middle < high:
+            return middle
+        if found > 0:
+            low, above = middle, found
+            below *= 0.5 if last > 0 else 1
+        else:
+            high, below = middle, found
+            above *= 0.5 if last < 0 else 1
+        last, halve = 1 if found > 0 else -1, high - low > length / 2
     return high
 
 
