@@ -14,7 +14,7 @@ from skilloc.circuits.exchange import exchanged
 from skilloc.circuits.faithfulness import faithfulness
 from skilloc.circuits.gated import SLACK, gated
 from skilloc.circuits.gates import GateConfig, Learned, learn_circuit
-from skilloc.circuits.solvers import HardConcrete, Proximal
+from skilloc.circuits.solvers import OPEN_SHIFT, HardConcrete, Proximal, price_of
 from skilloc.masks import matched_random
 
 SOLVERS = ("proximal", "hard concrete")
@@ -267,3 +267,30 @@ def test_refusals_at_the_door():
     learned = learn_circuit(own, GateConfig(sizes=(3,), steps=2, rounds=0), subtask="parity")
     with pytest.raises(ValueError, match="learned of 3 units"):
         learned.mask(4)
+
+
+@pytest.mark.parametrize("spread", [-3, 0, 4])
+@pytest.mark.parametrize("random", [False, True])
+def test_the_price_is_that_of_halving_at_a_third_of_its_tries(spread, random):
+    rng = np.random.default_rng(spread + 10)
+    tries = []
+    for count in (1, 2, 30, 2000):
+        free, step = rng.normal(size=count), 10 ** rng.uniform(-4, spread, count)
+
+        def open_at(price, free=free, step=step):
+            tries.append(price)
+            moved = free - step * price
+            gates = 1 / (1 + np.exp(OPEN_SHIFT - moved.clip(-6, 6))) if random else moved.clip(0, 1)
+            return float(gates.sum())
+
+        low, high = ((free - 7) / step).min(), ((free + 7) / step).max()
+        for share in (0.1, 0.5, 0.97):
+            wanted, (a, b) = share * count, (low, high)
+            for _ in range(80):
+                middle = (a + b) / 2
+                a, b = (middle, b) if open_at(middle) > wanted else (a, middle)
+            halved = len(tries)
+            price = price_of(open_at, wanted, free, step)
+            assert len(tries) - halved <= 60
+            assert open_at(price) == pytest.approx(open_at(b), abs=1e-8)
+            tries.clear()

@@ -14,7 +14,7 @@ from skilloc.experiment.reference import Reference
 from skilloc.mistakes import WrongValue
 
 ENTRIES = 2**20
-"""Of the widest activation of a pass, up to which more examples pass together: a small network's pass is all overhead."""
+"""Of the widest activation of a pass, up to which more examples pass together: a small one is all overhead."""
 
 SLACK = 1e-3
 """Below the untouched model's loss on an example by less than this, in its unit, counts as above."""

@@ -86,7 +86,7 @@ class Proximal:
         """Take a proximal step to gates that sum to `wanted`."""
         mean, step = self._steps(slopes)
         free = self._gates - step * mean
-        self.price = _price(lambda price: float(np.clip(free - step * price, 0, 1).sum()), wanted, free, step)
+        self.price = price_of(lambda price: float(np.clip(free - step * price, 0, 1).sum()), wanted, free, step)
         self._gates = np.clip(free - step * self.price, 0, 1)
 
     def scores(self) -> PerGate:
@@ -123,7 +123,7 @@ class HardConcrete:
             moved: PerGate = (free - step * price).clip(-FURTHEST, FURTHEST)
             return moved
 
-        self.price = _price(lambda price: float(_sigmoid(shifted(price) - OPEN_SHIFT).sum()), wanted, free, step)
+        self.price = price_of(lambda price: float(_sigmoid(shifted(price) - OPEN_SHIFT).sum()), wanted, free, step)
         self._logits = shifted(self.price)
 
     def scores(self) -> PerGate:
@@ -135,7 +135,7 @@ class HardConcrete:
         self._logits = np.where(opened, SURE, np.where(closed, -SURE, self._logits))
 
 
-def _price(open_at: Callable[[float], float], wanted: float, free: PerGate, step: PerGate) -> float:
+def price_of(open_at: Callable[[float], float], wanted: float, free: PerGate, step: PerGate) -> float:
     """Return the price at which as many gates are open as are wanted; they fall as it rises.
 
     Secants between the ends of a bracket [Dowell and Jarratt's Illinois rule]; where one has not halved the bracket,
