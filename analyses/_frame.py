@@ -2,10 +2,8 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from tqdm import tqdm
 from skilloc import plots, store
 from skilloc.sweep import Pool, sweep
 from skilloc.training.products import product_advice
+from skilloc.training.spread import joined
 
 
 @dataclass(frozen=True)
@@ -93,24 +92,6 @@ def _flags(scale: Any) -> dict[str, str]:
     """Return the fields of a scale that have a flag, with its help."""
     listed = fields(scale) if is_dataclass(scale) else ()
     return {one.name: one.metadata["flag"] for one in listed if "flag" in one.metadata}
-
-
-@contextmanager
-def joined() -> Iterator[bool]:
-    """Join the processes that torchrun started, if it did; give whether this is the first, which writes and draws.
-
-    Cells run in all of them, one after the other: their trainings are spread, and what is not is done by each.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield True
-        return
-    if gpu := torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if gpu else "gloo")
-    try:
-        yield distributed.get_rank() == 0
-    finally:
-        distributed.destroy_process_group()
 
 
 def _run(

@@ -64,7 +64,7 @@ class Scale:
 
     finetuned: Finetuned = field(default_factory=lambda: Finetuned(Text(), 0.0, 1000))
     training: Training = field(default_factory=lambda: Training(128, looks=(1, 2, 4, 8, 16, 32, 64, 128)))
-    strengths: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1.2e-2)
+    strengths: tuple[float, ...] = (3e-4, 1e-3, 2e-3, 3e-3)
     sparsities: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     recovered: tuple[float, ...] = (0.3, 0.6, 0.8)
     seeds: int = 3

@@ -1,8 +1,11 @@
 """`skilloc localize` on a saved MLP and on a language model."""
 
 import json
+import multiprocessing
+import os
 import random
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -156,6 +159,9 @@ def test_refusals(network, tmp_path, capsys):
         (["--keep", "parity_0", "--loss", "0.1"], "write --wanted-loss 0.1"),
         (["--keep", "parity_0", "--loss", "error"], "no gradient"),
         (["--keep", "parity_0", "--steps", "0"], "at least 1"),
+        (["--keep", "parity_0", "--spread", "wide"], "use alone, replicated or sharded"),
+        (["--keep", "parity_0", "--spread", "sharded"], "start them with torchrun"),
+        (["--keep", "parity_0", "--accumulate", "0"], "at least 1"),
     ):
         assert cure in refused(capsys, "localize", network, "--out", out, *more)
         assert not (out / "model").exists()
@@ -173,4 +179,40 @@ def test_products_in_bfloat16_are_recorded_and_advice_is_printed(network, tmp_pa
     assert found["float32"].metrics["history"] != found["bfloat16"].metrics["history"]
     assert 'unknown `products` "half"; use float32 or bfloat16' in refused(
         capsys, *asked[:-1], "20", "--products", "half"
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_leave_what_one_does(network, tmp_path, capsys):
+    asked = ["localize", network, "--keep", "composite_01", "--strength", "0.02", "--json", *SMALL]
+    one = json.loads(run(capsys, *asked, "--out", tmp_path / "one"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def go(place, *more):
+        told = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        os.environ.update({**told, "RANK": str(place), "LOCAL_RANK": str(place)})
+        main([str(argument) for argument in [*asked, "--out", tmp_path / "two", *more]])
+
+    def in_both(*more):
+        context = multiprocessing.get_context("fork")  # which has everything imported already
+        made = [context.Process(target=go, args=(place, *more), daemon=True) for place in range(2)]
+        for process in made:
+            process.start()
+        for process in made:
+            process.join(120)
+        return [process.exitcode for process in made]
+
+    assert in_both() == [2, 2]  # both would do the same
+    for _ in range(2):  # the second time it is there already
+        assert in_both("--spread", "sharded", "--accumulate", "5") == [0, 0]
+    two = store.read(tmp_path / "two" / "history").metrics
+    assert two["live"] == one["live"]
+    assert two["subtasks"]["composite_01"]["after"] == pytest.approx(one["subtasks"]["composite_01"]["after"], abs=1e-5)
+    weights = [dict(open_model(tmp_path / name / "model").model.named_parameters()) for name in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name].detach(), value.detach(), atol=1e-5)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "one").iterdir()
     )

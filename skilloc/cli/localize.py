@@ -1,5 +1,6 @@
 """`skilloc localize`: finetune a model so that few units carry what is to be kept."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,22 +62,29 @@ class Command:
     """steps between evaluations, at which the strength is steered"""
     seed: int = 0
     """of the examples"""
+    spread: Annotated[str, arg(metavar="alone|replicated|sharded")] = "alone"
+    """over the processes that torchrun started: replicated, where each has all weights; or sharded (FSDP2)"""
+    accumulate: int = 1
+    """pieces that each process cuts its part of a step into, one after the other, which takes less memory"""
     machine: Annotated[Machine, arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print JSON only"""
 
     def places_written(self) -> list[tuple[Path, bool]]:
         """Return what is written, and whether it is a folder that is filled by and by."""
-        return [(self.out, True)]
+        first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+        return [(self.out, True)] if first else []
 
     def run(self) -> None:
         """Localize, save, print the live units and the losses."""
         whole("length", self.length)
+        whole("accumulate", self.accumulate)
         sources = sources_of(self.subtask, builtin_of(self.model))
         _check("penalty", self.penalty, ("lasso", "half", "hoyer", "l1"))
         _check("solver", self.solver, ("proximal", "subgradient"))
         _check("optimiser", self.optimiser, ("adam", "adamw", "sgd"))
         _check("products", self.products, ("float32", "bfloat16"))
+        _check("spread", self.spread, ("alone", "replicated", "sharded"))
         if self.loss.replace(".", "", 1).isdecimal():
             raise WrongValue(f'`loss` is "{self.loss}", a number; to steer to a loss, write --wanted-loss {self.loss}')
         from skilloc.cli.printed import print_json, print_sections
@@ -86,11 +94,24 @@ class Command:
         from skilloc.study.localizing import localize_into
         from skilloc.training import TrainConfig
         from skilloc.training.products import product_advice
+        from skilloc.training.spread import Spread, joined, started
 
+        if started() and self.spread == "alone":
+            raise WrongValue(
+                '`spread` is "alone", but torchrun started several processes, which would all do the same; use '
+                "--spread replicated or sharded"
+            )
+        way: Any = self.spread
         chosen: dict[str, Any] = {"penalty": self.penalty, "solver": self.solver}
         optimiser: dict[str, Any] = {"optimiser": self.optimiser, "products": self.products}
         config = LocalizeConfig(
-            training=TrainConfig(steps=self.steps, rate=self.rate, evaluate_every=self.evaluate_every, **optimiser),
+            training=TrainConfig(
+                steps=self.steps,
+                rate=self.rate,
+                evaluate_every=self.evaluate_every,
+                spread=Spread(way, self.accumulate),
+                **optimiser,
+            ),
             strength=self.strength,
             wanted_live=self.count,
             wanted_loss=self.wanted_loss,
@@ -101,11 +122,14 @@ class Command:
             held_out=self.held_out,
             **chosen,
         )
-        if self.products == "bfloat16" and not self.json:
-            print(product_advice())
-        opened = self.machine.open(self.model, trained=True)
-        subtasks = subtasks_of(opened, sources, length=self.length)
-        found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)
+        with joined() as first:
+            if self.products == "bfloat16" and not self.json and first:
+                print(product_advice())
+            opened = self.machine.open(self.model, trained=True)
+            subtasks = subtasks_of(opened, sources, length=self.length)
+            found = localize_into(self.out, opened, subtasks, self.keep, config, seed=self.seed)
+        if not first:
+            return
         if self.json:
             print_json(found, out=self.out)
             return

@@ -6,6 +6,7 @@ The folder holds `request/` (what was asked), `checkpoints/` until it is done, `
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from skilloc.study.world import save_world
 from skilloc.tasks import Examples, Subtask
 from skilloc.tasks.losses import Loss
 from skilloc.training import Checkpoints
+from skilloc.training.history import History
+from skilloc.training.spread import place_of, wait
 
 FOLDS = 8
 """Disjoint parts of the held-out examples, for intervals; fewer where there are fewer examples."""
@@ -35,7 +38,6 @@ CHECKPOINT_EVERY = 200
 """Least number of steps between checkpoints."""
 
 
-@store.working("folder", inside=True)
 def localize_into(
     folder: Path,
     opened: Opened,
@@ -46,6 +48,8 @@ def localize_into(
     seed: int,
 ) -> Localized:
     """Localize a model, save it, and return what became of it; the same call goes on where it stopped.
+
+    Where the run is spread (`TrainConfig.spread`), all processes make this call, with one folder, and the first writes.
 
     Args:
         folder: where everything is kept.
@@ -69,36 +73,55 @@ def localize_into(
     device = next(opened.model.parameters()).device
     report = {name: subtask.draw(config.held_out, seed=seed).to(device) for name, subtask in subtasks.items()}
     request = _request(opened, subtasks, report, keep, config, seed)
-    claim(folder, request)
-    if not store.is_complete(folder / "history"):
-        model, history = localize(
-            opened.model,
-            [subtasks[name] for name in keep],
-            config,
-            seed=seed,
-            watched=[subtask for name, subtask in subtasks.items() if name not in keep],
-            checkpoints=Checkpoints(folder / "checkpoints", CHECKPOINT_EVERY),
-        )
-        shutil.rmtree(folder / "model", ignore_errors=True)  # of a call that was stopped between here and the end
-        save_model(model, folder / "model", tokenizer=opened.tokenizer)
-        if opened.tokenizer is None:
-            save_world(subtasks.values(), folder / "model")
-        units = units_of(model, kinds=config.kinds)
-        norms = group_norms(model, units)
-        found = {name: _losses(opened.model, model, own, config.metric) for name, own in report.items()}
-        metrics = {
-            "subtasks": {name: {"kept": name in keep, **row} for name, row in found.items()},
-            "unit": config.metric.unit,
-            "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
-            "units": dict(zip(units.hooks, units.widths, strict=True)),
-            "revivals": int(history.of("revivals")[-1]),
-            "model": digest(model),
-            "history": history.record(),
-        }
-        arrays = {"norms": store.Labelled(norms, ("unit",), {"unit": units.names})}
-        store.write(folder / "history", request, metrics, arrays)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    spread = config.training.spread
+    first = place_of(spread)[0] == 0
+    with store.at_work(folder, inside=True) if first else nullcontext():
+        if first:
+            claim(folder, request)
+        wait(spread)
+        if not store.is_complete(folder / "history"):
+            model, history = localize(
+                opened.model,
+                [subtasks[name] for name in keep],
+                config,
+                seed=seed,
+                watched=[subtask for name, subtask in subtasks.items() if name not in keep],
+                checkpoints=Checkpoints(folder / "checkpoints", CHECKPOINT_EVERY),
+            )
+            if first:
+                shutil.rmtree(folder / "model", ignore_errors=True)  # of a call that was stopped before the end
+                save_model(model, folder / "model", tokenizer=opened.tokenizer)
+                if opened.tokenizer is None:
+                    save_world(subtasks.values(), folder / "model")
+                store.write(folder / "history", request, *_measured(opened, model, history, report, keep, config))
+        if first:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        wait(spread)
     return load_localized(folder)
+
+
+def _measured(
+    opened: Opened,
+    model: nn.Module,
+    history: History,
+    report: Mapping[str, Examples],
+    keep: Sequence[str],
+    config: LocalizeConfig,
+) -> tuple[dict[str, Any], dict[str, store.Labelled]]:
+    """Return what became of a model: metrics, and the norms of its groups."""
+    units = units_of(model, kinds=config.kinds)
+    norms = group_norms(model, units)
+    found = {name: _losses(opened.model, model, own, config.metric) for name, own in report.items()}
+    metrics = {
+        "subtasks": {name: {"kept": name in keep, **row} for name, row in found.items()},
+        "unit": config.metric.unit,
+        "live": {hook: int((part > 0).sum()) for hook, part in units.split(norms).items()},
+        "units": dict(zip(units.hooks, units.widths, strict=True)),
+        "revivals": int(history.of("revivals")[-1]),
+        "model": digest(model),
+        "history": history.record(),
+    }
+    return metrics, {"norms": store.Labelled(norms, ("unit",), {"unit": units.names})}
 
 
 def _losses(before: nn.Module, after: nn.Module, examples: Examples, loss: Loss) -> dict[str, Any]:

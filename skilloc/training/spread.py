@@ -5,10 +5,12 @@
 
 All processes draw the same examples, which are a function of the step, and each takes its own part of them. So the sum
 is that of one process to rounding, also where parts have unequally many targets; a mean of means would not be. Whoever
-starts the processes (torchrun) has also to join them: `torch.distributed.init_process_group`.
+starts the processes has also to join them: `joined`, of those of torchrun, or `torch.distributed.init_process_group`.
 """
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -46,6 +48,29 @@ class Spread:
             raise WrongValue(f'unknown `way` "{self.way}"; use one of {", ".join(get_args(Way))}')
 
 
+def started() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextmanager
+def joined() -> Iterator[bool]:
+    """Join the processes that torchrun started, if it did; give whether this is the first, which writes and prints.
+
+    They talk by NCCL where there are GPUs, one for each process, else by gloo.
+    """
+    if not started():
+        yield True
+        return
+    if gpu := torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield distributed.get_rank() == 0
+    finally:
+        distributed.destroy_process_group()
+
+
 def place_of(spread: Spread) -> tuple[int, int]:
     """Return the number of this process, counted from 0, and how many there are.
 
@@ -56,8 +81,8 @@ def place_of(spread: Spread) -> tuple[int, int]:
         return 0, 1
     if not (distributed.is_available() and distributed.is_initialized()):
         raise WrongValue(
-            f'`spread` is "{spread.way}", but no processes are joined; start them with torchrun, and call '
-            'torch.distributed.init_process_group first, or train "alone"'
+            f'`spread` is "{spread.way}", but no processes are joined; start them with torchrun (in your program, '
+            'call torch.distributed.init_process_group first), or train "alone"'
         )
     return distributed.get_rank(), distributed.get_world_size()
 
