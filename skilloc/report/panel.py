@@ -28,6 +28,8 @@ Examples = Mapping[str, Sequence[Mapping[str, Any]]]
 HEADS, LOOKED = 8, 3
 """Heads in the table of prompts, and tokens that each of them attends to most."""
 
+_STREAM = ", as the residual stream passes them"
+
 _CONTROLS = """<section id="circuit" hidden>
 <h3 id="called"></h3>
 <p id="said"></p>
@@ -60,8 +62,8 @@ _CONTROLS = """<section id="circuit" hidden>
 <p id="keys" class="note">Drag to move, wheel or + and − to zoom, 0 to fit. Arrows go from unit to unit, Escape lets go,
 / searches. A unit's size and an edge's width grow with the square root of |effect|; faint: the 95 % interval contains
 0, or, of a circuit that several runs agree on, few of them have the unit. Red: needed (removing it raises the loss).
-Blue: harmful. Shades are layers, which the residual stream passes from left to right. A prompt shows what the units do
-at one of its tokens; click another token to move there.</p>
+Blue: harmful. Shades are layers, from left to right{stream}. A prompt shows what the units do at one of its tokens;
+click another token to move there.</p>
 </section>
 """
 
@@ -142,7 +144,7 @@ def _record(name: str, graph: Any) -> dict[str, Any]:
         "subtask": graph.graph.get(names.SUBTASK, diagram.subtasks[0]),
         "subtasks": list(diagram.subtasks),
         "unit": diagram.unit,
-        "stream": any(node == "logits" and graph.nodes[node][names.KIND] == names.OUTPUT for node in graph),
+        "stream": _streams(graph),
         "nodes": {
             "name": list(diagram.names),
             "kind": list(diagram.kinds),
@@ -195,12 +197,17 @@ def _whole(value: float, figures: int) -> int | None:
     return round(found) or (1 if found > 0 else -1)
 
 
+def _streams(graph: Any) -> bool:
+    """Return whether the model of a circuit has a residual stream: one that ends in logits of tokens."""
+    return any(node == "logits" and graph.nodes[node][names.KIND] == names.OUTPUT for node in graph)
+
+
 def panel(section: Section, circuits: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> str:
     """Return the HTML of a section about circuits: what is said of them, the interactive circuit, and tables.
 
     For readers without script there is a picture of each.
     """
-    stills = []
+    stills, controls = [], _CONTROLS.format(stream=_STREAM if any(map(_streams, circuits.values())) else "")
     for name, graph in circuits.items():
         diagram = diagram_of(graph)
         subtask = graph.graph.get(names.SUBTASK, diagram.subtasks[0])
@@ -208,7 +215,7 @@ def panel(section: Section, circuits: Mapping[str, Any], shown: Mapping[str, Any
         svg = still(diagram, subtask, title=title, most=few(graph), stability=stability_of(graph, diagram.names))
         stills.append(f"<noscript><h3>{escape(title)}</h3>\n{svg}</noscript>")
     told = replace(section, tables=(*section.tables, *_tables(shown or {})))
-    return body_of(told, before="\n".join([_CONTROLS, *stills]), folded="The circuits as tables")
+    return body_of(told, before="\n".join([controls, *stills]), folded="The circuits as tables")
 
 
 def _tables(shown: Mapping[str, Any]) -> list[Table]:
