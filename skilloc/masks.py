@@ -11,7 +11,7 @@ from math import comb
 import numpy as np
 from jaxtyping import Bool, Float
 
-from skilloc.mistakes import WrongType, WrongValue, a_seed, told
+from skilloc.mistakes import WrongType, WrongValue, a_seed, told, whole
 from skilloc.units import Units
 
 DRAWS = 20
@@ -85,7 +85,7 @@ def check_choice(name: str, chosen: object, units: Units) -> None:
     if not isinstance(chosen, np.ndarray) or chosen.dtype != bool:
         what = f"an array of {chosen.dtype}" if isinstance(chosen, np.ndarray) else told(chosen)
         raise WrongType(
-            f"`{name}` is {what}; pass an array with True or False for each unit, such as "
+            f"`{name}` is {what}; pass a numpy array with True or False for each unit, such as "
             f'units.named(["{units.names[0]}"]), or the `keep` of a mask'
         )
     if chosen.shape != (len(units),):
@@ -102,9 +102,11 @@ def top(values: Float[np.ndarray, "unit"], n: int) -> Bool[np.ndarray, "unit"]:
     Raises:
         ValueError: if fewer than n units were measured.
     """
+    whole("n", n, 0)
     measured = int(np.isfinite(values).sum())
-    if not 0 <= n <= measured:
-        raise WrongValue(f"`n` is {n} but {measured} units were measured; choose 0 to {measured}")
+    if n > measured:
+        others = "" if measured == len(values) else f" (the other {len(values) - measured} are NaN)"
+        raise WrongValue(f"`n` is {n} but {measured} units were measured{others}; choose 0 to {measured}")
     order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
     selected = np.zeros(len(values), dtype=bool)
     selected[order[:n]] = True

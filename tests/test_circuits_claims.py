@@ -239,6 +239,8 @@ def test_random_circuits_are_judged_by_what_single_ones_keep():
         ({}, "not compared with random ones"),
         ({"low": 0.2, "random_high": 0.3}, "not told from random ones"),
         ({"low": 0.2, "random_high": 0.1, "blind_high": 0.25}, "not told from blind ones"),
+        ({"low": 0.2, "random_high": 0.3, "blind_high": 0.25}, "not told from blind ones"),
+        ({"low": 0.2, "faithfulness": 0.3, "random": 0.4, "random_high": 0.5}, "no better than random ones"),
         ({"low": 0.3, "random_high": 0.1, "blind_high": 0.25}, ""),
         ({"low": 0.3, "random_high": 0.1}, ""),
     ],
@@ -249,3 +251,5 @@ def test_why_units_are_no_circuit(own, words):
     graph.graph[g.FAITHFULNESS] = [{"size": 1, **own}]
     assert g.why_none(graph) == words
     assert (g.called(graph) == g.CIRCUIT) == (not words)
+    graph.graph[g.UNABLE] = "right on 1 of 16 examples"
+    assert g.why_none(graph) == (words or "of what the model cannot do")

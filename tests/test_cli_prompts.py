@@ -22,6 +22,12 @@ def test_one_subtask_per_relation_and_words_for_what_cannot_be(tmp_path, capsys)
     said = capsys.readouterr().out
     assert "f_big: accuracy" in said
     assert "f_small: accuracy" not in said
+    main(["circuit", str(tmp_path / "out"), "--out", str(tmp_path / "circuit"), "--by", "effects", "--count", "1"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(top 1: 1 head)" in said
+    assert (
+        "The model cannot do f_big: it is right on 0 of 4 examples, where knowing nothing is right on a share" in said
+    )
     path.write_text("\n".join(map(json.dumps, rows[:2])))
     with pytest.raises(SystemExit):
         main([*command, "--prompt", "prompt"])

@@ -145,3 +145,12 @@ def test_a_language_model_of_texts(saved, tmp_path, monkeypatch):
     for model in models.values():
         curve = model["sizes"][0]["loss"]["value"]
         assert curve[-1] <= curve[0]
+
+
+def test_unknown_ways_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            ["relearn", "embedded", "embedded", "--attack", "english", "--ways", "odd", "--out", str(tmp_path / "out")]
+        )
+    assert stopped.value.code == 2
+    assert 'unknown `ways` "odd"; use all or plain' in capsys.readouterr().err

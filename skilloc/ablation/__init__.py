@@ -26,7 +26,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.experiment.threads import one_thread
 from skilloc.masks import Mask, check_choice
-from skilloc.mistakes import WrongValue, real, whole
+from skilloc.mistakes import WrongValue, of_kind, real, whole
 from skilloc.models.points import hooks_of_users
 from skilloc.store.progress import progress
 from skilloc.units import Bank
@@ -77,6 +77,7 @@ def ablation_effects(
         >>> effects.values.shape  # fold subtask unit
         (8, 2, 16)
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     if isinstance(workers, int):
         whole("workers", workers)
     if seconds is not None:
@@ -197,6 +198,7 @@ def mask_effects(
         >>> removed.shape, baseline.shape  # mask fold subtask, fold subtask
         ((1, 8, 2), (8, 2))
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     masks = [masks] if isinstance(masks, Mask) else masks
     experiment.check_masks(masks)
     if hands.resume is None:

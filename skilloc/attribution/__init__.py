@@ -29,7 +29,7 @@ from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.experiment.axes import over_positions
 from skilloc.masks import check_choice
-from skilloc.mistakes import Unreachable, WrongValue, a_seed, whole
+from skilloc.mistakes import Unreachable, WrongValue, a_seed, of_kind, whole
 from skilloc.store.progress import progress
 from skilloc.sweep import seed_of
 
@@ -78,6 +78,7 @@ def attribution_effects(
         >>> estimate.unit, bool(estimate.exact.any())
         ('nats', False)
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     if select is not None:
         check_choice("select", select, experiment.units)
     draws, estimate = _draws(experiment, curvature), block_estimator(experiment, curvature=curvature, seed=seed)
@@ -141,6 +142,7 @@ def integrated_gradients_effects(
         ValueError: if `steps` is below 1, or the loss has no gradient.
         RuntimeError: if no gradient reaches the units.
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     if select is not None:
         check_choice("select", select, experiment.units)
     if steps < 1:

@@ -27,7 +27,7 @@ from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, t_quantile
 from skilloc.locality.uncertainty import standard_error
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random, top
-from skilloc.mistakes import WrongValue, a_seed, in_share, whole
+from skilloc.mistakes import WrongValue, a_seed, in_share, of_kind, whole
 
 PER_DOUBLING = 8
 """Sizes that are tried per factor of two, when the smallest circuit that keeps a share is looked for."""
@@ -127,6 +127,7 @@ def faithfulness(
         ValueError: if there is no such subtask, the circuits' sizes fall, or the model is no better on the subtask than
             with every unit at its reference.
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     whole("draws", draws, 1)
     a_seed("seed", seed)
     sizes = [int(circuit.keep.sum()) for circuit in circuits]

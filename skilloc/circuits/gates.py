@@ -24,7 +24,7 @@ from skilloc.circuits.gated import Gated, gated
 from skilloc.circuits.solvers import HardConcrete, Proximal, Solver
 from skilloc.experiment import Experiment
 from skilloc.masks import Mask, top
-from skilloc.mistakes import WrongValue, a_seed, real, whole
+from skilloc.mistakes import WrongValue, a_seed, of_kind, real, whole
 from skilloc.store.progress import counter
 from skilloc.units import Units
 
@@ -157,6 +157,7 @@ def learn_circuit(experiment: Experiment, config: GateConfig = GateConfig(), *, 
         >>> learned.keep.sum(axis=1)
         array([4, 8])
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     a_seed("seed", seed)
     units = experiment.units
     if max(config.sizes) > len(units):

@@ -20,6 +20,7 @@ Graph attributes
     untested       else, where edges were measured: why these were not tested, in words
     drawn          of wires: {"count", "on"}: how many are drawn, the ones with the largest scores, and the examples, in
                    words, that they were chosen on (see `claims`)
+    unable         where the model cannot do the subtask: how often it is right, in words
     made           what made it: settings, tokens, versions
 
 Nodes. The key is the printed name of a unit (`L3N17`, `L2H1`), or of an input or output: `control 0`, `bit 5` (or
@@ -77,7 +78,7 @@ VERSION, SUBTASK, SUBTASKS, MODEL, REFERENCE = "version", "subtask", "subtasks",
 CHOSEN, BASELINE, FLOOR, FAITHFULNESS, MADE = "chosen", "baseline", "floor", "faithfulness", "made"
 EDGES_KEEP, UNTESTED = "edges_keep", "untested"
 DRAWN, DRAWN_COUNT, DRAWN_ON = "drawn", "count", "on"
-EACH = "each"
+EACH, UNABLE = "each", "unable"
 LOSS, LOSS_NAME, LOSS_UNIT = "loss", "name", "unit"
 KIND, LAYER, COLUMN, HOOK, POSITION, ADDS, SHARE = "kind", "layer", "column", "hook", "position", "adds", "share"
 EFFECT, MEASURED, WEIGHT, SCORE = "effect", "measured", "weight", "score"
@@ -137,7 +138,7 @@ def units_in(graph: nx.DiGraph) -> list[str]:
 def called(graph: nx.DiGraph) -> str:
     """Return what the units may be called: a circuit only where they keep more of the skill than random units of their
     number and layers do (95 % of single ones), and, where that is known, than they themselves do whatever the example
-    is (`blind`), beyond both intervals; and otherwise units that matter most."""
+    is (`blind`), beyond both intervals, of what the model can do; and otherwise units that matter most."""
     return NO_CIRCUIT if why_none(graph) else CIRCUIT
 
 
@@ -145,11 +146,16 @@ def why_none(graph: nx.DiGraph) -> str:
     """Say in few words why units are not called a circuit; nothing of a circuit."""
     own = _own(graph)
     low, high, blind = own.get("low"), own.get("random_high"), own.get("blind_high")
+    kept, random = own.get("faithfulness"), own.get("random")
     if low is None or high is None:
         return "not compared with random ones"
+    if kept is not None and random is not None and kept <= random:
+        return "no better than random ones"
+    if blind is not None and low <= blind:
+        return "not told from blind ones"
     if low <= high:
         return "not told from random ones"
-    return "" if blind is None or low > blind else "not told from blind ones"
+    return "of what the model cannot do" if UNABLE in graph.graph else ""
 
 
 def _own(graph: nx.DiGraph) -> Record:

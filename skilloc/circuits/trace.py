@@ -20,7 +20,7 @@ from skilloc.effects import Effects
 from skilloc.effects.alarms import alarm_records
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, top
-from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.mistakes import WrongValue, a_seed, of_kind, whole
 
 NOTHING = 1e-6
 """Edges below this in every fold and subtask, in the loss's unit, are left out: float32 losses do not show them."""
@@ -98,6 +98,7 @@ def trace_circuit(
         >>> graph.graph["subtask"]
         'parity_0'
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     if not circuit.keep.any():
         raise WrongValue("`circuit` keeps no unit; choose at least one")
     paths = config.paths

@@ -62,6 +62,9 @@ class Command:
     """steps of repair on the kept subtasks, at most"""
     repair_rate: float = 1e-3
     """learning rate of the repair"""
+    ways: Annotated[str, arg(metavar="all|plain")] = "all"
+    """all ways of attacking, which takes hours for a language model; or plain, gradient descent alone: a first look,
+    whose "removed" another way may overturn"""
     seeds: int = 3
     """number of seeds: of the attack's examples, of random masks and initial values"""
     never_saw: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")] = None
@@ -93,6 +96,8 @@ class Command:
                 "relearn ORIGINAL PRUNED --attack NAME --out FOLDER, or skilloc relearn --self-test"
             )
         whole("seeds", self.seeds, 1, 1000)
+        if self.ways not in ("all", "plain"):
+            raise WrongValue(f'unknown `ways` "{self.ways}"; use all or plain')
         whole("length", self.length)
         for name in ("examples", "held_out"):
             if getattr(self, name) is not None:
@@ -102,7 +107,7 @@ class Command:
         workers = self.workers.chosen(self.machine, threads=False)
         sources, named = sources_of(self.subtask, builtin_of(self.model)), _named(self.pruned)
         from skilloc.cli.printed import print_json, print_sections
-        from skilloc.relearning import PLAIN, UNSEEN, Grid
+        from skilloc.relearning import PLAIN, PLAIN_WAYS, UNSEEN, WAYS, Grid
         from skilloc.report.relearning import attack_section, keep_attack
         from skilloc.study.attacking import AttackSettings
         from skilloc.study.draws import loss_of, subtasks_of
@@ -121,6 +126,7 @@ class Command:
             repair=self.repair,
             repair_rate=self.repair_rate,
             loss=loss,
+            ways=PLAIN_WAYS if self.ways == "plain" else WAYS,
         )
         given = {UNSEEN: self.never_saw or sibling_of(self.model, sources[self.attack]), PLAIN: self.plain}
         others = {name: self.machine.open(place, trained=True) for name, place in given.items() if place is not None}
@@ -148,8 +154,10 @@ class Command:
         print(f"saved in {self.out}: per model a .json, and its recovery curves as .png and .svg")
 
     def undecided(self, *, language: bool, unseen: str | None) -> list[str]:
-        """Return why the verdict is known before the attack, in words; nothing where it is not."""
+        """Return what is known of the verdict before the attack, in words; nothing of a whole one."""
         found = []
+        if self.ways == "plain":
+            found.append("gradient descent alone attacks; what it does not bring back, another way may")
         if self.seeds == 1 and not (language and unseen is None):
             found.append('one seed gives no interval, so that the verdict can only be "undecidable"; give `--seeds 2`')
         if language and unseen is None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from skilloc.locality.intervals import Interval, t_quantile
-from skilloc.mistakes import WrongValue, whole
+from skilloc.mistakes import WrongValue, of_kind, whole
 
 from .uncertainty import DOUBT, Replicates, cross_fit, grouped, mean_of, mean_over_folds, measured, standard_error
 
@@ -227,6 +227,7 @@ def table(
     Raises:
         ValueError: as `scores`, and if the names do not belong to the subtask axis.
     """
+    of_kind("effects", effects, np.ndarray, "pass an array on `fold subtask unit`, such as the `values` of effects")
     if len(subtasks) != effects.shape[1] or len(set(subtasks)) != len(subtasks):
         raise WrongValue(
             f"`subtasks` is {list(subtasks)} but `effects` has {effects.shape[1]} subtasks; pass one name for each, "

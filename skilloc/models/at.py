@@ -59,7 +59,8 @@ def check_places(module: nn.Module, units: Mapping[str, At]) -> None:
     paths, tensors = dict(module.named_modules()), module.state_dict(keep_vars=True)
     for name, at in units.items():
         if at.path not in paths:
-            raise WrongValue(f'`units` names the submodule "{at.path}", but there are {", ".join(filter(None, paths))}')
+            there = ", ".join(filter(None, paths)) or 'none: the module itself is ""'
+            raise WrongValue(f'`units` names the submodule "{at.path}", but there are {there}')
         if at.side not in ("output", "input"):
             raise WrongValue(f'`side` of "{name}" is "{at.side}"; use output or input')
         if at.axis is not None:

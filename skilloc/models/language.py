@@ -97,6 +97,8 @@ def open_model(
         ('embedded', 2072)
     """
     of_kind("name", name, (str, Path, nn.Module), "use embedded, a folder, a name on the hub, or a model in memory")
+    if name == "":
+        raise WrongValue("`name` is empty; use embedded, a folder, a name on the hub, or a model in memory")
     if weights is None:
         return _open(name, tokenizer, device, dtype, device_map)
     if weights not in HALVES:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skilloc.mistakes import WrongType, WrongValue, told
+from skilloc.mistakes import WrongType, WrongValue, of_kind, told
 from skilloc.models.decoder import decoder_face
 from skilloc.models.described import Described, described_face
 from skilloc.models.face import Face, Weights
@@ -59,6 +59,7 @@ def units_of(model: nn.Module, *, kinds: Iterable[str] = KINDS) -> Units:
         >>> len(units), units.hooks
         (16, ('layers.0.hook_post', 'layers.1.hook_post'))
     """
+    of_kind("kinds", kinds, Iterable, 'name kinds of unit, such as ("neuron", "head")')
     face, wanted = face_of(model), [kinds] if isinstance(kinds, str) else list(kinds)
     banks = face.banks()
     there = list(dict.fromkeys(bank.kind for bank in banks))

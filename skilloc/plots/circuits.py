@@ -105,7 +105,7 @@ def circuit_legend(
     if len(diagram.edges):
         there = int(np.isfinite(diagram.flows).sum(axis=1).max())
         left_out = f" ({most_edges} of {there:,} edges)" if there > most_edges else ""
-        label = f"edge, {short(_largest(diagram.flows))} {diagram.unit}{left_out}"
+        label = f"edge, {short(_thickest(diagram, most_edges))} {diagram.unit}{left_out}"
         handles.append(Line2D([], [], color=CONTROL, lw=THICKEST, label=label))
     handles.append(_dot("o", 5.0, "interval contains 0", alpha=FAINT))
     if subtask is not None and any(_absent(diagram, row).any() for row in range(len(diagram.subtasks))):
@@ -154,12 +154,24 @@ def _colours(values: np.ndarray, rows: np.ndarray, row: int | None, *, signed: b
     return [POSITIVE if value >= 0 else NEGATIVE for value in values]
 
 
+def _drawn(diagram: Diagram, row: int | None, most: int) -> np.ndarray:
+    """Return the edges that are drawn, the strongest last."""
+    rows, values = _shown(diagram.flows, row)
+    strengths = diagram.strengths[rows, np.arange(len(values))]
+    kept = np.argsort(strengths, kind="stable")[-most:]
+    return np.asarray(kept[(values[kept] != 0) & (strengths[kept] > 0)])
+
+
+def _thickest(diagram: Diagram, most: int) -> float:
+    """Return the largest effect of an edge that is drawn, for any subtask: what the thickest line stands for."""
+    rows = range(len(diagram.subtasks))
+    return _largest(np.concatenate([_shown(diagram.flows, row)[1][_drawn(diagram, row, most)] for row in rows]))
+
+
 def _draw_edges(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None, *, signed: bool, most: int) -> None:
     rows, values = _shown(diagram.flows, row)
     across = np.arange(len(values))
-    strengths = diagram.strengths[rows, across]
-    kept = np.argsort(strengths, kind="stable")[-most:]
-    kept = kept[(values[kept] != 0) & (strengths[kept] > 0)]
+    kept = _drawn(diagram, row, most)
     if not len(kept):
         return
     faint = uncertain(diagram.flows_low[rows, across], diagram.flows_high[rows, across])
@@ -169,7 +181,7 @@ def _draw_edges(ax: Axes, diagram: Diagram, places: np.ndarray, row: int | None,
         (x0, y0), (x1, y1) = places[a], places[b]
         bend = 0.45 * (x1 - x0)
         paths.append(Path([(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)], codes))
-    widths = THINNEST + (THICKEST - THINNEST) * np.sqrt(np.abs(values) / _largest(diagram.flows))
+    widths = THINNEST + (THICKEST - THINNEST) * np.sqrt(np.minimum(np.abs(values) / _thickest(diagram, most), 1))
     colours = _colours(values, rows, row, signed=signed)
     drawn = PathCollection(
         paths,

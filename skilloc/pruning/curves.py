@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int
 
 from skilloc.experiment import Experiment
 from skilloc.masks import DRAWS, Mask, disjoint_draws, matched_random
-from skilloc.mistakes import WrongValue, a_seed, whole
+from skilloc.mistakes import WrongValue, a_seed, of_kind, whole
 from skilloc.pruning.scored import scored
 from skilloc.store.progress import progress
 from skilloc.units import Units
@@ -68,6 +68,7 @@ def mask_curve(experiment: Experiment, masks: Sequence[Mask], *, draws: int = DR
     Raises:
         ValueError: if there are no masks, or one is not about the experiment's units.
     """
+    of_kind("experiment", experiment, Experiment, "pass Experiment(model, subtasks)")
     whole("draws", draws, 0)
     a_seed("seed", seed)
     if not masks:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skilloc.experiment import Reference, as_reference, hold
 from skilloc.masks import Mask
-from skilloc.mistakes import WrongValue
+from skilloc.mistakes import WrongValue, of_kind
 from skilloc.models.face import Face
 from skilloc.models.makers import face_of
 from skilloc.pruning.keeping import check_mask
@@ -66,6 +66,7 @@ def prune(
         >>> len(sk.units_of(sk.prune(model, mask)))
         13
     """
+    of_kind("mask", mask, Mask, "pass a mask, such as Mask(units, keep) with the units of the model")
     face = face_of(model)
     held = as_reference(reference, mask.units)
     check_cut(face, mask, held)

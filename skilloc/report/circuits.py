@@ -15,8 +15,14 @@ from skilloc.report.section import Cell, Section, Table
 
 
 def circuit_words(found: CircuitFound) -> str:
-    """Say how far a circuit beats random units of its size."""
-    kept, units = found.kept, " and ".join(f"{count:,} {kind}s" for kind, count in found.kinds.items() if count)
+    """Say how far a circuit beats random units of its size, and whether there is a skill that it could be."""
+    cannot = f" The model cannot do {found.subtask}: it is {found.unable}; all this is about what it does instead."
+    return _keeping(found) + (cannot if found.unable else "")
+
+
+def _keeping(found: CircuitFound) -> str:
+    kept = found.kept
+    units = " and ".join(f"{n:,} {kind}{'s' if n > 1 else ''}" for kind, n in found.kinds.items() if n)
     about = f"{found.subtask} ({found.chosen}: {units})"
     if kept is None or np.isnan(kept.faithfulness.value):
         return f"{about}: units that matter most; how much of the skill they keep was not measured."
@@ -133,8 +139,14 @@ def _strongest(name: str, found: CircuitFound, what: str, subtasks: tuple[str, .
         rows.append((one.name, one.kind, *cells, *([one.adds or nothing] if adds else [])))
     columns = ["kind" if what == "unit" else "measured", *(f"effect on {on}" for on in subtasks)]
     total = found.size if what == "unit" else found.edges
-    some = f"all {total:,}" if len(rows) == total else f"the {len(rows):,} strongest of {total:,}"
-    caption = f"{name}: {some} {what}s, effects in {found.unit}"
+    chosen = what == "edge" and found.drawn_on
+    some = (
+        f"all {total:,}"
+        if len(rows) == total
+        else f"the {len(rows):,} {'drawn' if chosen else 'strongest'} of {total:,}"
+    )
+    order = f", first those that lower the loss most on {found.drawn_on}, by which they were chosen" if chosen else ""
+    caption = f"{name}: {some} {what}s{order}; effects in {found.unit}"
     return Table(caption, (what, *columns, *(["adds to the circuit"] if adds else [])), tuple(rows))
 
 

@@ -55,6 +55,7 @@ class CircuitFound:
         curve: what circuits keep, by size.
         wired: what the circuit keeps with only the edges it is drawn with, and with all; sizes count edges.
         untested: else why that was not measured.
+        unable: where the model cannot do the subtask, how often it is right.
         each: of a consensus, what its units keep in each run, by the run and its reference.
         strongest_units: units by |effect| on the circuit's own subtask.
         strongest_edges: edges by what they are drawn by.
@@ -74,6 +75,7 @@ class CircuitFound:
     curve: tuple[Kept, ...]
     wired: tuple[Kept, ...]
     untested: str
+    unable: str
     strongest_units: tuple[Strong, ...]
     strongest_edges: tuple[Strong, ...]
     each: dict[str, Interval] = field(default_factory=dict)
@@ -149,6 +151,7 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
         curve=tuple(_kept(one) for one in graph.graph.get(g.FAITHFULNESS) or []),
         wired=tuple(_kept(one) for one in graph.graph.get(g.EDGES_KEEP) or []),
         untested=str(graph.graph.get(g.UNTESTED, "")),
+        unable=str(graph.graph.get(g.UNABLE, "")),
         strongest_units=strongest([(name, graph.nodes[name][g.KIND], graph.nodes[name]) for name in members]),
         strongest_edges=strongest(edges),
         each={f"run {one['run']} ({one['reference']})": _interval(one) for one in graph.graph.get(g.EACH, ())},

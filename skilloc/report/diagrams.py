@@ -40,7 +40,7 @@ def draw_circuits(circuits: Mapping[str, Any], folder: Path) -> list[Path]:
 def _circuits(circuits: Mapping[str, Any]) -> Any:
     """At most three panels beside each other, so high that the nodes of the fullest column are apart."""
     names = list(circuits)[:PANELS]
-    diagram = joint_diagram({name: circuits[name] for name in names})
+    diagram = _few_edges(joint_diagram({name: circuits[name] for name in names}), circuits)
     across = min(len(names), 3)
     down = -(-len(names) // across)
     height = float(np.clip(0.13 * np.bincount(diagram.columns).max(), 2.6, 5.5))
@@ -49,12 +49,21 @@ def _circuits(circuits: Mapping[str, Any]) -> Any:
         down, across, width=max(plots.WIDE, 4.2 * across), height=0.7 + height * down, squeeze=False
     )
     for ax, name in zip(axes.flat, names, strict=False):
-        plots.circuit_diagram(ax, diagram, subtask=name, most_edges=few(circuits[name]))
+        plots.circuit_diagram(ax, diagram, subtask=name, most_edges=len(diagram.edges))
         ax.set_title(titles[name])
     for ax in axes.flat[len(names) :]:
         ax.remove()
     plots.circuit_legend(figure, diagram, subtask=names[0], most_edges=len(diagram.edges))
     return figure
+
+
+def _few_edges(diagram: Any, circuits: Mapping[str, Any]) -> Any:
+    """Leave each circuit the strengths of the few edges that it is drawn with: no other is drawn or sets the scale."""
+    strengths = np.zeros_like(diagram.strengths)
+    for row, name in enumerate(diagram.subtasks):
+        kept = np.argsort(diagram.strengths[row], kind="stable")[diagram.strengths.shape[1] - few(circuits[name]) :]
+        strengths[row, kept] = diagram.strengths[row, kept]
+    return diagram._replace(strengths=strengths)
 
 
 def _titles(circuits: Mapping[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from skilloc.masks import Mask, top
 from skilloc.mistakes import WrongValue
 from skilloc.models.language import Opened
 from skilloc.store.progress import progress
+from skilloc.study.able import Ability
 from skilloc.study.elsewhere import PATIENCE, experiment_again, made_once, shared_by_items
 from skilloc.study.folder import check_apart
 from skilloc.study.learning import learned_circuits
@@ -102,7 +103,7 @@ def trace_study(
     # All that is there is read first, so that another choice is refused before anything is measured.
     found = {name: _there(g.file_of(folder, name), request) for name, request in asked.items()}
     left = {
-        name: _Left(name, opened.name, stated_on.split, asked[name], effects.mean(name))
+        name: _Left(name, opened.name, stated_on.split, asked[name], effects.mean(name), unable(effects, name))
         for name, there in found.items()
         if there is None
     }
@@ -117,13 +118,31 @@ def trace_study(
 
 
 class _Left(NamedTuple):
-    """A circuit that is not there yet: of which subtask, model and split, on which request, from which ranking."""
+    """A circuit that is not there yet: of which subtask, model and split, on which request, from which ranking; and,
+    where the model cannot do the subtask, how often it is right."""
 
     subtask: str
     model: str
     split: str
     request: Mapping[str, Any]
     ranking: Float[np.ndarray, " unit"]
+    unable: str = ""
+
+
+def unable(effects: Effects, subtask: str) -> str:
+    """Say how often the model is right on what it cannot do; nothing of what it can, and where that is not known."""
+    made: Mapping[str, Any] = effects.made
+    shares = [dict(made.get(what, {})).get(subtask) for what in ("accuracy", "chance", "commonest")]
+    count = made.get("drawn", {}).get("sequences")
+    known = [float(one) for one in shares if one is not None]
+    if count is None or len(known) < len(shares):
+        return ""
+    accuracy, chance, commonest = known
+    if Ability(accuracy, float("nan"), chance, count, commonest).able:
+        return ""
+    luck = max(chance, commonest)
+    right = round(accuracy * count)
+    return f"right on {right} of {count} examples, where knowing nothing is right on a share of {luck:.2g}"
 
 
 def _request(
@@ -161,7 +180,9 @@ def trace_item(shared: str, item: Mapping[str, Any], out: Path) -> None:
     own, chosen = dict(item["config"]), item["request"]["choice"]
     config = Tracing(**{**own, "sizes": None if own["sizes"] is None else tuple(own["sizes"])})
     choice = Choice(chosen["n"], chosen["share"], chosen.get("by", ""))
-    one = _Left(item["subtask"], item["model"], item["split"], item["request"], np.array(item["ranking"]))
+    one = _Left(
+        item["subtask"], item["model"], item["split"], item["request"], np.array(item["ranking"]), item["unable"]
+    )
     _trace(chosen_on, held_out(chosen_on), one, choice, config, g.file_of(out, one.subtask))
 
 
@@ -243,6 +264,8 @@ def trace_runs(
         ]  # fmt: skip
         where = stated_on[least]
         claim_edges(where, circuit, agreed, draws=config.draws, seed=config.seed, inputs=_inputs(where))
+        if known := next(filter(None, (unable(one, name) for one in runs)), ""):
+            agreed.graph[g.UNABLE] = known
         agreed.graph[g.MADE] = {**agreed.graph.get(g.MADE, {}), "request": store.key(request)}
         g.save(agreed, path)
         found[name] = g.load(path)
@@ -284,6 +307,8 @@ def _trace(
     found.graph[g.MODEL]["name"] = left.model
     about = {"split": left.split, "request": store.key(left.request), "effects": left.request["effects"]}
     found.graph[g.MADE] |= about
+    if left.unable:
+        found.graph[g.UNABLE] = left.unable
     g.save(found, path)
     # As it is read, so that what is written from it is the same for circuits that were there.
     return g.load(path)

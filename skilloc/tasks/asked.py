@@ -20,7 +20,8 @@ class Asked:
 
     Attributes:
         prompt: field of the prompt or question; rows are then prompts with answers, and not running text.
-        answer: field of the right answer; of multiple choice, its label, its number from 0, its letter or its text.
+        answer: field of the right answer; of multiple choice, its label, its number from 0, its letter or its text. A
+            space is put between prompt and answer, unless either has one there.
         wrong: field of a wrong answer, or of a list of them.
         corrupted: field of the prompt's twin with another answer, for the reference `paired`.
         group: field of the relation or topic; each becomes a subtask of its own.

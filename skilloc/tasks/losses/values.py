@@ -94,7 +94,8 @@ def logit_difference(logits: Tensor, examples: Examples, _: Tensor | None) -> Te
     if not bool(there.any(dim=1).all()):
         raise WrongValue(
             '`loss` is "logit_difference", but all wrong answers of an example begin with the token that its right one '
-            "begins with, so that it has no difference; use answer, or other wrong answers"
+            "begins with (such as a space that is a token of its own), so that it has no difference; use answer, or "
+            "other wrong answers"
         )
     others = (scores.gather(1, first.where(there, 0)) * there).sum(dim=1) / there.sum(dim=1)
     return of_rows(examples, others - scores.gather(1, right)[:, 0])
