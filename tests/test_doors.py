@@ -16,7 +16,7 @@ import skilloc as sk
 from skilloc.ablation import ablation_effects
 from skilloc.cli import main
 from skilloc.experiment import Experiment
-from skilloc.mistakes import Mistake, WrongType
+from skilloc.mistakes import Mistake, WrongType, WrongValue
 from skilloc.models.makers import face_of
 from skilloc.tasks import IGNORE, Examples
 
@@ -211,19 +211,25 @@ SLIPS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: inspect.unwrap(sk.subtasks_of)(net_and_examples()[0], {"a": "python"}),
         "`opened` is a MLP; pass what open_model returns",
     ),
-    "names for a selection": (lambda: selected(["L0N1"]), r"`select` is \['L0N1'\]; pass an array with True or False"),
-    "places for a selection": (lambda: selected(np.array([3])), "`select` is an array of int64; pass an array with"),
+    "names for a selection": (
+        lambda: selected(["L0N1"]),
+        r"`select` is \['L0N1'\]; pass a numpy array with True or False",
+    ),
+    "places for a selection": (
+        lambda: selected(np.array([3])),
+        "`select` is an array of int64; pass a numpy array with",
+    ),
     "a mask for a selection": (
         lambda: selected(sk.Mask(sk.units_of(net_and_examples()[0]), np.ones(16, dtype=bool))),
         "`select` is a Mask; pass .* or the `keep` of a mask",
     ),
     "a selection for estimates": (
         lambda: inspect.unwrap(sk.attribution_effects)(Experiment(*net_and_examples(), folds=1), select=[True]),
-        r"`select` is \[True\]; pass an array",
+        r"`select` is \[True\]; pass a numpy array",
     ),
     "a list for a mask": (
         lambda: made(sk.Mask, sk.units_of(net_and_examples()[0]), [True] * 16),
-        r"`keep` is \[True, .*; pass an array with True or False for each unit, such as units.named\(",
+        r"`keep` is \[True, .*; pass a numpy array with True or False for each unit, such as units.named\(",
     ),
     "a selection for units": (
         lambda: made(Experiment, *net_and_examples(), units=np.ones(16, dtype=bool)),
@@ -270,6 +276,23 @@ SLIPS: dict[str, tuple[Callable[[], Any], str]] = {
     "a loss of three things": (
         lambda: sk.tasks.losses.custom(lambda a, b, c: a, name="three"),  # type: ignore[arg-type,misc]
         r"`loss` \"three\" takes \(a, b, c\); pass a function of",
+    ),
+    "no experiment": (
+        lambda: inspect.unwrap(sk.ablation_effects)("x"),
+        r"`experiment` is 'x'; pass Experiment\(model, subtasks\)",
+    ),
+    "a number for kinds": (
+        lambda: inspect.unwrap(sk.units_of)(net_and_examples()[0], kinds=3),
+        "`kinds` is 3; name kinds of unit",
+    ),
+    "an array for a mask": (
+        lambda: inspect.unwrap(sk.prune)(net_and_examples()[0], np.ones(16, dtype=bool)),
+        "`mask` is a ndarray; pass a mask, such as Mask",
+    ),
+    "half a number": (lambda: inspect.unwrap(sk.masks.top)(np.ones(4), 2.5), "`n` is 2.5"),
+    "a name for a table": (
+        lambda: inspect.unwrap(sk.locality.table)("x", ["a"]),
+        "`effects` is 'x'; pass an array",
     ),
     "folders for effects": (
         lambda: inspect.unwrap(sk.compare)("runs/s0", "runs/s8"),
@@ -355,3 +378,12 @@ def test_a_typo_in_an_attack_is_refused_before_a_model_is_read(tmp_path: Path, c
             main(["relearn", "embedded", "small", "--out", str(tmp_path / "out"), *more])
         said = capsys.readouterr().err
         assert 'unknown subtask "pyton" in the attack; the subtasks are python, cpp, english' in said
+
+
+def test_values_that_say_nothing_are_told_in_words() -> None:
+    with pytest.raises(WrongValue, match=r"0 units were measured \(the other 4 are NaN\)"):
+        sk.masks.top(np.full(4, np.nan), 3)
+    with pytest.raises(WrongValue, match="`name` is empty"):
+        sk.open_model("")
+    with pytest.raises(WrongValue, match='names the submodule "nope", but there are none: the module itself is ""'):
+        sk.describe(nn.Linear(2, 2), {"a": sk.At("nope", axis=-1)}, example=torch.zeros(1, 2))
