@@ -139,13 +139,13 @@ def _strongest(name: str, found: CircuitFound, what: str, subtasks: tuple[str, .
         rows.append((one.name, one.kind, *cells, *([one.adds or nothing] if adds else [])))
     columns = ["kind" if what == "unit" else "measured", *(f"effect on {on}" for on in subtasks)]
     total = found.size if what == "unit" else found.edges
-    chosen = what == "edge" and found.drawn_on
+    scored = what == "edge" and found.scored
     some = (
         f"all {total:,}"
         if len(rows) == total
-        else f"the {len(rows):,} {'drawn' if chosen else 'strongest'} of {total:,}"
+        else f"the {len(rows):,} {'first' if scored else 'strongest'} of {total:,}"
     )
-    order = f", first those that lower the loss most on {found.drawn_on}, by which they were chosen" if chosen else ""
+    order = ", in the order in which they are drawn: of what each lowers the loss on other examples" if scored else ""
     caption = f"{name}: {some} {what}s{order}; effects in {found.unit}"
     return Table(caption, (what, *columns, *(["adds to the circuit"] if adds else [])), tuple(rows))
 

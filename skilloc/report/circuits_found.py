@@ -48,6 +48,7 @@ class CircuitFound:
         edges: number of edges.
         few: how many of them matter, and are drawn.
         drawn_on: of wires, the examples that these were chosen on.
+        scored: whether edges are drawn by what they lower the loss on other examples than their effects are stated on.
         reads: whether a path of these leads from the inputs to the outputs.
         kinds: number of units by kind.
         unit: of effects.
@@ -68,6 +69,7 @@ class CircuitFound:
     edges: int
     few: int
     drawn_on: str
+    scored: bool
     reads: bool
     kinds: dict[str, int]
     unit: str
@@ -144,6 +146,7 @@ def circuit_found(graph: nx.DiGraph, *, n: int = 10) -> CircuitFound:
         edges=graph.number_of_edges(),
         few=few(graph),
         reads=reads_inputs(graph),
+        scored=any(g.SCORE in edge for *_, edge in graph.edges(data=True)),
         drawn_on=graph.graph.get(g.DRAWN, {}).get(g.DRAWN_ON, ""),
         kinds=dict(Counter(graph.nodes[name][g.KIND] for name in members)),
         unit=g.unit_of(graph),

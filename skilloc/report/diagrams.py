@@ -13,7 +13,7 @@ from skilloc.circuits.diagram import joint_diagram
 from skilloc.circuits.graph import CHOSEN, CIRCUIT, REFERENCE, called, file_of, why_none
 from skilloc.report.pictures import DATES, PANELS, save_figure
 
-TITLE = 45
+TITLE, TITLE_ALONE = 45, 75
 """Letters in a line of the title of a circuit."""
 
 
@@ -74,6 +74,8 @@ def _titles(circuits: Mapping[str, Any]) -> dict[str, str]:
         reason = [] if what == CIRCUIT else [f"{what}, {why_none(graph)}"]
         edges = [f"{few(graph):,} of {graph.number_of_edges():,} edges"] if graph.number_of_edges() else []
         told = [f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}", *edges, *reason]
-        lines[name] = [part for line in told for part in textwrap.wrap(line, TITLE)]
+        lines[name] = [
+            part for line in told for part in textwrap.wrap(line, TITLE if len(circuits) > 1 else TITLE_ALONE)
+        ]
     most = max(map(len, lines.values()))
     return {name: "\n".join([*own, *[""] * (most - len(own))]) for name, own in lines.items()}
