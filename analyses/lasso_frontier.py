@@ -8,8 +8,8 @@ against sparsity for the untouched model, plain finetuning and each strength, wi
 sparsity that costs at most 0.05 nats more than none; and recovery of all of them at the same sparsities, not each at
 its own, as in the paper, whose two middle strengths were swapped.
 
-Minutes on two cores: under one for `--scale quick`, perhaps 90 for `cpu` (the embedded model; not run yet); `paper`
-is Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
+Minutes: under one for `--scale quick`, about 100 of one core for `cpu` (the embedded model); `paper` is Llama-3.2-1B on
+GitHub Python, for eight GPUs under torchrun.
 """
 
 from collections.abc import Mapping, Sequence
