@@ -28,6 +28,7 @@ from skilloc.attribution.passes import Pass, PerUnit
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment, check_losses
 from skilloc.experiment.axes import over_positions
+from skilloc.experiment.threads import one_thread
 from skilloc.masks import check_choice
 from skilloc.mistakes import Unreachable, WrongValue, a_seed, of_kind, whole
 from skilloc.store.progress import progress
@@ -98,7 +99,9 @@ def block_estimator(experiment: Experiment, *, curvature: int, seed: int) -> Cal
     def estimate(block: slice) -> Found:
         own = seed_of({"seed": seed, "first": block.start}) if block.start else seed
         generator = torch.Generator(experiment.device).manual_seed(own)
-        return _joined(*_first_and_curvature(Pass(experiment, block), draws, generator))
+        # As every worker has it: on some processors two threads round otherwise than one.
+        with one_thread():
+            return _joined(*_first_and_curvature(Pass(experiment, block), draws, generator))
 
     return estimate
 

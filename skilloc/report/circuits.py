@@ -140,11 +140,8 @@ def _strongest(name: str, found: CircuitFound, what: str, subtasks: tuple[str, .
     columns = ["kind" if what == "unit" else "measured", *(f"effect on {on}" for on in subtasks)]
     total = found.size if what == "unit" else found.edges
     scored = what == "edge" and found.scored
-    some = (
-        f"all {total:,}"
-        if len(rows) == total
-        else f"the {len(rows):,} {'first' if scored else 'strongest'} of {total:,}"
-    )
+    which = f"first {len(rows):,}" if scored else f"{len(rows):,} strongest"
+    some = f"all {total:,}" if len(rows) == total else f"the {which} of {total:,}"
     order = ", in the order in which they are drawn: of what each lowers the loss on other examples" if scored else ""
     caption = f"{name}: {some} {what}s{order}; effects in {found.unit}"
     return Table(caption, (what, *columns, *(["adds to the circuit"] if adds else [])), tuple(rows))

@@ -68,14 +68,12 @@ def _few_edges(diagram: Any, circuits: Mapping[str, Any]) -> Any:
 
 def _titles(circuits: Mapping[str, Any]) -> dict[str, str]:
     """What each panel is called, in lines that it has room for, and all in as many lines."""
-    lines = {}
+    lines, width = {}, TITLE if len(circuits) > 1 else TITLE_ALONE
     for name, graph in circuits.items():
         about, what = graph.graph, called(graph)
         reason = [] if what == CIRCUIT else [f"{what}, {why_none(graph)}"]
         edges = [f"{few(graph):,} of {graph.number_of_edges():,} edges"] if graph.number_of_edges() else []
         told = [f"{name}: {about[CHOSEN]}, reference {about[REFERENCE]}", *edges, *reason]
-        lines[name] = [
-            part for line in told for part in textwrap.wrap(line, TITLE if len(circuits) > 1 else TITLE_ALONE)
-        ]
+        lines[name] = [part for line in told for part in textwrap.wrap(line, width)]
     most = max(map(len, lines.values()))
     return {name: "\n".join([*own, *[""] * (most - len(own))]) for name, own in lines.items()}

@@ -75,6 +75,7 @@ RIGHT: dict[tuple[str, str, str], str] = {
     },
     ("sweep", "--threads", "0"): "divides the cores by the workers, as its help says",
     **{("table", "swept", here): "the folder that one is in; the results lie below" for here in ("", ".")},
+    ("table", "swept", ".."): "a folder like any other, where results may lie below",
     **{("relearn", "model", name): "a name is text, which files can have" for name in ("[red]x", "a|b`c`")},
 }
 """What looks wrong and is right, with the reason; `*` for every command."""
