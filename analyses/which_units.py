@@ -73,7 +73,7 @@ class Scale:
 
     text: Text = field(default_factory=lambda: Text(scored=32))
     training: Training = field(default_factory=Training)
-    sparsities: tuple[float, ...] = (0.3, 0.6, 0.8, 0.9)
+    sparsities: tuple[float, ...] = (0.5, 0.8, 0.9)
     seeds: int = 3
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     rungs: Rungs = field(default_factory=lambda: Rungs((4, 2), (1, 2)))
@@ -89,11 +89,10 @@ SCALES = {
         (1e-3, 4e-3),
         Rungs((2, 1), (1, 2)),
     ),
-    "cpu": Scale(),
+    "cpu": Scale(training=Training(steps=128, looks=(1, 2, 4, 8, 16, 32, 64, 128))),
     "paper": Scale(
         PAPER,
         Training(20_000, 5e-5, 64, (5, 20, 100, 300, 1000, 3000, 5000, 10_000, 20_000), "bfloat16"),
-        (0.5, 0.8, 0.9),
         rates=(2e-5, 5e-5, 1e-4, 3e-4),
     ),
 }
