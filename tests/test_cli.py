@@ -22,6 +22,7 @@ from skilloc import locality, store
 from skilloc.ablation import ablation_effects
 from skilloc.cli import COMMANDS, main, tour
 from skilloc.cli.effects import sources_of
+from skilloc.cli.places import following
 from skilloc.effects import Effects
 from skilloc.experiment import Experiment
 from skilloc.locality.intervals import Interval, number, said
@@ -671,3 +672,7 @@ def test_the_demo_measures_draws_and_writes_a_page_from_its_numbers(home, tmp_pa
     assert (folder / "summary.md").read_text() == page
     assert (folder / "report.html").read_bytes() == report
     np.testing.assert_equal(as_json(again), as_json(found))
+
+
+def test_the_next_command_is_one_that_a_shell_takes():
+    assert following("show", Path("my runs")) == "next: skilloc show 'my runs'"

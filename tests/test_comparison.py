@@ -108,11 +108,18 @@ def test_only_what_was_measured_in_both_is_compared():
     found = compare(whole, part)
     told = found.score("python", "mass")
     assert (told.value, told.low, told.high) == (0, 0, 0)  # the same weights: a sum over other units is no difference
+    found = compare(whole, replace(part, values=2 * part.values))
     assert "12 of 40 units were measured in both" in comparison_sections(found)[0].sentences[1]
     with pytest.raises(ValueError, match="`top` is 12, but 12 units were measured"):
         compare(whole, part, top=12)
     with pytest.raises(ValueError, match="no unit that was measured in both"):
         compare(replace(whole, values=np.where(some, np.nan, whole.values)), part)
+
+
+def test_a_study_beside_itself_differs_in_nothing():
+    (section,) = comparison_sections(compare(effects(), effects()))
+    assert section.sentences[0].startswith("No loss, and no effect")
+    assert not section.tables
 
 
 def test_circuits_are_compared_and_all_of_it_is_kept(tmp_path):

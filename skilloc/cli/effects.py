@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from skilloc.cli.machine import Machine
+from skilloc.cli.places import following
 from skilloc.cli.workers import Workers
 from skilloc.mistakes import WrongValue, a_name, real, whole
 from skilloc.study.settings import Settings
@@ -151,7 +152,7 @@ class Command:
         )
         if until is not None:
             print(until)
-        print(f"saved in {self.out}; next: skilloc locality {self.out}")
+        print(f"saved in {self.out}; {following('locality', self.out)}")
 
 
 def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTIN) -> dict[str, str]:

@@ -9,6 +9,7 @@ from tyro.conf import arg
 
 from skilloc.cli.effects import Model, Subtask, builtin_of, sources_of
 from skilloc.cli.machine import Machine
+from skilloc.cli.places import following
 from skilloc.mistakes import WrongValue, whole
 
 
@@ -135,7 +136,7 @@ class Command:
             return
         print_sections(localized_section(found))
         place = self.out / "model"
-        print(f"saved in {place}; next: skilloc effects {place} --out {self.out / 'effects'}")
+        print(f"saved in {place}; {following('effects', place, '--out', self.out / 'effects')}")
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """The model and the folders that a command is given: the model may be left out where the folder knows it."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +56,11 @@ def open_for(machine: Machine, model: str | None, folder: Path, effects: "Effect
             f"{folder} was measured on a model called {name}, which cannot be opened under that name ({error}); name "
             f"it: MODEL {folder}"
         ) from error
+
+
+def following(*words: object) -> str:
+    """Return what a user would do next, as a command that a shell takes as it stands."""
+    return f"next: {shlex.join(['skilloc', *map(str, words)])}"
 
 
 def top_of(count: int | None, runs: Sequence["Effects"]) -> int:

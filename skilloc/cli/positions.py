@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
-from skilloc.cli.places import Places, open_for, places_of
+from skilloc.cli.places import Places, following, open_for, places_of
 from skilloc.mistakes import whole
 
 
@@ -48,4 +48,4 @@ class Command:
             print_json(found, out=out)
             return
         print_sections(positions_section(found))
-        print(f"saved in {out}; next: skilloc show {folder}")
+        print(f"saved in {out}; {following('show', folder)}")

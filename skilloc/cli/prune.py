@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
-from skilloc.cli.places import Places, open_for, places_of
+from skilloc.cli.places import Places, following, open_for, places_of
 from skilloc.cli.workers import cores
 from skilloc.mistakes import WORKERS, WrongValue, in_share, whole
 
@@ -105,8 +105,7 @@ class Command:
             return
         print_sections(section)
         lost = [name for name in effects.subtasks if self.keep and name not in self.keep]
-        attack = (
-            f"skilloc relearn {opened.name} {self.out}/model --attack {lost[0]} --out {self.out}/attack" if lost else ""
-        )
-        again = f"skilloc effects {self.out}/model --out {self.out}/effects"
-        print(f"saved in {self.out}; next: {attack if lost else again}")
+        place = self.out / "model"
+        again = ("effects", place, "--out", self.out / "effects")
+        attack = ("relearn", opened.name, place, "--attack", lost[0], "--out", self.out / "attack") if lost else again
+        print(f"saved in {self.out}; {following(*attack)}")

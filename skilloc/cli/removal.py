@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from skilloc.cli.machine import Machine
-from skilloc.cli.places import Places, open_for, places_of
+from skilloc.cli.places import Places, following, open_for, places_of
 from skilloc.cli.workers import Workers
 from skilloc.mistakes import whole
 
@@ -60,4 +60,4 @@ class Command:
             print_json(found, out=out)
             return
         print_sections(removal_section(found))
-        print(f"saved in {out}; next: skilloc show {folder}")
+        print(f"saved in {out}; {following('show', folder)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from skilloc.cli.places import following
 from skilloc.cli.workers import devices_of
 from skilloc.mistakes import WORKERS, WrongValue, whole
 
@@ -66,7 +67,7 @@ class Run:
             return
         report = sweep(plan.cell, plan.specs, out=out, pool=pool)
         counts = f"{len(report.done)} done, {len(report.cached)} cached, {len(report.failed)} failed"
-        print(f"{len(report.keys)} cells: {counts}; next: skilloc sweep table {out}")
+        print(f"{len(report.keys)} cells: {counts}; {following('sweep', 'table', out)}")
         _print_failures(report.failed)
         if report.failed:
             sys.exit(1)

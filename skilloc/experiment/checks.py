@@ -1,7 +1,8 @@
-"""What is checked at the door: that the parts of an experiment belong together, and that its model stays as it was."""
+"""What is checked at the door, of whatever type it is: that the parts of an experiment belong together, and that its
+model stays as it was."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float64
@@ -9,51 +10,73 @@ from torch import nn
 
 from skilloc.experiment.reference import REFERENCES, Reference
 from skilloc.mistakes import WrongType, WrongValue, a_seed, of_kind, whole
-from skilloc.models.makers import units_of
+from skilloc.models.makers import face_of, units_of
 from skilloc.tasks import Examples, Split, Subtask
 from skilloc.units import Units
 
-if TYPE_CHECKING:
-    from skilloc.experiment.door import Experiment
 
-
-def check_parts(experiment: "Experiment") -> None:
-    """Refuse an experiment whose parts do not belong together.
+def check_numbers(count: int, folds: int, seed: int, entries: int | None) -> None:
+    """Refuse numbers that are none, or out of their range.
 
     Raises:
-        ValueError: if so, naming the part.
-        TypeError: if a part is of no type that is known.
+        ValueError: if one is, naming it.
     """
-    whole("count", experiment.count)
-    whole("folds", experiment.folds)
-    a_seed("seed", experiment.seed)
-    if experiment.entries is not None:
-        whole("entries", experiment.entries)
-    of_kind(
-        "units", experiment.units, Units,
-        "pass units_of(model); which of them are measured, `select` of ablation_effects says",
-    )  # fmt: skip
-    if not isinstance(experiment.subtasks, Mapping) or not experiment.subtasks:
+    whole("count", count)
+    whole("folds", folds)
+    a_seed("seed", seed)
+    if entries is not None:
+        whole("entries", entries)
+
+
+def check_subtasks(subtasks: object, split: object) -> None:
+    """Refuse subtasks that are neither distributions nor examples, and a split that none has.
+
+    Raises:
+        ValueError: if there are none, or the split is unknown.
+        TypeError: if they are of another type.
+    """
+    if not isinstance(subtasks, Mapping) or not subtasks:
         raise WrongValue("`subtasks` is empty or no mapping; pass at least one subtask by name")
-    kinds = {type(own) for own in experiment.subtasks.values()}
+    kinds = {type(own) for own in subtasks.values()}
     if not kinds <= {Subtask} and not kinds <= {Examples}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise WrongType(f"`subtasks` hold {names}; pass subtasks, or the examples of each, and not both")
-    if isinstance(experiment.reference, str) and experiment.reference not in REFERENCES:
+    if split not in get_args(Split):
+        raise WrongValue(f'unknown split "{split}"; use one of {", ".join(get_args(Split))}')
+
+
+def check_reference(reference: object) -> None:
+    """Refuse a reference that is none.
+
+    Raises:
+        ValueError: if its name is unknown.
+        TypeError: if it is of another type.
+    """
+    if isinstance(reference, str) and reference not in REFERENCES:
         raise WrongValue(
-            f'unknown `reference` "{experiment.reference}"; use one of {", ".join(REFERENCES)}, or one value per unit'
+            f'unknown `reference` "{reference}"; use one of {", ".join(REFERENCES)}, or one value per unit'
         )
-    if experiment.split not in get_args(Split):
-        raise WrongValue(f'unknown split "{experiment.split}"; use one of {", ".join(get_args(Split))}')
-    if not isinstance(experiment.reference, str | Reference | np.ndarray):
+    if not isinstance(reference, str | Reference | np.ndarray):
         raise WrongType(
-            f"`reference` is a {type(experiment.reference).__name__}; use one of {', '.join(REFERENCES)}, an array "
+            f"`reference` is a {type(reference).__name__}; use one of {', '.join(REFERENCES)}, an array "
             "with one value per unit, or a Reference"
         )
-    if not set(experiment.units.banks) <= set(experiment.face.banks()):
-        own = units_of(experiment.model, kinds=tuple(dict.fromkeys(experiment.units.kinds)))
+
+
+def check_units(units: Any, model: nn.Module) -> None:
+    """Refuse units that a model does not have.
+
+    Raises:
+        ValueError: if so.
+        TypeError: if they are of another type.
+    """
+    of_kind(
+        "units", units, Units, "pass units_of(model); which of them are measured, `select` of ablation_effects says"
+    )
+    if not set(units.banks) <= set(face_of(model).banks()):
+        own = units_of(model, kinds=tuple(dict.fromkeys(units.kinds)))
         raise WrongValue(
-            f"`units` are {len(experiment.units)} on {', '.join(experiment.units.hooks)} but `model` has {len(own)} on "
+            f"`units` are {len(units)} on {', '.join(units.hooks)} but `model` has {len(own)} on "
             f"{', '.join(own.hooks)}; build them with units_of(model)"
         )
 

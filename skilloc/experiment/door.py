@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
-from skilloc.experiment.checks import check_losses, check_parts, fingerprint
+from skilloc.experiment import checks
 from skilloc.experiment.holding import hold
 from skilloc.experiment.means import flat_mean_reference, mean_reference
 from skilloc.experiment.positions import ALL, positions_held, single_positions
@@ -100,7 +100,10 @@ class Experiment:
         object.__setattr__(self, "loss", as_loss(self.loss))
         if isinstance(self.at, np.ndarray):
             object.__setattr__(self, "at", torch.as_tensor(self.at))
-        check_parts(self)
+        checks.check_numbers(self.count, self.folds, self.seed, self.entries)
+        checks.check_subtasks(self.subtasks, self.split)
+        checks.check_reference(self.reference)
+        checks.check_units(self.units, self.model)
 
     @cached_property
     def face(self) -> Face:
@@ -244,7 +247,7 @@ class Experiment:
             ValueError: if it is not finite, naming the subtask.
         """
         found = self.folded.mean(self.losses())
-        check_losses(found, self.folded.subtasks)
+        checks.check_losses(found, self.folded.subtasks)
         return found
 
     def record(self) -> dict[str, Any]:
@@ -267,7 +270,7 @@ class Experiment:
 
     @cached_property
     def _seen(self) -> tuple[object, str]:
-        return fingerprint(self.model), digest(self.model)
+        return checks.fingerprint(self.model), digest(self.model)
 
     def check_masks(self, masks: Iterable[Mask]) -> None:
         """Refuse masks that are not about the units of the experiment.
@@ -290,7 +293,7 @@ class Experiment:
             ValueError: if so.
         """
         known, before = self._seen
-        if known != fingerprint(self.model) and before != digest(self.model):
+        if known != checks.fingerprint(self.model) and before != digest(self.model):
             raise WrongValue(
                 "`model` has changed since this experiment began, and what it remembers of the untouched model is "
                 "stale; make a new Experiment"

@@ -16,14 +16,26 @@ from skilloc.report.section import Cell, Named, Picture, Section, Table, listed
 
 COUNT = 10
 """Units of each subtask in the table."""
+SAME = (
+    "No loss, and no effect that both measured: they are the same numbers. Is it one study twice, or are both of one "
+    "model?"
+)
 
 
 def comparison_sections(found: Comparison) -> list[Section]:
     """Return the differences of losses and scores, of single effects, and of circuits."""
     every, found = found.subtasks, first(found)
-    scores = _of_scores(found)
-    parts = [replace(scores, sentences=(*subtasks_words(len(every)), *scores.sentences)), _of_effects(found)]
+    if _equal(found):
+        parts = [Section("What differs?", (SAME,))]
+    else:
+        scores = _of_scores(found)
+        parts = [replace(scores, sentences=(*subtasks_words(len(every)), *scores.sentences)), _of_effects(found)]
     return [*parts, *([_of_circuits(found)] if found.traced else [])]
+
+
+def _equal(found: Comparison) -> bool:
+    measured = found.values[np.isfinite(found.values)]
+    return found.same_units and measured.size > 0 and not measured.any() and not found.baseline.any()
 
 
 def title_of(found: Comparison) -> str:

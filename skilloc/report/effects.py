@@ -18,7 +18,8 @@ def measured_section(effects: Effects) -> Section:
     kinds = np.array(effects.units.kinds)
     ordered = [kind for kind in dict.fromkeys([*KINDS, *kinds.tolist()]) if (kinds == kind).any()]
     counts = [f"{int((kinds == kind).sum()):,} {kind}s" for kind in ordered]
-    exact = "all exactly" if found.exact == found.measured else f"{found.exact:,} of them exactly"
+    some = f"{found.exact:,} of them exactly" if found.exact else "all estimated"
+    exact = "all exactly" if found.exact == found.measured else some
     where = "" if found.at == "all" else f", at {found.at} positions"
     sentences = [
         f"{found.model}: {found.measured:,} of {found.units:,} units ({listed(counts)} in "

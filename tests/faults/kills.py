@@ -95,7 +95,7 @@ def sampled(operations: int, most: int) -> list[int]:
     """Return so many of the changes on disk, spread evenly, the first and last among them; at most all."""
     if most >= operations:
         return list(range(1, operations + 1))
-    return sorted({1 + round(i * (operations - 1) / (most - 1)) for i in range(most)})
+    return sorted({1 + round(i * (operations - 1) / max(1, most - 1)) for i in range(most)})
 
 
 def main(names: Iterable[str], most: int, kinds: bool, lives: bool) -> None:
