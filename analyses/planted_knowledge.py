@@ -24,9 +24,10 @@ from _planted import Lessons, all_of, as_many_others, drawn_units, facts, taught
 from skilloc import plots, store
 from skilloc.ablation import ablation_effects
 from skilloc.attribution import attribution_effects
+from skilloc.circuits.gates import GateConfig, learn_circuit
 from skilloc.experiment import Experiment, losses
 from skilloc.lasso import LocalizeConfig, group_norms, localize
-from skilloc.locality.intervals import mean_interval
+from skilloc.locality.intervals import Interval, mean_interval
 from skilloc.masks import Mask, top
 from skilloc.models.language import Opened, encoder, open_model, separator
 from skilloc.models.makers import units_of
@@ -74,6 +75,8 @@ class PlantedKnowledge:
     """facts that the ways to find the units look at"""
     localizing: int = 60
     """steps of localizing on the facts"""
+    gating: int = 40
+    """steps of learning circuits, per size"""
     rates: tuple[float, ...] = (1e-3, 3e-3)
     """of the attack"""
     budgets: tuple[int, ...] = (1, 4, 16)
@@ -92,7 +95,15 @@ class PlantedKnowledge:
 
 NEURONS = PlantedKnowledge()
 HEADS = PlantedKnowledge(kind="head", units=3, together=3, layer=2)
-QUICK: dict[str, Any] = {"facts": 24, "steps": 60, "rows": 24, "localizing": 10, "looked_at": 4, "rates": (1e-3, 3e-3)}
+QUICK: dict[str, Any] = {
+    "facts": 24,
+    "steps": 60,
+    "rows": 24,
+    "localizing": 10,
+    "gating": 4,
+    "looked_at": 4,
+    "rates": (1e-3, 3e-3),
+}
 QUICK |= {"budgets": (1, 4), "held_out": 8, "ways": ("as it is", "repaired")}
 SCALES: dict[str, tuple[int, tuple[PlantedKnowledge, ...]]] = {
     "quick": (2, (replace(NEURONS, **QUICK),)),
@@ -130,15 +141,31 @@ def localized(settings: PlantedKnowledge, model: nn.Module, known: Examples) -> 
     return np.asarray(group_norms(found, units_of(found, kinds=(settings.kind,))))
 
 
+def gated(settings: PlantedKnowledge, model: nn.Module, known: Examples) -> np.ndarray:
+    """Rank by circuits that are learned for the facts, of half of the units to as many as are looked for.
+
+        score(u) = sum over circuits, the smallest first, of 2^-i [u is in circuit i]
+
+    so that the smallest circuit comes first, and then what the next larger one has besides.
+    """
+    experiment = _experiment(settings, model, known)
+    smallest, units = settings.units, len(experiment.units)
+    sizes = tuple(smallest * 2**i for i in range(max(1, int(np.log2(units / smallest)))))
+    config = GateConfig(sizes, steps=settings.gating, checked=settings.looked_at)
+    keep = learn_circuit(experiment, config, subtask="facts", seed=settings.seed).keep
+    return np.asarray(0.5 ** np.arange(len(keep)) @ keep)
+
+
 Finder = Callable[[PlantedKnowledge, nn.Module, Examples], np.ndarray]
 
 FINDERS: Mapping[str, Finder] = {
     "exact effects": exact,
     "attribution": plain,
     "with curvature": curved,
+    "learned circuits": gated,
     "group lasso": localized,
 }
-"""Ways to find the units: a score of each. Circuits that are learned by gates belong here."""
+"""Ways to find the units: a score of each."""
 
 
 def _experiment(settings: PlantedKnowledge, model: nn.Module, known: Examples) -> Experiment:
@@ -226,7 +253,7 @@ def measure(scale: tuple[int, tuple[PlantedKnowledge, ...]], run: Cells) -> dict
         precision = {}
         for name in FINDERS:
             shares = np.array([cell.metrics["found"][name] for cell in cells])
-            precision[name] = [mean_interval(column).record() for column in shares.T]
+            precision[name] = [_of_shares(column).record() for column in shares.T]
         listed.append(
             {
                 "settings": asdict(arm),
@@ -240,6 +267,12 @@ def measure(scale: tuple[int, tuple[PlantedKnowledge, ...]], run: Cells) -> dict
             }
         )
     return {"arms": listed}
+
+
+def _of_shares(values: np.ndarray) -> Interval:
+    """Return the mean of shares, with an interval that ends where shares do."""
+    value, low, high = mean_interval(values)[:3]
+    return Interval(value, *np.clip([low, high], 0.0, 1.0).tolist())
 
 
 def draw(found: dict[str, Any]) -> Any:
