@@ -3,7 +3,8 @@
     python -m faults.kills [--most N | --kinds | --lives] [COMMAND ...]       (in tests/; all changes by default)
 
 prints a line per command: how many kills were tried, and which ended otherwise. `--kinds` kills before the first and
-the last change of each kind; `--lives` kills again and again in one folder until the command has come to its end.
+the last change of each kind; `--lives` kills again and again in one folder until the command has come to its end, each
+time some changes later than before: one, or so many that N lives will do.
 """
 
 import argparse
@@ -46,19 +47,19 @@ def killed(place: Path, before: Path, command: Command, at: int, wanted: dict[st
         shutil.rmtree(home)
 
 
-def outlived(place: Path, before: Path, command: Command, wanted: dict[str, str]) -> tuple[int, str]:
-    """Kill a command before its first change, in the same folder before its second, and so on, until it ends.
+def outlived(place: Path, before: Path, command: Command, wanted: dict[str, str], *, step: int = 1) -> tuple[int, str]:
+    """Kill a command before its first change, in the same folder `step` changes later, and so on, until it ends.
 
     Returns how often it was killed, and what differs from `wanted` then, if anything."""
     home = copied(before, place)
     try:
-        for at in count(1):
-            done = ran(home, command, Fault(kill_at=at))
+        for kills in count():
+            done = ran(home, command, Fault(kill_at=1 + step * kills))
             if done.status == 0:
                 apart = differing(left(home), wanted)
-                return at - 1, f"killed {at - 1} times, it leaves other files: {apart}" if apart else ""
+                return kills, f"killed {kills} times, it leaves other files: {apart}" if apart else ""
             if done.status != -9:
-                return at - 1, f"killed {at - 1} times, it does not go on: {done.error[-300:]}"
+                return kills, f"killed {kills} times, it does not go on: {done.error[-300:]}"
         raise AssertionError
     finally:
         shutil.rmtree(home)
@@ -105,7 +106,7 @@ def main(names: Iterable[str], most: int, kinds: bool, lives: bool) -> None:
             command, killing = ground.EVERY[name], Path(place) / "killed"
             wanted, changes = undisturbed(Path(place) / "whole", homes[name], command)
             if lives:
-                tries, said = outlived(killing, homes[name], command, wanted)
+                tries, said = outlived(killing, homes[name], command, wanted, step=-(-len(changes) // most))
                 wrong = [said] if said else []
             else:
                 tried = of_each_kind(changes) if kinds else sampled(len(changes), most)
