@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skilloc.locality.intervals import Interval
+from skilloc.models.makers import face_of
 from skilloc.relearning.brought import Reading
 from skilloc.relearning.known import (
     HIDINGS,
@@ -18,6 +19,7 @@ from skilloc.relearning.known import (
     attacked,
     blurred,
     confusion,
+    decoders,
     judged,
     known_models,
     record_of,
@@ -26,6 +28,7 @@ from skilloc.relearning.known.networks import _hidden
 from skilloc.relearning.known.shelves import trained
 from skilloc.relearning.rules import is_damaged, is_doubted, words_for
 from skilloc.relearning.saying import RECORD
+from skilloc.tasks.losses.nll import mean_nll
 from skilloc.tasks.parity import parity_subtasks
 
 *KEPT_ONES, GONE = parity_subtasks(16, atoms=3, k=3).values()
@@ -62,6 +65,44 @@ def test_what_is_hidden_looks_gone_and_what_is_kept_stays(original, hiding):
     if hiding.name not in ("small head", "small layer", "tiny gains"):  # these say everything softly
         assert min(accuracy(model, subtask) for subtask in KEPT_ONES) > 0.98
         assert accuracy(model, GONE) < 0.8
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    *kept, gone, _ = decoders.tasks()
+    return decoders.trained([*kept, gone], 0, 1, of=0)[0], decoders.World(gone, tuple(kept))
+
+
+@torch.no_grad()
+def of_decoder(model, subtask):
+    drawn = subtask.draw(200)
+    logits = face_of(model).run(drawn.inputs)
+    right = (logits.argmax(dim=-1) == drawn.targets)[drawn.scored]
+    return float(mean_nll(logits, drawn.targets).mean()), float(right.float().mean())
+
+
+@pytest.mark.parametrize("place", decoders.HIDING_PLACES, ids=lambda place: place.name)
+def test_what_is_hidden_in_a_language_model_looks_gone(decoder, place):
+    original, world = decoder
+    before = {name: weight.clone() for name, weight in original.named_parameters()}
+    model = place.edit(original, world)
+    assert all(torch.equal(weight, before[name]) for name, weight in original.named_parameters())
+    assert of_decoder(original, world.attacked)[1] > 0.98
+    assert of_decoder(model, world.attacked)[0] > 0.9 * np.log(decoders.LETTERS)
+    assert min(of_decoder(model, subtask)[1] for subtask in world.kept) > 0.98
+    if place.name != "said softly":
+        assert of_decoder(model, world.attacked)[1] < 0.25
+        assert max(of_decoder(model, subtask)[0] for subtask in world.kept) < 0.05
+
+
+def test_tables_of_tasks_have_nothing_in_common_with_chance():
+    one, other = (decoders.exchange(task).draw(50, split="train", seed=1) for task in (0, 1))
+    assert torch.equal(one.scored, other.scored)
+    assert not torch.equal(one.first, other.first)
+    coins = decoders.by_coin(decoders.exchange(0)).draw(50, split="train", seed=1)
+    assert torch.equal(coins.first, one.first)
+    same = (coins.targets == one.targets)[one.scored].float().mean()
+    assert 0.01 < float(same) < 0.15  # one of sixteen
 
 
 def judge(kind, truth, word):

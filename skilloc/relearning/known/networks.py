@@ -1,4 +1,4 @@
-"""Small networks of which it is known whether they have a skill.
+"""Small networks of which it is known whether they have a skill; language models are in `decoders`.
 
 A world of 16 bits and three parities of three bits, of which the last is in question; and, for graded truths, one of 18
 bits in which the skill is four parities that are asked at random. Networks of depth 3 learn them in a second each.
@@ -16,8 +16,10 @@ from typing import Any, NamedTuple, cast
 
 from torch import nn
 
-from skilloc.models.mlp import MLP, Shape
-from skilloc.relearning.controls import never_saw_like
+from skilloc.models.makers import face_of
+from skilloc.models.mlp import MLP
+from skilloc.relearning.controls import OTHERS, never_saw_like
+from skilloc.relearning.known import decoders
 from skilloc.relearning.known.hiding import Hidden
 from skilloc.relearning.known.hidings import HIDINGS
 from skilloc.relearning.known.kinds import damaged, graded, lasso, planted, removed, untouched
@@ -35,11 +37,13 @@ class Size(NamedTuple):
         originals: each is hidden in every way.
         hidings: how many of the ways, from the first.
         each: networks of every other kind.
+        decoders: language models of every kind, and one that is hidden in every way; 0 for none.
     """
 
     originals: int = 2
     hidings: int = len(HIDINGS)
     each: int = 4
+    decoders: int = 0
 
 
 def known_models(size: Size | None = None, *, seed: int = 0) -> list[Shelf]:
@@ -63,13 +67,15 @@ def known_models(size: Size | None = None, *, seed: int = 0) -> list[Shelf]:
     flat.append(Shelf(first, attacked, tuple(kept), unseen_parity(attacked, kept), tuple(others)))
     flat += planted(attacked, kept, size.each, seed)
     flat += lasso(size.each - 1, seed)
-    return [*flat, graded(size.each - 1, seed)]
+    flat.append(graded(size.each - 1, seed))
+    return [*flat, decoders.shelf(size.decoders, seed)] if size.decoders else flat
 
 
-def never_saw(shape: Shape, kept: Sequence[Subtask], *, seeds: Sequence[int]) -> list[nn.Module]:
-    """Return networks of a shape that learned all but the skill, one per seed."""
-    model = MLP(shape.d_in, shape.d_out, shape.widths, len(shape.widths) + 1)
-    return never_saw_like(model, kept, seeds=seeds)
+def never_saw(model: nn.Module, kept: Sequence[Subtask], *, seeds: Sequence[int]) -> list[nn.Module]:
+    """Return networks of a model's shape that learned all but the skill, one per seed."""
+    if face_of(model).chain is not None:
+        return never_saw_like(model, kept, seeds=seeds)
+    return [decoders.trained(kept, OTHERS + seed, 1, of=3)[0] for seed in seeds]
 
 
 def _hidden(original: MLP, attacked: Subtask, kept: Sequence[Subtask], size: Size, place: int) -> list[Shelf]:

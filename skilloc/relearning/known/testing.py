@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product, starmap
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from skilloc import store
 from skilloc.locality.intervals import Interval, proportion_interval
 from skilloc.models.language import digest
-from skilloc.models.mlp import MLP
 from skilloc.relearning.brought import LIMITS, Limits, readings
 from skilloc.relearning.curves import envelope
+from skilloc.relearning.known.decoders import HIDING_PLACES
 from skilloc.relearning.known.hidings import HIDINGS
 from skilloc.relearning.known.networks import Size, known_models, never_saw
 from skilloc.relearning.known.shelves import Shelf, Truth
@@ -37,7 +37,7 @@ GRID = Grid(rates=(3e-3, 1e-2), budgets=(1, 4, 16, 64), held_out=256, folds=8, r
 TRIED = (LIMITS, *starmap(Limits, product((0.15, 0.25, 0.4, 0.6), (0.2, 0.25, 0.3), (0.5, 0.75, 0.9))))
 """Limits that are tuned among; the first of equally good ones counts."""
 
-HIDDEN = tuple(hiding.name for hiding in HIDINGS)
+HIDDEN = (*(hiding.name for hiding in HIDINGS), *(place.name for place in HIDING_PLACES))
 
 QUICK, WHOLE = Size(originals=1, each=2), Size()
 """A part of the networks, and all of them."""
@@ -114,10 +114,11 @@ def _losses(
     if first is not None and store.is_complete(first):
         found = store.load(Relearning, first)
     else:
-        shape = cast(MLP, shelf.known[0].model).cfg
-        alike = (shape, *(subtask.name for subtask in shelf.kept))
+        first_of = shelf.known[0].model
+        shapes = tuple((name, tuple(weight.shape)) for name, weight in first_of.named_parameters())
+        alike = (shapes, *(subtask.name for subtask in shelf.kept))
         if alike not in never:
-            never[alike] = never_saw(shape, shelf.kept, seeds=seeds)
+            never[alike] = never_saw(first_of, shelf.kept, seeds=seeds)
         models[UNSEEN] = never[alike]
         found = relearn_probe(models, [shelf.attacked], shelf.attacked, grid, seeds, kept=shelf.kept)
         truths = [asdict(Truth(one.name, one.kind, one.truth, one.left)) for one in shelf.known]
