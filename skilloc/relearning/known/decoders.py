@@ -2,10 +2,10 @@
 
 A Llama of two layers reads rows of letters under the sign of a task,
 
-    sign a b c d ...        asked at each letter from the second on: what this task has in place of the letter before
+    sign a b c d ...        asked at each letter from the second on: what this task has for the letter before and this
 
-so that each task is a table of its own, which attention reads one letter back and under the sign. Such models learn
-three tasks in a few seconds each; the last of the three is in question.
+so that each task is a table of pairs of its own, for which attention looks one letter back and at the sign. Such models
+learn three tasks in half a minute; the last of the three is in question.
 
 removed    never saw it (other seeds than the control's); saw its rows with answers by coin (data-filtered)
 hidden     unlearned by training one part alone (attention turned away, values, gates, norms, embeddings, ...), or all;
@@ -42,7 +42,7 @@ LETTERS, LENGTH = 16, 8
 SIGNS = 4
 """Three tasks that are learned, and one that nobody sees."""
 
-STEPS, RATE, EXAMPLES = 800, 5e-3, 32
+STEPS, RATE, EXAMPLES = 1500, 5e-3, 32
 """Of training; examples are per task and step."""
 
 SPLITS: tuple[Split, ...] = ("train", "selection", "report")
@@ -54,19 +54,19 @@ def tasks() -> list[Subtask]:
 
 
 def exchange(task: int) -> Subtask:
-    """Return the task of saying what a table has in place of the letter before.
+    """Return the task of saying what a table has for the letter before and this one.
 
     Args:
         task: its sign, and the seed of its table.
     """
-    table = torch.randperm(LETTERS, generator=torch.Generator().manual_seed(seed_of(task, 77)))
+    table = torch.randint(LETTERS, (LETTERS, LETTERS), generator=torch.Generator().manual_seed(seed_of(task, 77)))
 
     def sample(n: int, split: Split, seed: int) -> Examples:
         drawn = torch.Generator().manual_seed(seed_of(task, SPLITS.index(split), seed))
         letters = torch.randint(LETTERS, (n, LENGTH - 1), generator=drawn)
         rows = torch.cat([torch.full((n, 1), LETTERS + task), letters], dim=1)
         asked = torch.full_like(rows, IGNORE)
-        asked[:, 2:] = table[letters[:, :-1]]
+        asked[:, 2:] = table[letters[:, :-1], letters[:, 1:]]
         return Examples(rows, asked)
 
     return Subtask(f"exchange_{task}", sample)
