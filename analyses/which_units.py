@@ -8,7 +8,7 @@ step from which on each curve is that of chance: the interval of the difference 
 chosen for each criterion and sparsity alike (`_tuning`), on the selection split and other seeds. The paper's runs drew
 units with replacement, so that random networks kept more, and had discarded signs; here neither.
 
-Minutes on two cores: under one for `--scale quick`, perhaps 60 for `cpu` (the embedded model; not run yet); `paper`
+Minutes on two cores: under one for `--scale quick`, about 90 core minutes for `cpu` (the embedded model); `paper`
 is Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
 """
 
