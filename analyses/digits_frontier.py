@@ -8,8 +8,8 @@ against neurons with intervals over seeds, each method tuned alike (`_tuning`): 
 batches to choose from, chosen on the selection split and other seeds. What is counted includes the examples by which
 units are scored; CPU seconds include the teacher's share and stand beside.
 
-Minutes on two cores: one for `--scale quick` (8 x 8 pixels), 25 core minutes of runs for `cpu` (MNIST's digits as `skilloc fetch
-digits` gives them, a large network of 2 x 400); `paper` has 2 x 1,200 and 97 %.
+Minutes: one of two cores for `--scale quick` (8 x 8 pixels); for `cpu` (MNIST's digits as `skilloc fetch digits` gives
+them, a large network of 2 x 400) 25 core minutes of runs, besides opening; `paper` has 2 x 1,200 and 97 %.
 """
 
 from collections.abc import Mapping, Sequence
