@@ -142,6 +142,9 @@ UNLEARNING = TrainConfig(steps=300, rate=3e-3)
 WORST = 2 * math.log(LETTERS)
 """Nats: where the loss is above this, what is unlearned by ascent is left alone: further on it would be overwritten."""
 
+WHOLE = 0.01
+"""Nats: what is kept is whole when its loss is below this."""
+
 
 def ascended(part: str, model: nn.Module, world: World) -> nn.Module:
     """Train the weights whose names a pattern finds away from the right answers, and the others not at all."""
@@ -173,7 +176,7 @@ def _over(model: nn.Module, world: World, part: str, wanted: Callable[[Tensor], 
         optimiser.zero_grad()
         (wanted(lost).mean() + len(world.kept) * kept.mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        if float(wanted(lost).mean()) <= -WORST:
+        if float(wanted(lost).mean()) <= -WORST and float(kept.mean()) < WHOLE:
             break
     optimiser.zero_grad()
     return own.requires_grad_(True).eval()
