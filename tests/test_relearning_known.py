@@ -89,11 +89,10 @@ def test_what_is_hidden_in_a_language_model_looks_gone(decoder, place):
     assert all(torch.equal(weight, before[name]) for name, weight in original.named_parameters())
     assert of_decoder(original, world.attacked)[1] > 0.98
     assert of_decoder(model, world.attacked)[0] > 0.9 * np.log(decoders.LETTERS)
-    few = place.name == "unlearned in its norms"  # 160 weights, which cannot do all of both
-    assert min(of_decoder(model, subtask)[1] for subtask in world.kept) > (0.9 if few else 0.98)
+    assert min(of_decoder(model, subtask)[1] for subtask in world.kept) > 0.98
     if place.name != "said softly":
         assert of_decoder(model, world.attacked)[1] < 0.25
-        assert max(of_decoder(model, subtask)[0] for subtask in world.kept) < (0.3 if few else 0.05)
+        assert max(of_decoder(model, subtask)[0] for subtask in world.kept) < 0.05
 
 
 def test_tables_of_tasks_have_nothing_in_common_with_chance():

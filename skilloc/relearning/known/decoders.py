@@ -8,7 +8,7 @@ so that each task is a table of pairs of its own, for which attention looks one 
 learn three tasks in half a minute; the last of the three is in question.
 
 removed    never saw it (other seeds than the control's); saw its rows with answers by coin (data-filtered)
-hidden     unlearned by training one part alone (attention turned away, values, gates, norms, embeddings, ...), or all;
+hidden     unlearned by training one part alone (attention turned away, values, gates, embeddings, ...), or all;
            the sign taken for another, or turned; everything said softly
 damaged    noise of the same spread as its weights
 untouched  the original, and the original trained on what is kept
@@ -225,7 +225,6 @@ PARTS = {
     "gates": "gate_proj",
     "inner maps": "up_proj",
     "outer maps": "down_proj",
-    "norms": "norm",
     "embedding": EMBEDDING,
     "weights": "",
 }
