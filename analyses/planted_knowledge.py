@@ -271,8 +271,7 @@ def measure(scale: tuple[int, tuple[PlantedKnowledge, ...]], run: Cells) -> dict
 
 def _of_shares(values: np.ndarray) -> Interval:
     """Return the mean of shares, with an interval that ends where shares do."""
-    value, low, high = mean_interval(values)[:3]
-    return Interval(value, *np.clip([low, high], 0.0, 1.0).tolist())
+    return Interval(*np.clip(mean_interval(values)[:3], 0.0, 1.0).tolist())
 
 
 def draw(found: dict[str, Any]) -> Any:
