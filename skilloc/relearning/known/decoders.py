@@ -176,7 +176,7 @@ def _over(model: nn.Module, world: World, part: str, wanted: Callable[[Tensor], 
         optimiser.zero_grad()
         (wanted(lost).mean() + len(world.kept) * kept.mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        if float(wanted(lost).mean()) <= -WORST and float(kept.mean()) < WHOLE:
+        if float(wanted(lost).detach().mean()) <= -WORST and float(kept.detach().mean()) < WHOLE:
             break
     optimiser.zero_grad()
     return own.requires_grad_(True).eval()
