@@ -173,6 +173,31 @@ def test_the_best_of_many_noisy_runs_is_stated_on_other_runs():
     assert best[2].mean() > 0.6 + 0.05
 
 
+@pytest.mark.parametrize("digests", ["one", "several"])
+def test_a_model_that_never_saw_it_is_one_of_those_beside_it(digests):
+    """Three trainings that never saw a subtask learn it more or less fast; a fourth is what it says about as often."""
+    rng = np.random.default_rng(0)
+    plain = made({ORIGINAL: [0] * 4, UNSEEN: [0.6] * 4, "pruned": [0.6] * 4}, seeds=3)
+    of = {"pruned": ["a"] * 3 if digests == "one" else ["a", "b", "c"], UNSEEN: ["x", "y", "z"]}
+    plain = replace(plain, made={**plain.made, "digests": of})
+    covered, called = [], []
+    for _ in range(2000):
+        moved = rng.normal(0, 0.02, plain.selection.shape).astype(plain.selection.dtype)
+        moved[1] += rng.normal(0, 0.05, 3)
+        moved[2] += rng.normal(0, 0.05)
+        found = replace(plain, selection=plain.selection + moved, report=plain.report + moved[..., None])
+        back = readings(found, envelope(found), "pruned")[0].back
+        if np.isfinite(back.value):
+            covered.append(back.low <= 0 <= back.high)
+        called.append(words_for([Reading(0, 0, back)])[0][0])
+    assert len(covered) >= 0.9 * len(called)
+    if digests == "one":
+        assert np.mean(covered) >= 0.93
+        assert np.mean([word in ("partly removed", "not removed") for word in called]) < 0.05
+    else:  # Of several candidates, a mean is compared with a mean: these are one training in truth.
+        assert np.mean(covered) < 0.85
+
+
 @pytest.mark.parametrize(
     ("said", "damage", "plasticity", "word"),
     [
@@ -194,3 +219,10 @@ def test_damage_and_plasticity(said, damage, plasticity, word):
     intervals = {"not removed": ALL, "removed": NOTHING, "partly removed": HALF, "undecidable": WIDE}
     told = words_for(read(intervals[said]), doubted=is_doubted(*about))[0][0]
     assert ("damaged" if told != "not removed" and is_damaged(*about) else told) == word
+
+
+def test_one_training_that_never_saw_it_says_nothing_of_others():
+    found = half()
+    for of, said in ((["x"] * 4, True), (["x", "y", "z", "u"], False)):
+        told = verdict(replace(found, made={**found.made, "digests": {UNSEEN: of}}), "pruned").sentence
+        assert ("how much such trainings differ is not in the interval" in told) == said

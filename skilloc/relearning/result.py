@@ -100,4 +100,8 @@ def over_seeds(parts: Sequence[Relearning]) -> Relearning:
         for name, dims in DIMS.items()
     }
     seeds = [seed for part in parts for seed in part.made.get("seeds", [])]
-    return replace(first, **joined, made={**first.made, "seeds": seeds})
+    digests = {
+        name: [digest for part in parts for digest in part.made.get("digests", {}).get(name, ())]
+        for name in first.made.get("digests", {})
+    }
+    return replace(first, **joined, made={**first.made, "seeds": seeds, "digests": digests})

@@ -11,6 +11,7 @@ from skilloc.locality.intervals import Interval, proportion_interval
 from skilloc.relearning.brought import SLOW, reference_of
 from skilloc.relearning.result import Relearning
 from skilloc.relearning.rules import APART, BROKEN, DAMAGED, KEPT, PARTLY, REMOVED, UNCLEAR, Verdict
+from skilloc.relearning.settings import UNSEEN
 
 RECORD = Path(__file__).parent / "self_test.json"
 """What the self-test found, and the command that made it."""
@@ -57,6 +58,8 @@ def sentence_of(found: Relearning, verdict: Verdict) -> str:
         parts.append(f"It is damaged: {_missing(verdict)}.")
     if verdict.word in (BROKEN, REMOVED, PARTLY):
         parts.append(_learning(verdict))
+    if verdict.word in (REMOVED, PARTLY) and len(set(found.made.get("digests", {}).get(UNSEEN, ()))) == 1:
+        parts.append(f"One {UNSEEN} network was attacked: how much such trainings differ is not in the interval.")
     if verdict.word == APART:
         parts.append(
             "Not comparable, since no network that never saw the subtask was attacked beside it, and what any trained "
