@@ -126,7 +126,25 @@ def fetch() -> None:
     main(["fetch", "smollm2"])
 
 
-COMMANDS: dict[str, tuple[str, ...]] = {
+def small_demo() -> None:
+    """Run the demo on the tiny model and a few documents of its own."""
+    from dataclasses import replace
+
+    from skilloc.cli import tour
+    from skilloc.study import draws
+    from skilloc.tasks.text import Document
+
+    def documents(name: str) -> list[Document]:
+        texts = Path("cats.jsonl" if name == "english" else "code.jsonl").read_text().splitlines()
+        return [Document(f"{name} {json.loads(line)['text']}", f"{name}:{i}") for i, line in enumerate(texts)]
+
+    draws.documents = documents
+    settings = replace(tour.QUICK.settings, sequences=6, length=12, folds=6, sample=8, top=4)
+    plan = replace(tour.QUICK, settings=settings, sizes=(10,), circuit=tour.QUICK.circuit._replace(n=4))
+    tour.run_demo(Path("demo"), plan=plan, model="llama")
+
+
+NETWORKS: dict[str, tuple[str, ...]] = {
     "effects": ("effects", "net", "--out", "study", *PARITY, *FEW, "--workers", "1"),
     "two-stage": (
         *("effects", "net", "--out", "stage", *PARITY, *FEW, "--workers", "1", "--method", "two-stage"),
@@ -148,8 +166,20 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("--rates", "0.01", "--budgets", "1", "2", "--examples", "16", "--held-out", "16", "--folds", "4"),
         *("--repair", "2"),
     ),
+}
+
+ONE_WAY = (
+    *("relearn", "net", "small/model", "--attack", "parity_1", "--out", "plain", *PARITY, "--seeds", "2", "--ways"),
+    *("plain", "--rates", "0.01", "--budgets", "1", "--examples", "16", "--held-out", "16", "--folds", "4"),
+    *("--repair", "2"),
+)
+
+SWEEPS: dict[str, tuple[str, ...]] = {
     "sweep": ("sweep", "run", "grid.toml", "--out", "swept"),
     "table": ("sweep", "table", "swept", "--csv", "table.csv"),
+}
+
+LANGUAGE: dict[str, tuple[str, ...]] = {
     "texts": ("effects", "llama", "--out", "texts", *TEXTS, "--workers", "1"),
     "positions": ("positions", "texts", "--count", "2"),
     "narrow": ("prune", "texts", "--out", "narrow", "--share", "0.6", "--keep", "cats", "--draws", "2"),
@@ -157,13 +187,26 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "check": ("check", "llama"),
     "evaluate": ("evaluate", "llama", "--tasks", "legs.yaml", "--held", "texts", "--count", "2"),
 }
+
+COMMANDS: dict[str, tuple[str, ...]] = {**NETWORKS, **SWEEPS, **LANGUAGE}
 """By what is tried: a command line that works on the ground, in the order in which each finds what it needs."""
 
 LONG: dict[str, tuple[str, ...]] = {"demo": ("demo", "--out", "demo", "--workers", "1")}
 """What takes too long to be killed more than a few times; nothing else needs it."""
 
-EVERY: dict[str, Command] = {**COMMANDS, "fetch": fetch, **LONG}
+EVERY: dict[str, Command] = {
+    **NETWORKS,
+    "relearn in one way": ONE_WAY,
+    **SWEEPS,
+    **LANGUAGE,
+    "fetch": fetch,
+    "small demo": small_demo,
+    **LONG,
+}
 """All that is killed, in this order."""
+
+SAMPLED = ("relearn", *LONG)
+"""What would take half a day to be killed before each of its changes; a smaller one of each is."""
 
 TIMED = ("handed/README.md",)
 """Files that say how long something took: no two are alike."""

@@ -67,7 +67,7 @@ def test_killed_at_its_very_end_an_export_is_there(homes: dict[str, Path], tmp_p
 @pytest.mark.long
 @pytest.mark.parametrize("name", ground.EVERY)
 def test_killed_at_any_change_on_disk_it_ends_the_same(homes: dict[str, Path], tmp_path: Path, name: str) -> None:
-    assert not ended_otherwise(homes[name], tmp_path, name, 6 if name in ground.LONG else 10**9)
+    assert not ended_otherwise(homes[name], tmp_path, name, 6 if name in ground.SAMPLED else 10**9)
 
 
 @pytest.mark.slow
