@@ -1,13 +1,13 @@
 """How well do attributions say what ablation would, for neurons and for coordinates of the residual stream?
 
 Question (figure 11 and claim 9 of the paper: correlations of logarithms 0.80 for neurons, 0.05 for residual dimensions;
-linear ones 0.44 and 0.39): units of a language model are ablated, exactly, at zero, on held-out text; each attribution
-that there is here, and the paper's two, estimates the same. An answer: correlations of ranks and logarithms, and how
-many of the largest effects an estimate finds, with intervals that cover (`_correlations`; their coverage is tested).
-The paper prints linear correlations, which in heavy tails are those of a few units: stated here only where all units
-were measured.
+linear ones 0.44 and 0.39): units of a language model are ablated, exactly, at zero; each attribution that there is
+here, and the paper's two, estimates the same. An answer: correlations of ranks and logarithms, and how many of the
+largest effects an estimate finds, with intervals that cover (`_correlations`; their coverage is tested). The paper
+prints linear correlations, which in heavy tails are those of a few units: stated here only where all units were
+measured.
 
-Minutes on two cores: under one for `--scale quick`, perhaps 60 for `cpu` (not run yet; SmolLM2, after `skilloc fetch
+Minutes on two cores: under one for `--scale quick`, 45 of one core for `cpu` (SmolLM2, after `skilloc fetch
 smollm2`: 500 neurons without replacement, all 576 residual dimensions); `paper` is Llama-3.2-1B on GitHub Python, for
 a GPU.
 """

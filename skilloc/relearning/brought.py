@@ -71,9 +71,9 @@ def readings(found: Relearning, best: Envelope, model: str, limits: Limits = LIM
     Of several data sizes, each budget is read where most came back on the selection split; the number is stated on the
     report split. Its interval is Fieller's, for a ratio of means [Fieller 1954], with Student's t for the number of
     seeds; the covariance of the two means is that over seeds plus that over folds of the report examples, which errs on
-    the safe side. Where one model is compared with several trainings that never saw the subtask (`is_one_training`), the
-    question is whether it could be another of these, so that the variance of one of them is added to that of their mean,
-    as in an interval for one more observation. No reading depends on what comes of larger budgets.
+    the safe side. Where one model is compared with several trainings that never saw the subtask (`is_one_training`),
+    the question is whether it could be another of these, so that the variance of one of them is added to that of their
+    mean, as in an interval for one more observation. No reading depends on what comes of larger budgets.
     """
     own, whole, never = (found.place(name) for name in (model, ORIGINAL, reference_of(found)))
     lead = best.selection[whole] - best.selection[never]  # size step
