@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from skilloc.locality.intervals import Interval
 from skilloc.relearning import (
@@ -17,11 +18,13 @@ from skilloc.relearning import (
     envelope,
     information_removed,
     readings,
+    unseen_parity,
     verdict,
 )
 from skilloc.relearning.brought import reference_of
 from skilloc.relearning.result import DIMS
 from skilloc.relearning.rules import is_damaged, is_doubted, words_for
+from skilloc.tasks.parity import parity_subtasks
 
 STEPS = (0, 1, 4, 16)
 CHANCE = 1.0
@@ -226,3 +229,21 @@ def test_one_training_that_never_saw_it_says_nothing_of_others():
     for of, said in ((["x"] * 4, True), (["x", "y", "z", "u"], False)):
         told = verdict(replace(found, made={**found.made, "digests": {UNSEEN: of}}), "pruned").sentence
         assert ("how much such trainings differ is not in the interval" in told) == said
+
+
+def test_a_parity_that_nobody_has_seen():
+    def bits(one):
+        return {bit for atom in one.made["code"] for bit in one.made["sets"][atom]}
+
+    spare = parity_subtasks(16, atoms=3, k=3)
+    new = unseen_parity(spare["parity_2"], list(spare.values()))
+    assert (new.made["code"], bits(new)) == ([2], {9, 10, 11})
+    full = parity_subtasks(18, atoms=6, k=3, composites=[(0, 1, 2), (3, 4, 5)])
+    new = unseen_parity(full["composite_345"], list(full.values()))
+    assert (new.made["code"], bits(new)) == ([3, 4, 5], {0, 3, 6})
+    drawn = new.draw(50)
+    controls, asked = drawn.first[:, :6], drawn.first[:, [6, 9, 12]]
+    assert (controls == torch.tensor([0.0, 0, 0, 1, 1, 1])).all()
+    assert torch.equal(asked.sum(dim=1).long() % 2, drawn.targets)
+    single = parity_subtasks(3, atoms=3, k=1)
+    assert unseen_parity(single["parity_1"], list(single.values())) is None

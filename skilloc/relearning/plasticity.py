@@ -90,27 +90,43 @@ def most_learned(tried: Relearning) -> Float64[np.ndarray, "model seed fold"]:
 
 
 def unseen_parity(subtask: Subtask, known: Sequence[Subtask]) -> Subtask | None:
-    """Return a parity of as many bits as a subtask's, under its control bit, of which some belong to no other subtask.
+    """Return a parity under the control bits of a subtask, of as many bits as an atom has, that no other subtask asks.
+
+    Its bits are such as belong to no atom, where there are any, filled up with the subtask's own; else one of each atom
+    in turn. Also beside a composite it is as short as an atom, since whole networks, well trained on other tasks, learn
+    that within `BUDGETS`.
 
     Args:
         subtask: the attacked one.
         known: all subtasks of its world that somebody may have seen.
 
     Returns:
-        The subtask; None if the given one is no atomic parity, or all bits are taken.
+        The subtask; None if the given one is no parity, or there are too few bits for another.
     """
     made = dict(subtask.made or {})
-    if made.get("family") != FAMILY or len(cast(list[int], made["code"])) != 1:
+    if made.get("family") != FAMILY:
         return None
-    n, code = cast(int, made["n"]), cast(list[int], made["code"])[0]
+    n, code = cast(int, made["n"]), cast(list[int], made["code"])
     sets = [list(bits) for bits in cast(list[list[int]], made["sets"])]
     taken = {bit for bits in sets for bit in bits}
     free = [bit for bit in range(n) if bit not in taken]
-    if not free:
+    own = [bit for atom in code for bit in sets[atom]]
+    in_turn = [bits[place] for place in range(max(map(len, sets))) for bits in sets if place < len(bits)]
+    new = ([*free, *own] if free else in_turn)[: max(len(code), len(sets[code[0]]))]
+    # A parity is another one as soon as one bit is.
+    atoms = [[bit for bit in bits if bit not in new] for bits in sets]
+    for place, atom in enumerate(code):
+        atoms[atom] = new[place :: len(code)]
+    if not all(atoms) or any(set(new) == _bits_of(one) for one in (subtask, *known)):
         return None
-    size = len(sets[code])
-    # Its own bits fill up where too few are free: the parity is another one as soon as one bit is.
-    others = [list(bits) for bits in sets]
-    others[code] = (free + sets[code])[:size]
-    found = parity_subtasks(n, atoms=others)[f"parity_{code}"]
+    listed = parity_subtasks(n, atoms=atoms, composites=[code] if len(code) > 1 else ()).values()
+    found = next(one for one in listed if dict(one.made or {})["code"] == code)
     return Subtask(f"new_{subtask.name}", found.sample, (), found.made)
+
+
+def _bits_of(subtask: Subtask) -> set[int]:
+    made = dict(subtask.made or {})
+    if made.get("family") != FAMILY:
+        return set()
+    sets = cast(list[list[int]], made["sets"])
+    return {bit for atom in cast(list[int], made["code"]) for bit in sets[atom]}
