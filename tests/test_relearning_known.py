@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from skilloc.relearning.known import (
     known_models,
     record_of,
 )
-from skilloc.relearning.known.networks import _hidden
+from skilloc.relearning.known.networks import _hidden, never_saw
 from skilloc.relearning.known.shelves import trained
 from skilloc.relearning.rules import is_damaged, is_doubted, words_for
 from skilloc.relearning.saying import RECORD
@@ -95,6 +96,28 @@ def test_what_is_hidden_in_a_language_model_looks_gone(decoder, place):
         assert max(of_decoder(model, subtask)[0] for subtask in world.kept) < 0.05
 
 
+def test_a_shelf_of_language_models(monkeypatch):
+    monkeypatch.setattr(decoders, "STEPS", 3)
+    monkeypatch.setattr(decoders, "UNLEARNING", replace(decoders.UNLEARNING, steps=1))
+    shelf = decoders.shelf(2, 0)
+    of = Counter((one.truth, one.kind) for one in shelf.known)
+    hidden = {place.name for place in decoders.HIDING_PLACES}
+    assert len(hidden) >= 12
+    assert {kind for truth, kind in of if truth == "not removed"} == {*hidden, "untouched decoder", "finetuned decoder"}
+    assert of["removed", "decoder that never saw"] == of["removed", "data-filtered decoder"] == 2
+    assert of["damaged", "decoder of noise"] == 2
+    assert len({one.name for one in shelf.known}) == len(shelf.known)
+    assert shelf.new.name not in {shelf.attacked.name, *(subtask.name for subtask in shelf.kept)}
+
+    def weights(model):
+        return torch.cat([weight.detach().flatten() for weight in model.parameters()]).numpy()
+
+    # Whoever never saw the task stands beside others of another seed.
+    models = [*never_saw(shelf.original, shelf.kept, seeds=(0, 1)), shelf.original]
+    models += [one.model for one in shelf.known if one.truth == "removed"]
+    assert len({weights(model).tobytes() for model in models}) == 7
+
+
 def test_tables_of_tasks_have_nothing_in_common_with_chance():
     one, other = (decoders.exchange(task).draw(50, split="train", seed=1) for task in (0, 1))
     assert torch.equal(one.scored, other.scored)
@@ -158,7 +181,7 @@ def test_the_probe_on_networks_whose_truth_is_known():
     assert len(found) >= 60
     by_truth = Counter(one.truth for one in found)
     right = Counter(one.truth for one in found if one.left_out == one.truth)
-    hidden = [one.left_out for one in found if one.kind in {hiding.name for hiding in HIDINGS}]
+    hidden = [one.left_out for one in found if one.kind in {way.name for way in (*HIDINGS, *decoders.HIDING_PLACES)}]
     assert len(hidden) >= 36
     assert "removed" not in hidden
     assert hidden.count("not removed") >= 0.9 * len(hidden)
