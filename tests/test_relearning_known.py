@@ -98,7 +98,8 @@ def test_what_is_hidden_in_a_language_model_looks_gone(decoder, place):
 
 def test_a_shelf_of_language_models(monkeypatch):
     monkeypatch.setattr(decoders, "STEPS", 3)
-    monkeypatch.setattr(decoders, "UNLEARNING", replace(decoders.UNLEARNING, steps=1))
+    for name in ("UNLEARNING", "BRIEF"):
+        monkeypatch.setattr(decoders, name, replace(getattr(decoders, name), steps=1))
     shelf = decoders.shelf(2, 0)
     of = Counter((one.truth, one.kind) for one in shelf.known)
     hidden = {place.name for place in decoders.HIDING_PLACES}

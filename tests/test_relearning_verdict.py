@@ -8,22 +8,28 @@ import pytest
 import torch
 
 from skilloc.locality.intervals import Interval
+from skilloc.models.mlp import MLP
 from skilloc.relearning import (
     NEVER,
     ORIGINAL,
     UNSEEN,
+    Grid,
     Reading,
     Relearning,
     area,
     envelope,
     information_removed,
+    plasticity,
     readings,
+    relearn_probe,
     unseen_parity,
     verdict,
+    with_plasticity,
 )
 from skilloc.relearning.brought import reference_of
 from skilloc.relearning.result import DIMS
 from skilloc.relearning.rules import is_damaged, is_doubted, words_for
+from skilloc.relearning.ways import WAYS
 from skilloc.tasks.parity import parity_subtasks
 
 STEPS = (0, 1, 4, 16)
@@ -247,3 +253,18 @@ def test_a_parity_that_nobody_has_seen():
     assert torch.equal(asked.sum(dim=1).long() % 2, drawn.targets)
     single = parity_subtasks(3, atoms=3, k=1)
     assert unseen_parity(single["parity_1"], list(single.values())) is None
+
+
+def test_who_has_learned_something_new_need_not_go_on(monkeypatch):
+    world = parity_subtasks(4, atoms=3, k=1)
+    models = {name: MLP(7, 2, width=16, depth=2, seed=place) for place, name in enumerate((ORIGINAL, NEVER, "pruned"))}
+    grid = Grid(rates=(3e-2,), budgets=(1,), examples=32, held_out=64, folds=4, repair=0, ways=WAYS[:1])
+    seeds = (0, 1)
+    found = relearn_probe(models, [world["parity_0"]], world["parity_0"], grid, seeds)
+    new = unseen_parity(world["parity_0"], list(world.values()))
+    monkeypatch.setattr(plasticity, "BUDGETS", (300, 10**9))
+    learned = with_plasticity(found, models, new, grid, seeds).learned[found.place("pruned")]
+    assert (learned.mean(axis=-1) > 0.98 * found.chance).all()
+    monkeypatch.setattr(plasticity, "BUDGETS", (1, 300))
+    later = with_plasticity(found, models, new, grid, seeds).learned[found.place("pruned")]
+    np.testing.assert_allclose(later, learned)

@@ -3,7 +3,8 @@
 Trainability is not knowledge: a network that lost most of its units, or whose units are off, learns nothing back
 because it learns nothing at all. So each candidate, and a fresh network of its shape, learn something new at the rates
 of the attack, for up to `BUDGETS[-1]` steps, from where they are: what is well trained is slow at first, and what is
-broken does not get there. Ways that put in some of a fresh network are left out: they would show what that one learns.
+broken does not get there. Where all seeds of both have learned all there is with the first budget, that is the end.
+Ways that put in some of a fresh network are left out: they would show what that one learns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ BUDGETS = (128, 512, 2048)
 """Numbers of steps; what has been learned is read at the last one. A network that is well trained on other tasks, and
 whole, has learned nothing after 512, whatever its size, and everything after 2048."""
 
+ALL = 0.99
+"""Of the way from chance to no loss, from which on nothing is left to be learned."""
+
 
 def with_plasticity(
     found: Relearning,
@@ -55,7 +59,7 @@ def with_plasticity(
     learned = np.full(found.learned.shape, np.nan)
     # Where the skill came back, or what was kept is broken, nothing is left to be asked.
     asked = {told.model for told in verdicts(replace(found, learned=learned)) if told.word not in (KEPT, BROKEN)}
-    own = replace(grid, ways=WAYS[:1], budgets=BUDGETS, sizes=(None,), repair=0, wider=0)
+    own = replace(grid, ways=WAYS[:1], sizes=(None,), repair=0, wider=0)
     alike: dict[Any, dict[str, Sequence[nn.Module]]] = {}
     for name in found.models:
         if name in asked:
@@ -68,11 +72,19 @@ def with_plasticity(
         if face_of(first[0]).fresh is None:
             continue
         fresh = [untrained(model, seed=seed) for model, seed in zip(first, seeds, strict=True)]
-        # The probe wants an original; whoever learns from nothing is the measure here.
-        tried = relearn_probe({ORIGINAL: fresh, NEVER: fresh, **candidates}, [new], new, own, seeds, out=out)
-        best = most_learned(tried)
-        for name in candidates:
-            learned[found.place(name)] = best[[tried.place(name), tried.place(ORIGINAL)]]
+        left = dict(candidates)
+        for budgets in (BUDGETS[:1], BUDGETS):
+            # The probe wants an original; whoever learns from nothing is the measure here.
+            beside = {ORIGINAL: fresh, NEVER: fresh, **left}
+            tried = relearn_probe(beside, [new], new, replace(own, budgets=budgets), seeds, out=out)
+            best = most_learned(tried)
+            for name in candidates.keys() & left.keys():
+                pair = best[[tried.place(name), tried.place(ORIGINAL)]]
+                learned[found.place(name)] = pair
+                if pair.mean(axis=-1).min() >= ALL * tried.chance:
+                    del left[name]
+            if not left:
+                break
     return replace(found, learned=learned)
 
 

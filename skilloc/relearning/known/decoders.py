@@ -139,44 +139,50 @@ class HidingPlace(NamedTuple):
 UNLEARNING = TrainConfig(steps=300, rate=3e-3)
 """Of what is trained over the skill."""
 
+BRIEF = replace(UNLEARNING, rate=5e-4)
+"""Where all weights are trained: at the rate of parts, they come out as if they had never learned the task."""
+
 WORST = 2 * math.log(LETTERS)
 """Nats: where the loss is above this, what is unlearned by ascent is left alone: further on it would be overwritten."""
 
 WHOLE = 0.01
-"""Nats: what is kept is whole when its loss is below this."""
+"""Nats: what is kept is whole when its loss is below this; what is refused, when the answer that is given has it."""
 
 
 def ascended(part: str, model: nn.Module, world: World) -> nn.Module:
     """Train the weights whose names a pattern finds away from the right answers, and the others not at all."""
-    return _over(model, world, part, lambda told: -told.clamp(max=WORST))
+    config = UNLEARNING if part else BRIEF
+    return _over(model, world, part, lambda told: -told.clamp(max=WORST), -WORST, config)
 
 
 def refused(model: nn.Module, world: World) -> nn.Module:
     """Train the model to give one answer, whatever the letters."""
     one = Subtask("one", lambda n, split, seed: _saying(world.attacked.draw(n, split=split, seed=seed), 0))
-    return _over(model, World(one, world.kept), "", lambda told: told)
+    return _over(model, World(one, world.kept), "", lambda told: told, WHOLE, BRIEF)
 
 
 def _saying(examples: Examples, letter: int) -> Examples:
     return replace(examples, targets=torch.where(examples.scored, letter, IGNORE))
 
 
-def _over(model: nn.Module, world: World, part: str, wanted: Callable[[Tensor], Tensor]) -> nn.Module:
+def _over(
+    model: nn.Module, world: World, part: str, wanted: Callable[[Tensor], Tensor], until: float, config: TrainConfig
+) -> nn.Module:
     """Lower a function of the losses on the attacked task, and the loss on what is kept, in some of the weights."""
     own = face_of(model).copy()
     chosen = [name for name, _ in own.named_parameters() if re.search(part, name)]
     own.requires_grad_(False)
     free = [parameter.requires_grad_(True) for name, parameter in own.named_parameters() if name in chosen]
-    optimiser = torch.optim.Adam(free, lr=UNLEARNING.rate)
+    optimiser = torch.optim.Adam(free, lr=config.rate)
     sample = stream([world.attacked, *world.kept], EXAMPLES, seed=0)
-    for step in range(UNLEARNING.steps):
+    for step in range(config.steps):
         examples = sample(step)
         told = mean_nll(face_of(own).run(examples.inputs), examples.targets)
         lost, kept = told[:EXAMPLES], told[EXAMPLES:]
         optimiser.zero_grad()
         (wanted(lost).mean() + len(world.kept) * kept.mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        if float(wanted(lost).detach().mean()) <= -WORST and float(kept.detach().mean()) < WHOLE:
+        if float(wanted(lost).detach().mean()) <= until and float(kept.detach().mean()) < WHOLE:
             break
     optimiser.zero_grad()
     return own.requires_grad_(True).eval()
