@@ -357,6 +357,35 @@ def test_a_file_appears_whole_or_not_at_all_and_clears_what_a_killed_writer_left
     assert store.read_json(tmp_path / "a.json")["y"] is None
 
 
+def test_folders_of_others_are_left_as_they_are(tmp_path: Path) -> None:
+    """Where somebody names a folder of theirs as `out`, nothing is taken away in it, nor in what lies below it."""
+    aside = f".one.{'0' * 16}.aside"
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    for folder in (data, data / "deep", runs, runs / "parts", runs / "parts" / "pictures"):
+        folder.mkdir()
+        (folder / aside).touch()
+    (data / "table.csv").write_text("1,2")
+    store.write_json(runs / "request.json", {"x": 1})
+    (runs / "parts" / "notes.txt").write_text("mine, in a folder of a study")
+    assert [store.is_ours(folder) for folder in (data, data / "deep", runs)] == [False, None, True]
+    for place in (tmp_path, data):
+        with store.at_work(place, inside=True):
+            pass
+        assert (data / aside).exists()
+        assert (data / "deep" / aside).exists()
+    assert not list(runs.rglob("*.aside"))
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match="file"), store.at_work(tmp_path / "new" / ".." / "file" / "below", inside=True):
+        pass
+    with pytest.raises(ValueError, match="no"), store.at_work(tmp_path / "a" / "b", inside=True):
+        raise ValueError("no")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_an_altered_mapping_is_refused_and_a_strangers_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     store.write_json(path, {"x": 1})

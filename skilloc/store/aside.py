@@ -110,6 +110,24 @@ def check_ours(path: Path | str) -> None:
         )
 
 
+def is_ours(folder: Path) -> bool | None:
+    """Whether something in a folder says that skilloc wrote it; None where there are no files, and so nobody's."""
+    there = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return True if any(map(_says_so, there)) else None if all(path.is_dir() for path in there) else False
+
+
+def _says_so(path: Path) -> bool:
+    """Whether something is a result, lies in one, or is a text or a picture of ours."""
+    if path.name == MANIFEST or (path / MANIFEST).is_file():
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(4096)
+        file.seek(-min(200, path.stat().st_size), os.SEEK_END)
+        return MARK.encode() in head or bool(_OWN.search(file.read()))
+
+
 def write_json(path: Path | str, record: Mapping[str, Any]) -> None:
     """Write a mapping as JSON with its checksum, whole or not at all.
 

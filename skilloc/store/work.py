@@ -9,7 +9,7 @@ import inspect
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 from filelock import FileLock, Timeout
 
 from skilloc.mistakes import Mistake, WrongValue
-from skilloc.store.aside import aside_of, result_of
+from skilloc.store.aside import aside_of, is_ours, result_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,8 +54,13 @@ def at_work(place: Path | str, *, inside: bool = False, room: int = ROOM) -> Ite
     """
     place = Path(place)
     check_place(place, inside=inside, room=room)
-    home, made = (place, not place.exists()) if inside else (place.parent, False)
-    home.mkdir(parents=True, exist_ok=True)
+    home = place if inside else place.parent
+    made = [path for path in (home, *home.parents) if not path.exists()] if inside else []
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        _take_away(made)
+        raise
     file = home.resolve() / (LOCK if inside else f".{place.name}{LOCK}")
     lock = FileLock(file, timeout=0, is_singleton=True)
     try:
@@ -73,9 +78,7 @@ def at_work(place: Path | str, *, inside: bool = False, room: int = ROOM) -> Ite
     finally:
         if lock.lock_counter == 1:
             file.unlink(missing_ok=True)
-            if made:
-                with suppress(OSError):  # refused before anything was written
-                    home.rmdir()
+            _take_away(made)  # where all was refused before anything was written
         lock.release()
 
 
@@ -164,9 +167,24 @@ def _who(file: Path) -> str:
         return ""
 
 
-def _clear(home: Path, name: str | None) -> None:
-    """Remove what killed writers left: of one name, or of all that no other lock is about."""
-    for path in home.iterdir():
+def _take_away(folders: Sequence[Path]) -> None:
+    """Remove folders that are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _clear(home: Path, name: str | None, *, ours: bool = False) -> None:
+    """Remove what killed writers left: of one name, or of all that no other lock is about.
+
+    A folder whose files are somebody else's is left alone, unless it lies in one of ours.
+    """
+    try:
+        whose = True if ours or name is not None else is_ours(home)
+        there = [] if whose is False else list(home.iterdir())
+    except OSError:  # not to be read, and so not ours
+        return
+    for path in there:
         if path.is_symlink():
             continue
         if result := result_of(path.name):
@@ -177,4 +195,4 @@ def _clear(home: Path, name: str | None) -> None:
                     gone = path.replace(aside_of(home / result))
                     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
         elif name is None and path.is_dir() and not (path / LOCK).exists():
-            _clear(path, None)
+            _clear(path, None, ours=bool(whose))

@@ -52,13 +52,15 @@ def claim(folder: Path, request: Mapping[str, Any]) -> None:
 
 
 def check_apart(folder: Path) -> None:
-    """Refuse a folder that is itself a result, or the home of a study, to what has no request of its own.
+    """Refuse a folder that is itself a result, the home of a study, or somebody else's, to what has no request.
 
     Raises:
         ValueError: naming the folder.
     """
     if (folder / MANIFEST).exists() or (folder / "request").exists():
         raise WrongValue(f'"{folder}" holds a study, or is a part of one; choose another folder for `out`')
+    if folder.is_dir() and store.is_ours(folder) is False:
+        raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

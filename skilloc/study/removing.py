@@ -87,6 +87,8 @@ def remove(
     sizes, items = sorted(set(sizes)), folder.with_name(f"{folder.name}.items")
     experiment = redraw(opened, effects, subtasks=subtasks, reference=config.reference)
     if folder.is_dir() and any(folder.iterdir()):
+        if not store.is_ours(folder):
+            raise WrongValue(f'"{folder}" holds other files; choose an empty or a new folder for `out`')
         found = store.load(Removal, folder)
         asked = {"draws": draws, "seed": seed, "reference": experiment.held.record()}
         there = {name: found.made.get(name) for name in asked}

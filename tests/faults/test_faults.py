@@ -170,6 +170,17 @@ def test_a_folder_of_somebody_else_stays_as_it_is(home: Path, name: str) -> None
     assert {file: one for file, one in files(foreign).items() if file in before} == before
 
 
+@pytest.mark.parametrize("command", ["circuit", "removal"])
+def test_a_folder_of_others_is_refused_before_the_work(home: Path, command: str) -> None:
+    (home / "foreign" / "effects").mkdir(parents=True)
+    for name in ("thesis.txt", "parity_0.png", "effects/metrics.json"):
+        (home / "foreign" / name).write_text("{}")
+    before = files(home)
+    line = (command, "study", "--count", "4", "--draws", "3", "--out", "foreign")
+    assert '"foreign" holds other files' in refused(home, *line)
+    assert files(home) == before
+
+
 def test_a_page_of_somebody_else_is_not_replaced(home: Path) -> None:
     (home / "thesis.html").write_text("mine")
     assert "did not write it" in refused(home, "report", "study", "--out", "thesis.html")
