@@ -6,11 +6,11 @@ coordinates of the residual stream are dropped together and the rest is trained 
 the same shape is trained on text alone? The control that the paper lacks: units dropped by chance, without replacement.
 An answer: tokens until each of three losses on held-out text, against parameters, with intervals over seeds, and CPU
 seconds beside, with those of scoring units and of the teacher. Unlike in the paper, all methods have as many rates to
-choose from, tried by the same rule on the selection split and other seeds (`_tuning`), the same batch, and a schedule
-that ends with the same budget; embeddings are tied or not as in the large model, for all. Tokens are rounded up to the
-next look, which come at the same steps for all.
+choose from, tried at as many sizes by the same rule on the selection split and other seeds (`_tuning`), the same batch,
+and a schedule that ends with the same budget; embeddings are tied or not as in the large model, for all. Tokens are
+rounded up to the next look, which come at the same steps for all.
 
-Minutes on two cores: one or two for `--scale quick` and perhaps 300 core minutes for `cpu` (the embedded model; not run
+Minutes on two cores: one or two for `--scale quick` and perhaps 100 core minutes for `cpu` (the embedded model; not run
 yet), both forecasts, not measured; `paper` is Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
 """
 
@@ -33,7 +33,7 @@ Size = tuple[float, float] | tuple[int, int, int]
 """Shares of neurons and of residual dimensions that are dropped; or width, layers and heads of a student."""
 
 
-LOOKS = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640, 768)
+LOOKS = (4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Scale:
     """Which model, sizes and thresholds, how often, and how much tuning."""
 
     text: Text = field(default_factory=lambda: Text(scored=32))
-    training: Training = field(default_factory=lambda: Training(768, looks=LOOKS))
+    training: Training = field(default_factory=lambda: Training(384, looks=LOOKS))
     dropped: tuple[tuple[float, float], ...] = ((0.5, 0.2), (0.5, 0.5), (0.8, 0.5), (0.8, 0.8), (0.9, 0.9))
     students: tuple[tuple[int, int, int], ...] = ((32, 4, 2), (64, 4, 4), (96, 4, 6), (128, 4, 8), (160, 4, 10))
     above: tuple[float, float, float] = (1.5, 1.0, 0.5)
@@ -49,6 +49,8 @@ class Scale:
     seeds: int = 3
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     rungs: Rungs = field(default_factory=lambda: Rungs((4, 2), (1, 2)))
+    tuned_at: int = 2
+    """sizes at which each method is tuned, the middles of as many parts; a size takes the setting of the nearest"""
 
 
 PAPER = Text("NousResearch/Llama-3.2-1B", "hub:codeparrot/github-code#code", 1024, scored=1024, held_out=512)
@@ -83,20 +85,21 @@ def measure(scale: Scale, run: Cells) -> dict[str, Any]:
     """Tune each method at each size, and run it on the reported seeds."""
     (whole,) = (one.metrics for one in run(know, [Whole(scale.text)]))
     bars = {split: [loss + above for above in scale.above] for split, loss in whole["loss"].items()}
-    arms: list[Arm] = [
-        (method, size) for method in METHODS for size in (scale.dropped if method in DROPPED else scale.students)
-    ]
-    drawn = {arm: [(arm, one) for one in settings_for(arm[0], scale.rates)] for arm in arms}
+    sizes = {method: scale.dropped if method in DROPPED else scale.students for method in METHODS}
+    arms: list[Arm] = [(method, size) for method, own in sizes.items() for size in own]
+    nearest = {(method, own[i]): (method, own[j]) for method, own in sizes.items() for i, j in _tuned(scale, len(own))}
+    drawn = {arm: [(arm, one) for one in settings_for(arm[0], scale.rates)] for arm in sorted(set(nearest.values()))}
     best, spent = halve(drawn, partial(_tried, scale, run, bars["selection"]), scale.rungs)
-    found = _run(scale, run, [(arm, best[arm][1], seed) for arm in arms for seed in range(scale.seeds)])
+    found = _run(scale, run, [(arm, best[nearest[arm]][1], seed) for arm in arms for seed in range(scale.seeds)])
     points: dict[str, Any] = {}
     for place, arm in enumerate(arms):
         own = found[place * scale.seeds : (place + 1) * scale.seeds]
         points.setdefault(arm[0], []).append(
             {
                 "size": list(arm[1]),
-                "chosen": best[arm][1],
-                "spent": spent[arm].record(),
+                "chosen": best[nearest[arm]][1],
+                "tuned": list(nearest[arm][1]),
+                "spent": spent[nearest[arm]].record(),
                 "parameters": own[0]["parameters"],
                 "step": own[0]["path"]["step"],
                 "loss": over_seeds([one["path"]["report"] for one in own]),
@@ -116,6 +119,13 @@ def measure(scale: Scale, run: Cells) -> dict[str, Any]:
         "seeds": scale.seeds,
         "points": points,
     }
+
+
+def _tuned(scale: Scale, sizes: int) -> list[tuple[int, int]]:
+    """Return, for the place of each size, that of the nearest one at which methods are tuned."""
+    parts = min(scale.tuned_at, sizes)
+    places = {int((part + 0.5) * sizes / parts) for part in range(parts)}
+    return [(size, min(places, key=lambda place: abs(place - size))) for size in range(sizes)]
 
 
 def _arrival(scale: Scale, runs: Sequence[Mapping[str, Any]], bar: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from _frame import Cells
 from _narrow import Text, Training, opened_text
 from _students import DROPPED, METHODS, Narrowed, settings_for, student, without
 from _tuning import FIRST_SEED, Rungs
-from language_frontier import first_below, tokens_of
+from language_frontier import _tuned, first_below, tokens_of
 from skilloc.models.makers import units_of
 
 TRAINING = Training(steps=2, examples=4, looks=(1, 2))
@@ -67,6 +67,13 @@ def test_tokens_are_counted_with_those_of_scoring(text):
 def test_all_methods_have_the_same_rates_to_choose_from():
     rates = (1e-3, 1e-2, 1e-1)
     assert all([one["rate"] for one in settings_for(method, rates)] == list(rates) for method in METHODS)
+
+
+def test_a_size_takes_the_setting_of_the_nearest_that_was_tuned():
+    scale = language_frontier.SCALES["cpu"]
+    assert [place for _, place in _tuned(replace(scale, tuned_at=2), 5)] == [1, 1, 1, 3, 3]
+    assert [place for _, place in _tuned(replace(scale, tuned_at=5), 5)] == [0, 1, 2, 3, 4]
+    assert [place for _, place in _tuned(replace(scale, tuned_at=9), 2)] == [0, 1]
 
 
 @pytest.mark.slow

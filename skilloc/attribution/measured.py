@@ -65,6 +65,8 @@ def load_measured(folder: Path) -> Measured:
         FileNotFoundError: if there is none, or it is not finished.
         ValueError: if a part of it was cut or altered, or was made for another study.
     """
+    if (folder / "config.json").is_file():
+        raise FileNotFoundError(f'"{folder}" holds a model and no effects; pass a folder that `skilloc effects` wrote')
     if (folder / "manifest.json").is_file():
         return Measured(store.load(Effects, folder), None)
     if not (folder / "effects").is_dir():

@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from skilloc.cli.machine import Machine
 from skilloc.cli.places import following
 from skilloc.cli.workers import Workers
-from skilloc.mistakes import WrongValue, a_name, real, whole
+from skilloc.mistakes import WrongValue, a_name, real, told, whole
 from skilloc.study.settings import Settings
 from skilloc.tasks.asked import MADE, Asked
 from skilloc.tasks.reading import at_home
@@ -173,7 +173,8 @@ def sources_of(subtask: Sequence[Sequence[str]], builtin: Sequence[str] = BUILTI
             source = pair
         if not name or not source:
             raise WrongValue(
-                f'`subtask` is "{pair}"; write NAME=SOURCE, such as rust="src/**/*.rs", or one of {", ".join(builtin)}'
+                f'`subtask` is {told(pair)}; write NAME=SOURCE, such as rust="src/**/*.rs", or one of '
+                + ", ".join(builtin)
             )
         if source in MADE and not Path(source).exists():
             raise WrongValue(

@@ -1,5 +1,6 @@
 """The model and the folders that a command is given: the model may be left out where the folder knows it."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,15 @@ def open_for(machine: Machine, model: str | None, folder: Path, effects: "Effect
 
 def following(*words: object) -> str:
     """Return what a user would do next, as a command that a shell takes as it stands."""
-    return f"next: {shlex.join(['skilloc', *map(str, words)])}"
+    return f"next: {' '.join(map(_quoted, ('skilloc', *map(str, words))))}"
+
+
+def _quoted(word: str) -> str:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # a path that is no text, which shells take by its bytes alone
+        return "$'" + "".join(f"\\x{byte:02x}" for byte in os.fsencode(word)) + "'"
+    return shlex.quote(word)
 
 
 def top_of(count: int | None, runs: Sequence["Effects"]) -> int:

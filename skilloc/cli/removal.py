@@ -28,7 +28,7 @@ class Command:
     reference: Annotated[str | None, arg(metavar="zero|mean|flat mean|resample|paired", help_behavior_hint="")] = None
     """what removed units are held at: zero, mean, flat mean, resample or paired (default: as in DIR)"""
     draws: int = 20
-    """number of random masks beside each removal"""
+    """number of random masks beside each removal, at least 2"""
     seed: int = 0
     """of the random masks"""
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None

@@ -34,7 +34,7 @@ class Removing:
         kinds: remove only units of these kinds; all if not given. Where heads are few and matter most, masks of any
             kind remove most heads, the random ones too.
         reference: another reference than that of the effects.
-        draws: number of random masks beside each removal.
+        draws: number of random masks beside each removal; without two there is no control.
         seed: of the random masks.
     """
 
@@ -45,7 +45,9 @@ class Removing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole("draws", self.draws)
+        for size in self.sizes:
+            whole("sizes", size)
+        whole("draws", self.draws, 2)
         a_seed("seed", self.seed)
 
 
@@ -78,12 +80,10 @@ def remove(
         effects = _only(effects, config.kinds)
     measured = int(effects.measured.sum())
     sizes = sizes or [size for size in SIZES if size < measured] or [1]
-    if min(sizes) < 1 or max(sizes) > measured:
-        raise WrongValue(f"`n` is {tuple(sizes)}; remove 1 to {measured} units, the number that was measured")
+    if max(sizes) > measured:
+        raise WrongValue(f"`sizes` has {max(sizes)}; remove at most {measured} units, the number that was measured")
     if len(effects.values) < 3:
         raise WrongValue(f"the effects have {len(effects.values)} fold(s), and an interval needs 3; measure more folds")
-    if draws < 2:
-        raise WrongValue(f"`draws` is {draws}; without at least 2 random masks there is no control")
     sizes, items = sorted(set(sizes)), folder.with_name(f"{folder.name}.items")
     experiment = redraw(opened, effects, subtasks=subtasks, reference=config.reference)
     if folder.is_dir() and any(folder.iterdir()):

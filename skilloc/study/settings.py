@@ -92,6 +92,8 @@ class Settings:
                 raise WrongValue(f'`exact` has "{name}"; use {", ".join(self.units)} or {LAST}')
         if self.method == "ablation" and (self.sample, self.top) != (None, None) and not self.drawn + self.ranked:
             raise WrongValue("`sample` and `top` choose no unit; leave them out to measure every unit")
+        if self.method == "two-stage" and not self.drawn + self.ranked + len(self.exact):
+            raise WrongValue("`sample` and `top` choose no unit to measure exactly; use the method attribution")
         if self.method == "ablation" and self.top and self.of is None:
             raise WrongValue(
                 f"`top` is {self.top}, but nothing ranks the units; name a study with `of`, or use the method two-stage"
