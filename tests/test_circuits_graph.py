@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from skilloc import store
 from skilloc.circuits import graph as g
 
 
@@ -41,6 +42,8 @@ def test_a_circuit_comes_back_from_its_file(tmp_path):
     graph = small()
     g.save(graph, tmp_path / "a.json")
     again = g.load(tmp_path / "a.json")
+    assert store.is_ours(tmp_path)
+    g.save(graph, tmp_path / "a.json")  # in the place of its own kind
     assert dict(again.nodes(data=True)) == dict(graph.nodes(data=True))
     assert {ends: again.edges[ends] for ends in again.edges} == {ends: graph.edges[ends] for ends in graph.edges}
     assert again.graph == graph.graph

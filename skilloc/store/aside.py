@@ -31,7 +31,9 @@ ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{16}\.aside")
 MARK = "skilloc wrote this file"
 """What pictures say of themselves."""
 
-_OWN = re.compile(rb'("sha256": ?"[0-9a-f]{64}"\s*}|<!-- sha256 [0-9a-f]{64} of all lines above -->)\s*\Z')
+_OWN = re.compile(
+    rb'("sha256": ?"[0-9a-f]{64}"(,\s*"version": ?\d+)?\s*}|<!-- sha256 [0-9a-f]{64} of all lines above -->)\s*\Z'
+)
 HEX = 64
 """Letters of a sha256 in hex."""
 _SEAL_LENGTH = len("<!-- sha256  of all lines above -->") + HEX
