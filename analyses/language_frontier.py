@@ -44,7 +44,7 @@ class Scale:
     training: Training = field(default_factory=lambda: Training(384, looks=LOOKS))
     dropped: tuple[tuple[float, float], ...] = ((0.5, 0.2), (0.5, 0.5), (0.8, 0.5), (0.8, 0.8), (0.9, 0.9))
     students: tuple[tuple[int, int, int], ...] = ((32, 4, 2), (64, 4, 4), (96, 4, 6), (128, 4, 8), (160, 4, 10))
-    above: tuple[float, float, float] = (1.5, 1.0, 0.5)
+    above: tuple[float, float, float] = (2.5, 1.5, 0.75)
     """nats above the loss of the large model at which a run has arrived"""
     seeds: int = 3
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
