@@ -48,7 +48,7 @@ class Scale:
     """nats above the loss of the large model at which a run has arrived"""
     seeds: int = 3
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
-    rungs: Rungs = field(default_factory=lambda: Rungs((4, 2), (1, 2)))
+    rungs: Rungs = field(default_factory=lambda: Rungs((4,), (1,)))
     tuned_at: int = 2
     """sizes at which each method is tuned, the middles of as many parts; a size takes the setting of the nearest"""
 
