@@ -112,6 +112,8 @@ class Attack:
     """their rate"""
     plain: bool = False
     """gradient descent alone, for a trial"""
+    spare: bool = False
+    """gradient descent alone with what every model has seen, where nothing is comparable"""
 
 
 def attacked(

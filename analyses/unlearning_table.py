@@ -112,7 +112,7 @@ SCALES = {
         seeds=2,
         rates=(1e-3, 4e-3),
     ),
-    "cpu": Scale((ENGLISH, CPP)),
+    "cpu": Scale((ENGLISH, CPP), attack=Attack(spare=True)),
     "smollm2": Scale(
         (Forget("corpus", "english"), Forget("corpus", "cpp"), *FACTS, *MADE),
         Finetuned(Text("smollm2", length=128, held_out=64), 0.0, steps=1000, rate=5e-5),
@@ -165,14 +165,15 @@ def attack(settings: Attacked, results: Path) -> tuple[dict[str, Any], dict[str,
     metrics["kept"] = [float(losses(one, report).mean()) for one in (candidate, opened.model)]
     arrays: dict[str, Labelled] = {}
     for forget in map(Forget._make, settings.forget):
-        models = {ORIGINAL: opened.model, own.way: candidate}
+        models, ways = {ORIGINAL: opened.model, own.way: candidate}, settings.attack
         if forget.never:
             models[UNSEEN] = cut_alike(sibling(forget.never), candidate, [kept])
         else:
+            ways = replace(ways, plain=ways.plain or ways.spare)
             models[NEVER] = untrained(opened.model, seed=own.seed)
         removed = forgotten(own.text, forget)
         out = results / "attacks"  # what several candidates stand beside is attacked once
-        found, before = attacked(models, removed, kept, settings.attack, seed=own.seed, out=out)
+        found, before = attacked(models, removed, kept, ways, seed=own.seed, out=out)
         relearning, more = store.to_parts(found)
         arrays |= {f"{forget.name}/{key}": value for key, value in more.items()}
         metrics["sets"][forget.name] = {"before": before, "relearning": relearning}
