@@ -1,7 +1,7 @@
 """What a language model is to forget, the sibling that never saw it, and the attack that tries to get it back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -114,6 +114,10 @@ class Attack:
     """gradient descent alone, for a trial"""
     spare: bool = False
     """gradient descent alone with what every model has seen, where nothing is comparable"""
+
+    def on(self, forget: Forget) -> "Attack":
+        """Return the attack on what comes back of a set."""
+        return replace(self, plain=True) if self.spare and not forget.never else self
 
 
 def attacked(

@@ -165,15 +165,14 @@ def attack(settings: Attacked, results: Path) -> tuple[dict[str, Any], dict[str,
     metrics["kept"] = [float(losses(one, report).mean()) for one in (candidate, opened.model)]
     arrays: dict[str, Labelled] = {}
     for forget in map(Forget._make, settings.forget):
-        models, ways = {ORIGINAL: opened.model, own.way: candidate}, settings.attack
+        models = {ORIGINAL: opened.model, own.way: candidate}
         if forget.never:
             models[UNSEEN] = cut_alike(sibling(forget.never), candidate, [kept])
         else:
-            ways = replace(ways, plain=ways.plain or ways.spare)
             models[NEVER] = untrained(opened.model, seed=own.seed)
         removed = forgotten(own.text, forget)
         out = results / "attacks"  # what several candidates stand beside is attacked once
-        found, before = attacked(models, removed, kept, ways, seed=own.seed, out=out)
+        found, before = attacked(models, removed, kept, settings.attack.on(forget), seed=own.seed, out=out)
         relearning, more = store.to_parts(found)
         arrays |= {f"{forget.name}/{key}": value for key, value in more.items()}
         metrics["sets"][forget.name] = {"before": before, "relearning": relearning}

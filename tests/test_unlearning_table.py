@@ -100,6 +100,12 @@ def test_all_scales_forget_what_there_is():
     assert unlearning_table.ENGLISH.never == "embedded-without-english"
 
 
+def test_only_what_some_model_never_saw_is_worth_every_way():
+    seen, unseen = Forget("corpus", "cpp"), Forget("corpus", "english", "embedded-without-english")
+    assert [Attack().on(one).plain for one in (seen, unseen)] == [False, False]
+    assert [Attack(spare=True).on(one).plain for one in (seen, unseen)] == [True, False]
+
+
 QUESTIONS = [
     {"question": f"What comes {i} after {i + 1}?", "choices": [str(i + k) for k in range(4)], "answer": i % 4}
     for i in range(30)
