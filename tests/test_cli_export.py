@@ -20,7 +20,10 @@ from skilloc.models.makers import save_model, units_of
 from skilloc.models.reading import read_gguf, read_plain
 from skilloc.models.saving import plain_shape
 from skilloc.pruning import prune
+from skilloc.pruning.handed import Made
+from skilloc.pruning.reading import load_localized
 from skilloc.relearning import ORIGINAL, UNSEEN
+from skilloc.report.handed import _step
 
 WORDS = ["cat", "sat", "mat", "def", "return", "void", "x", "int"]
 
@@ -49,6 +52,13 @@ def home(tmp_path_factory, saved) -> Path:
     store.write(home / "gone" / "request", asked, {})
     store.save(made({ORIGINAL: [0, 0, 0, 0], UNSEEN: [1, 1, 1, 1], "it": [1, 1, 0.8, 0.5]}), home / "gone" / "it")
     return home
+
+
+@pytest.mark.slow
+def test_finetuning_without_a_penalty_is_called_that(home):
+    found = load_localized(home / "narrow")
+    assert _step(Made({"strength": 0.0}, found)) == "Finetuned on one, without a penalty: 4 steps."
+    assert _step(Made({"strength": 0.01}, found)).startswith("Localized: ")
 
 
 @pytest.mark.slow

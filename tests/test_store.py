@@ -399,6 +399,15 @@ def test_an_altered_mapping_is_refused_and_a_strangers_is_taken(tmp_path: Path) 
         store.read_json(path)
 
 
+def test_what_a_writer_made_private_is_read_by_whoever_reads_its_folder(tmp_path: Path) -> None:
+    with store.placed(tmp_path / "model") as aside:
+        aside.mkdir()
+        (aside / "weights").touch(mode=0o600)
+    allowed = (tmp_path / "model").stat().st_mode & 0o666
+    assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == allowed
+    assert allowed & 0o044
+
+
 def test_a_folder_is_compared_with_its_manifest(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with store.placed(folder) as aside:

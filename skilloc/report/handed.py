@@ -121,6 +121,9 @@ def _step(made: Made) -> str:
         zeros = f", and {one.zeros:,} more as zeros" if one.zeros else ""
         return f"Pruned: {one.kept:,} of {one.units:,} units kept{zeros}, for {listed(one.kept_for)}."
     steps = int(one.history.of("step")[-1])
+    if made.settings.get("strength") == 0:
+        kept = [name for name, change in one.subtasks.items() if change.kept]
+        return f"Finetuned on {listed(kept)}, without a penalty: {steps:,} steps."
     return f"Localized: {sum(one.live.values()):,} of {sum(one.units.values()):,} units live after {steps:,} steps."
 
 

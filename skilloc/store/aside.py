@@ -69,6 +69,7 @@ def placed(path: Path | str) -> Iterator[Path]:
         yield aside
         for file in aside.rglob("*") if aside.is_dir() else (aside,):
             if file.is_file():
+                _share(file, aside)
                 _sync(file)
         with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder
             _sync(aside)
@@ -80,6 +81,13 @@ def placed(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
+
+
+def _share(file: Path, folder: Path) -> None:
+    """Let read a file whoever may read its folder: some writers of weights make theirs private."""
+    allowed = folder.stat().st_mode & 0o666
+    if file.stat().st_mode & 0o777 != allowed:
+        file.chmod(allowed)
 
 
 def write_file(path: Path | str, data: bytes | str) -> None:
