@@ -10,8 +10,8 @@ choose from, tried at as many sizes by the same rule on the selection split and 
 and a schedule that ends with the same budget; embeddings are tied or not as in the large model, for all. Tokens are
 rounded up to the next look, which come at the same steps for all.
 
-Minutes on two cores: one or two for `--scale quick` and perhaps 100 core minutes for `cpu` (the embedded model; not run
-yet), both forecasts, not measured; `paper` is Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
+Minutes: one or two for `--scale quick` (a forecast), some 120 of one core for `cpu` (the embedded model); `paper` is
+Llama-3.2-1B on GitHub Python, for eight GPUs under torchrun.
 """
 
 from collections.abc import Mapping, Sequence
@@ -194,7 +194,11 @@ def draw(found: dict[str, Any]) -> Any:
             failed = np.array([one["reached"] < found["seeds"] for one in own])
             ax.plot(parameters[failed], value[failed], "x", color=colour, ms=5)
         seconds, ends, along = axes[1]
-        seconds.plot(parameters, [one["thresholds"][1]["seconds"] for one in points], marker=".", **style)
+        taken, failed = np.array(
+            [(one["thresholds"][0]["seconds"], one["thresholds"][0]["reached"] < found["seeds"]) for one in points]
+        ).T
+        seconds.plot(parameters, taken, marker=".", **style)
+        seconds.plot(parameters[failed > 0], taken[failed > 0], "x", color=colour, ms=5)
         last = np.array([[one["loss"][end][-1] for end in ("value", "low", "high")] for one in points])
         ends.fill_between(parameters, last[:, 1], last[:, 2], color=colour, alpha=0.12, lw=0)
         ends.plot(parameters, last[:, 0], marker=".", **style)
@@ -205,12 +209,13 @@ def draw(found: dict[str, Any]) -> Any:
         limits = ax.get_ylim()
         ax.set_ylim(max(limits[0], each / 4), min(limits[1], 4 * each * found["settings"]["training"]["steps"]))
     axes[0, 0].set_ylabel("tokens, those of scoring included")
-    seconds.set(xscale="log", yscale="log", xlabel="parameters", title=f"until {found['bars']['report'][1]:.2f} nats")
+    seconds.set(xscale="log", yscale="log", xlabel="parameters", title=f"until {found['bars']['report'][0]:.2f} nats")
     seconds.set_ylabel("CPU seconds")
     ends.set(xscale="log", xlabel="parameters", ylabel="held-out loss (nats per token)", title="in the end")
     ends.axhline(found["whole"]["loss"]["report"], color="black", lw=0.5, ls=":")
     along.set(xscale="log", xlabel="tokens", title="on the way, dark: large")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found["points"]))
+    axes[0, 0].plot([], [], "x", color="black", ms=5, label="not by every seed")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found["points"]) + 1)
     return figure
 
 
