@@ -82,7 +82,7 @@ Asked = tuple[Arm, dict[str, Any], int]
 
 
 def measure(scale: Scale, run: Cells) -> dict[str, Any]:
-    """Tune each method at each size, and run it on the reported seeds."""
+    """Tune each method at some of its sizes, and run it at all of them on the reported seeds."""
     (whole,) = (one.metrics for one in run(know, [Whole(scale.text)]))
     bars = {split: [loss + above for above in scale.above] for split, loss in whole["loss"].items()}
     sizes = {method: scale.dropped if method in DROPPED else scale.students for method in METHODS}

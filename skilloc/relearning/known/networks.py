@@ -43,7 +43,7 @@ class Size(NamedTuple):
     originals: int = 2
     hidings: int = len(HIDINGS)
     each: int = 4
-    decoders: int = 2
+    decoders: int = 0
 
 
 def known_models(size: Size | None = None, *, seed: int = 0) -> list[Shelf]:

@@ -39,7 +39,7 @@ TRIED = (LIMITS, *starmap(Limits, product((0.15, 0.25, 0.4, 0.6), (0.2, 0.25, 0.
 
 HIDDEN = (*(hiding.name for hiding in HIDINGS), *(place.name for place in HIDING_PLACES))
 
-QUICK, WHOLE = Size(originals=1, each=2, decoders=0), Size()
+QUICK, WHOLE = Size(originals=1, each=2), Size()
 """A part of the networks, and all of them."""
 
 
